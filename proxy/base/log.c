@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "base/log.h"
+
+#include "base/clock.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define LOG_LINE_MAX 2048
+
+static const struct {
+	const char *name;
+	const char *label;
+	int priority;
+} levels[] = {
+    [LOG_LEVEL_ERROR] = {"error", "ERROR", LOG_ERR},
+    [LOG_LEVEL_WARNING] = {"warning", "WARNING", LOG_WARNING},
+    [LOG_LEVEL_INFO] = {"info", "INFO", LOG_INFO},
+    [LOG_LEVEL_DEBUG] = {"debug", "DEBUG", LOG_DEBUG},
+};
+
+static atomic_int current_level = LOG_LEVEL_INFO;
+static atomic_bool use_syslog;
+
+void log_set_level(enum log_level level)
+{
+	atomic_store_explicit(&current_level, (int)level, memory_order_relaxed);
+}
+
+enum log_level log_level(void)
+{
+	return (enum log_level)atomic_load_explicit(&current_level, memory_order_relaxed);
+}
+
+bool log_level_parse(const char *word, enum log_level *level)
+{
+	for (size_t i = 0; i < ARRAY_LEN(levels); i++) {
+		if (strcmp(word, levels[i].name) == 0) {
+			*level = (enum log_level)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+void log_to_stderr(void)
+{
+	atomic_store(&use_syslog, false);
+}
+
+void log_to_syslog(const char *ident)
+{
+	static char kept[64];
+
+	(void)snprintf(kept, sizeof(kept), "%s", ident);
+	openlog(kept, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	atomic_store(&use_syslog, true);
+}
+
+/* Control bytes would let a client write log lines of its own. */
+static void log_make_printable(char *text)
+{
+	for (char *p = text; *p != '\0'; p++) {
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = ' ';
+	}
+}
+
+void log_write(enum log_level level, const char *fmt, ...)
+{
+	char line[LOG_LINE_MAX];
+	char when[CLOCK_TEXT_MAX];
+	int head;
+	int body;
+	size_t len;
+	va_list ap;
+
+	if (!log_wanted(level))
+		return;
+	head = snprintf(line, sizeof(line), "%s [%d] %s ", clock_format(clock_wall(), when),
+			(int)getpid(), levels[level].label);
+	va_start(ap, fmt);
+	body = vsnprintf(line + head, sizeof(line) - (size_t)head - 1, fmt, ap);
+	va_end(ap);
+	if (body < 0)
+		return;
+	log_make_printable(line + head);
+	if (atomic_load(&use_syslog)) {
+		syslog(levels[level].priority, "%s", line + head);
+		return;
+	}
+	len = strlen(line);
+	line[len] = '\n';
+	/* One write a line keeps the lines of several threads whole; a lost line is no error. */
+	if (write(STDERR_FILENO, line, len + 1) < 0)
+		return;
+}
