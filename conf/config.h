@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The configuration: what one YAML file says, with defaults filled in and every reference resolved.
+ * A loaded configuration never changes; any thread that holds a reference may read it.  A reload
+ * makes a new one and the old one dies with its last reference.
+ *
+ * The fields come from conf/settings.def, one a setting, under the setting's name.  No string field
+ * is ever NULL ("" = none).  The configuration holds no secret, only where secrets are to be found
+ * (conf/secret.h).
+ */
+#ifndef CONF_CONFIG_H
+#define CONF_CONFIG_H
+
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/log.h"
+#include "base/sbuf.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The value of a number or word that was not given where another setting then applies. */
+#define CONFIG_UNSET (-1)
+
+enum config_auth_type {
+#define CONFIG_AUTH_TYPE_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
+enum config_pool_mode {
+	CONFIG_POOL_UNSET = CONFIG_UNSET,
+#define CONFIG_POOL_MODE_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
+enum config_drain_policy {
+#define CONFIG_DRAIN_POLICY_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
+enum config_log_destination {
+#define CONFIG_LOG_DESTINATION_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
+struct config_list {
+	const char *const *items;
+	size_t count;
+};
+
+/* The C types of the types of settings.def; the definition after them makes one field of a row. */
+#define CONFIG_C_BOOL bool
+#define CONFIG_C_INT int
+#define CONFIG_C_PORT int
+#define CONFIG_C_DURATION usec_t
+#define CONFIG_C_SIZE int64_t
+#define CONFIG_C_STRING const char *
+#define CONFIG_C_PATH const char *
+#define CONFIG_C_QUERY const char *
+#define CONFIG_C_ENV const char *
+#define CONFIG_C_LIST struct config_list
+#define CONFIG_C_MODE int
+#define CONFIG_C_SERVER const struct config_server *
+#define CONFIG_C_AUTH_TYPE enum config_auth_type
+#define CONFIG_C_POOL_MODE enum config_pool_mode
+#define CONFIG_C_DRAIN_POLICY enum config_drain_policy
+#define CONFIG_C_LOG_LEVEL enum log_level
+#define CONFIG_C_LOG_DESTINATION enum config_log_destination
+#define CONFIG_FIELD(name, type, fallback, least, most, reload, help) CONFIG_C_##type name;
+
+struct config_proxy {
+#define PROXY_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
+struct config_server {
+	const char *name;
+	size_t index; /* its place in config.servers */
+#define SERVER_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
+struct config_database {
+	const char *name; /* as clients say it */
+	size_t index;
+#define DATABASE_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
+struct config_user {
+	const char *name;
+	size_t index;
+#define USER_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
+/* A proxy whose console the mover uses. */
+struct config_mover_proxy {
+	const char *name;
+	size_t index;
+#define MOVER_PROXY_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
+/* A PL/Proxy cluster in which the mover changes the address of a shard. */
+struct config_plproxy {
+	const char *name;
+	size_t index;
+#define PLPROXY_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
+struct config_mover {
+#define MOVER_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+	struct config_mover_proxy *proxies; /* in the order of the file, as all arrays here */
+	size_t proxy_count;
+	struct config_plproxy *plproxy;
+	size_t plproxy_count;
+};
+
+struct config_block;
+
+struct config {
+	struct config_proxy proxy;
+	struct config_mover mover;
+	struct config_server *servers;
+	size_t server_count;
+	struct config_database *databases;
+	size_t database_count;
+	struct config_user *users;
+	size_t user_count;
+	const char *path;            /* the file it was read from */
+	atomic_uint refs;            /* of config_ref and config_unref only */
+	struct config_block *blocks; /* all memory of the strings and arrays */
+};
+
+/* Most bytes a configuration file may have. */
+#define CONFIG_FILE_MAX ((size_t)1024 * 1024)
+
+/*
+ * Reads the file.  True: *out is the configuration, with one reference.  False: *out is NULL and
+ * `errors` has all errors that were found, a line each: "file:line:column: what is wrong and what
+ * would be right".
+ */
+bool config_load(const char *path, struct config **out, struct sbuf *errors) MUST_CHECK;
+
+/* The same for the `len` bytes at `bytes`; `name` stands for the file in errors, and paths are
+ * relative to its directory. */
+bool config_load_buffer(const char *name, const void *bytes, size_t len, struct config **out,
+                        struct sbuf *errors) MUST_CHECK;
+
+/* One more reference to it; returns it.  Any thread. */
+struct config *config_ref(struct config *config);
+
+/* Gives a reference back; the last one frees it.  NULL is allowed.  Any thread. */
+void config_unref(struct config *config);
+
+/* The entry of that name, NULL if there is none. */
+const struct config_server *config_find_server(const struct config *config, const char *name);
+const struct config_database *config_find_database(const struct config *config, const char *name);
+const struct config_user *config_find_user(const struct config *config, const char *name);
+const struct config_mover_proxy *config_find_mover_proxy(const struct config *config,
+                                                         const char *name);
+const struct config_plproxy *config_find_plproxy(const struct config *config, const char *name);
+
+/* The database with that short name for the mover. */
+const struct config_database *config_find_shard(const struct config *config, const char *shard);
+
+/* The server that is reached at host and port, by its own address or one of its aliases. */
+const struct config_server *config_find_server_at(const struct config *config, const char *host,
+                                                  int port);
+
+/* What holds for a pool: the user's setting, else the database's, else the proxy's.  `database` and
+ * `user` may be NULL. */
+int config_pool_size(const struct config *config, const struct config_database *database,
+                     const struct config_user *user);
+enum config_pool_mode config_pool_mode(const struct config *config,
+                                       const struct config_database *database,
+                                       const struct config_user *user);
+
+/* Whether the user is in admin_users, or in admin_users or stats_users. */
+bool config_is_admin(const struct config *config, const char *user);
+bool config_is_stats_user(const struct config *config, const char *user);
+
+/* Whether the name is one of the console: pgshunt or pgbouncer. */
+bool config_is_console(const char *dbname);
+
+/* The words of enums.def. */
+const char *config_auth_type_name(enum config_auth_type value);
+const char *config_pool_mode_name(enum config_pool_mode value);
+const char *config_drain_policy_name(enum config_drain_policy value);
+bool config_drain_policy_parse(const char *word, enum config_drain_policy *value) MUST_CHECK;
+
+/* A duration or size as the file spells it: "250ms", "64kB" …; false if it is not one. */
+bool config_parse_duration(const char *text, usec_t *value) MUST_CHECK;
+bool config_parse_size(const char *text, int64_t *value) MUST_CHECK;
+
+#endif
