@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "net/sock.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int sock_listen_addr(const struct addrinfo *ai, int backlog)
+{
+	const int one = 1;
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (ai->ai_family == AF_INET6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 || listen(fd, backlog) != 0) {
+		int saved = errno;
+
+		(void)close(fd);
+		errno = saved;
+		return -1;
+	}
+	return fd;
+}
+
+int sock_listen_tcp(const char *host, int port, int backlog, int *fds, int max, struct sbuf *error)
+{
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
+	struct addrinfo *list;
+	const bool all = strcmp(host, "*") == 0;
+	char service[16];
+	int count = 0;
+	int rc;
+
+	(void)snprintf(service, sizeof(service), "%d", port);
+	rc = getaddrinfo(all ? NULL : host, service, &hints, &list);
+	if (rc != 0) {
+		sbuf_printf(error, "cannot resolve listen address \"%s\": %s", host,
+		            gai_strerror(rc));
+		return -1;
+	}
+	for (const struct addrinfo *ai = list; ai != NULL && count < max; ai = ai->ai_next) {
+		int fd = sock_listen_addr(ai, backlog);
+
+		if (fd >= 0) {
+			fds[count++] = fd;
+			continue;
+		}
+		/* A machine without IPv6 is no reason to refuse "*". */
+		if (all && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))
+			continue;
+		sbuf_printf(error, "cannot listen on %s port %d: %s", host, port, strerror(errno));
+		while (count > 0)
+			(void)close(fds[--count]);
+		freeaddrinfo(list);
+		return -1;
+	}
+	freeaddrinfo(list);
+	return count;
+}
+
+/* Whether somebody accepts connections at `sun`. */
+static bool sock_unix_alive(const struct sockaddr_un *sun)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool alive;
+
+	if (fd < 0)
+		return true;
+	alive = connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) == 0 ||
+	        (errno != ECONNREFUSED && errno != ENOENT);
+	(void)close(fd);
+	return alive;
+}
+
+int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode, char path[108],
+                     struct sbuf *error)
+{
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	int n = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/.s.PGSQL.%d", directory, port);
+	int fd;
+
+	if (n < 0 || (size_t)n >= sizeof(sun.sun_path)) {
+		sbuf_printf(error, "Unix socket path in \"%s\" is longer than %zu bytes", directory,
+		            sizeof(sun.sun_path) - 1);
+		return -1;
+	}
+	if (access(sun.sun_path, F_OK) == 0) {
+		if (sock_unix_alive(&sun)) {
+			sbuf_printf(error, "another process listens on \"%s\"", sun.sun_path);
+			return -1;
+		}
+		(void)unlink(sun.sun_path);
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sun, sizeof(sun)) != 0 ||
+	    chmod(sun.sun_path, mode) != 0 || listen(fd, backlog) != 0) {
+		sbuf_printf(error, "cannot listen on \"%s\": %s", sun.sun_path, strerror(errno));
+		if (fd >= 0)
+			(void)close(fd);
+		return -1;
+	}
+	memcpy(path, sun.sun_path, sizeof(sun.sun_path));
+	return fd;
+}
+
+void sock_tune(int fd, const struct sock_keepalive *keepalive)
+{
+	const int one = 1;
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (!keepalive->on)
+		return;
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	if (keepalive->idle > 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive->idle, sizeof(int));
+	if (keepalive->interval > 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive->interval, sizeof(int));
+	if (keepalive->count > 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &keepalive->count, sizeof(int));
+}
+
+static void sock_name_of(const struct sockaddr_storage *ss, struct sock_name *name)
+{
+	memset(name, 0, sizeof(*name));
+	if (ss->ss_family == AF_INET) {
+		const struct sockaddr_in *sin = (const struct sockaddr_in *)ss;
+
+		(void)inet_ntop(AF_INET, &sin->sin_addr, name->addr, sizeof(name->addr));
+		name->port = ntohs(sin->sin_port);
+	} else if (ss->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)ss;
+
+		(void)inet_ntop(AF_INET6, &sin6->sin6_addr, name->addr, sizeof(name->addr));
+		name->port = ntohs(sin6->sin6_port);
+	} else {
+		(void)snprintf(name->addr, sizeof(name->addr), "unix");
+	}
+}
+
+void sock_peer(int fd, struct sock_name *name)
+{
+	struct sockaddr_storage ss = {.ss_family = AF_UNIX};
+	socklen_t len = sizeof(ss);
+
+	(void)getpeername(fd, (struct sockaddr *)&ss, &len);
+	sock_name_of(&ss, name);
+}
+
+void sock_local(int fd, struct sock_name *name)
+{
+	struct sockaddr_storage ss = {.ss_family = AF_UNIX};
+	socklen_t len = sizeof(ss);
+
+	(void)getsockname(fd, (struct sockaddr *)&ss, &len);
+	sock_name_of(&ss, name);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Sockets: listening, options, names of peers.  Stateless.
+ */
+#ifndef NET_SOCK_H
+#define NET_SOCK_H
+
+#include "base/compiler.h"
+#include "base/sbuf.h"
+
+#include <stdbool.h>
+#include <sys/socket.h>
+
+/* Where a connection comes from or goes to. */
+struct sock_name {
+	char addr[64]; /* numeric address, or "unix" */
+	int port;      /* 0 for a Unix socket */
+};
+
+struct sock_keepalive {
+	bool on;
+	int idle;     /* seconds; 0 leaves the system's default, so do the next two */
+	int interval; /* seconds */
+	int count;
+};
+
+/* Listens on every address that `host` ("*" for all, a name or a numeric address) stands for.
+ * Non-blocking, close-on-exec.  Stores at most `max` sockets; returns their number, or -1 with a
+ * text in `error`. */
+int sock_listen_tcp(const char *host, int port, int backlog, int *fds, int max,
+                    struct sbuf *error) MUST_CHECK;
+
+/* Listens on DIRECTORY/.s.PGSQL.PORT with `mode`; an old socket that nobody answers on is
+ * replaced.  The path is stored in `path` (size of sun_path).  -1 with a text in `error`. */
+int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode, char path[108],
+                     struct sbuf *error) MUST_CHECK;
+
+/* Options of a connected socket: no delay, keep-alive.  Failures are of no consequence. */
+void sock_tune(int fd, const struct sock_keepalive *keepalive);
+
+/* The peer's name, or (local) our own side's. */
+void sock_peer(int fd, struct sock_name *name);
+void sock_local(int fd, struct sock_name *name);
+
+#endif
