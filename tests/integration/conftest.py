@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Fixtures: servers once a session, proxies as the tests ask for them.
+
+PGSHUNT_BIN names the folder with pgshuntd and pgshunt.  The tests called with an `endpoint` run
+three times: against PostgreSQL itself, which proves that the expectation is right, and through
+the proxy in transaction and in session pooling.
+"""
+import os
+import shutil
+import sys
+import tempfile
+
+import psycopg
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+import pgwire
+from proxy import Proxy
+from servers import Cluster
+
+
+@pytest.fixture(scope="session")
+def folder():
+    """The temporary folder of this session, readable by the user who runs PostgreSQL."""
+    path = tempfile.mkdtemp(prefix="pgshunt-test.")
+    os.chmod(path, 0o755)
+    yield path
+    if not os.environ.get("PGSHUNT_TEST_KEEP"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def subfolder(folder):
+    path = tempfile.mkdtemp(dir=folder)
+    os.chmod(path, 0o755)
+    return path
+
+
+SCHEMA = """
+CREATE TABLE items (id int PRIMARY KEY, note text);
+INSERT INTO items SELECT g, 'note ' || g FROM generate_series(1, 100) g;
+GRANT ALL ON items TO PUBLIC;
+GRANT ALL ON SCHEMA public TO PUBLIC;
+"""
+
+
+@pytest.fixture(scope="session")
+def pg(folder):
+    """The server of most tests, with the databases p1 and p2.  Never stopped."""
+    cluster = Cluster(folder, "pg").create()
+    for name in ("p1", "p2"):
+        cluster.sql("CREATE DATABASE " + name)
+        cluster.sql(SCHEMA, name)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def make_cluster(folder, request):
+    """Makes servers that end with the test."""
+    made = []
+
+    def make(name="own", **kwargs):
+        cluster = Cluster(subfolder(folder), name, **kwargs)
+        made.append(cluster)
+        return cluster.create()
+
+    def standby(primary, name="standby", **kwargs):
+        made.append(primary.clone(subfolder(folder), name, **kwargs))
+        return made[-1]
+    make.standby = standby
+    yield make
+    for cluster in reversed(made):
+        cluster.stop()
+
+
+@pytest.fixture
+def make_proxy(folder, pg):
+    """Makes proxies that end, and are judged, with the test."""
+    made = []
+
+    def make(servers=None, databases=None, start=True, fault=None, **kwargs):
+        proxy = Proxy(subfolder(folder), servers or {"pg": pg},
+                      databases or {"p1": "pg", "p2": "pg"}, **kwargs)
+        made.append(proxy)
+        return proxy.start(fault) if start else proxy
+    yield make
+    failures = []
+    for proxy in made:
+        try:
+            proxy.stop()
+        except AssertionError as error:
+            failures.append(str(error))
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture(scope="session")
+def shared_proxies(folder, pg):
+    """Proxies of the tests that need nothing special, one per pool mode."""
+    made = {}
+
+    def get(mode):
+        if mode not in made:
+            made[mode] = Proxy(subfolder(folder), {"pg": pg},
+                               {"p1": "pg", "p2": "pg"}, pool_mode=mode, pool_size=10).start()
+        return made[mode]
+    yield get
+    for proxy in made.values():
+        proxy.stop()
+
+
+class Endpoint:
+    """Where a client can connect: a server, or a proxy in front of it."""
+
+    def __init__(self, kind, host, port):
+        self.kind = kind
+        self.host = host
+        self.port = port
+
+    def raw(self):
+        return pgwire.Conn(self.host, self.port)
+
+    def wire(self, dbname="p1", user="app", **params):
+        conn = self.raw()
+        conn.login(user, dbname, **params)
+        return conn
+
+    def connect(self, dbname="p1", user="app", **kwargs):
+        return psycopg.connect(host=self.host, port=self.port, dbname=dbname, user=user,
+                               connect_timeout=20, **kwargs)
+
+
+def _endpoint(kind, pg, shared_proxies):
+    if kind == "direct":
+        return Endpoint(kind, pg.host, pg.port), None
+    proxy = shared_proxies(kind)
+    proxy.check_alive()
+    return Endpoint(kind, proxy.host, proxy.port), proxy
+
+
+@pytest.fixture(params=["direct", "transaction", "session"])
+def endpoint(request, pg, shared_proxies):
+    place, proxy = _endpoint(request.param, pg, shared_proxies)
+    yield place
+    if proxy:
+        proxy.check_alive()
+
+
+@pytest.fixture(params=["direct", "session"])
+def session_endpoint(request, pg, shared_proxies):
+    """For what exists only in a session of one's own."""
+    place, proxy = _endpoint(request.param, pg, shared_proxies)
+    yield place
+    if proxy:
+        proxy.check_alive()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows the end of the log of every proxy that took part."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for proxy in Proxy.alive:
+            report.sections.append(("log of " + proxy.folder, proxy.log()[-6000:]))
+    if call.when == "teardown":
+        Proxy.alive = [proxy for proxy in Proxy.alive if proxy.process is not None]

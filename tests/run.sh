@@ -1,0 +1,186 @@
+#!/bin/sh
+# SPDX-License-Identifier: PostgreSQL
+# The one command that installs what is needed, builds out of tree and runs all tests:
+#   sh tests/run.sh [unit|integration|demo|asan|tsan|fuzz|clang|bench …]
+# Without arguments every stage runs.  The last line is "N passed, N failed"; the exit code is 0
+# only if nothing failed.  Two runs can go side by side: each has ports and directories of its own.
+set -u
+repo=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$repo/tests/lib.sh"
+
+python=/usr/bin/python3
+fuzz_seconds=${FUZZ_SECONDS:-10}
+all_stages="unit integration demo asan tsan fuzz clang bench"
+stages=${*:-$all_stages}
+for stage in $stages; do
+	case " $all_stages " in
+	*" $stage "*) ;;
+	*) die "unknown stage \"$stage\"; expected one of: $all_stages" ;;
+	esac
+done
+
+passed=0
+failed=0
+failures=
+
+# count PASSED FAILED WHAT: adds to the sums and prints the line of a stage.
+count() {
+	passed=$((passed + $1))
+	failed=$((failed + $2))
+	[ "$2" -eq 0 ] || failures="$failures $stage:$3"
+	say "   $3: $1 passed, $2 failed"
+}
+
+# judge WHAT COMMAND…: a command that is one test.
+judge() {
+	judged=$1
+	shift
+	if "$@"; then count 1 0 "$judged"; else count 0 1 "$judged"; fi
+}
+
+# Reads the sums of a JUnit file.  A skipped test is a test that did not run: it counts as failed,
+# and so does a report that is missing or empty.
+count_report() {
+	# shellcheck disable=SC2046
+	count $("$python" - "$1" <<'PYTHON'
+import sys
+import xml.etree.ElementTree as tree
+try:
+    suites = list(tree.parse(sys.argv[1]).getroot().iter("testsuite"))
+except (OSError, tree.ParseError):
+    suites = []
+total = bad = 0
+for suite in suites:
+    total += int(suite.get("tests", 0))
+    for key in ("failures", "errors", "skipped", "disabled"):
+        bad += int(suite.get(key) or 0)
+print(max(total - bad, 0), bad if total else 1)
+PYTHON
+	) "$2"
+}
+
+# compile FLAVOUR [cmake option…]: leaves the directory in $built; in a subshell, for die() ends it.
+compile() {
+	flavour=$1
+	shift
+	built=$(build_dir "$flavour")
+	(build "$built" all "$@")
+}
+
+unit() {
+	rm -f "$work/unit.xml"
+	ctest --test-dir "$built" --output-on-failure --timeout 120 -j 2 --quiet \
+		--output-junit "$work/unit.xml" -O "$work/unit.log" ||
+		tail -n 150 "$work/unit.log"
+	count_report "$work/unit.xml" "unit tests"
+}
+
+# integration SLOWNESS [pytest argument…]
+integration() {
+	slow=$1
+	shift
+	rm -f "$work/integration.xml"
+	(
+		cd "$repo/tests/integration" || exit 1
+		TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
+			PYTHONDONTWRITEBYTECODE=1 \
+			"$python" -m pytest -q --tb=short --junitxml="$work/integration.xml" "$@"
+	)
+	count_report "$work/integration.xml" "integration tests"
+}
+
+stage_unit() {
+	unit
+}
+
+stage_integration() {
+	integration 1
+}
+
+stage_demo() {
+	judge "short demo" sh "$repo/tests/demo.sh"
+}
+
+stage_asan() {
+	compile asan -DPGSHUNT_ASAN=ON -DPGSHUNT_UBSAN=ON || {
+		count 0 1 "build with ASan and UBSan"
+		return
+	}
+	unit
+	integration 3
+}
+
+stage_tsan() {
+	compile tsan -DPGSHUNT_TSAN=ON || {
+		count 0 1 "build with TSan"
+		return
+	}
+	integration 6 -m threads
+}
+
+# Each target runs briefly from the corpus in the repository; what it finds lands in $work.
+stage_fuzz() {
+	compile fuzz -DCMAKE_C_COMPILER=clang -DPGSHUNT_FUZZ=ON -DPGSHUNT_TESTS=OFF || {
+		count 0 1 "build of the fuzz targets"
+		return
+	}
+	found=0
+	for target in "$built"/tests/fuzz/fuzz_*; do
+		[ -f "$target" ] && [ -x "$target" ] || continue
+		found=1
+		name=${target##*/}
+		mkdir -p "$work/corpus.$name"
+		set -- "$work/corpus.$name"
+		[ ! -d "$repo/tests/fuzz/corpus/$name" ] ||
+			set -- "$@" "$repo/tests/fuzz/corpus/$name"
+		if "$target" -max_total_time="$fuzz_seconds" -rss_limit_mb=2048 -timeout=10 \
+			-artifact_prefix="$work/" "$@" >"$work/$name.log" 2>&1; then
+			count 1 0 "$name"
+		else
+			tail -n 40 "$work/$name.log"
+			count 0 1 "$name"
+		fi
+	done
+	[ "$found" -eq 1 ] || count 0 1 "fuzz targets found"
+}
+
+stage_clang() {
+	judge "build with clang" compile clang -DCMAKE_C_COMPILER=clang
+}
+
+stage_bench() {
+	judge "quick benchmark" sh "$repo/tests/bench/run.sh" --quick
+}
+
+# shellcheck disable=SC2086
+install_packages pgbouncer python3-pytest python3-pytest-timeout python3-psycopg python3-psycopg2 \
+	python3-yaml clang libclang-rt-dev
+work_create pgshunt-run
+trap work_remove EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+began=$(date +%s)
+say "== build"
+normal=$(build_dir "")
+stage=build
+if compile ""; then
+	count 1 0 "build with $(cc --version | head -n 1)"
+else
+	count 0 1 "build"
+fi
+say "   $(($(date +%s) - began)) s"
+
+for stage in $stages; do
+	stage_began=$(date +%s)
+	say "== $stage"
+	built=$normal
+	"stage_$stage"
+	say "   $(($(date +%s) - stage_began)) s"
+done
+
+say "== all stages: $(($(date +%s) - began)) s"
+[ -z "$failures" ] || say "failed:$failures"
+say "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
