@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Authentication of a client: which messages to send, and what its answers prove.  No I/O; one
+ * thread at a time.
+ *
+ *   client_auth_start() -> CONTINUE: send `out`, then give each 'p' message to client_auth_feed()
+ *                       -> OK:       send `out` (it ends with AuthenticationOk); the client is
+ * known
+ *                       -> FAILED:   send client_auth_error() as ErrorResponse, close
+ *
+ * Unknown user, user without a fitting secret and wrong password cannot be told apart by the
+ * client.
+ */
+#ifndef AUTH_CLIENT_AUTH_H
+#define AUTH_CLIENT_AUTH_H
+
+#include "auth/user.h"
+#include "base/compiler.h"
+#include "base/sbuf.h"
+#include "wire/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum auth_type {
+	AUTH_TYPE_TRUST,
+	AUTH_TYPE_MD5,   /* md5 exchange; SCRAM for users whose secret is a SCRAM one, as PostgreSQL
+	                  */
+	AUTH_TYPE_SCRAM, /* plain and SCRAM secrets */
+};
+
+enum auth_status { AUTH_CONTINUE, AUTH_OK, AUTH_FAILED };
+
+struct client_auth;
+
+struct client_auth_request {
+	enum auth_type type;
+	const char *name;       /* as the client gave it */
+	struct auth_user *user; /* NULL: unknown.  A reference is taken */
+	/* tls-server-end-point digest of our certificate, kept by reference; NULL: no channel
+	 * binding is offered */
+	const uint8_t *binding;
+	size_t binding_len;
+};
+
+/* *out_auth is made in any case but lack of memory (then NULL and AUTH_FAILED); end it with
+ * client_auth_free(). */
+enum auth_status client_auth_start(const struct client_auth_request *request, struct sbuf *out,
+                                   struct client_auth **out_auth) MUST_CHECK;
+
+/* `body`: of a message of type FE_PASSWORD.  `out` is appended to. */
+enum auth_status client_auth_feed(struct client_auth *auth, const void *body, size_t len,
+                                  struct sbuf *out) MUST_CHECK;
+
+/* After AUTH_FAILED: the FATAL error for the client; NULL `auth` gives "out of memory". */
+const struct wire_error *client_auth_error(const struct client_auth *auth);
+
+/* After AUTH_FAILED: what really was wrong, for the log; names no secret. */
+const char *client_auth_log_text(const struct client_auth *auth);
+
+void client_auth_free(struct client_auth *auth); /* NULL is allowed */
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Logging in to a server: answers its Authentication messages.  No I/O; one thread at a time.
+ * After the StartupMessage was sent, give each Authentication message to server_auth_feed() until
+ * AUTH_OK.  Trust, cleartext password, md5 (from password or hash) and SCRAM-SHA-256 (from password
+ * or learned key; the server's signature is verified) are possible; others are refused.
+ */
+#ifndef AUTH_SERVER_AUTH_H
+#define AUTH_SERVER_AUTH_H
+
+#include "auth/client_auth.h"
+#include "auth/user.h"
+#include "base/compiler.h"
+#include "base/sbuf.h"
+
+#include <stddef.h>
+
+struct server_auth;
+
+/* `user` is the role to log in as (a reference is taken).  NULL: out of memory. */
+struct server_auth *server_auth_new(struct auth_user *user) MUST_CHECK;
+
+/*
+ * `body`: of a message of type BE_AUTHENTICATION.  CONTINUE: send what was appended to `out` (maybe
+ * nothing) and go on; OK: AuthenticationOk came, and it came when it should; FAILED: close.
+ */
+enum auth_status server_auth_feed(struct server_auth *auth, const void *body, size_t len,
+                                  struct sbuf *out) MUST_CHECK;
+
+/* After AUTH_FAILED: what went wrong, for logs and for clients; names no secret. */
+const char *server_auth_error(const struct server_auth *auth);
+
+void server_auth_free(struct server_auth *auth); /* NULL is allowed */
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * One user and its secret, from the users file or from the configuration.  Name and secret never
+ * change; the object is counted (atomically) and shared by all threads, so that whoever logs in
+ * during a reload keeps what it began with.
+ *
+ * What a login computes once and the next one needs again is kept in the object: the SCRAM secret
+ * derived from a plain password, the client key learned from a client's own SCRAM login (it lets us
+ * log in to the servers that have the same secret), and the keys for servers' salts.  A mutex in
+ * the object guards those; it is taken in logins only and never while computing.
+ */
+#ifndef AUTH_USER_H
+#define AUTH_USER_H
+
+#include "auth/scram.h"
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum auth_secret_kind {
+	AUTH_SECRET_NONE,  /* no password: only trust, on either side */
+	AUTH_SECRET_PLAIN, /* the password itself */
+	AUTH_SECRET_MD5,   /* "md5…" */
+	AUTH_SECRET_SCRAM, /* "SCRAM-SHA-256$…" */
+};
+
+struct auth_user;
+
+/*
+ * A user with one reference.  `secret` NULL or "" is none; its form tells its kind as in
+ * PostgreSQL. NULL if there is no memory, or a text that begins like a SCRAM secret is none.
+ */
+struct auth_user *auth_user_new(const char *name, const char *secret) MUST_CHECK;
+struct auth_user *auth_user_ref(struct auth_user *user); /* returns it; NULL is allowed */
+void auth_user_unref(struct auth_user *user); /* NULL is allowed; wipes secrets at the last */
+
+const char *auth_user_name(const struct auth_user *user);
+enum auth_secret_kind auth_user_kind(const struct auth_user *user);
+/* The text of the secret, "" if none.  Never log it. */
+const char *auth_user_secret(const struct auth_user *user);
+
+/*
+ * The SCRAM secret against which the client is verified; for a plain password it is derived at the
+ * first call (1 to 2 ms) and then kept.  False: the kind has none (md5, none), or OpenSSL failed.
+ */
+bool auth_user_scram_secret(struct auth_user *user, struct scram_secret *out) MUST_CHECK;
+
+/* Keeps the client key that the user's own login revealed.  Ignored unless it fits the secret. */
+void auth_user_learn(struct auth_user *user, const uint8_t client_key[SCRAM_KEY_LEN]);
+
+/* True if logging in to a server by SCRAM is possible now: a plain password, or a learned key. */
+bool auth_user_can_scram(struct auth_user *user);
+
+/*
+ * Keys for a server that demands this salt and iteration count: from the cache, computed from the
+ * plain password, or the learned ones if the demand is that of the user's own secret.  False: not
+ * possible; *why is a text for the log.
+ */
+bool auth_user_server_keys(struct auth_user *user, const void *salt, size_t salt_len,
+                           uint32_t iterations, struct scram_keys *out,
+                           const char **why) MUST_CHECK;
+
+#endif
