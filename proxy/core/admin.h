@@ -49,13 +49,11 @@ typedef void admin_done_fn(void *arg, struct admin_answer *answer);
 #define ADMIN_TIME_DEFAULT ((usec_t)-1) /* LEASE or DRAIN not given */
 #define ADMIN_LEASE_NONE ((usec_t)0)    /* LEASE NONE: no expiry */
 
-enum hold_policy { POLICY_ABORT, POLICY_CANCEL, POLICY_TERMINATE, POLICY_DEFAULT };
-
 struct hold_options {
 	uint64_t epoch;
 	usec_t lease;
 	usec_t drain; /* 0: no deadline */
-	enum hold_policy policy;
+	int policy;   /* enum config_drain_policy; CONFIG_UNSET: as configured */
 	bool nowait;
 };
 

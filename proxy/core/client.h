@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * A connection of an application.
+ *
+ *   STARTUP -> AUTH -> WELCOME (needs a server once, to learn its parameters) -> IDLE
+ *   IDLE -> ACTIVE (linked with a server) -> IDLE
+ *   IDLE -> WAITING (a request is in `in`, no server to be had, or the database is held) -> ACTIVE
+ *
+ * Its state is the list it is in (client_set_state() does both); a client that waits while its
+ * database is held is what is called held.  Worker thread only.
+ */
+#ifndef CORE_CLIENT_H
+#define CORE_CLIENT_H
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "core/conn.h"
+#include "session/params.h"
+#include "session/stmts.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct pool;
+struct server;
+struct worker;
+struct client_login;
+
+enum client_state {
+#define CLIENT_STATE(constant, name) constant,
+#include "core/client_states.def"
+	CLIENT_STATE_COUNT
+};
+
+/* Why a client connection ended: log text, whether the client did it. */
+enum client_close {
+#define CLIENT_CLOSE(constant, text) constant,
+#include "core/client_close.def"
+};
+
+struct client {
+	struct list_node node;    /* in the list of its state: the worker's, or the pool's */
+	struct conn conn;
+	struct worker *worker;
+	struct pool *pool;        /* NULL before the login is complete */
+	struct server *server;    /* ACTIVE */
+	struct param_set *params;
+	struct client_stmts *stmts;
+	struct client_login *login; /* only while logging in */
+	uint64_t id;              /* unique in the process, never used again */
+	uint32_t slot;            /* index in worker->slots; pid of the cancel key comes from it */
+	uint32_t cancel_key;
+	uint32_t discard;         /* bytes of a refused message still to be thrown away */
+	uint8_t state;            /* enum client_state */
+	uint8_t close_reason;
+	bool doomed;
+	bool discard_to_sync;     /* a refused extended request: all is thrown away up to Sync */
+	bool discard_ready;       /* … and ReadyForQuery follows after `discard` */
+	bool counted_held;        /* in the database's share of held requests */
+	uint32_t held_bytes;      /* … and with so many bytes */
+	bool in_session;          /* session pool: keeps its server */
+	usec_t connected;
+	usec_t since;             /* of the present state: for WAITING, of the request */
+};
+
+/* A new connection; takes the descriptor over (closes it on lack of memory). */
+void client_accept(struct worker *worker, int fd);
+
+void client_set_state(struct client *client, enum client_state state);
+
+/* To be closed at the end of the turn; the first reason counts. */
+void client_doom(struct client *client, enum client_close reason);
+
+/* The same after a FATAL ErrorResponse, which is sent if the socket takes it at once. */
+void client_doom_fatal(struct client *client, enum client_close reason, const char *sqlstate,
+		       const char *message, const char *detail, const char *hint);
+
+/* Closes and frees a doomed client (worker's end of turn only). */
+void client_destroy(struct client *client);
+
+/* ---- client_login.c ---- */
+
+/* Bytes arrived, or a server's parameters have become known. */
+void client_login_step(struct client *client);
+void client_login_free(struct client_login *login);
+
+/* ---- request.c: from client to server ---- */
+
+/* Bytes arrived (receive them), or the client got a server (use those that are there). */
+void client_readable(struct client *client);
+void client_go_on(struct client *client);
+
+/* The held or waiting request is answered with this ERROR and the connection stays usable
+ * (PostgreSQL documentation 55.2.3: discard to Sync, then ReadyForQuery). */
+void client_refuse_request(struct client *client, const char *sqlstate, const char *message,
+			   const char *hint);
+
+/* What an operator sees of the client. */
+const char *client_user(const struct client *client);
+const char *client_database(const struct client *client);
+const char *client_state_name(enum client_state state);
+const char *client_close_text(enum client_close reason);
+
+#endif

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What a server still owes: one entry for every message that was sent to it and gets an answer, in
+ * order, and entries for answers that the proxy gives itself or keeps to itself.
+ *
+ * It knows the rules of the protocol for what is answered and what is not (PostgreSQL documentation
+ * 55.2.3 and 55.2.6; tcop/postgres.c, PostgresMain and copyfromparse.c, CopyGetData): after an
+ * error in the extended protocol all is skipped up to Sync; Sync and Flush sent while the server
+ * reads COPY data are ignored.
+ *
+ * From it follows the safe point of a client (ledger_quiet()).  No I/O; belongs to one server.
+ */
+#ifndef CORE_LEDGER_H
+#define CORE_LEDGER_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct stmt;
+
+enum ledger_op {
+	OWES_PARSE = 1,     /* ParseComplete */
+	OWES_BIND,          /* BindComplete */
+	OWES_CLOSE,         /* CloseComplete */
+	OWES_DESCRIBE,      /* RowDescription or NoData */
+	OWES_EXECUTE,       /* CommandComplete, EmptyQueryResponse or PortalSuspended */
+	OWES_SYNC,          /* ReadyForQuery */
+	OWES_QUERY,         /* results, ReadyForQuery */
+	OWES_FUNCTION,      /* FunctionCallResponse, ReadyForQuery */
+	OWES_HIDDEN_PARSE,  /* ParseComplete that the client must not see */
+	OWES_HIDDEN_CLOSE,  /* CloseComplete that the client must not see */
+	OWES_HIDDEN_QUERY,  /* all answers up to ReadyForQuery are for the proxy */
+	GIVES_PARSE,        /* the proxy answers ParseComplete itself */
+	GIVES_CLOSE,        /* the proxy answers CloseComplete itself */
+};
+
+struct ledger_entry {
+	struct stmt *stmt; /* Parse and Close of statements: a reference, or NULL */
+	char *name;        /* the client's name for it if it is to be undone on error; malloc'ed */
+	uint8_t op;
+};
+
+/* Most entries: a client that pipelines more is not read from until answers come. */
+#define LEDGER_MAX 16384u
+
+struct ledger {
+	struct ledger_entry *ring; /* capacity a power of two; NULL until the first entry */
+	uint32_t head;
+	uint32_t count;
+	uint32_t cap;
+	uint32_t readies; /* ReadyForQuery messages owed */
+	bool open;        /* extended messages since the last Sync: an implicit transaction */
+	bool skipping;    /* after an error: the server reads up to Sync */
+	bool copy_in;     /* the server reads COPY data */
+};
+
+void ledger_free(struct ledger *ledger);
+
+static inline bool ledger_full(const struct ledger *ledger)
+{
+	return ledger->count >= LEDGER_MAX;
+}
+
+/* Nothing is owed, nothing is open: with status 'I', the safe point. */
+static inline bool ledger_quiet(const struct ledger *ledger)
+{
+	return ledger->count == 0 && !ledger->open && !ledger->skipping && !ledger->copy_in;
+}
+
+/* Adds an entry at the end; takes over stmt (a reference) and name.  False: no memory, both were
+ * released. */
+bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt,
+		 char *name) MUST_CHECK;
+
+/* The oldest entry, NULL if there is none. */
+static inline struct ledger_entry *ledger_head(struct ledger *ledger)
+{
+	return ledger->count == 0 ? NULL : &ledger->ring[ledger->head];
+}
+
+/* Drops the oldest entry and what it holds. */
+void ledger_pop(struct ledger *ledger);
+
+/* The same for the newest one. */
+void ledger_pop_newest(struct ledger *ledger);
+
+/* The server began to read COPY data: the Syncs sent behind the Execute are ignored by it. */
+void ledger_copy_in(struct ledger *ledger);
+
+#endif

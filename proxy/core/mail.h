@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The letters between threads.  A letter is malloc'ed by the sender and free()d by the receiver,
+ * with what it points to unless it says otherwise.
+ */
+#ifndef CORE_MAIL_H
+#define CORE_MAIL_H
+
+#include "base/compiler.h"
+#include "core/server.h"
+#include "net/mailbox.h"
+
+#include <stdint.h>
+
+struct route_table;
+struct rowset;
+
+enum mail_type {
+	/* main -> worker */
+	MAIL_ACCEPT = 1,   /* mail_fd: a new connection */
+	MAIL_HOLD,         /* mail_database: name, epoch.  Answer: MAIL_DRAINED, when it is */
+	MAIL_RELEASE,      /* mail_database: name */
+	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
+	MAIL_TERMINATE_BLOCKERS, /* mail_database: name */
+	MAIL_PREPARE,      /* mail_database: name, server, token, number = connections at least.
+			      Answer: MAIL_PREPARED */
+	MAIL_PREPARE_END,  /* mail_database: name: close what PREPARE opened */
+	MAIL_ROUTES,       /* mail_routes: from now on this table (a reference) */
+	MAIL_VIEW,         /* mail_view: fill a view.  Answer: MAIL_ROWS */
+	MAIL_WELCOME,      /* mail_welcome: remembered parameters of a (database, user) */
+	MAIL_SHUTDOWN,     /* struct letter: no new requests; close clients at their safe points */
+	MAIL_STOP,         /* struct letter: close everything, end the thread */
+	MAIL_USERS,        /* struct letter: the users file was read again (proxy->users) */
+	/* worker -> worker */
+	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
+	MAIL_SERVER,        /* mail_server: here is one */
+	MAIL_CANCEL,        /* mail_cancel: a CancelRequest for a client of yours */
+	/* worker -> main */
+	MAIL_DRAINED,      /* mail_database: name, epoch, worker */
+	MAIL_PREPARED,     /* mail_database: name, token, worker, number = opened, failed, text */
+	MAIL_ROWS,         /* mail_view */
+	MAIL_CONSOLE,      /* mail_console: a client of the console, logged in */
+	MAIL_LEARNED,      /* mail_welcome: to be remembered in the state directory */
+	MAIL_STOPPED,      /* struct letter: the worker's last */
+};
+
+struct mail_fd {
+	struct letter letter;
+	int fd;
+};
+
+struct mail_database {
+	struct letter letter;
+	char *name;
+	char *server;
+	char *text;
+	uint64_t epoch;
+	uint64_t token;
+	unsigned worker;
+	unsigned number;
+	unsigned failed;
+};
+
+struct mail_routes {
+	struct letter letter;
+	struct route_table *routes;
+};
+
+/* The same letter goes there and back. */
+struct mail_view {
+	struct letter letter;
+	int view;          /* enum view */
+	char *database;    /* SHOW BLOCKERS db; NULL: all */
+	uint64_t token;
+	unsigned worker;
+	struct rowset *rows; /* on the way back */
+};
+
+struct mail_welcome {
+	struct letter letter;
+	char *database;
+	char *user;
+	void *params; /* param_set_encode() */
+	size_t params_len;
+};
+
+struct mail_pool {
+	struct letter letter;
+	struct pool_share *share;
+	unsigned from;
+};
+
+struct mail_server {
+	struct letter letter;
+	struct pool_share *share;
+	struct server_parcel parcel;
+};
+
+struct mail_cancel {
+	struct letter letter;
+	uint32_t slot;
+	uint32_t key;
+};
+
+struct mail_console {
+	struct letter letter;
+	int fd;
+	char *database; /* pgshunt or pgbouncer */
+	char *user;
+	char *application_name;
+	uint32_t cancel_pid;
+	uint32_t cancel_key;
+	void *bytes; /* received behind the login, not yet used */
+	size_t bytes_len;
+};
+
+/* A zeroed letter of `size` bytes; NULL on lack of memory. */
+void *mail_new(size_t size, enum mail_type type) MUST_CHECK;
+/* mail_new() for mail_database with a copy of the name. */
+struct mail_database *mail_new_database(enum mail_type type, const char *name) MUST_CHECK;
+void mail_free_database(struct mail_database *mail);
+void mail_free_welcome(struct mail_welcome *mail);
+
+#endif

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Of one worker: the databases it serves, and for each (database, user) the pool of its servers and
+ * the queue of its clients.
+ *
+ * The gate: while database->held no client of it gets a server.  `active` counts the clients that
+ * have one; when it is 0 the worker has drained.
+ */
+#ifndef CORE_POOL_H
+#define CORE_POOL_H
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "core/client.h"
+#include "core/server.h"
+#include "core/share.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct route_table;
+struct worker;
+
+struct pool_stats {
+	uint64_t xacts;
+	uint64_t queries;
+	uint64_t received;   /* bytes from clients */
+	uint64_t sent;       /* bytes to clients */
+	uint64_t xact_usec;
+	uint64_t query_usec;
+	uint64_t wait_usec;
+};
+
+struct database {
+	struct list_node node; /* worker->databases */
+	char *name;
+	struct database_share *share;
+	struct list pools;     /* struct pool.node */
+	size_t active;         /* clients of it that have a server, and servers in a reset */
+	bool held;
+	bool drained_told;     /* DRAINED was mailed for hold_epoch */
+	uint64_t hold_epoch;
+	/* PREPARE SWAP */
+	const struct config_server *swap_target; /* of swap_routes; NULL: none */
+	struct route_table *swap_routes;
+	uint64_t swap_token;   /* of the request that is to be answered; 0: answered */
+	unsigned swap_pending;
+	unsigned swap_opened;
+	unsigned swap_failed;
+	char *swap_error;      /* the last failure */
+};
+
+struct pool {
+	struct list_node node; /* database->pools */
+	struct worker *worker;
+	struct database *database;
+	char *user;
+	struct pool_share *share;
+	bool session;          /* session pooling */
+	struct list clients[CLIENT_STATE_COUNT]; /* those after login: WELCOME to ACTIVE */
+	struct list servers[SERVER_STATE_COUNT]; /* idle: the most recently used first */
+	struct param_set *welcome; /* parameters of a fresh server; NULL: not known yet */
+	usec_t retry_at;       /* no dialling before */
+	char *last_error;      /* of the last failed dial or login; NULL: none since a success */
+	char last_sqlstate[6]; /* "" if the server gave none */
+	bool last_permanent;   /* such that waiting would not help */
+	usec_t failing_since;
+	struct pool_stats stats;
+};
+
+struct database *database_get(struct worker *worker, const char *name) MUST_CHECK;
+struct database *database_find(struct worker *worker, const char *name);
+
+/* Found or made; NULL on lack of memory. */
+struct pool *pool_get(struct worker *worker, const char *database, const char *user) MUST_CHECK;
+struct pool *pool_find(struct worker *worker, const char *database, const char *user);
+
+/* The client has a request: links it with a server, or puts it into the queue (WAITING), held or
+ * not.  True if it is linked and may go on at once. */
+bool pool_serve(struct pool *pool, struct client *client) MUST_CHECK;
+
+/* Lets waiting clients have idle servers, dials or asks other workers for what is missing. */
+void pool_kick(struct pool *pool);
+
+/* A server of the pool has become free: to a waiting client, another worker, or idle. */
+void pool_server_free(struct pool *pool, struct server *server);
+
+/* A dial or login failed. */
+void pool_server_failed(struct pool *pool, struct server *server, const char *error,
+			const char *sqlstate);
+
+/* Every 100 ms: time-outs of clients and servers. */
+void pool_tick(struct pool *pool, usec_t now);
+
+/* ---- gate.c: hold, release, prepare, new routes ---- */
+void gate_hold(struct worker *worker, const char *database, uint64_t epoch);
+void gate_release(struct worker *worker, const char *database);
+void gate_check_drained(struct database *database);
+void gate_blockers_cancel(struct worker *worker, const char *database);
+void gate_blockers_terminate(struct worker *worker, const char *database);
+void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token,
+		  unsigned least);
+void gate_prepare_end(struct worker *worker, const char *database);
+void gate_prepare_report(struct database *database);
+void gate_new_routes(struct worker *worker, struct route_table *routes);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The proxy as a whole, on the main thread: listening sockets, workers, signals, configuration.
+ * Only what is marked so may be read by other threads.
+ */
+#ifndef CORE_PROXY_H
+#define CORE_PROXY_H
+
+#include "base/compiler.h"
+#include "base/sbuf.h"
+#include "conf/config.h"
+#include "core/mail.h"
+#include "core/route.h"
+#include "core/share.h"
+#include "core/worker.h"
+
+#include <event2/event.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define PROXY_LISTENERS_MAX 64
+
+struct holds;    /* core/hold.h */
+struct userlist; /* auth/userlist.h */
+
+/* control/ takes the clients of the console over with this; it owns the letter. */
+typedef void (*proxy_console_fn)(struct proxy *proxy, struct mail_console *mail);
+/* core/view.c gives the rows of a worker to whoever asked with this; it owns the letter. */
+struct proxy {
+	struct event_base *base;
+	struct mailbox mailbox;
+	struct config *config;      /* a reference; the present one */
+	char *config_path;
+	struct route_table *routes; /* the present one, a reference */
+	struct share_registry *shares; /* any thread */
+	struct worker *workers;     /* any thread: index and mailbox */
+	unsigned worker_count;      /* any thread */
+	atomic_uint client_count;   /* any thread */
+	struct holds *holds;
+	void *views;                /* of view.c: requests that wait for rows */
+	proxy_console_fn console;
+	pthread_mutex_t users_lock; /* of `users`: taken at start and RELOAD only */
+	struct userlist *users;
+	int listeners[PROXY_LISTENERS_MAX];
+	struct event *accept_events[PROXY_LISTENERS_MAX];
+	int listener_count;
+	char unix_path[108];
+	int interrupts;
+	bool shutting_down;
+	unsigned stopped;           /* workers that have ended */
+	usec_t started;
+	struct event *signals[4];
+	struct event *shutdown_timer;
+};
+
+/* Builds everything but the listening sockets: state directory, routes, workers.  False with log
+ * lines.  The configuration's reference passes to the proxy. */
+bool proxy_init(struct proxy *proxy, struct config *config, const char *config_path,
+		proxy_console_fn console) MUST_CHECK;
+
+/* Opens the listening sockets and runs until shutdown; the exit code. */
+int proxy_run(struct proxy *proxy) MUST_CHECK;
+
+/* Reads the configuration and the users file again.  False: nothing has changed and `errors` says
+ * why; true: `notes` names settings that need a restart. */
+bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes) MUST_CHECK;
+
+/* Graceful shutdown, or at once. */
+void proxy_shutdown(struct proxy *proxy, bool immediate);
+
+/* Makes `routes` (a reference, taken over) the present table and mails it to every worker. */
+void proxy_set_routes(struct proxy *proxy, struct route_table *routes);
+
+/* A copy of the letter for every worker, through make(arg). */
+void proxy_tell_workers(struct proxy *proxy, struct letter *(*make)(void *arg), void *arg);
+
+#endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * A connection to a PostgreSQL server.
+ *
+ *   DIALING -> LOGIN -> IDLE <-> ACTIVE (linked with a client)
+ *                  \-> PREPARED (opened before a swap; IDLE at the swap)
+ *                       ACTIVE -> RESETTING -> IDLE   (session pools)
+ *                       ACTIVE -> CANCELLED -> IDLE   (a cancel request for it is under way)
+ *
+ * Its state is the list of the pool that it is in (server_set_state() does both).  Worker thread of
+ * its pool only; between workers it travels without events, as struct server_parcel.
+ */
+#ifndef CORE_SERVER_H
+#define CORE_SERVER_H
+
+#include "auth/server_auth.h"
+#include "base/clock.h"
+#include "base/list.h"
+#include "core/conn.h"
+#include "core/ledger.h"
+#include "net/dial.h"
+#include "session/params.h"
+#include "session/stmts.h"
+
+struct client;
+struct pool;
+struct route_table;
+struct worker;
+
+enum server_state {
+#define SERVER_STATE(constant, name) constant,
+#include "core/server_states.def"
+	SERVER_STATE_COUNT
+};
+
+/* Why a server connection was closed: log text, whether it is worth a warning. */
+enum server_close {
+#define SERVER_CLOSE(constant, text, loud) constant,
+#include "core/server_close.def"
+};
+
+#define SERVER_KEY_MAX 256
+#define SERVER_QUERY_MAX 128
+
+struct server {
+	struct list_node node;  /* in the pool's list of its state */
+	struct conn conn;
+	struct worker *worker;
+	struct pool *pool;
+	struct client *client; /* ACTIVE: whose transaction or session it serves */
+	enum server_state state;
+	bool doomed;            /* to be closed at the end of this turn */
+	bool for_swap;          /* opened by PREPARE SWAP: becomes PREPARED */
+	bool stale;             /* of a former route, or RELOAD: to be closed when free */
+	uint8_t close_reason;
+	char tx_status;         /* of the last ReadyForQuery: I, T or E */
+	uint32_t left;          /* bytes of the current message still to come */
+	bool left_hidden;       /* … which are not for the client */
+	uint32_t left_to;       /* of the current message *to* it, still to come from the client */
+	struct ledger ledger;
+	struct param_set *params;
+	struct server_stmts stmts;
+	const struct client *unnamed_of; /* whose unnamed statement it has; only compared */
+	uint64_t unnamed_id;    /* … and that client's id */
+	unsigned cancels;       /* cancel requests under way for it */
+	struct dial *dial;
+	struct server_auth *auth;
+	int32_t backend_pid;
+	uint16_t key_len;
+	uint8_t key[SERVER_KEY_MAX];
+	const struct config_server *target; /* of `routes` */
+	struct route_table *routes; /* the table it was dialled by: keeps target alive */
+	usec_t since;           /* of the present state */
+	usec_t born;
+	usec_t request_start;
+	usec_t xact_start;
+	char *fatal;            /* text of a FATAL of its own, while logging in; malloc'ed */
+	char fatal_sqlstate[6];
+	uint16_t query_len;
+	char query[SERVER_QUERY_MAX]; /* beginning of the last query text */
+};
+
+/* Dials a new connection for the pool, to `target` of `routes`; counted already in the pool's
+ * share.  NULL on lack of memory (then the count is given back). */
+struct server *server_dial(struct pool *pool, struct route_table *routes,
+			   const struct config_server *target, bool for_swap) MUST_CHECK;
+
+void server_set_state(struct server *server, enum server_state state);
+
+/* To be closed at the end of the turn; the first reason counts. */
+void server_doom(struct server *server, enum server_close reason);
+
+/* Closes and frees a doomed server (worker's end of turn only). */
+void server_destroy(struct server *server);
+
+/* Takes the link with its client away after the client's last ReadyForQuery 'I', and makes the
+ * server useful again: idle, reset, next waiting client. */
+void server_release(struct server *server);
+
+/* Runs a query of the proxy's own; the answers are not forwarded.  False: connection lost. */
+bool server_inject_query(struct server *server, const char *sql, size_t len) MUST_CHECK;
+
+const char *server_state_name(enum server_state state);
+const char *server_close_text(enum server_close reason);
+
+/* A server on its way to another worker: everything but events and interned sets. */
+struct server_parcel {
+	int fd;
+	struct server *server; /* its memory travels along */
+	void *params;          /* param_set_encode() */
+	size_t params_len;
+};
+
+/* Detaches an idle server.  False: not possible now. */
+bool server_pack(struct server *server, struct server_parcel *parcel) MUST_CHECK;
+/* Attaches it to `pool` of the receiving worker.  NULL: lost (closed). */
+struct server *server_unpack(struct server_parcel *parcel, struct pool *pool) MUST_CHECK;
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What the pools of one (database, user) in all workers share: the count of server connections and
+ * its limit, who has idle ones and who starves; and what all workers share of one database: the
+ * requests it holds.  Everything here is atomic; entries are made once and live as long as the
+ * process, so workers keep pointers to them.
+ */
+#ifndef CORE_SHARE_H
+#define CORE_SHARE_H
+
+#include "base/compiler.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define WORKERS_MAX 256
+
+struct database_share {
+	atomic_long held_requests;
+	atomic_llong held_bytes;
+	char *name;
+	struct database_share *next;
+};
+
+struct pool_share {
+	struct database_share *database;
+	char *user;
+	atomic_int servers;   /* connections, dialling ones included, prepared ones not */
+	atomic_int limit;
+	/* Per worker: idle servers it could give, and since when (usec) its first client waits. */
+	struct {
+		atomic_int idle;
+		_Atomic int64_t waiting_since; /* 0: nobody waits */
+		atomic_bool asked;             /* has asked the others for a server */
+	} worker[WORKERS_MAX];
+	struct pool_share *next;
+};
+
+struct share_registry; /* opaque */
+
+struct share_registry *share_registry_new(void) MUST_CHECK;
+void share_registry_free(struct share_registry *registry);
+
+/* Found or made; any thread (takes a lock: at login and HOLD only).  NULL on lack of memory. */
+struct database_share *share_database(struct share_registry *registry, const char *name) MUST_CHECK;
+struct pool_share *share_pool(struct share_registry *registry, const char *database,
+			      const char *user) MUST_CHECK;
+
+/* Counts one more server if the limit allows it. */
+bool pool_share_take(struct pool_share *share) MUST_CHECK;
+void pool_share_give_back(struct pool_share *share);
+
+#endif

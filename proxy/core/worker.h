@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * A worker: a thread with its event base and everything that it serves.  Nothing of it is touched
+ * by another thread, but the mailbox and the atomic counters at the end.
+ */
+#ifndef CORE_WORKER_H
+#define CORE_WORKER_H
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "core/conn.h"
+#include "core/pool.h"
+#include "net/mailbox.h"
+#include "session/params.h"
+#include "session/stmts.h"
+
+#include <event2/dns.h>
+#include <event2/event.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct proxy;
+struct route_table;
+struct userlist;
+
+/* Received at a time: large enough that a big result costs few system calls, small enough for the
+ * second-level cache. */
+#define WORKER_INBUF ((size_t)128 * 1024)
+
+struct worker {
+	struct proxy *proxy;
+	unsigned index;
+	pthread_t thread;
+	struct event_base *base;
+	struct evdns_base *dns;
+	struct event *tick;
+	struct mailbox mailbox;
+	struct route_table *routes;  /* a reference */
+	struct userlist *users;      /* a reference */
+	struct param_pool *params;
+	struct stmt_store *stmts;
+	struct list databases;       /* struct database.node */
+	struct list joining;         /* clients before their pool is known (STARTUP, AUTH) */
+	struct list doomed_clients;  /* to be destroyed at the end of the turn */
+	struct list doomed_servers;
+	struct list cancels;         /* cancel requests under way (struct cancel.node) */
+	struct client **slots;       /* by client->slot */
+	uint32_t slot_count;
+	uint32_t slot_free;          /* head of the chain of free slots, UINT32_MAX: none */
+	uint32_t *slot_next;
+	uint64_t next_client_id;
+	usec_t now;                  /* of the present event */
+	bool shutting_down;
+	bool stopping;
+	struct out_vec to_client;
+	struct out_vec to_server;
+	uint8_t *inbuf;              /* WORKER_INBUF */
+	atomic_uint client_count;    /* read by the main thread, which gives new ones to the least */
+	_Atomic uint64_t busy_usec;
+};
+
+/* Starts the thread; false with a log line. */
+bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
+		  struct route_table *routes, struct userlist *users) MUST_CHECK;
+
+/* The end of every event callback: destroys what was doomed in it. */
+void worker_end_turn(struct worker *worker);
+
+/* The pid of a client's cancel key: worker and slot in one number; never 0. */
+uint32_t worker_cancel_pid(const struct worker *worker, uint32_t slot);
+
+/* The other way: false if no worker of `count` has such a pid. */
+bool worker_of_cancel_pid(uint32_t pid, unsigned count, unsigned *worker, uint32_t *slot);
+
+#endif
