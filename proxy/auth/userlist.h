@@ -16,6 +16,7 @@
 #include "base/compiler.h"
 #include "base/sbuf.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -54,6 +55,6 @@ size_t userlist_count(const struct userlist *list);
  * necessary; for a thread that serves no clients.  Stops early when *stop becomes true (NULL:
  * never).
  */
-void userlist_warm(struct userlist *list, const volatile bool *stop);
+void userlist_warm(struct userlist *list, const atomic_bool *stop);
 
 #endif

@@ -104,7 +104,7 @@ static inline const struct wire_rule *wire_rule(enum wire_direction from, uint8_
 	return &wire_rules[from][type];
 }
 
-/* "Query", "ReadyForQuery" … for logs, as QUERY, READY_FOR_QUERY; "?" for an unknown type. */
+/* The name in messages.def, such as "READY_FOR_QUERY", for logs; "?" for an unknown type. */
 static inline const char *wire_type_name(enum wire_direction from, uint8_t type)
 {
 	const char *name = wire_rules[from][type].name;
@@ -135,7 +135,7 @@ wire_header_check(enum wire_direction from, const void *header, size_t *total)
 
 /*
  * The text of a refusal, in PostgreSQL's words where it has some: "invalid frontend message type
- * 33", "invalid length 3 of Query message".  The SQLSTATE is 08P01.  Returns out.
+ * 33", "invalid length 3 of QUERY message".  The SQLSTATE is 08P01.  Returns out.
  */
 char *wire_header_error(enum wire_direction from, const void *header, char *out, size_t out_size);
 
