@@ -121,6 +121,16 @@ struct config_mover {
 	size_t plproxy_count;
 };
 
+/* Kinds of entries with a name; each of their structs begins with it. */
+enum config_entry_kind {
+	CONFIG_ENTRY_SERVER,
+	CONFIG_ENTRY_DATABASE,
+	CONFIG_ENTRY_USER,
+	CONFIG_ENTRY_MOVER_PROXY,
+	CONFIG_ENTRY_PLPROXY,
+	CONFIG_ENTRY_KINDS
+};
+
 struct config_block;
 
 struct config {
