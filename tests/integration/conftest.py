@@ -146,6 +146,14 @@ def endpoint(request, pg, shared_proxies):
         proxy.check_alive()
 
 
+@pytest.fixture(params=["transaction", "session"])
+def proxied(request, pg, shared_proxies):
+    """For what the proxy answers otherwise than a server would."""
+    place, proxy = _endpoint(request.param, pg, shared_proxies)
+    yield place
+    proxy.check_alive()
+
+
 @pytest.fixture(params=["direct", "session"])
 def session_endpoint(request, pg, shared_proxies):
     """For what exists only in a session of one's own."""

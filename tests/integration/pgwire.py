@@ -188,6 +188,7 @@ class Conn:
         self.address = (host, port)
         self.timeout = timeout
         self.buffer = b""
+        self.received = b""  # the last bytes before the end that were no message
         self.params = {}
         self.key = None
 
@@ -223,7 +224,9 @@ class Conn:
     def recv(self):
         head = self.recv_exact(5)
         length, = struct.unpack("!i", head[1:])
-        assert length >= 4, "broken length %d of %r" % (length, head[:1])
+        if not 4 <= length <= 1 << 30:
+            self.buffer = head + self.buffer
+            raise AssertionError("broken length %d of %r" % (length, head[:1]))
         msg = Message(head[:1].decode("latin-1"), self.recv_exact(length - 4))
         if msg.kind == "S":
             name, value = msg.strings()[:2]
@@ -275,7 +278,8 @@ class Conn:
         try:
             while True:
                 result.append(self.recv())
-        except Closed:
+        except (Closed, AssertionError):
+            self.received = b"".join((m.kind.encode() + m.body for m in result)) + self.buffer
             return result
 
     # --- login ----------------------------------------------------------------------------------

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: PostgreSQL
+"""COPY in and out, in both protocols, with errors on both sides in the middle."""
+import psycopg
+import pytest
+
+import pgwire
+from pgwire import (COPY_DONE, FLUSH, SYNC, bind, copy_data, copy_fail, errors, execute, kinds,
+                    parse, query, tags, wait_for)
+
+COPY_IN = "COPY items (id, note) FROM STDIN"
+
+
+@pytest.fixture
+def conn(endpoint):
+    with endpoint.wire() as conn:
+        yield conn
+
+
+@pytest.fixture
+def clean(pg):
+    yield
+    pg.sql("DELETE FROM items WHERE id > 100", "p1")
+
+
+def start_copy_in(conn):
+    conn.send(query(COPY_IN))
+    assert conn.recv().kind == "G"
+
+
+def lines(start, count):
+    return [copy_data(b"%d\tline\n" % n) for n in range(start, start + count)]
+
+
+def test_copy_out(conn):
+    messages = conn.query("COPY (SELECT id FROM items WHERE id <= 3 ORDER BY id) TO STDOUT")
+    assert kinds(messages) == "HdddcCZ"
+    assert [m.body for m in messages if m.kind == "d"] == [b"1\n", b"2\n", b"3\n"]
+
+
+def test_copy_out_that_fails_in_the_middle(conn):
+    messages = conn.query("COPY (SELECT 100/(50-id) FROM items ORDER BY id) TO STDOUT")
+    assert kinds(messages) == "H" + "d" * 49 + "EZ"
+    assert conn.value("SELECT 1") == "1"
+
+
+def test_copy_in(conn, clean):
+    start_copy_in(conn)
+    conn.send(*lines(1000, 100), COPY_DONE)
+    messages = conn.ready("I")
+    assert kinds(messages) == "CZ" and tags(messages) == ["COPY 100"]
+    assert conn.value("SELECT count(*) FROM items WHERE id >= 1000") == "100"
+
+
+def test_copy_in_with_lines_cut_anywhere(conn, clean):
+    """CopyData need not end at a line."""
+    data = b"".join(b"%d\tcut\n" % n for n in range(2000, 2050))
+    start_copy_in(conn)
+    for at in range(0, len(data), 7):
+        conn.send(copy_data(data[at:at + 7]), copy_data(b""))
+    conn.send(COPY_DONE)
+    assert tags(conn.ready("I")) == ["COPY 50"]
+
+
+def test_copy_in_sent_with_the_query(conn, clean):
+    conn.send(query(COPY_IN), *lines(3000, 10), COPY_DONE, query("SELECT 5"))
+    assert kinds(conn.ready("I")) == "GCZ"
+    assert kinds(conn.ready("I")) == "TDCZ"
+
+
+def test_copy_fail(conn):
+    start_copy_in(conn)
+    conn.send(*lines(4000, 10), copy_fail("changed my mind"))
+    messages = conn.ready("I")
+    assert kinds(messages) == "EZ"
+    assert errors(messages)[0]["C"] == "57014"
+    assert "changed my mind" in errors(messages)[0]["M"]
+    assert conn.value("SELECT count(*) FROM items WHERE id >= 4000") == "0"
+
+
+def test_server_error_in_copy_in(conn):
+    """The rest of the client's data is swallowed, whenever it comes."""
+    start_copy_in(conn)
+    conn.send(*lines(4000, 5), copy_data(b"not a number\tx\n"))
+    messages = conn.ready("I")
+    assert kinds(messages) == "EZ" and errors(messages)[0]["C"] == "22P02"
+    conn.send(*lines(4010, 50), COPY_DONE)
+    assert conn.silent()
+    assert conn.value("SELECT count(*) FROM items WHERE id >= 4000") == "0"
+
+
+def test_server_error_in_copy_in_sent_at_once(conn):
+    conn.send(query(COPY_IN), copy_data(b"1\tduplicate\n"), *lines(4000, 50), COPY_DONE,
+              query("SELECT 6"))
+    assert kinds(conn.ready("I")) == "GEZ"
+    assert kinds(conn.ready("I")) == "TDCZ"
+
+
+def test_flush_and_sync_are_ignored_in_copy_in(conn, clean):
+    start_copy_in(conn)
+    conn.send(*lines(5000, 5), FLUSH, SYNC, *lines(5005, 5), COPY_DONE)
+    assert tags(conn.ready("I")) == ["COPY 10"]
+    assert conn.value("SELECT 1") == "1"
+
+
+def test_query_in_copy_in_is_an_error(conn):
+    """Any other message ends the COPY with an error."""
+    start_copy_in(conn)
+    conn.send(*lines(4000, 3), query("SELECT 1"))
+    first = conn.recv()
+    assert first.kind == "E" and first.fields()["C"] == "08P01"
+
+
+def test_copy_in_within_a_transaction(conn):
+    conn.query("BEGIN")
+    conn.send(query(COPY_IN), *lines(6000, 5), COPY_DONE)
+    conn.ready("T")
+    assert conn.value("SELECT count(*) FROM items WHERE id >= 6000") == "5"
+    conn.send(query(COPY_IN), copy_fail("stop"))
+    conn.ready("E")
+    conn.send(query("ROLLBACK"))
+    conn.ready("I")
+
+
+def test_two_copies_in_one_query(conn, clean):
+    conn.send(query(COPY_IN + "; SELECT 9; " + COPY_IN))
+    conn.until("G")
+    conn.send(*lines(7000, 2), COPY_DONE)
+    conn.until("G")
+    conn.send(*lines(7100, 3), COPY_DONE)
+    assert tags(conn.ready("I")) == ["COPY 3"]
+
+
+def test_extended_copy_in(conn, clean):
+    conn.send(parse(COPY_IN), bind(), execute(), SYNC)
+    assert kinds(conn.until("G")) == "12G"
+    # The Sync before the data was ignored: COPY was running.
+    conn.send(*lines(8000, 10), COPY_DONE, SYNC)
+    assert kinds(conn.ready("I")) == "CZ"
+
+
+def test_extended_copy_in_with_flush(conn, clean):
+    conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+    conn.until("G")
+    conn.send(*lines(8100, 10), COPY_DONE)
+    conn.send(SYNC)
+    assert kinds(conn.ready("I")) == "CZ"
+
+
+def test_extended_copy_in_that_fails(conn):
+    """After the error everything is swallowed up to Sync."""
+    conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+    conn.until("G")
+    conn.send(copy_data(b"1\tduplicate\n"), *lines(4000, 5), COPY_DONE, parse("SELECT 1"), SYNC)
+    messages = conn.ready("I")
+    assert kinds(messages) == "EZ"
+    assert conn.value("SELECT 2") == "2"
+
+
+def test_extended_copy_fail(conn):
+    conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+    conn.until("G")
+    conn.send(*lines(4000, 5), copy_fail("no"), SYNC)
+    messages = conn.ready("I")
+    assert kinds(messages) == "EZ" and errors(messages)[0]["C"] == "57014"
+
+
+def test_extended_copy_out(conn):
+    conn.send(parse("COPY (SELECT 1) TO STDOUT"), bind(), execute(), SYNC)
+    assert kinds(conn.ready("I")) == "12HdcCZ"
+
+
+def test_client_that_vanishes_in_copy_in(endpoint, pg):
+    conn = endpoint.wire()
+    start_copy_in(conn)
+    conn.send(*lines(9000, 10))
+    conn.close()
+    with endpoint.wire() as other:
+        assert other.value("SELECT 1") == "1"
+    wait_for(lambda: pg.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY items%'"
+                              " AND state = 'active'") == 0, what="the end of the COPY")
+    assert pg.value("SELECT count(*) FROM items WHERE id >= 9000", "p1") == 0
+
+
+def test_client_that_terminates_in_copy_in(endpoint, pg):
+    with endpoint.wire() as conn:
+        start_copy_in(conn)
+        conn.send(*lines(9100, 10), pgwire.TERMINATE)
+        conn.rest()
+    wait_for(lambda: pg.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY items%'"
+                              " AND state = 'active'") == 0, what="the end of the COPY")
+    assert pg.value("SELECT count(*) FROM items WHERE id >= 9100", "p1") == 0
+
+
+def test_client_that_vanishes_in_copy_out(endpoint, pg):
+    conn = endpoint.wire()
+    conn.send(query("COPY (SELECT repeat('x', 1000) /* vanish */ FROM generate_series(1, 1000000))"
+                    " TO STDOUT"))
+    conn.until("d")
+    conn.close()
+    wait_for(lambda: pg.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%vanish */%'"
+                              " AND state = 'active' AND pid <> pg_backend_pid()") == 0,
+             what="the end of the COPY")
+    with endpoint.wire() as other:
+        assert other.value("SELECT 1") == "1"
+
+
+def test_copy_of_a_driver_round_trip(endpoint, clean):
+    with endpoint.connect() as conn:
+        with conn.cursor() as cursor:
+            with cursor.copy("COPY items FROM STDIN") as copy:
+                for n in range(10000, 15000):
+                    copy.write_row((n, "driver"))
+            cursor.execute("SELECT count(*) FROM items WHERE note = 'driver'")
+            assert cursor.fetchone() == (5000,)
+            with cursor.copy("COPY (SELECT * FROM items WHERE id >= 10000) TO STDOUT") as copy:
+                assert sum(1 for _ in copy.rows()) == 5000
+        conn.rollback()
+
+
+def test_copy_of_a_driver_that_raises(endpoint):
+    with endpoint.connect(autocommit=True) as conn:
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            with conn.cursor().copy("COPY items FROM STDIN") as copy:
+                copy.write_row((20000, "x"))
+                raise KeyError("in the middle")
+        assert conn.execute("SELECT 1").fetchone() == (1,)
