@@ -7,17 +7,18 @@
  *	    ▲                       │  deadline, policy      │
  *	    └───────────────────────┴── release, lease ends ─┘
  *
- * Every command is asynchronous: its callback comes exactly once, from the event loop or from
- * inside the call, unless the request was abandoned.  A command that is repeated with the epoch it
- * was issued for gives the same answer again.  What a command answers has been written to the state
- * directory before.  Never blocks: the state file is written by a thread of its own, and checks of
- * servers run in threads.
+ * Every command is asynchronous: its callback comes exactly once, from the event loop and never
+ *from inside the call, unless the request was abandoned.  A command that is repeated with the epoch
+ *it was issued for gives the same answer again.  What a command answers has been written to the
+ *state directory before.  Never blocks: the state file is written by a thread of its own, and
+ *checks of servers run in threads.
  */
 #ifndef CORE_ADMIN_H
 #define CORE_ADMIN_H
 
 #include "base/clock.h"
 #include "base/compiler.h"
+#include "base/sbuf.h"
 #include "core/view.h"
 
 #include <stdbool.h>
@@ -26,7 +27,10 @@
 
 struct admin;
 struct admin_request;
+struct config;
+struct letter;
 struct proxy;
+struct route_table;
 
 /* Why a command failed, as ErrorResponse has it.  Texts are static or belong to the answer. */
 struct admin_error {
@@ -58,8 +62,8 @@ struct hold_options {
 };
 
 /*
- * Commands.  The returned request is valid until its callback; NULL when the callback has already
- * come.  An abandoned request goes on, its answer is dropped.
+ * Commands.  The returned request is never NULL and valid until its callback.  An abandoned request
+ * goes on, its answer is dropped.
  */
 struct admin_request *admin_hold(struct admin *admin, const char *database,
                                  const struct hold_options *options, admin_done_fn *done,
@@ -83,28 +87,28 @@ struct admin_request *admin_shutdown(struct admin *admin, bool immediate, admin_
                                      void *arg);
 void admin_request_abandon(struct admin_request *request);
 
-/* What workers report; called by the main thread for every such message. */
-void admin_on_drained(struct admin *admin, const char *database, uint64_t epoch, int worker);
-void admin_on_prepared(struct admin *admin, const char *database, uint64_t epoch, int worker,
-                       unsigned opened, unsigned failed);
-/* Takes the rows. */
-void admin_on_view_rows(struct admin *admin, uint64_t token, struct rowset *rows);
+/* Takes over a letter of a worker: MAIL_DRAINED, MAIL_PREPARED, MAIL_ROWS or MAIL_LEARNED.  The
+ * main thread gives it every such letter; the callee frees it. */
+void admin_receive(struct admin *admin, struct letter *letter);
 
 /*
- * Life.  admin_create() locks and reads the state directory (a clear message in `error` when that
- * fails) before workers start, so that the first route table is the right one and held databases
- * are held before the first client is accepted: admin_start() posts those holds.
+ * Life, in the order of proxy_init():
+ *   admin_create()  needs proxy->base, config and worker_count.  Locks and reads the state
+ *                   directory; NULL with a message in `error` when that fails (exit code 1).
+ *   admin_routes()  the first table, for proxy->routes; and at every RELOAD the next one, for
+ *                   proxy_set_routes()
+ *   (workers start)
+ *   admin_start()   posts the holds and the remembered parameters that outlived the process: before
+ *                   the first client is accepted
  */
-struct admin *admin_create(struct proxy *proxy, char *error, size_t error_size) MUST_CHECK;
+struct admin *admin_create(struct proxy *proxy, struct sbuf *error) MUST_CHECK;
 void admin_start(struct admin *admin);
 void admin_free(struct admin *admin);
 
-/* The route of `database` as it stands: the name of its server, NULL when it is unknown. */
-const char *admin_route(const struct admin *admin, const char *database);
-
-/* ParameterStatus of the last server of `database` (pairs of zero-terminated strings), kept so that
- * clients can log in while it is held, also after a restart; NULL when there was never one. */
-const char *admin_welcome(const struct admin *admin, const char *database, size_t *len);
-void admin_set_welcome(struct admin *admin, const char *database, const char *bytes, size_t len);
+/* The routes of `config` with what swaps have changed, one reference.  NULL with a message when a
+ * swapped database is on a server that `config` does not know: going back to the configured one
+ * could be going back to before the move. */
+struct route_table *admin_routes(struct admin *admin, struct config *config,
+                                 struct sbuf *error) MUST_CHECK;
 
 #endif

@@ -52,6 +52,13 @@ const struct view_info *view_info(enum view view);
 /* The view that SHOW calls `name` (any case); false when there is none. */
 bool view_find(const char *name, enum view *view) MUST_CHECK;
 
+struct mail_view;
+struct worker;
+
+/* view_worker.c: takes over a letter MAIL_VIEW on a worker, fills in the rows and posts it to the
+ * main thread as MAIL_ROWS, which gives it to admin_receive(). */
+void view_answer(struct worker *worker, struct mail_view *mail);
+
 /* Longest value of a cell, and most bytes of the rows of one worker. */
 #define VIEW_CELL_MAX 1024
 #define VIEW_ROWS_MAX ((size_t)64 << 20)
