@@ -140,7 +140,7 @@ bool client_stmts_remove(struct client_stmts *cs, const char *name, size_t name_
 bool client_stmts_set_unnamed(struct client_stmts *cs, struct stmt *stmt, size_t max_bytes);
 struct stmt *client_stmts_get_unnamed(const struct client_stmts *cs);
 
-/* Forgets all, the unnamed too (DISCARD ALL); keeps the memory of the table for use again. */
+/* Forgets all, the unnamed too (DISCARD ALL), and gives its memory back but for the struct. */
 void client_stmts_clear(struct client_stmts *cs);
 
 /* Named ones; the bytes of their definitions and names (definitions shared with other clients count

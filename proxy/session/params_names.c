@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What is known of parameters by name: spelling, whether SQL can set them, normal forms of values.
+ * Pure functions over three tables; any thread.
+ */
+#include "session/params_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct reported_name {
+	const char *name;
+	bool settable;
+	int since;
+};
+
+struct encoding_name {
+	const char *simplified;
+	const char *name;
+};
+
+static const struct reported_name reported_names[] = {
+#define GUC_REPORTED(spelling, can_be_set, first_version) {spelling, can_be_set, first_version},
+#include "session/guc_report.def"
+#undef GUC_REPORTED
+};
+
+static const char *const fixed_names[] = {
+#define GUC_FIXED(spelling, why) spelling,
+#include "session/guc_fixed.def"
+#undef GUC_FIXED
+};
+
+static const struct encoding_name encodings[] = {
+#define ENCODING(spelling, reported_as) {spelling, reported_as},
+#include "session/encodings.def"
+#undef ENCODING
+};
+
+static int lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : (unsigned char)c;
+}
+
+static bool is_letter(char c)
+{
+	return lower(c) >= 'a' && lower(c) <= 'z';
+}
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+int param_name_compare(const char *a, const char *b)
+{
+	while (*a != '\0' && lower(*a) == lower(*b)) {
+		a++;
+		b++;
+	}
+	return lower(*a) - lower(*b);
+}
+
+static int compare_reported(const void *key, const void *row)
+{
+	return param_name_compare(key, ((const struct reported_name *)row)->name);
+}
+
+static int compare_fixed(const void *key, const void *row)
+{
+	return param_name_compare(key, *(const char *const *)row);
+}
+
+static int compare_encoding(const void *key, const void *row)
+{
+	return strcmp(key, ((const struct encoding_name *)row)->simplified);
+}
+
+static const struct reported_name *find_reported(const char *name)
+{
+	return bsearch(name, reported_names, ARRAY_LEN(reported_names), sizeof(reported_names[0]),
+	               compare_reported);
+}
+
+const char *param_reported_name(const char *name)
+{
+	const struct reported_name *row = find_reported(name);
+
+	return row == NULL ? NULL : row->name;
+}
+
+int param_reported_since(const char *name)
+{
+	const struct reported_name *row = find_reported(name);
+
+	return row == NULL ? -1 : row->since;
+}
+
+bool param_settable(const char *name)
+{
+	const struct reported_name *row = find_reported(name);
+
+	if (row != NULL)
+		return row->settable;
+	if (!param_name_valid(name))
+		return false;
+	if (strncmp(name, "_pq_.", 5) == 0)
+		return false; /* an option of the protocol */
+	return bsearch(name, fixed_names, ARRAY_LEN(fixed_names), sizeof(fixed_names[0]),
+	               compare_fixed) == NULL;
+}
+
+bool param_name_valid(const char *name)
+{
+	bool start = true;
+	size_t i;
+
+	for (i = 0; name[i] != '\0'; i++) {
+		if (i >= PARAM_MAX_NAME)
+			return false;
+		if (is_letter(name[i]) || name[i] == '_')
+			start = false;
+		else if (start)
+			return false;
+		else if (name[i] == '.')
+			start = true;
+		else if (!is_digit(name[i]) && name[i] != '$')
+			return false;
+	}
+	return !start;
+}
+
+bool param_normalise_name(const char *name, bool reported, char *out)
+{
+	const char *spelling = param_reported_name(name);
+	size_t i;
+
+	if (!param_name_valid(name))
+		return false;
+	if (spelling == NULL)
+		spelling = name;
+	else
+		reported = true;
+	for (i = 0; spelling[i] != '\0'; i++)
+		out[i] = reported ? spelling[i] : (char)lower(spelling[i]);
+	out[i] = '\0';
+	return true;
+}
+
+/* PostgreSQL compares names of encodings by their letters and digits alone. */
+static const char *find_encoding(const char *value)
+{
+	const struct encoding_name *row;
+	char simplified[32];
+	size_t len = 0;
+
+	for (; *value != '\0'; value++) {
+		if (!is_letter(*value) && !is_digit(*value))
+			continue;
+		if (len == sizeof(simplified) - 1)
+			return NULL;
+		simplified[len++] = (char)lower(*value);
+	}
+	simplified[len] = '\0';
+	row = bsearch(simplified, encodings, ARRAY_LEN(encodings), sizeof(encodings[0]),
+	              compare_encoding);
+	return row == NULL ? NULL : row->name;
+}
+
+bool param_normalise_value(const char *name, const char *value, char *out)
+{
+	size_t len = strnlen(value, PARAM_MAX_VALUE + 1);
+	const char *encoding;
+	size_t i;
+
+	if (len > PARAM_MAX_VALUE)
+		return false;
+	if (strcmp(name, "client_encoding") == 0) {
+		encoding = find_encoding(value);
+		if (encoding != NULL) {
+			value = encoding;
+			len = strlen(encoding);
+		}
+	}
+	memcpy(out, value, len + 1);
+	if (strcmp(name, "application_name") == 0) {
+		for (i = 0; i < len; i++)
+			if (out[i] < ' ' || out[i] > '~')
+				out[i] = '?';
+	}
+	return true;
+}
+
+bool param_can_sync(const struct param_entry *entry, const struct param_set *have)
+{
+	const char *version;
+	int since;
+
+	if (!param_settable(entry->name))
+		return false;
+	if (!entry->reported || param_set_find(have, entry->name) != NULL)
+		return true;
+	/* Another server reported it, this one does not: has it the parameter at all?  A name with
+	 * a dot can be set everywhere. */
+	since = param_reported_since(entry->name);
+	if (since < 0)
+		return strchr(entry->name, '.') != NULL;
+	if (since == 0)
+		return true;
+	version = param_set_get(have, "server_version");
+	return version != NULL && strtol(version, NULL, 10) >= since;
+}
