@@ -85,12 +85,14 @@ static size_t add_resets(const struct param_set *want, const struct param_set *h
 	return changes;
 }
 
+/* IS NULL, because the value itself would come back as a row: converted to the client's encoding,
+ * which may not have its characters, and for nothing. */
 static void add_set_config(struct sbuf *sql, const struct param_entry *entry, const char *encoding,
                            bool first)
 {
 	sbuf_printf(sql, "%spg_catalog.set_config('%s',", first ? "SELECT " : ",", entry->name);
 	add_value(sql, entry, encoding);
-	sbuf_add_str(sql, ",false)");
+	sbuf_add_str(sql, ",false) IS NULL");
 }
 
 /* The name of the encoding of the reported values, if it is one that needs no quoting. */
