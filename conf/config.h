@@ -142,9 +142,10 @@ struct config {
 	size_t database_count;
 	struct config_user *users;
 	size_t user_count;
-	const char *path;            /* the file it was read from */
-	atomic_uint refs;            /* of config_ref and config_unref only */
-	struct config_block *blocks; /* all memory of the strings and arrays */
+	const void **sorted[CONFIG_ENTRY_KINDS]; /* entries by name, for the lookups */
+	const char *path;                        /* the file it was read from */
+	atomic_uint refs;                        /* of config_ref and config_unref only */
+	struct config_block *blocks;             /* all memory of the strings and arrays */
 };
 
 /* Most bytes a configuration file may have. */

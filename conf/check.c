@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What only several settings together can show to be wrong.
+ */
+#include "conf/load.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+/* Longest "/.s.PGSQL.65535". */
+#define SOCKET_NAME_MAX 15
+
+static void check_listening(struct loader *loader)
+{
+	const struct config_proxy *proxy = &loader->config->proxy;
+	const size_t room = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1 - SOCKET_NAME_MAX;
+	const struct node *place;
+
+	place = loader_place(loader->proxy, "listen_addresses", loader->proxy);
+	if (proxy->listen_addresses.count == 0 && proxy->unix_socket_directory[0] == '\0' &&
+	    place != NULL && place->kind != NODE_REFUSED)
+		problem_add(loader->problems, place->line, place->column,
+		            "proxy: nobody can connect; give listen_addresses or "
+		            "unix_socket_directory");
+	place = loader_place(loader->proxy, "unix_socket_directory", loader->proxy);
+	if (place != NULL && strlen(proxy->unix_socket_directory) > room)
+		problem_add(loader->problems, place->line, place->column,
+		            "proxy.unix_socket_directory: the path is too long for a Unix socket; "
+		            "at most %zu bytes",
+		            room);
+}
+
+/* Two places for one password: which of them holds would be a guess. */
+static void check_one_source(struct loader *loader, const char *label, const struct node *map,
+                             const char *prefix)
+{
+	char file[64];
+	char env[64];
+	const struct node *file_key;
+	const struct node *env_key;
+
+	(void)snprintf(file, sizeof(file), "%spassword_file", prefix);
+	(void)snprintf(env, sizeof(env), "%spassword_env", prefix);
+	file_key = node_find_key(map, file);
+	env_key = node_find_key(map, env);
+	if (file_key == NULL || env_key == NULL || file_key->value->text == NULL ||
+	    env_key->value->text == NULL || file_key->value->text[0] == '\0' ||
+	    env_key->value->text[0] == '\0')
+		return;
+	if (env_key->line < file_key->line)
+		env_key = file_key;
+	problem_add(loader->problems, env_key->line, env_key->column, "%s: give %s or %s, not both",
+	            label, file, env);
+}
+
+static void check_secrets(struct loader *loader, const struct entry_kind *kind)
+{
+	const size_t count = entry_count(loader->config, kind);
+
+	for (size_t i = 0; i < count; i++) {
+		const struct node *map = loader->keys[kind->kind][i]->value;
+
+		check_one_source(loader, kind->section_name, map, "");
+		check_one_source(loader, kind->section_name, map, "check_");
+		check_one_source(loader, kind->section_name, map, "admin_");
+	}
+}
+
+/* "10.0.0.1:5432" in host: the most likely mistake.  IPv6 addresses have more colons. */
+static void check_host(struct loader *loader, const struct entry_kind *kind, size_t index,
+                       const char *host)
+{
+	const struct node *key = loader->keys[kind->kind][index];
+	const struct node *place = loader_place(key->value, "host", key);
+	const char *colon = strchr(host, ':');
+	const char *mistake = NULL;
+
+	if (colon != NULL && strchr(colon + 1, ':') == NULL && host[0] != '/')
+		mistake = "a port does not stand in host; give it as port";
+	else if (strchr(host, ' ') != NULL)
+		mistake = "a host has no spaces; expected a name, an address or a directory";
+	else if (strchr(host, ',') != NULL)
+		mistake = "expected one host, not several";
+	else if (host[0] == '/' && strlen(host) > sizeof(((struct sockaddr_un *)NULL)->sun_path) -
+	                                              1 - SOCKET_NAME_MAX)
+		mistake = "the path is too long for a Unix socket";
+	if (mistake != NULL)
+		problem_add(loader->problems, place->line, place->column, "%s.host: %s",
+		            kind->section_name, mistake);
+}
+
+static void check_hosts(struct loader *loader)
+{
+	const struct config *config = loader->config;
+
+	for (size_t i = 0; i < config->server_count; i++)
+		check_host(loader, &entry_kinds[CONFIG_ENTRY_SERVER], i, config->servers[i].host);
+	for (size_t i = 0; i < config->mover.proxy_count; i++)
+		check_host(loader, &entry_kinds[CONFIG_ENTRY_MOVER_PROXY], i,
+		           config->mover.proxies[i].host);
+	for (size_t i = 0; i < config->mover.plproxy_count; i++)
+		check_host(loader, &entry_kinds[CONFIG_ENTRY_PLPROXY], i,
+		           config->mover.plproxy[i].host);
+}
+
+/* ---- what may be there only once ---- */
+
+/* One thing that must be unique: its identity as text, and where it stands. */
+struct claim {
+	char *identity;
+	const char *owner; /* name of the entry */
+	const struct node *place;
+};
+
+static int compare_claims(const void *a, const void *b)
+{
+	const struct claim *left = a;
+	const struct claim *right = b;
+	int order = strcmp(left->identity, right->identity);
+
+	if (order != 0)
+		return order;
+	if (left->place->line != right->place->line)
+		return left->place->line < right->place->line ? -1 : 1;
+	return left->place->column < right->place->column
+	           ? -1
+	           : left->place->column > right->place->column;
+}
+
+/* Complains about every claim after the first with the same identity; frees the identities. */
+static void check_claims(struct loader *loader, struct claim *claims, size_t count,
+                         const char *what)
+{
+	char identity[PROBLEM_QUOTE_MAX];
+	char owner[PROBLEM_QUOTE_MAX];
+
+	if (count > 1)
+		qsort(claims, count, sizeof(*claims), compare_claims);
+	for (size_t i = 1, first = 0; i < count; i++) {
+		if (strcmp(claims[first].identity, claims[i].identity) != 0) {
+			first = i;
+			continue;
+		}
+		problem_add(loader->problems, claims[i].place->line, claims[i].place->column,
+		            "%s %s is already that of %s in line %zu; it must be there only once",
+		            what, problem_quote(claims[i].identity, identity),
+		            problem_quote(claims[first].owner, owner), claims[first].place->line);
+	}
+	for (size_t i = 0; i < count; i++)
+		free(claims[i].identity);
+	free(claims);
+}
+
+static struct claim *claims_new(size_t count)
+{
+	return mem_must_grow(NULL, count + 1, sizeof(struct claim));
+}
+
+static void check_shards(struct loader *loader)
+{
+	const struct config *config = loader->config;
+	struct claim *claims = claims_new(config->database_count);
+
+	for (size_t i = 0; i < config->database_count; i++) {
+		const struct node *key = loader->keys[CONFIG_ENTRY_DATABASE][i];
+
+		claims[i].identity = mem_must_strdup(config->databases[i].shard);
+		claims[i].owner = config->databases[i].name;
+		claims[i].place = loader_place(key->value, "shard", key);
+	}
+	check_claims(loader, claims, config->database_count, "the shard name");
+}
+
+/* "host:port", where the port is a number. */
+static bool is_address(const char *text)
+{
+	const char *colon = strrchr(text, ':');
+
+	if (colon == NULL || colon == text || colon[1] == '\0' || strlen(colon + 1) > 5)
+		return false;
+	return strspn(colon + 1, "0123456789") == strlen(colon + 1);
+}
+
+static void check_aliases(struct loader *loader)
+{
+	const struct config *config = loader->config;
+	struct claim *claims;
+	char quoted[PROBLEM_QUOTE_MAX];
+	size_t count = 0;
+
+	for (size_t i = 0; i < config->server_count; i++)
+		count += config->servers[i].aliases.count;
+	claims = claims_new(count);
+	count = 0;
+	for (size_t i = 0; i < config->server_count; i++) {
+		const struct config_server *server = &config->servers[i];
+		const struct node *key = loader->keys[CONFIG_ENTRY_SERVER][i];
+		const struct node *place = loader_place(key->value, "aliases", key);
+
+		for (size_t j = 0; j < server->aliases.count; j++) {
+			if (!is_address(server->aliases.items[j]))
+				problem_add(loader->problems, place->line, place->column,
+				            "servers.aliases: %s is not right; expected host:port",
+				            problem_quote(server->aliases.items[j], quoted));
+			claims[count].identity = mem_must_strdup(server->aliases.items[j]);
+			claims[count].owner = server->name;
+			claims[count++].place = place;
+		}
+	}
+	check_claims(loader, claims, count, "the alias");
+}
+
+static void check_mover(struct loader *loader)
+{
+	const struct config_mover *mover = &loader->config->mover;
+	struct claim *claims = claims_new(mover->proxy_count);
+
+	for (size_t i = 0; i < mover->proxy_count; i++) {
+		const struct config_mover_proxy *proxy = &mover->proxies[i];
+		const struct node *key = loader->keys[CONFIG_ENTRY_MOVER_PROXY][i];
+		const struct node *place = loader_place(key->value, "dbname", key);
+
+		claims[i].identity = mem_must_printf("%s:%d", proxy->host, proxy->port);
+		claims[i].owner = proxy->name;
+		claims[i].place = key;
+		if (!config_is_console(proxy->dbname))
+			problem_add(loader->problems, place->line, place->column,
+			            "mover.proxies.dbname: expected pgshunt or pgbouncer, the "
+			            "names of the console");
+	}
+	check_claims(loader, claims, mover->proxy_count, "the address");
+
+	claims = claims_new(mover->plproxy_count);
+	for (size_t i = 0; i < mover->plproxy_count; i++) {
+		const struct config_plproxy *plproxy = &mover->plproxy[i];
+
+		claims[i].identity = mem_must_printf("%s:%d/%s %s", plproxy->host, plproxy->port,
+		                                     plproxy->dbname, plproxy->cluster);
+		claims[i].owner = plproxy->name;
+		claims[i].place = loader->keys[CONFIG_ENTRY_PLPROXY][i];
+	}
+	check_claims(loader, claims, mover->plproxy_count, "the PL/Proxy cluster");
+}
+
+/* A password without a user would be sent for whoever comes. */
+static void check_database_users(struct loader *loader)
+{
+	const struct config *config = loader->config;
+
+	for (size_t i = 0; i < config->database_count; i++) {
+		const struct config_database *database = &config->databases[i];
+		const struct node *key = loader->keys[CONFIG_ENTRY_DATABASE][i];
+
+		if (database->user[0] == '\0' &&
+		    (database->password_file[0] != '\0' || database->password_env[0] != '\0'))
+			problem_add(loader->problems, key->line, key->column,
+			            "databases: a password is given without the user it belongs "
+			            "to; give user");
+	}
+}
+
+void config_check(struct loader *loader)
+{
+	check_listening(loader);
+	check_hosts(loader);
+	for (size_t i = 0; i < CONFIG_ENTRY_KINDS; i++)
+		check_secrets(loader, &entry_kinds[i]);
+	check_database_users(loader);
+	check_shards(loader);
+	check_aliases(loader);
+	check_mover(loader);
+}

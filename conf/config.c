@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Life and lookups of a loaded configuration.
+ */
+#include "conf/config.h"
+
+#include "conf/arena.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct config *config_ref(struct config *config)
+{
+	atomic_fetch_add_explicit(&config->refs, 1, memory_order_relaxed);
+	return config;
+}
+
+void config_unref(struct config *config)
+{
+	/* acquire and release: whatever another holder read, it has read before the memory goes */
+	if (config == NULL ||
+	    atomic_fetch_sub_explicit(&config->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	arena_free(&config->blocks);
+	free(config);
+}
+
+static int compare_name_to_entry(const void *name, const void *element)
+{
+	const void *entry = *(const void *const *)element;
+
+	return strcmp(name, *(const char *const *)entry);
+}
+
+static const void *find_entry(const struct config *config, enum config_entry_kind kind,
+                              size_t count, const char *name)
+{
+	const void **found;
+
+	if (count == 0)
+		return NULL;
+	found = bsearch(name, config->sorted[kind], count, sizeof(*config->sorted[kind]),
+	                compare_name_to_entry);
+	return found == NULL ? NULL : *found;
+}
+
+const struct config_server *config_find_server(const struct config *config, const char *name)
+{
+	return find_entry(config, CONFIG_ENTRY_SERVER, config->server_count, name);
+}
+
+const struct config_database *config_find_database(const struct config *config, const char *name)
+{
+	return find_entry(config, CONFIG_ENTRY_DATABASE, config->database_count, name);
+}
+
+const struct config_user *config_find_user(const struct config *config, const char *name)
+{
+	return find_entry(config, CONFIG_ENTRY_USER, config->user_count, name);
+}
+
+const struct config_mover_proxy *config_find_mover_proxy(const struct config *config,
+                                                         const char *name)
+{
+	return find_entry(config, CONFIG_ENTRY_MOVER_PROXY, config->mover.proxy_count, name);
+}
+
+const struct config_plproxy *config_find_plproxy(const struct config *config, const char *name)
+{
+	return find_entry(config, CONFIG_ENTRY_PLPROXY, config->mover.plproxy_count, name);
+}
+
+const struct config_database *config_find_shard(const struct config *config, const char *shard)
+{
+	for (size_t i = 0; i < config->database_count; i++)
+		if (strcmp(config->databases[i].shard, shard) == 0)
+			return &config->databases[i];
+	return NULL;
+}
+
+const struct config_server *config_find_server_at(const struct config *config, const char *host,
+                                                  int port)
+{
+	char address[512];
+
+	(void)snprintf(address, sizeof(address), "%s:%d", host, port);
+	for (size_t i = 0; i < config->server_count; i++) {
+		const struct config_server *server = &config->servers[i];
+
+		if (server->port == port && strcmp(server->host, host) == 0)
+			return server;
+	}
+	/* Only then: an address of its own goes before an alias of another server. */
+	for (size_t i = 0; i < config->server_count; i++)
+		for (size_t j = 0; j < config->servers[i].aliases.count; j++)
+			if (strcmp(config->servers[i].aliases.items[j], address) == 0)
+				return &config->servers[i];
+	return NULL;
+}
+
+int config_pool_size(const struct config *config, const struct config_database *database,
+                     const struct config_user *user)
+{
+	if (user != NULL && user->pool_size != CONFIG_UNSET)
+		return user->pool_size;
+	if (database != NULL && database->pool_size != CONFIG_UNSET)
+		return database->pool_size;
+	return config->proxy.pool_size;
+}
+
+enum config_pool_mode config_pool_mode(const struct config *config,
+                                       const struct config_database *database,
+                                       const struct config_user *user)
+{
+	if (user != NULL && user->pool_mode != CONFIG_POOL_UNSET)
+		return user->pool_mode;
+	if (database != NULL && database->pool_mode != CONFIG_POOL_UNSET)
+		return database->pool_mode;
+	return config->proxy.pool_mode;
+}
+
+static bool list_has(const struct config_list *list, const char *text)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (strcmp(list->items[i], text) == 0)
+			return true;
+	return false;
+}
+
+bool config_is_admin(const struct config *config, const char *user)
+{
+	return list_has(&config->proxy.admin_users, user);
+}
+
+bool config_is_stats_user(const struct config *config, const char *user)
+{
+	return config_is_admin(config, user) || list_has(&config->proxy.stats_users, user);
+}
+
+bool config_is_console(const char *dbname)
+{
+	return strcmp(dbname, "pgshunt") == 0 || strcmp(dbname, "pgbouncer") == 0;
+}
