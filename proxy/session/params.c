@@ -38,7 +38,7 @@ struct param_pool *param_pool_new(void)
 	if (pool == NULL)
 		return NULL;
 	pool->mask = 63;
-	pool->buckets = calloc(pool->mask + 1, sizeof(pool->buckets[0]));
+	pool->buckets = calloc(pool->mask + 1, sizeof(struct param_set *));
 	if (pool->buckets == NULL) {
 		free(pool);
 		return NULL;
@@ -66,7 +66,7 @@ size_t param_pool_count(const struct param_pool *pool)
 static void pool_grow(struct param_pool *pool)
 {
 	size_t mask = pool->mask * 2 + 1;
-	struct param_set **buckets = calloc(mask + 1, sizeof(buckets[0]));
+	struct param_set **buckets = calloc(mask + 1, sizeof(struct param_set *));
 	struct param_set *set;
 	size_t i;
 
@@ -265,7 +265,7 @@ const char *param_set_get(const struct param_set *set, const char *name)
 /* A set is handed out as const to readers, but counting its references is no change of it. */
 static struct param_set *ref_base(const struct param_set *base)
 {
-	return param_set_ref((struct param_set *)(uintptr_t)base);
+	return param_set_ref((struct param_set *)base);
 }
 
 struct param_set *param_set_empty(struct param_pool *pool)

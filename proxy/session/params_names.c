@@ -120,11 +120,9 @@ bool param_name_valid(const char *name)
 			return false;
 		if (is_letter(name[i]) || name[i] == '_')
 			start = false;
-		else if (start)
-			return false;
-		else if (name[i] == '.')
+		else if (name[i] == '.' && !start)
 			start = true;
-		else if (!is_digit(name[i]) && name[i] != '$')
+		else if (start || (!is_digit(name[i]) && name[i] != '$'))
 			return false;
 	}
 	return !start;

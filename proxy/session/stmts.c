@@ -54,7 +54,7 @@ struct stmt_store *stmt_store_new(void)
 	if (store == NULL)
 		return NULL;
 	store->mask = 255;
-	store->buckets = calloc(store->mask + 1, sizeof(store->buckets[0]));
+	store->buckets = calloc(store->mask + 1, sizeof(struct stmt *));
 	if (store->buckets == NULL) {
 		free(store);
 		return NULL;
@@ -91,7 +91,7 @@ const struct hash_key *stmt_store_hash_key(const struct stmt_store *store)
 static void store_grow(struct stmt_store *store)
 {
 	size_t mask = store->mask * 2 + 1;
-	struct stmt **buckets = calloc(mask + 1, sizeof(buckets[0]));
+	struct stmt **buckets = calloc(mask + 1, sizeof(struct stmt *));
 	struct stmt *stmt;
 	size_t i;
 
