@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import pgwire
 from proxy import Proxy
-from servers import Cluster
+from servers import Cluster, subfolder
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +28,6 @@ def folder():
     yield path
     if not os.environ.get("PGSHUNT_TEST_KEEP"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def subfolder(folder):
-    path = tempfile.mkdtemp(dir=folder)
-    os.chmod(path, 0o755)
-    return path
 
 
 SCHEMA = """

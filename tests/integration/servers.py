@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 import psycopg
@@ -45,6 +46,13 @@ def free_port():
             continue
         _port_locks.append(lock)
         return port
+
+
+def subfolder(folder):
+    """A folder that the user who runs PostgreSQL can enter."""
+    path = tempfile.mkdtemp(dir=folder)
+    os.chmod(path, 0o755)
+    return path
 
 
 def _die_with_parent(sig):

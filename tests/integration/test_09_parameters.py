@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Transaction pooling: every client keeps its own settings on servers that it shares."""
+import pytest
+
+import pgwire
+from pgwire import SYNC, bind, errors, execute, parse, query, rows
+
+
+@pytest.fixture
+def proxy(make_proxy):
+    return make_proxy(pool_size=1)
+
+
+CLIENTS = [
+    {"TimeZone": "Asia/Tokyo", "DateStyle": "ISO, DMY", "client_encoding": "UTF8",
+     "application_name": "one"},
+    {"TimeZone": "UTC", "DateStyle": "German, DMY", "client_encoding": "LATIN1",
+     "application_name": "two"},
+    {"TimeZone": "America/New_York", "DateStyle": "SQL, MDY", "client_encoding": "WIN1252",
+     "application_name": "it's \"three\" \\ "},
+]
+
+
+def test_clients_on_one_server(proxy):
+    conns = [proxy.wire(**params) for params in CLIENTS]
+    pids = set()
+    for _ in range(3):
+        for conn, params in zip(conns, CLIENTS):
+            for name, value in params.items():
+                assert conn.value("SHOW " + name) == value
+            pids.add(conn.value("SELECT pg_backend_pid()"))
+    assert len(pids) == 1
+    for conn in conns:
+        conn.close()
+
+
+def test_set_is_kept_and_not_given_to_others(proxy):
+    with proxy.wire() as one, proxy.wire() as two:
+        messages = one.query("SET TimeZone = 'Asia/Kolkata'")
+        assert one.params["TimeZone"] == "Asia/Kolkata"
+        assert any(m.kind == "S" for m in messages)
+        one.query("SET application_name = 'changed'; SET DateStyle = 'SQL, DMY'")
+        default = two.value("SHOW TimeZone")
+        assert default != "Asia/Kolkata"
+        assert two.value("SHOW application_name") == ""
+        assert one.value("SHOW TimeZone") == "Asia/Kolkata"
+        assert one.value("SHOW application_name") == "changed"
+        assert one.value("SELECT date '2026-12-31'") == "31/12/2026"
+        assert two.value("SELECT date '2026-12-31'") == "2026-12-31"
+        one.query("RESET TimeZone")
+        assert one.value("SHOW TimeZone") == default
+
+
+def test_client_is_not_told_about_others(proxy):
+    """ParameterStatus comes for a client's own changes only."""
+    with proxy.wire(TimeZone="UTC") as one, proxy.wire(TimeZone="Asia/Tokyo") as two:
+        for _ in range(3):
+            for conn in (one, two):
+                assert [m for m in conn.query("SELECT 1") if m.kind == "S"] == []
+        assert one.params["TimeZone"] == "UTC" and two.params["TimeZone"] == "Asia/Tokyo"
+
+
+def test_set_local_and_rollback(proxy):
+    with proxy.wire(TimeZone="UTC") as one, proxy.wire() as two:
+        one.query("BEGIN")
+        one.query("SET LOCAL TimeZone = 'Asia/Tokyo'")
+        assert one.value("SHOW TimeZone") == "Asia/Tokyo"
+        one.query("COMMIT")
+        two.value("SELECT 1")
+        assert one.value("SHOW TimeZone") == "UTC"
+        one.query("BEGIN")
+        one.query("SET TimeZone = 'Asia/Tokyo'")
+        one.query("ROLLBACK")
+        two.value("SELECT 1")
+        assert one.value("SHOW TimeZone") == "UTC"
+        assert one.params["TimeZone"] == "UTC"
+
+
+def test_encodings_of_two_clients(proxy):
+    with proxy.wire(client_encoding="UTF8") as one, proxy.wire(client_encoding="LATIN1") as two:
+        for _ in range(3):
+            messages = one.query("SELECT 'ü', length('ü')")
+            assert messages[1].body.endswith(b"\0\0\0\1" + b"1")
+            assert "ü".encode("utf-8") in messages[1].body
+            two.send(query("SELECT 'ü', length('ü')".encode("latin-1")))
+            messages = two.ready()
+            assert b"\xfc" in messages[1].body and messages[1].body.endswith(b"\0\0\0\1" + b"1")
+
+
+def test_set_by_function_in_a_pipeline(proxy):
+    with proxy.wire() as one, proxy.wire() as two:
+        one.send(parse("SELECT set_config('application_name', 'by function', false)"), bind(),
+                 execute(), SYNC, parse("SHOW application_name"), bind(), execute(), SYNC)
+        one.ready()
+        assert rows(one.ready()) == [["by function"]]
+        assert two.value("SHOW application_name") == ""
+        assert one.value("SHOW application_name") == "by function"
+
+
+def test_pipeline_gets_the_right_settings(proxy):
+    with proxy.wire(TimeZone="UTC") as one, proxy.wire(TimeZone="Asia/Tokyo") as two:
+        for _ in range(3):
+            for conn, zone in ((one, "UTC"), (two, "Asia/Tokyo")):
+                conn.send(*[parse("SHOW TimeZone") + bind() + execute() + SYNC] * 5)
+                for _ in range(5):
+                    assert rows(conn.ready()) == [[zone]]
+
+
+def test_unknown_parameter_value(proxy):
+    """A value that the server refuses is the client's error, and nobody else's."""
+    with proxy.wire(TimeZone="UTC") as other:
+        try:
+            with proxy.wire(TimeZone="Mars/Olympus") as conn:
+                failed = errors(conn.query("SELECT 1")) if conn.key else [{}]
+                assert failed
+        except (pgwire.LoginError, pgwire.Closed):
+            pass
+        for _ in range(3):
+            assert other.value("SHOW TimeZone") == "UTC"
+
+
+def test_unreported_startup_parameter(proxy):
+    """What drivers send at login, such as extra_float_digits of JDBC."""
+    with proxy.wire(extra_float_digits="3", statement_timeout="12345") as one, \
+            proxy.wire() as two:
+        for _ in range(3):
+            assert one.value("SELECT 1") == "1"
+            assert one.value("SHOW extra_float_digits") == "3"
+            assert one.value("SHOW statement_timeout") == "12345ms"
+            assert two.value("SHOW statement_timeout") == "0"
+
+
+def test_search_path_in_options(proxy, pg):
+    pg.sql("CREATE SCHEMA IF NOT EXISTS other; CREATE OR REPLACE VIEW other.where_am_i AS "
+           "SELECT 'other'::text AS place; GRANT ALL ON SCHEMA other TO PUBLIC; "
+           "GRANT ALL ON other.where_am_i TO PUBLIC", "p1")
+    with proxy.wire(options="-c search_path=other,public") as one, proxy.wire() as two:
+        for _ in range(3):
+            assert one.value("SELECT place FROM where_am_i") == "other"
+            assert errors(two.query("SELECT place FROM where_am_i"))[0]["C"] == "42P01"
+
+
+def test_defaults_of_role_and_database_apply(make_proxy, pg):
+    pg.sql("ALTER ROLE app2 IN DATABASE p2 SET TimeZone = 'Europe/Berlin'")
+    try:
+        proxy = make_proxy(pool_size=1)
+        with proxy.wire("p2", "app2") as conn:
+            assert conn.params["TimeZone"] == "Europe/Berlin"
+            assert conn.value("SHOW TimeZone") == "Europe/Berlin"
+    finally:
+        pg.sql("ALTER ROLE app2 IN DATABASE p2 RESET TimeZone")
+
+
+def test_driver_with_its_own_settings(proxy):
+    with proxy.connect(autocommit=True, application_name="a", options="-c timezone=Asia/Tokyo") \
+            as one, proxy.connect(autocommit=True, application_name="b") as two:
+        for _ in range(3):
+            assert one.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
+            assert two.execute("SHOW timezone").fetchone() != ("Asia/Tokyo",)
+            assert one.execute("SHOW application_name").fetchone() == ("a",)
+            assert two.execute("SHOW application_name").fetchone() == ("b",)

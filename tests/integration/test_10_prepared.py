@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Prepared statements of the protocol in transaction pooling: what a client prepared works on
+whatever server it gets."""
+import psycopg
+import pytest
+
+from pgwire import (FLUSH, SYNC, bind, close, describe, errors, execute, kinds, parse, query, rows,
+                    tags)
+
+
+def run(conn, *messages):
+    conn.send(*messages, SYNC)
+    return conn.ready()
+
+
+@pytest.fixture(params=[1, 2])
+def proxy(make_proxy, request):
+    return make_proxy(pool_size=request.param)
+
+
+def test_statement_works_on_every_server(make_proxy):
+    """Two clients take turns on two servers; each finds its statement on both."""
+    proxy = make_proxy(pool_size=2)
+    sql = "SELECT '%s', $1::int, pg_backend_pid()"
+    with proxy.wire() as one, proxy.wire() as two, proxy.wire() as third:
+        for conn, name in ((one, "one"), (two, "two")):
+            assert kinds(run(conn, parse(sql % name, "s"), describe("S", "s"))) == "1tTZ"
+        seen = {"one": set(), "two": set()}
+
+        def use(conn, name):
+            messages = run(conn, bind([7], "s"), describe(), execute())
+            assert kinds(messages) == "2TDCZ"
+            assert rows(messages)[0][:2] == [name, "7"]
+            seen[name].add(rows(messages)[0][2])
+        for _ in range(2):
+            # While a transaction occupies one server, the others' requests go to the other.
+            third.query("BEGIN")
+            third.query("SELECT 1")
+            use(one, "one")
+            use(two, "two")
+            one.query("BEGIN")
+            use(one, "one")
+            third.query("COMMIT")
+            use(two, "two")
+            one.query("COMMIT")
+            two.query("BEGIN")
+            use(two, "two")
+            use(one, "one")
+            two.query("COMMIT")
+        assert len(seen["one"]) == 2 and len(seen["two"]) == 2
+
+
+def test_same_name_in_different_clients(proxy):
+    conns = [proxy.wire() for _ in range(4)]
+    for n, conn in enumerate(conns):
+        assert kinds(run(conn, parse("SELECT %d + $1::int" % n, "stmt"))) == "1Z"
+    for _ in range(3):
+        for n, conn in enumerate(conns):
+            assert rows(run(conn, bind([10], "stmt"), execute())) == [[str(10 + n)]]
+    for conn in conns:
+        conn.close()
+
+
+def test_same_text_is_shared_by_the_clients_of_a_server(make_proxy, pg):
+    proxy = make_proxy(pool_size=1)
+    conns = [proxy.wire() for _ in range(5)]
+    for n, conn in enumerate(conns):
+        name = "name%d" % n
+        run(conn, parse("SELECT 'shared', $1::int", name))
+        assert rows(run(conn, bind([n], name), execute())) == [["shared", str(n)]]
+    count = conns[0].value("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE "
+                           "'SELECT ''shared''%'")
+    assert count == "1"
+    for conn in conns:
+        conn.close()
+
+
+def test_same_text_with_other_types_is_another_statement(proxy):
+    with proxy.wire() as one, proxy.wire() as two:
+        run(one, parse("SELECT pg_typeof($1)", "t", oids=[23]))
+        run(two, parse("SELECT pg_typeof($1)", "t", oids=[25]))
+        for _ in range(2):
+            assert rows(run(one, bind([1], "t"), execute())) == [["integer"]]
+            assert rows(run(two, bind([1], "t"), execute())) == [["text"]]
+
+
+def test_statement_of_another_client_is_not_there(proxy):
+    with proxy.wire() as one, proxy.wire() as two:
+        run(one, parse("SELECT 1", "mine"))
+        messages = run(two, bind(name="mine"), execute())
+        assert kinds(messages) == "EZ"
+        failed = errors(messages)[0]
+        assert failed["C"] == "26000" and '"mine"' in failed["M"]
+        assert errors(run(two, describe("S", "mine")))[0]["C"] == "26000"
+        assert rows(run(one, bind(name="mine"), execute())) == [["1"]]
+
+
+def test_name_that_exists_already(proxy):
+    """As in PostgreSQL: an error, and the old statement stays."""
+    with proxy.wire() as conn:
+        run(conn, parse("SELECT 'old'", "dup"))
+        messages = run(conn, parse("SELECT 'new'", "dup"))
+        assert kinds(messages) == "EZ"
+        failed = errors(messages)[0]
+        assert failed["C"] == "42P05" and '"dup"' in failed["M"]
+        assert rows(run(conn, bind(name="dup"), execute())) == [["old"]]
+        assert kinds(run(conn, close("S", "dup"), parse("SELECT 'new'", "dup"))) == "31Z"
+        assert rows(run(conn, bind(name="dup"), execute())) == [["new"]]
+
+
+def test_parse_error_leaves_no_statement(proxy):
+    with proxy.wire() as conn, proxy.wire() as other:
+        for _ in range(2):
+            messages = run(conn, parse("SELECT no_such_column", "bad"), bind(name="bad"),
+                           execute())
+            assert kinds(messages) == "EZ" and errors(messages)[0]["C"] == "42703"
+            assert errors(run(conn, bind(name="bad"), execute()))[0]["C"] == "26000"
+        # The same text, right for the other client after the table exists, is tried anew.
+        assert kinds(run(other, parse("SELECT 5", "bad"))) == "1Z"
+        assert rows(run(other, bind(name="bad"), execute())) == [["5"]]
+        assert kinds(run(conn, parse("SELECT 6", "bad"))) == "1Z"
+        assert rows(run(conn, bind(name="bad"), execute())) == [["6"]]
+
+
+def test_skipped_parse_leaves_no_statement(proxy):
+    """A Parse after an error and before Sync never happened."""
+    with proxy.wire() as conn:
+        messages = run(conn, parse("SELEKT"), parse("SELECT 1", "skipped"))
+        assert kinds(messages) == "EZ"
+        assert errors(run(conn, bind(name="skipped"), execute()))[0]["C"] == "26000"
+        assert kinds(run(conn, parse("SELECT 2", "skipped"))) == "1Z"
+        assert rows(run(conn, bind(name="skipped"), execute())) == [["2"]]
+
+
+def test_skipped_close_leaves_the_statement(proxy):
+    with proxy.wire() as conn:
+        run(conn, parse("SELECT 1", "stays"))
+        assert kinds(run(conn, parse("SELEKT"), close("S", "stays"))) == "EZ"
+        assert rows(run(conn, bind(name="stays"), execute())) == [["1"]]
+
+
+def test_statement_prepared_in_a_transaction_that_fails(proxy):
+    """Prepared statements are not transactional."""
+    with proxy.wire() as conn:
+        conn.query("BEGIN")
+        assert kinds(run(conn, parse("SELECT 7", "intx"))) == "1Z"
+        assert errors(conn.query("SELECT 1/0"))
+        conn.query("ROLLBACK")
+        assert rows(run(conn, bind(name="intx"), execute())) == [["7"]]
+
+
+def test_close(proxy):
+    with proxy.wire() as conn, proxy.wire() as other:
+        run(conn, parse("SELECT 1", "a"))
+        run(other, parse("SELECT 1", "a"))
+        assert kinds(run(conn, close("S", "a"))) == "3Z"
+        assert errors(run(conn, bind(name="a"), execute()))[0]["C"] == "26000"
+        # Somebody else's statement of the same text is still there.
+        assert rows(run(other, bind(name="a"), execute())) == [["1"]]
+        assert kinds(run(conn, close("S", "a"))) == "3Z"
+
+
+def test_parse_and_bind_and_close_in_one_pipeline(proxy):
+    with proxy.wire() as conn:
+        messages = run(conn, parse("SELECT $1::int", "x"), bind([1], "x"), execute(),
+                       close("S", "x"), parse("SELECT $1::text", "x"), bind(["b"], "x"), execute(),
+                       close("S", "x"))
+        assert kinds(messages) == "12DC312DC3Z"
+        assert rows(messages) == [["1"], ["b"]]
+
+
+def test_flush_after_a_statement_that_the_server_has(proxy):
+    """The answers of a known statement come in their order, also without Sync."""
+    with proxy.wire() as one, proxy.wire() as two:
+        run(one, parse("SELECT $1::int", "f"))
+        two.send(parse("SELECT $1::int", "f"), FLUSH)
+        assert two.recv().kind == "1"
+        two.send(describe("S", "f"), FLUSH)
+        assert kinds([two.recv(), two.recv()]) == "tT"
+        two.send(bind([4], "f"), execute(), FLUSH)
+        assert kinds([two.recv(), two.recv(), two.recv()]) == "2DC"
+        two.send(SYNC)
+        two.ready("I")
+
+
+def test_unnamed_statement_after_others_used_the_server(make_proxy):
+    """It belongs to the client, not to the server."""
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire() as one, proxy.wire() as two:
+        run(one, parse("SELECT 'one', $1::int"))
+        run(two, parse("SELECT 'two', $1::int"))
+        for n in range(3):
+            assert rows(run(one, bind([n]), execute())) == [["one", str(n)]]
+            assert rows(run(two, bind([n]), execute())) == [["two", str(n)]]
+        two.query("SELECT 1")
+        assert rows(run(one, describe("S"), bind([9]), execute())) == [["one", "9"]]
+
+
+def test_simple_query_ends_the_unnamed_statement(proxy):
+    with proxy.wire() as conn:
+        run(conn, parse("SELECT 1"))
+        conn.query("SELECT 2")
+        assert errors(run(conn, bind(), execute()))[0]["C"] == "26000"
+
+
+@pytest.mark.parametrize("command", ["DEALLOCATE ALL", "DISCARD ALL"])
+def test_deallocate_all(make_proxy, command):
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire() as one, proxy.wire() as two:
+        run(one, parse("SELECT 'one'", "s"))
+        run(two, parse("SELECT 'two'", "s"))
+        assert tags(one.query(command)) == [command]
+        assert errors(run(one, bind(name="s"), execute()))[0]["C"] == "26000"
+        assert kinds(run(one, parse("SELECT 'new'", "s"))) == "1Z"
+        assert rows(run(one, bind(name="s"), execute())) == [["new"]]
+        # The other client's is prepared anew.
+        assert rows(run(two, bind(name="s"), execute())) == [["two"]]
+
+
+def test_deallocate_all_in_the_extended_protocol(make_proxy):
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire() as one, proxy.wire() as two:
+        run(one, parse("SELECT 'one'", "s"))
+        run(two, parse("SELECT 'two'", "s"))
+        assert tags(run(one, parse("DEALLOCATE ALL"), bind(), execute())) == ["DEALLOCATE ALL"]
+        assert errors(run(one, bind(name="s"), execute()))[0]["C"] == "26000"
+        assert rows(run(two, bind(name="s"), execute())) == [["two"]]
+
+
+def test_bound_of_a_server_evicts_the_oldest(make_proxy, pg):
+    """Evicted statements are closed on the server, and prepared again when asked for."""
+    proxy = make_proxy(pool_size=1, max_prepared_statements=10)
+    with proxy.wire() as conn:
+        for n in range(50):
+            assert kinds(run(conn, parse("SELECT %d" % n, "s%d" % n))) == "1Z"
+        count = "SELECT count(*) FROM pg_prepared_statements"
+        assert int(conn.value(count)) <= 10
+        for n in (0, 49, 7, 0, 30):
+            assert rows(run(conn, bind(name="s%d" % n), execute())) == [[str(n)]]
+        assert int(conn.value(count)) <= 10
+        # A pipeline that uses more than the bound at once.
+        conn.send(*[bind(name="s%d" % n) + execute() for n in range(50)], SYNC)
+        assert rows(conn.ready("I")) == [[str(n)] for n in range(50)]
+        assert int(conn.value(count)) <= 50
+        run(conn, bind(name="s1"), execute())
+        assert int(conn.value(count)) <= 10
+
+
+def test_bound_of_a_client(make_proxy):
+    proxy = make_proxy(max_client_prepared_statements=20)
+    with proxy.wire() as conn:
+        for n in range(20):
+            assert kinds(run(conn, parse("SELECT %d" % n, "s%d" % n))) == "1Z"
+        failed = errors(run(conn, parse("SELECT 20", "s20")))
+        assert failed and failed[0]["S"] == "ERROR"
+        assert rows(run(conn, bind(name="s3"), execute())) == [["3"]]
+        run(conn, close("S", "s3"))
+        assert kinds(run(conn, parse("SELECT 20", "s20"))) == "1Z"
+        assert conn.value("SELECT 1") == "1"
+
+
+def test_not_tracked(make_proxy):
+    """0 leaves prepared statements alone: they are the server's."""
+    proxy = make_proxy(pool_size=1, max_prepared_statements=0)
+    with proxy.wire() as conn:
+        assert rows(run(conn, parse("SELECT name FROM pg_prepared_statements", "own"),
+                        bind(name="own"), execute())) == [["own"]]
+
+
+def test_schema_change_under_a_prepared_statement(make_proxy, pg):
+    """PostgreSQL plans it anew, or says that the result type changed: the client's error."""
+    pg.sql("DROP TABLE IF EXISTS shape; CREATE TABLE shape (a int); GRANT ALL ON shape TO PUBLIC",
+           "p1")
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire() as conn:
+        run(conn, parse("SELECT * FROM shape", "sh"), bind(name="sh"), execute())
+        pg.sql("ALTER TABLE shape ADD b text", "p1")
+        assert errors(run(conn, bind(name="sh"), execute()))[0]["C"] == "0A000"
+        assert kinds(run(conn, close("S", "sh"), parse("SELECT * FROM shape", "sh"))) == "31Z"
+        assert kinds(run(conn, bind(name="sh"), execute())) in ("2CZ", "EZ")
+        assert conn.value("SELECT 1") == "1"
+
+
+def test_name_of_great_length(proxy):
+    """PostgreSQL cuts names at 63 bytes; what the client calls equal stays equal."""
+    with proxy.wire() as conn:
+        name = "n" * 60
+        run(conn, parse("SELECT 1", name))
+        assert rows(run(conn, bind(name=name), execute())) == [["1"]]
+
+
+def test_pgwire_error_between_known_statements(proxy):
+    with proxy.wire() as conn:
+        run(conn, parse("SELECT 1/$1::int", "div"), parse("SELECT $1::int", "id"))
+        conn.send(bind([1], "id"), execute(), bind([0], "div"), execute(), bind([2], "id"),
+                  execute(), SYNC, bind([3], "id"), execute(), SYNC, query("SELECT 4"))
+        assert kinds(conn.ready("I")) == "2DC2EZ"
+        assert rows(conn.ready("I")) == [["3"]]
+        assert rows(conn.ready("I")) == [["4"]]
+
+
+# --- drivers ------------------------------------------------------------------------------------
+
+def test_driver_that_prepares_at_once(proxy):
+    conns = [proxy.connect(autocommit=True, prepare_threshold=0) for _ in range(3)]
+    for n in range(20):
+        for m, conn in enumerate(conns):
+            assert conn.execute("SELECT %%s::int + %d" % m, (n,)).fetchone() == (n + m,)
+    for conn in conns:
+        conn.close()
+
+
+def test_driver_that_deallocates(proxy):
+    """psycopg keeps few statements and closes the others with DEALLOCATE."""
+    with proxy.connect(autocommit=True, prepare_threshold=0) as conn:
+        conn.prepared_max = 3
+        for n in list(range(12)) + list(range(12)):
+            assert conn.execute("SELECT %d, %%s::int" % n, (n,)).fetchone() == (n, n)
+
+
+def test_driver_with_prepared_statements_in_a_pipeline(proxy):
+    with proxy.connect(autocommit=True, prepare_threshold=0) as conn:
+        for _ in range(3):
+            with conn.pipeline():
+                cursors = [conn.execute("SELECT %s::int * 3", (n,)) for n in range(30)]
+                assert [c.fetchone()[0] for c in cursors] == [n * 3 for n in range(30)]
+
+
+def test_driver_with_errors(proxy):
+    with proxy.connect(autocommit=True, prepare_threshold=0) as conn:
+        for n in (1, 0, 2, 0, 0, 4):
+            if n:
+                assert conn.execute("SELECT 8 / %s::int", (n,)).fetchone() == (8 // n,)
+            else:
+                with pytest.raises(psycopg.errors.DivisionByZero):
+                    conn.execute("SELECT 8 / %s::int", (n,))
