@@ -31,8 +31,9 @@
 #define SCRAM_PLUS_NAME "SCRAM-SHA-256-PLUS"
 
 #define SCRAM_KEY_LEN SHA256_LEN
-#define SCRAM_ITERATIONS 4096u /* of secrets that we make, and of mock ones: PostgreSQL's default  \
-	                        */
+#define SCRAM_ITERATIONS                                                                           \
+	4096u /* of secrets that we make, and of mock ones: PostgreSQL's default                   \
+	       */
 /* More are refused from a server: a worker must not compute for longer than about 0.3 s. */
 #define SCRAM_ITERATIONS_MAX 1000000u
 #define SCRAM_SALT_LEN 16u /* of secrets that we make */

@@ -17,7 +17,8 @@
 
 struct server_auth;
 
-/* `user` is the role to log in as (a reference is taken).  NULL: out of memory. */
+/* `user`, never NULL, is the role to log in as (a reference is taken); one without a secret is made
+ * with auth_user_new(name, NULL).  NULL: out of memory. */
 struct server_auth *server_auth_new(struct auth_user *user) MUST_CHECK;
 
 /*

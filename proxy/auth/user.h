@@ -49,8 +49,9 @@ bool auth_user_scram_secret(struct auth_user *user, struct scram_secret *out) MU
 /* Keeps the client key that the user's own login revealed.  Ignored unless it fits the secret. */
 void auth_user_learn(struct auth_user *user, const uint8_t client_key[SCRAM_KEY_LEN]);
 
-/* True if logging in to a server by SCRAM is possible now: a plain password, or a learned key. */
-bool auth_user_can_scram(struct auth_user *user);
+/* True if logging in to a server by SCRAM is possible now: a plain password, or a learned key.
+ * Otherwise *why is a text for the log. */
+bool auth_user_can_scram(struct auth_user *user, const char **why);
 
 /*
  * Keys for a server that demands this salt and iteration count: from the cache, computed from the

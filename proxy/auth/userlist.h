@@ -20,7 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define USERLIST_NAME_MAX 63u /* NAMEDATALEN - 1 */
+#define USERLIST_NAME_MAX 127u /* both as in pgbouncer */
 #define USERLIST_SECRET_MAX 2048u
 #define USERLIST_FILE_MAX (64u * 1024 * 1024)
 

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "auth/client_auth.h"
+
+#include "auth/md5.h"
+#include "auth/scram.h"
+#include "wire/build.h"
+#include "wire/parse.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum client_auth_state {
+	CLIENT_AUTH_MD5,         /* challenge sent */
+	CLIENT_AUTH_SASL_CHOICE, /* mechanisms sent */
+	CLIENT_AUTH_SASL_FIRST,  /* mechanism chosen without data: client-first is to come */
+	CLIENT_AUTH_SASL_FINAL,  /* server-first sent */
+	CLIENT_AUTH_DONE,
+};
+
+struct client_auth {
+	enum client_auth_state state;
+	struct auth_user *user;
+	char *name;
+	uint8_t md5_salt[4];
+	char mechanism[32];
+	bool scram_used;
+	struct scram_server scram;
+	struct wire_error error;
+	char error_text[200];
+	char log_text[200];
+};
+
+static enum auth_status auth_fail(struct client_auth *auth, const char *sqlstate,
+                                  const char *message, const char *detail)
+{
+	auth->state = CLIENT_AUTH_DONE;
+	auth->error = (struct wire_error){
+	    .severity = "FATAL", .sqlstate = sqlstate, .message = message, .detail = detail};
+	return AUTH_FAILED;
+}
+
+/* The one answer to an unknown user, a missing secret and a wrong password. */
+static enum auth_status auth_refuse(struct client_auth *auth, const char *log_text)
+{
+	(void)snprintf(auth->error_text, sizeof(auth->error_text),
+	               "password authentication failed for user \"%.120s\"", auth->name);
+	(void)snprintf(auth->log_text, sizeof(auth->log_text), "%s", log_text);
+	return auth_fail(auth, "28P01", auth->error_text, NULL);
+}
+
+/* The client breaks the protocol. */
+static enum auth_status auth_malformed(struct client_auth *auth, const char *message,
+                                       const char *detail)
+{
+	(void)snprintf(auth->log_text, sizeof(auth->log_text), "%s%s%s", message,
+	               detail == NULL ? "" : ": ", detail == NULL ? "" : detail);
+	return auth_fail(auth, "08P01", message, detail);
+}
+
+static enum auth_status auth_internal(struct client_auth *auth)
+{
+	(void)snprintf(auth->log_text, sizeof(auth->log_text), "out of memory, or OpenSSL failed");
+	return auth_fail(auth, "53200", "out of memory", NULL);
+}
+
+static const char *auth_why_refused(const struct client_auth *auth, const char *fitting)
+{
+	if (auth->user == NULL)
+		return "the user is not in the users file";
+	return fitting != NULL ? fitting : "wrong password";
+}
+
+static enum auth_status auth_accept(struct client_auth *auth, struct sbuf *out)
+{
+	wire_add_auth_ok(out);
+	if (!sbuf_ok(out))
+		return auth_internal(auth);
+	auth->state = CLIENT_AUTH_DONE;
+	return AUTH_OK;
+}
+
+/* ---- start ---- */
+
+static enum auth_status start_md5(struct client_auth *auth, struct sbuf *out)
+{
+	if (!crypto_random(auth->md5_salt, sizeof(auth->md5_salt)))
+		return auth_internal(auth);
+	wire_add_auth_md5(out, auth->md5_salt);
+	auth->state = CLIENT_AUTH_MD5;
+	return sbuf_ok(out) ? AUTH_CONTINUE : auth_internal(auth);
+}
+
+static enum auth_status start_scram(struct client_auth *auth,
+                                    const struct client_auth_request *request, struct sbuf *out)
+{
+	const char *mechanisms[2];
+	size_t count = 0;
+	struct scram_secret secret;
+	bool have = auth->user != NULL && auth_user_scram_secret(auth->user, &secret);
+	bool ok;
+
+	auth->scram_used = true;
+	ok = scram_server_init(&auth->scram, auth->name, have ? &secret : NULL, request->binding,
+	                       request->binding_len);
+	explicit_bzero(&secret, sizeof(secret));
+	if (!ok)
+		return auth_internal(auth);
+	if (auth->scram.binding != NULL)
+		mechanisms[count++] = SCRAM_PLUS_NAME;
+	mechanisms[count++] = SCRAM_NAME;
+	wire_add_auth_sasl(out, mechanisms, count);
+	auth->state = CLIENT_AUTH_SASL_CHOICE;
+	return sbuf_ok(out) ? AUTH_CONTINUE : auth_internal(auth);
+}
+
+enum auth_status client_auth_start(const struct client_auth_request *request, struct sbuf *out,
+                                   struct client_auth **out_auth)
+{
+	struct client_auth *auth = calloc(1, sizeof(*auth));
+
+	*out_auth = auth;
+	if (auth == NULL)
+		return AUTH_FAILED;
+	auth->name = strdup(request->name);
+	if (auth->name == NULL) {
+		free(auth);
+		*out_auth = NULL;
+		return AUTH_FAILED;
+	}
+	auth->user = auth_user_ref(request->user);
+	switch (request->type) {
+	case AUTH_TYPE_TRUST:
+		return auth_accept(auth, out);
+	case AUTH_TYPE_MD5:
+		if (auth->user == NULL || auth_user_kind(auth->user) != AUTH_SECRET_SCRAM)
+			return start_md5(auth, out);
+		return start_scram(auth, request, out);
+	case AUTH_TYPE_SCRAM:
+		break;
+	}
+	return start_scram(auth, request, out);
+}
+
+/* ---- md5 ---- */
+
+/* The secret in md5 form; of an unknown user one that no password fits. */
+static bool md5_expected(const struct client_auth *auth, char out[MD5_SECRET_LEN + 1])
+{
+	enum auth_secret_kind kind =
+	    auth->user == NULL ? AUTH_SECRET_NONE : auth_user_kind(auth->user);
+	char random[33] = "";
+
+	if (kind == AUTH_SECRET_PLAIN)
+		return md5_secret(auth->name, auth_user_secret(auth->user), out);
+	if (kind == AUTH_SECRET_MD5) {
+		memcpy(out, auth_user_secret(auth->user), MD5_SECRET_LEN + 1);
+		return true;
+	}
+	return crypto_random(random, sizeof(random) - 1) && md5_secret(auth->name, random, out);
+}
+
+static enum auth_status feed_md5(struct client_auth *auth, const void *body, size_t len,
+                                 struct sbuf *out)
+{
+	char expected[MD5_SECRET_LEN + 1];
+	const char *response;
+	bool no_secret = auth->user != NULL && auth_user_kind(auth->user) == AUTH_SECRET_NONE;
+	bool good;
+
+	if (!wire_parse_password(body, len, &response))
+		return auth_malformed(auth, "invalid password packet size", NULL);
+	if (*response == '\0') {
+		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
+		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
+	}
+	if (!md5_expected(auth, expected))
+		return auth_internal(auth);
+	good = md5_verify(expected, auth->md5_salt, response);
+	explicit_bzero(expected, sizeof(expected));
+	if (!good || auth->user == NULL || no_secret)
+		return auth_refuse(
+		    auth, auth_why_refused(auth, no_secret ? "the user has no password" : NULL));
+	return auth_accept(auth, out);
+}
+
+/* ---- SCRAM ---- */
+
+static enum auth_status scram_failed(struct client_auth *auth, enum scram_status status)
+{
+	switch (status) {
+	case SCRAM_BAD_PROOF:
+		return auth_refuse(auth, auth_why_refused(auth, !auth->scram.doomed
+		                                                    ? NULL
+		                                                    : "the users file has no SCRAM "
+		                                                      "secret of the user"));
+	case SCRAM_MALFORMED:
+		return auth_malformed(auth, "malformed SCRAM message", auth->scram.error);
+	default:
+		return auth_internal(auth);
+	}
+}
+
+static enum auth_status feed_client_first(struct client_auth *auth, const void *data, size_t len,
+                                          struct sbuf *out)
+{
+	struct sbuf message;
+	enum scram_status status;
+
+	sbuf_init(&message, SCRAM_MESSAGE_MAX);
+	status = scram_server_first(&auth->scram, auth->mechanism, data, len, &message);
+	if (status == SCRAM_OK && !sbuf_ok(&message))
+		status = SCRAM_INTERNAL;
+	if (status == SCRAM_OK)
+		wire_add_auth_sasl_continue(out, message.data, message.len);
+	sbuf_free(&message);
+	if (status == SCRAM_OK && !sbuf_ok(out))
+		status = SCRAM_INTERNAL;
+	if (status != SCRAM_OK)
+		return scram_failed(auth, status);
+	auth->state = CLIENT_AUTH_SASL_FINAL;
+	return AUTH_CONTINUE;
+}
+
+static enum auth_status feed_sasl_choice(struct client_auth *auth, const void *body, size_t len,
+                                         struct sbuf *out)
+{
+	const char *mechanism;
+	const uint8_t *data;
+	size_t data_len;
+
+	if (!wire_parse_sasl_initial(body, len, &mechanism, &data, &data_len))
+		return auth_malformed(auth, "malformed SASLInitialResponse message", NULL);
+	(void)snprintf(auth->mechanism, sizeof(auth->mechanism), "%s", mechanism);
+	if (data != NULL)
+		return feed_client_first(auth, data, data_len, out);
+	/* Without an initial response the client wants an empty challenge first (RFC 4422). */
+	wire_add_auth_sasl_continue(out, "", 0);
+	auth->state = CLIENT_AUTH_SASL_FIRST;
+	return sbuf_ok(out) ? AUTH_CONTINUE : auth_internal(auth);
+}
+
+static enum auth_status feed_client_final(struct client_auth *auth, const void *data, size_t len,
+                                          struct sbuf *out)
+{
+	struct sbuf message;
+	enum scram_status status;
+
+	sbuf_init(&message, SCRAM_MESSAGE_MAX);
+	status = scram_server_final(&auth->scram, data, len, &message);
+	if (status == SCRAM_OK && !sbuf_ok(&message))
+		status = SCRAM_INTERNAL;
+	if (status == SCRAM_OK)
+		wire_add_auth_sasl_final(out, message.data, message.len);
+	sbuf_free(&message);
+	if (status != SCRAM_OK)
+		return scram_failed(auth, status);
+	auth_user_learn(auth->user, auth->scram.client_key);
+	return auth_accept(auth, out);
+}
+
+enum auth_status client_auth_feed(struct client_auth *auth, const void *body, size_t len,
+                                  struct sbuf *out)
+{
+	switch (auth->state) {
+	case CLIENT_AUTH_MD5:
+		return feed_md5(auth, body, len, out);
+	case CLIENT_AUTH_SASL_CHOICE:
+		return feed_sasl_choice(auth, body, len, out);
+	case CLIENT_AUTH_SASL_FIRST:
+		return feed_client_first(auth, body, len, out);
+	case CLIENT_AUTH_SASL_FINAL:
+		return feed_client_final(auth, body, len, out);
+	case CLIENT_AUTH_DONE:
+		break;
+	}
+	return auth_malformed(auth, "unexpected password message", NULL);
+}
+
+/* ---- end ---- */
+
+const struct wire_error *client_auth_error(const struct client_auth *auth)
+{
+	static const struct wire_error no_memory = {
+	    .severity = "FATAL", .sqlstate = "53200", .message = "out of memory"};
+
+	return auth == NULL || auth->error.message == NULL ? &no_memory : &auth->error;
+}
+
+const char *client_auth_log_text(const struct client_auth *auth)
+{
+	return auth == NULL ? "out of memory" : auth->log_text;
+}
+
+void client_auth_free(struct client_auth *auth)
+{
+	if (auth == NULL)
+		return;
+	if (auth->scram_used)
+		scram_server_end(&auth->scram);
+	auth_user_unref(auth->user);
+	free(auth->name);
+	explicit_bzero(auth, sizeof(*auth));
+	free(auth);
+}

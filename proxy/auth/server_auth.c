@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "auth/server_auth.h"
+
+#include "auth/md5.h"
+#include "auth/scram.h"
+#include "wire/build.h"
+#include "wire/parse.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum server_auth_state {
+	SERVER_AUTH_START,
+	SERVER_AUTH_PASSWORD_SENT,
+	SERVER_AUTH_FIRST_SENT, /* client-first-message */
+	SERVER_AUTH_FINAL_SENT, /* client-final-message */
+	SERVER_AUTH_VERIFIED,   /* the server's signature was right */
+	SERVER_AUTH_DONE,
+};
+
+struct server_auth {
+	enum server_auth_state state;
+	struct auth_user *user;
+	struct scram_client scram;
+	char error[240];
+};
+
+struct server_auth *server_auth_new(struct auth_user *user)
+{
+	struct server_auth *auth = calloc(1, sizeof(*auth));
+
+	if (auth == NULL)
+		return NULL;
+	auth->user = auth_user_ref(user);
+	scram_client_init(&auth->scram);
+	return auth;
+}
+
+void server_auth_free(struct server_auth *auth)
+{
+	if (auth == NULL)
+		return;
+	scram_client_end(&auth->scram);
+	auth_user_unref(auth->user);
+	free(auth);
+}
+
+const char *server_auth_error(const struct server_auth *auth)
+{
+	return auth->error;
+}
+
+static PRINTF_LIKE(2, 3) enum auth_status fail(struct server_auth *auth, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(auth->error, sizeof(auth->error), fmt, ap);
+	va_end(ap);
+	auth->state = SERVER_AUTH_DONE;
+	return AUTH_FAILED;
+}
+
+static enum auth_status fail_internal(struct server_auth *auth)
+{
+	return fail(auth, "out of memory, or OpenSSL failed");
+}
+
+/* ---- passwords ---- */
+
+static enum auth_status password_sent(struct server_auth *auth, const struct sbuf *out)
+{
+	auth->state = SERVER_AUTH_PASSWORD_SENT;
+	return sbuf_ok(out) ? AUTH_CONTINUE : fail_internal(auth);
+}
+
+static enum auth_status answer_cleartext(struct server_auth *auth, struct sbuf *out)
+{
+	if (auth_user_kind(auth->user) != AUTH_SECRET_PLAIN)
+		return fail(auth, "the server asks for the password in clear text, which is not "
+		                  "known");
+	wire_add_password(out, auth_user_secret(auth->user));
+	return password_sent(auth, out);
+}
+
+static enum auth_status answer_md5(struct server_auth *auth, const uint8_t *salt, size_t len,
+                                   struct sbuf *out)
+{
+	char secret[MD5_SECRET_LEN + 1] = "";
+	char response[MD5_SECRET_LEN + 1];
+	bool ok = true;
+
+	if (len != 4)
+		return fail(auth, "the server sent a malformed md5 request");
+	switch (auth_user_kind(auth->user)) {
+	case AUTH_SECRET_PLAIN:
+		ok = md5_secret(auth_user_name(auth->user), auth_user_secret(auth->user), secret);
+		break;
+	case AUTH_SECRET_MD5:
+		memcpy(secret, auth_user_secret(auth->user), sizeof(secret));
+		break;
+	case AUTH_SECRET_SCRAM:
+		return fail(auth, "the server asks for an md5 password, but only a SCRAM secret is "
+		                  "known");
+	case AUTH_SECRET_NONE:
+		return fail(auth, "the server asks for a password, but none is known");
+	}
+	ok = ok && md5_response(secret, salt, response);
+	if (ok)
+		wire_add_password(out, response);
+	explicit_bzero(secret, sizeof(secret));
+	explicit_bzero(response, sizeof(response));
+	return ok ? password_sent(auth, out) : fail_internal(auth);
+}
+
+/* ---- SCRAM ---- */
+
+static enum auth_status fail_scram(struct server_auth *auth, enum scram_status status)
+{
+	switch (status) {
+	case SCRAM_MALFORMED:
+		return fail(auth, "the server breaks the SCRAM protocol: %s", auth->scram.error);
+	case SCRAM_BAD_PROOF:
+		return fail(auth, "the server could not prove that it knows the SCRAM secret");
+	default:
+		return fail_internal(auth);
+	}
+}
+
+/* Is SCRAM-SHA-256 among the names, which an empty one ends? */
+static bool offers_scram(const uint8_t *data, size_t len, bool *offered)
+{
+	struct wire_reader reader = wire_reader(data, len);
+	const char *name;
+
+	*offered = false;
+	while ((name = wire_read_str(&reader)) != NULL && *name != '\0') {
+		if (strcmp(name, SCRAM_NAME) == 0)
+			*offered = true;
+	}
+	return name != NULL && wire_left(&reader) == 0;
+}
+
+static enum auth_status answer_sasl(struct server_auth *auth, const uint8_t *data, size_t len,
+                                    struct sbuf *out)
+{
+	struct sbuf message;
+	enum scram_status status;
+	const char *why;
+	bool offered;
+
+	if (!offers_scram(data, len, &offered))
+		return fail(auth, "the server sent a malformed list of SASL mechanisms");
+	if (!offered)
+		return fail(auth, "the server offers no SASL mechanism but ones that are not "
+		                  "supported; SCRAM-SHA-256 is");
+	if (!auth_user_can_scram(auth->user, &why))
+		return fail(auth, "the server asks for SCRAM, but %s", why);
+	sbuf_init(&message, SCRAM_MESSAGE_MAX);
+	status = scram_client_first(&auth->scram, &message);
+	if (status == SCRAM_OK)
+		wire_add_sasl_initial(out, SCRAM_NAME, message.data, message.len);
+	sbuf_free(&message);
+	if (status != SCRAM_OK || !sbuf_ok(out))
+		return fail_internal(auth);
+	auth->state = SERVER_AUTH_FIRST_SENT;
+	return AUTH_CONTINUE;
+}
+
+static enum auth_status answer_server_first(struct server_auth *auth, const uint8_t *data,
+                                            size_t len, struct sbuf *out)
+{
+	enum scram_status status = scram_client_read(&auth->scram, data, len);
+	struct scram_keys keys;
+	struct sbuf message;
+	const char *why;
+
+	if (status != SCRAM_OK)
+		return fail_scram(auth, status);
+	if (!auth_user_server_keys(auth->user, auth->scram.salt, auth->scram.salt_len,
+	                           auth->scram.iterations, &keys, &why))
+		return fail(auth, "SCRAM is not possible: %s", why);
+	sbuf_init(&message, SCRAM_MESSAGE_MAX);
+	status = scram_client_final(&auth->scram, &keys, &message);
+	explicit_bzero(&keys, sizeof(keys));
+	if (status == SCRAM_OK && sbuf_ok(&message))
+		wire_add_sasl_response(out, message.data, message.len);
+	else
+		status = SCRAM_INTERNAL;
+	sbuf_free(&message);
+	if (status != SCRAM_OK || !sbuf_ok(out))
+		return fail_internal(auth);
+	auth->state = SERVER_AUTH_FINAL_SENT;
+	return AUTH_CONTINUE;
+}
+
+static enum auth_status read_server_final(struct server_auth *auth, const uint8_t *data, size_t len)
+{
+	enum scram_status status = scram_client_finish(&auth->scram, data, len);
+
+	if (status != SCRAM_OK)
+		return fail_scram(auth, status);
+	auth->state = SERVER_AUTH_VERIFIED;
+	return AUTH_CONTINUE;
+}
+
+/* ---- the messages ---- */
+
+static enum auth_status read_ok(struct server_auth *auth, size_t len)
+{
+	if (len != 0)
+		return fail(auth, "the server sent a malformed AuthenticationOk");
+	switch (auth->state) {
+	case SERVER_AUTH_START: /* trust, peer, certificate … */
+	case SERVER_AUTH_PASSWORD_SENT:
+	case SERVER_AUTH_VERIFIED:
+		auth->state = SERVER_AUTH_DONE;
+		return AUTH_OK;
+	default:
+		/* A false server would gladly let us in without knowing the secret. */
+		return fail(auth, "the server ended SCRAM without proving that it knows the "
+		                  "secret");
+	}
+}
+
+static const char *auth_method_name(uint32_t code)
+{
+	switch (code) {
+	case WIRE_AUTH_KERBEROS_V5:
+		return "Kerberos V5";
+	case WIRE_AUTH_GSS:
+	case WIRE_AUTH_GSS_CONTINUE:
+		return "GSSAPI";
+	case WIRE_AUTH_SSPI:
+		return "SSPI";
+	default:
+		return "unknown";
+	}
+}
+
+enum auth_status server_auth_feed(struct server_auth *auth, const void *body, size_t len,
+                                  struct sbuf *out)
+{
+	const uint8_t *data;
+	size_t data_len;
+	uint32_t code;
+
+	if (!wire_parse_auth(body, len, &code, &data, &data_len))
+		return fail(auth, "the server sent a malformed authentication request");
+	if (code == WIRE_AUTH_OK)
+		return read_ok(auth, data_len);
+	switch (auth->state) {
+	case SERVER_AUTH_START:
+		if (code == WIRE_AUTH_CLEARTEXT && data_len == 0)
+			return answer_cleartext(auth, out);
+		if (code == WIRE_AUTH_MD5)
+			return answer_md5(auth, data, data_len, out);
+		if (code == WIRE_AUTH_SASL)
+			return answer_sasl(auth, data, data_len, out);
+		return fail(auth,
+		            "the server asks for authentication method %u (%s), which is not "
+		            "supported; trust, password, md5 and scram-sha-256 are",
+		            code, auth_method_name(code));
+	case SERVER_AUTH_FIRST_SENT:
+		if (code == WIRE_AUTH_SASL_CONTINUE)
+			return answer_server_first(auth, data, data_len, out);
+		break;
+	case SERVER_AUTH_FINAL_SENT:
+		if (code == WIRE_AUTH_SASL_FINAL)
+			return read_server_final(auth, data, data_len);
+		break;
+	default:
+		break;
+	}
+	return fail(auth, "the server sent authentication request %u out of turn", code);
+}
