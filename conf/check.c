@@ -63,10 +63,12 @@ static void check_secrets(struct loader *loader, const struct entry_kind *kind)
 
 	for (size_t i = 0; i < count; i++) {
 		const struct node *map = loader->keys[kind->kind][i]->value;
+		char label[LOADER_LABEL_MAX];
 
-		check_one_source(loader, kind->section_name, map, "");
-		check_one_source(loader, kind->section_name, map, "check_");
-		check_one_source(loader, kind->section_name, map, "admin_");
+		loader_label(kind, entry_name(loader->config, kind, i), label);
+		check_one_source(loader, label, map, "");
+		check_one_source(loader, label, map, "check_");
+		check_one_source(loader, label, map, "admin_");
 	}
 }
 
@@ -78,6 +80,7 @@ static void check_host(struct loader *loader, const struct entry_kind *kind, siz
 	const struct node *place = loader_place(key->value, "host", key);
 	const char *colon = strchr(host, ':');
 	const char *mistake = NULL;
+	char label[LOADER_LABEL_MAX];
 
 	if (colon != NULL && strchr(colon + 1, ':') == NULL && host[0] != '/')
 		mistake = "a port does not stand in host; give it as port";
@@ -90,7 +93,7 @@ static void check_host(struct loader *loader, const struct entry_kind *kind, siz
 		mistake = "the path is too long for a Unix socket";
 	if (mistake != NULL)
 		problem_add(loader->problems, place->line, place->column, "%s.host: %s",
-		            kind->section_name, mistake);
+		            loader_label(kind, key->text, label), mistake);
 }
 
 static void check_hosts(struct loader *loader)
@@ -145,6 +148,9 @@ static void check_claims(struct loader *loader, struct claim *claims, size_t cou
 			first = i;
 			continue;
 		}
+		/* an entry that is there twice was complained about already */
+		if (strcmp(claims[first].owner, claims[i].owner) == 0)
+			continue;
 		problem_add(loader->problems, claims[i].place->line, claims[i].place->column,
 		            "%s %s is already that of %s in line %zu; it must be there only once",
 		            what, problem_quote(claims[i].identity, identity),
@@ -200,11 +206,14 @@ static void check_aliases(struct loader *loader)
 		const struct config_server *server = &config->servers[i];
 		const struct node *key = loader->keys[CONFIG_ENTRY_SERVER][i];
 		const struct node *place = loader_place(key->value, "aliases", key);
+		char label[LOADER_LABEL_MAX];
 
 		for (size_t j = 0; j < server->aliases.count; j++) {
 			if (!is_address(server->aliases.items[j]))
 				problem_add(loader->problems, place->line, place->column,
-				            "servers.aliases: %s is not right; expected host:port",
+				            "%s.aliases: %s is not right; expected host:port",
+				            loader_label(&entry_kinds[CONFIG_ENTRY_SERVER],
+				                         server->name, label),
 				            problem_quote(server->aliases.items[j], quoted));
 			claims[count].identity = mem_must_strdup(server->aliases.items[j]);
 			claims[count].owner = server->name;
@@ -214,36 +223,51 @@ static void check_aliases(struct loader *loader)
 	check_claims(loader, claims, count, "the alias");
 }
 
-static void check_mover(struct loader *loader)
+static void check_proxies(struct loader *loader)
 {
 	const struct config_mover *mover = &loader->config->mover;
 	struct claim *claims = claims_new(mover->proxy_count);
+	size_t count = 0;
 
 	for (size_t i = 0; i < mover->proxy_count; i++) {
 		const struct config_mover_proxy *proxy = &mover->proxies[i];
 		const struct node *key = loader->keys[CONFIG_ENTRY_MOVER_PROXY][i];
 		const struct node *place = loader_place(key->value, "dbname", key);
+		char label[LOADER_LABEL_MAX];
 
-		claims[i].identity = mem_must_printf("%s:%d", proxy->host, proxy->port);
-		claims[i].owner = proxy->name;
-		claims[i].place = key;
+		if (proxy->host[0] != '\0') /* else it was complained about already */
+			claims[count++] = (struct claim){
+			    .identity = mem_must_printf("%s:%d", proxy->host, proxy->port),
+			    .owner = proxy->name,
+			    .place = key};
 		if (!config_is_console(proxy->dbname))
-			problem_add(loader->problems, place->line, place->column,
-			            "mover.proxies.dbname: expected pgshunt or pgbouncer, the "
-			            "names of the console");
+			problem_add(
+			    loader->problems, place->line, place->column,
+			    "%s.dbname: expected pgshunt or pgbouncer, the names of the console",
+			    loader_label(&entry_kinds[CONFIG_ENTRY_MOVER_PROXY], proxy->name,
+			                 label));
 	}
-	check_claims(loader, claims, mover->proxy_count, "the address");
+	check_claims(loader, claims, count, "the address");
+}
 
-	claims = claims_new(mover->plproxy_count);
+static void check_plproxy(struct loader *loader)
+{
+	const struct config_mover *mover = &loader->config->mover;
+	struct claim *claims = claims_new(mover->plproxy_count);
+	size_t count = 0;
+
 	for (size_t i = 0; i < mover->plproxy_count; i++) {
 		const struct config_plproxy *plproxy = &mover->plproxy[i];
 
-		claims[i].identity = mem_must_printf("%s:%d/%s %s", plproxy->host, plproxy->port,
-		                                     plproxy->dbname, plproxy->cluster);
-		claims[i].owner = plproxy->name;
-		claims[i].place = loader->keys[CONFIG_ENTRY_PLPROXY][i];
+		if (plproxy->host[0] == '\0' || plproxy->dbname[0] == '\0' ||
+		    plproxy->cluster[0] == '\0')
+			continue;
+		claims[count].identity = mem_must_printf(
+		    "%s:%d/%s %s", plproxy->host, plproxy->port, plproxy->dbname, plproxy->cluster);
+		claims[count].owner = plproxy->name;
+		claims[count++].place = loader->keys[CONFIG_ENTRY_PLPROXY][i];
 	}
-	check_claims(loader, claims, mover->plproxy_count, "the PL/Proxy cluster");
+	check_claims(loader, claims, count, "the PL/Proxy cluster");
 }
 
 /* A password without a user would be sent for whoever comes. */
@@ -254,12 +278,14 @@ static void check_database_users(struct loader *loader)
 	for (size_t i = 0; i < config->database_count; i++) {
 		const struct config_database *database = &config->databases[i];
 		const struct node *key = loader->keys[CONFIG_ENTRY_DATABASE][i];
+		char label[LOADER_LABEL_MAX];
 
 		if (database->user[0] == '\0' &&
 		    (database->password_file[0] != '\0' || database->password_env[0] != '\0'))
-			problem_add(loader->problems, key->line, key->column,
-			            "databases: a password is given without the user it belongs "
-			            "to; give user");
+			problem_add(
+			    loader->problems, key->line, key->column,
+			    "%s: a password is given without the user it belongs to; give user",
+			    loader_label(&entry_kinds[CONFIG_ENTRY_DATABASE], key->text, label));
 	}
 }
 
@@ -272,5 +298,6 @@ void config_check(struct loader *loader)
 	check_database_users(loader);
 	check_shards(loader);
 	check_aliases(loader);
-	check_mover(loader);
+	check_proxies(loader);
+	check_plproxy(loader);
 }

@@ -15,11 +15,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LABEL_MAX 128
-
 /* The sections of the top level, and the two that lie in mover. */
 static const char *const top_sections[] = {"proxy", "servers", "databases", "users", "mover", NULL};
 static const char *const mover_sections[] = {"proxies", "plproxy", NULL};
+
+/* Most names that a message enumerates. */
+#define KNOWN_MAX 12
 
 /* One map that holds settings: a section, or an entry of a section. */
 struct scope {
@@ -37,6 +38,17 @@ const struct node *loader_place(const struct node *map, const char *setting,
 	const struct node *key = node_find_key(map, setting);
 
 	return key == NULL ? otherwise : key->value;
+}
+
+const char *loader_label(const struct entry_kind *kind, const char *name,
+                         char out[LOADER_LABEL_MAX])
+{
+	char quoted[PROBLEM_QUOTE_MAX];
+
+	problem_quote(name, quoted);
+	quoted[strlen(quoted) - 1] = '\0'; /* shortened and cleaned, but without the quotes */
+	(void)snprintf(out, LOADER_LABEL_MAX, "%s.%s", kind->section_name, quoted + 1);
+	return out;
 }
 
 static bool in_words(const char *const *words, const char *word)
@@ -70,7 +82,7 @@ static const char *next_setting(const void *arg, size_t index)
 /* Whether it looks like a password written into the file: the most likely dangerous mistake. */
 static bool is_password_key(const struct scope *scope, const char *key)
 {
-	char file_key[LABEL_MAX];
+	char file_key[LOADER_LABEL_MAX];
 
 	(void)snprintf(file_key, sizeof(file_key), "%s_file", key);
 	return strstr(key, "password") != NULL && setting_find(scope->section, file_key) != NULL;
@@ -79,10 +91,16 @@ static bool is_password_key(const struct scope *scope, const char *key)
 static void report_unknown(struct loader *loader, const struct scope *scope, const struct node *key)
 {
 	char quoted[PROBLEM_QUOTE_MAX];
-	const char *nearest = problem_nearest(key->text, next_setting, scope);
+	const char *nearest;
 	struct sbuf known;
 	const char *name;
+	size_t count = 0;
 
+	if (problems_full(loader->problems)) {
+		loader->problems->count++;
+		return;
+	}
+	nearest = problem_nearest(key->text, next_setting, scope);
 	problem_quote(key->text, quoted);
 	if (is_password_key(scope, key->text)) {
 		problem_add(loader->problems, key->line, key->column,
@@ -97,11 +115,11 @@ static void report_unknown(struct loader *loader, const struct scope *scope, con
 		return;
 	}
 	sbuf_init(&known, 1024);
-	for (size_t i = 0; (name = next_setting(scope, i)) != NULL; i++)
-		sbuf_printf(&known, "%s%s", i == 0 ? "" : ", ", name);
+	for (; (name = next_setting(scope, count)) != NULL && count < KNOWN_MAX; count++)
+		sbuf_printf(&known, "%s%s", count == 0 ? "" : ", ", name);
 	problem_add(loader->problems, key->line, key->column,
-	            "%s: unknown setting %s; known are %s", scope->label, quoted,
-	            sbuf_ok(&known) ? sbuf_text(&known) : "those of the example file");
+	            "%s: unknown setting %s; known are %s%s", scope->label, quoted,
+	            sbuf_text(&known), name == NULL ? "" : " and others");
 	sbuf_free(&known);
 }
 
@@ -128,12 +146,14 @@ static void load_reference(struct loader *loader, const struct scope *scope,
 	const struct config_server **field = (void *)((char *)scope->base + setting->offset);
 	char quoted[PROBLEM_QUOTE_MAX];
 	const char *nearest;
-	char hint[LABEL_MAX];
+	char hint[LOADER_LABEL_MAX];
 
 	*field = server;
 	if (server != NULL)
 		return;
-	nearest = problem_nearest(node->text, next_server, loader->config);
+	nearest = problems_full(loader->problems)
+	              ? NULL
+	              : problem_nearest(node->text, next_server, loader->config);
 	if (nearest == NULL)
 		(void)snprintf(hint, sizeof(hint), "expected a name of the section servers");
 	else
@@ -192,7 +212,7 @@ static void load_scalar(struct loader *loader, const struct scope *scope,
 static void load_value(struct loader *loader, const struct scope *scope,
                        const struct setting *setting, const struct node *node)
 {
-	char why[LABEL_MAX];
+	char why[LOADER_LABEL_MAX];
 
 	if (node->kind == NODE_REFUSED)
 		return;
@@ -282,16 +302,13 @@ static void check_name(struct loader *loader, const struct entry_kind *kind, con
 static void load_entry(struct loader *loader, const struct entry_kind *kind, const struct node *key,
                        size_t index)
 {
-	char label[LABEL_MAX];
-	char quoted[PROBLEM_QUOTE_MAX];
+	char label[LOADER_LABEL_MAX];
 	char *entry = entry_at(loader->config, kind, index);
 	struct scope scope = {
 	    .section = kind->section, .label = label, .place = key, .base = entry};
 
 	check_name(loader, kind, key);
-	problem_quote(key->text, quoted);
-	quoted[strlen(quoted) - 1] = '\0'; /* the label has the shortened name without quotes */
-	(void)snprintf(label, sizeof(label), "%s.%s", kind->section_name, quoted + 1);
+	loader_label(kind, key->text, label);
 	*(const char **)(void *)entry = arena_strdup(loader->context.blocks, key->text);
 	*(size_t *)(void *)(entry + kind->index_offset) = index;
 	loader->keys[kind->kind][index] = key;

@@ -27,6 +27,12 @@ struct loader {
 const struct node *loader_place(const struct node *map, const char *setting,
                                 const struct node *otherwise);
 
+#define LOADER_LABEL_MAX 128
+
+/* "servers.pg1": how messages name an entry; returns out. */
+const char *loader_label(const struct entry_kind *kind, const char *name,
+                         char out[LOADER_LABEL_MAX]);
+
 /* Adds what is wrong with the configuration as a whole. */
 void config_check(struct loader *loader);
 

@@ -9,6 +9,7 @@
 #include "base/compiler.h"
 #include "base/sbuf.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Most errors that are kept; the others are only counted. */
@@ -28,6 +29,12 @@ struct problems {
 
 void problem_add(struct problems *problems, size_t line, size_t column, const char *fmt, ...)
     PRINTF_LIKE(4, 5);
+
+/* Whether further ones would only be counted: then the search for good advice can be spared. */
+static inline bool problems_full(const struct problems *problems)
+{
+	return problems->count >= PROBLEMS_MAX;
+}
 
 /* Appends all of them to `errors`, a line each, and frees them. */
 void problems_report(struct problems *problems, struct sbuf *errors);
