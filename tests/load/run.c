@@ -77,10 +77,12 @@ static void target_add(struct run_options *options, const struct load_target *de
 
 	if (conninfo == NULL || clients == conninfo)
 		usage_error(spec, "--target NAME:CONNINFO:CLIENTS is expected");
-	if (options->target_count == TARGETS_MAX)
-		usage_error(spec, "more than 64 targets");
 	*conninfo++ = '\0';
 	*clients++ = '\0';
+	if (strcspn(spec, " \t\n") != strlen(spec) || strlen(spec) > 60)
+		usage_error(spec, "a target's name has at most 60 letters and no space");
+	if (options->target_count == TARGETS_MAX)
+		usage_error(spec, "more than 64 targets");
 	*target = *defaults;
 	memset(&target->write, 0, sizeof(target->write));
 	memset(&target->read, 0, sizeof(target->read));
