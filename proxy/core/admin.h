@@ -8,10 +8,10 @@
  *	    └───────────────────────┴── release, lease ends ─┘
  *
  * Every command is asynchronous: its callback comes exactly once, from the event loop and never
- *from inside the call, unless the request was abandoned.  A command that is repeated with the epoch
- *it was issued for gives the same answer again.  What a command answers has been written to the
- *state directory before.  Never blocks: the state file is written by a thread of its own, and
- *checks of servers run in threads.
+ * from inside the call, unless the request was abandoned.  A command that is repeated with the
+ * epoch it was issued for gives the same answer again.  What a command answers has been written to
+ * the state directory before.  Never blocks: the state file is written by a thread of its own, and
+ * checks of servers run in threads.
  */
 #ifndef CORE_ADMIN_H
 #define CORE_ADMIN_H

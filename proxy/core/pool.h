@@ -33,6 +33,7 @@ struct pool_stats {
 
 struct database {
 	struct list_node node; /* worker->databases */
+	struct worker *worker;
 	char *name;
 	struct database_share *share;
 	struct list pools;     /* struct pool.node */
@@ -57,6 +58,7 @@ struct pool {
 	char *user;
 	struct pool_share *share;
 	bool session;          /* session pooling */
+	bool asked;            /* another worker has been asked for a server */
 	struct list clients[CLIENT_STATE_COUNT]; /* those after login: WELCOME to ACTIVE */
 	struct list servers[SERVER_STATE_COUNT]; /* idle: the most recently used first */
 	struct param_set *welcome; /* parameters of a fresh server; NULL: not known yet */
@@ -71,6 +73,9 @@ struct pool {
 struct database *database_get(struct worker *worker, const char *name) MUST_CHECK;
 struct database *database_find(struct worker *worker, const char *name);
 
+/* Takes limit and mode from the worker's present route table. */
+void pool_apply_settings(struct pool *pool);
+
 /* Found or made; NULL on lack of memory. */
 struct pool *pool_get(struct worker *worker, const char *database, const char *user) MUST_CHECK;
 struct pool *pool_find(struct worker *worker, const char *database, const char *user);
@@ -81,6 +86,26 @@ bool pool_serve(struct pool *pool, struct client *client) MUST_CHECK;
 
 /* Lets waiting clients have idle servers, dials or asks other workers for what is missing. */
 void pool_kick(struct pool *pool);
+
+/* Back into the queue, before all others: its request has not been sent to anybody. */
+void pool_wait_first(struct pool *pool, struct client *client);
+
+/* Tells the other workers how many servers are idle here, and since when somebody waits. */
+void pool_publish_idle(struct pool *pool);
+void pool_publish_waiting(struct pool *pool);
+
+/* Letters of other workers: one asks for a server (`from`), one gives a server or says no. */
+void pool_asked(struct worker *worker, struct pool_share *share, unsigned from);
+void pool_given(struct worker *worker, struct pool_share *share, struct server_parcel *parcel);
+
+/* A server is ready for its first query: what it reported is what new clients are told. */
+void pool_login_succeeded(struct pool *pool, struct server *server);
+
+/* The parameters of the pool's servers have become known, by a server or from the state. */
+void pool_set_welcome(struct pool *pool, struct param_set *welcome);
+
+/* The answer to the query that made a server's parameters those of its client. */
+void pool_sync_done(struct server *server);
 
 /* A server of the pool has become free: to a waiting client, another worker, or idle. */
 void pool_server_free(struct pool *pool, struct server *server);
@@ -102,6 +127,11 @@ void gate_prepare(struct worker *worker, const char *database, const char *serve
 		  unsigned least);
 void gate_prepare_end(struct worker *worker, const char *database);
 void gate_prepare_report(struct database *database);
+/* Counts what the client has waiting while its database is held; refuses it beyond the bounds. */
+void gate_count_held(struct client *client);
+void gate_uncount_held(struct client *client);
+/* Whether the server is one of the present route of its database. */
+bool gate_server_current(const struct server *server);
 void gate_new_routes(struct worker *worker, struct route_table *routes);
 
 #endif

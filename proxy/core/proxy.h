@@ -21,7 +21,7 @@
 
 #define PROXY_LISTENERS_MAX 64
 
-struct holds;    /* core/hold.h */
+struct admin;    /* core/admin.h */
 struct userlist; /* auth/userlist.h */
 
 /* control/ takes the clients of the console over with this; it owns the letter. */
@@ -37,7 +37,7 @@ struct proxy {
 	struct worker *workers;     /* any thread: index and mailbox */
 	unsigned worker_count;      /* any thread */
 	atomic_uint client_count;   /* any thread */
-	struct holds *holds;
+	struct admin *admin;
 	void *views;                /* of view.c: requests that wait for rows */
 	proxy_console_fn console;
 	pthread_mutex_t users_lock; /* of `users`: taken at start and RELOAD only */

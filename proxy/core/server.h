@@ -74,8 +74,10 @@ struct server {
 	usec_t born;
 	usec_t request_start;
 	usec_t xact_start;
-	char *fatal;            /* text of a FATAL of its own, while logging in; malloc'ed */
-	char fatal_sqlstate[6];
+	char *error;            /* of its login, or of a query of the proxy's own; malloc'ed */
+	char error_sqlstate[6];
+	bool fatal_sent;        /* a FATAL of its own was forwarded to the client */
+	bool counted;           /* in the pool's share */
 	uint16_t query_len;
 	char query[SERVER_QUERY_MAX]; /* beginning of the last query text */
 };
@@ -93,12 +95,30 @@ void server_doom(struct server *server, enum server_close reason);
 /* Closes and frees a doomed server (worker's end of turn only). */
 void server_destroy(struct server *server);
 
-/* Takes the link with its client away after the client's last ReadyForQuery 'I', and makes the
- * server useful again: idle, reset, next waiting client. */
+/* Links an idle server with a client of its pool, and takes the link away again. */
+void server_link(struct server *server, struct client *client);
+void server_unlink(struct server *server);
+
+/* The client needs the server no more, which is at a safe point: makes it useful again (reset, idle,
+ * next waiting client). */
 void server_release(struct server *server);
 
-/* Runs a query of the proxy's own; the answers are not forwarded.  False: connection lost. */
+/* Nothing of a client's is under way on it. */
+bool server_quiet(const struct server *server);
+
+/* A query of the proxy's own is under way. */
+bool server_busy_inside(const struct server *server);
+
+/* Sends a query of the proxy's own; the answers are not forwarded.  False: the server was doomed. */
 bool server_inject_query(struct server *server, const char *sql, size_t len) MUST_CHECK;
+
+/* The event callback, and the connection as it is after the dial (server_login.c). */
+void server_event(evutil_socket_t fd, short what, void *arg);
+void server_login_begin(struct server *server);
+void server_login_readable(struct server *server);
+
+/* Bytes arrived from a server that is logged in (reply.c). */
+void server_readable(struct server *server);
 
 const char *server_state_name(enum server_state state);
 const char *server_close_text(enum server_close reason);

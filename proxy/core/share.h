@@ -28,11 +28,11 @@ struct pool_share {
 	char *user;
 	atomic_int servers;   /* connections, dialling ones included, prepared ones not */
 	atomic_int limit;
-	/* Per worker: idle servers it could give, and since when (usec) its first client waits. */
-	struct {
-		atomic_int idle;
+	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each
+	 * on a cache line of its own, because each is written by another thread. */
+	struct pool_share_worker {
+		_Alignas(64) atomic_int idle;
 		_Atomic int64_t waiting_since; /* 0: nobody waits */
-		atomic_bool asked;             /* has asked the others for a server */
 	} worker[WORKERS_MAX];
 	struct pool_share *next;
 };

@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/admin.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/admin_internal.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* How long new parameters wait before they are written: many logins, one write. */
+#define WELCOME_DELAY_SEC 2
+#define WELCOME_MAX 10000
+#define STATS_PERIOD_SEC 60
+
+/* ---- requests ---- */
+
+struct admin_request *request_new(struct admin *admin, admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = mem_must_alloc(sizeof(*request));
+
+	request->admin = admin;
+	request->done = done;
+	request->arg = arg;
+	sbuf_init(&request->notice, 2048);
+	list_append(&admin->working, &request->node);
+	request->in = &admin->working;
+	return request;
+}
+
+void request_move(struct admin_request *request, struct list *list)
+{
+	list_remove(request->in, &request->node);
+	list_append(list, &request->node);
+	request->in = list;
+}
+
+static void request_free(struct admin_request *request)
+{
+	list_remove(request->in, &request->node);
+	if (request->timer != NULL)
+		event_free(request->timer);
+	if (request->has_rows)
+		rowset_free(&request->rows);
+	sbuf_free(&request->notice);
+	free(request->server);
+	free(request);
+}
+
+void admin_request_abandon(struct admin_request *request)
+{
+	request->done = NULL;
+}
+
+/* Callbacks come from here only, so that no caller finds its own state changed under its feet. */
+static void admin_answer_all(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin *admin = arg;
+	struct list_node *node;
+
+	(void)fd;
+	(void)what;
+	while ((node = list_first(&admin->answered)) != NULL) {
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+		struct admin_answer answer = {
+		    .error = request->error.sqlstate[0] == '\0' ? NULL : &request->error,
+		    .rows = request->has_rows ? &request->rows : NULL,
+		    .notice = request->notice.len == 0 ? NULL : sbuf_text(&request->notice),
+		};
+
+		if (request->done != NULL)
+			request->done(request->arg, &answer);
+		request_free(request);
+	}
+}
+
+void request_succeed(struct admin_request *request)
+{
+	request_move(request, &request->admin->answered);
+	event_active(request->admin->answer_event, EV_TIMEOUT, 0);
+}
+
+void request_fail(struct admin_request *request, const char *sqlstate, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)snprintf(request->error.sqlstate, sizeof(request->error.sqlstate), "%s", sqlstate);
+	va_start(ap, fmt);
+	(void)vsnprintf(request->error.message, sizeof(request->error.message), fmt, ap);
+	va_end(ap);
+	request_succeed(request);
+}
+
+void request_detail(struct admin_request *request, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(request->error.detail, sizeof(request->error.detail), fmt, ap);
+	va_end(ap);
+}
+
+void request_hint(struct admin_request *request, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(request->error.hint, sizeof(request->error.hint), fmt, ap);
+	va_end(ap);
+}
+
+/* ---- databases ---- */
+
+struct admin_db *admin_find(struct admin *admin, const char *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&admin->databases, node, tmp)
+	{
+		struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
+
+		if (strcmp(db->name, database) == 0)
+			return db;
+	}
+	return NULL;
+}
+
+static struct admin_db *admin_find_or_add(struct admin *admin, const char *database)
+{
+	struct admin_db *db = admin_find(admin, database);
+
+	if (db != NULL)
+		return db;
+	db = mem_must_alloc(sizeof(*db));
+	db->admin = admin;
+	db->name = mem_must_strdup(database);
+	db->origin = ROUTE_FROM_CONFIG;
+	hold_init(db);
+	list_append(&admin->databases, &db->node);
+	return db;
+}
+
+bool request_find_db(struct admin_request *request, const char *database)
+{
+	struct admin *admin = request->admin;
+	struct admin_db *db = admin_find(admin, database);
+
+	/* A database that a RELOAD took away can still be held, and must be releasable. */
+	if (db == NULL || (db->state == HOLD_OPEN &&
+	                   config_find_database(admin->proxy->config, database) == NULL)) {
+		request_hint(request, "SHOW DATABASES lists the databases of this proxy.");
+		request_fail(request, "3D000", "database \"%s\" does not exist", database);
+		return false;
+	}
+	request->db = db;
+	return true;
+}
+
+void admin_post_all(struct admin_db *db, enum mail_type type, uint64_t epoch)
+{
+	struct proxy *proxy = db->admin->proxy;
+
+	for (unsigned i = 0; i < proxy->worker_count; i++) {
+		struct mail_database *mail = mail_new_database(type, db->name);
+
+		if (mail == NULL) {
+			log_error("out of memory: a letter to worker %u is lost", i);
+			continue;
+		}
+		mail->epoch = epoch;
+		mailbox_post(&proxy->workers[i].mailbox, &mail->letter);
+	}
+}
+
+const struct config_server *admin_db_server(const struct admin_db *db)
+{
+	const struct route *route = route_find(db->admin->proxy->routes, db->name);
+
+	return route == NULL ? NULL : route->server;
+}
+
+/* ---- the state directory ---- */
+
+uint64_t admin_save(struct admin *admin)
+{
+	struct state state = {0};
+	struct sbuf text;
+	struct list_node *node;
+	struct list_node *tmp;
+	size_t len;
+
+	state.databases = mem_must_alloc((admin->databases.count + 1) * sizeof(*state.databases));
+	LIST_FOREACH(&admin->databases, node, tmp)
+	{
+		struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
+
+		if (db->epoch == 0 && db->server == NULL && db->target == NULL &&
+		    db->swap_to == NULL)
+			continue;
+		state.databases[state.database_count++] = (struct state_database){
+		    .name = db->name,
+		    .epoch = db->epoch,
+		    .server = db->swap_to != NULL ? db->swap_to : db->server,
+		    .target = db->swap_to != NULL ? NULL : db->target,
+		    .held = db->state != HOLD_OPEN,
+		    .lease = db->lease,
+		    .policy = db->policy,
+		};
+	}
+	sbuf_init(&text, STATE_FILE_MAX);
+	state_format(&state, &text);
+	free(state.databases);
+	len = text.len;
+	return state_writer_save(admin->writer, sbuf_take(&text), len);
+}
+
+void request_save(struct admin_request *request,
+                  void (*saved)(struct admin_request *request, bool ok, const char *error))
+{
+	request->saved = saved;
+	request->number = admin_save(request->admin);
+	request_move(request, &request->admin->saving);
+}
+
+void request_fail_save(struct admin_request *request, const char *error)
+{
+	request_detail(request, "%s", error);
+	request_hint(request, "Make room in the state directory or repair its permissions, then "
+	                      "repeat the command.");
+	request_fail(request, "58030", "the state directory could not be written");
+}
+
+void request_saved_holds(struct admin_request *request, bool ok, const char *error)
+{
+	if (ok)
+		request_answer_holds(request);
+	else
+		request_fail_save(request, error);
+}
+
+static void admin_on_written(struct admin *admin, struct state_written *written)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (written->ok)
+		admin->saved = written->number;
+	else
+		log_error("%s", written->error);
+	LIST_FOREACH(&admin->databases, node, tmp)
+	{
+		struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
+
+		if (written->ok)
+			hold_on_saved(db);
+		else
+			hold_on_save_failed(db, written->number, written->error);
+	}
+	LIST_FOREACH(&admin->saving, node, tmp)
+	{
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		if (request->number > written->number)
+			continue;
+		request_move(request, &admin->working);
+		request->saved(request, written->ok, written->error);
+	}
+	free(written);
+}
+
+static void admin_box_receive(void *owner, struct letter *letter)
+{
+	struct admin *admin = owner;
+
+	if (letter->type == ADMIN_STATE_WRITTEN)
+		admin_on_written(admin, CONTAINER_OF(letter, struct state_written, letter));
+	else
+		swap_on_checked(admin, CONTAINER_OF(letter, struct check, letter));
+}
+
+/* ---- parameters that clients of a held database log in with ---- */
+
+static struct state_welcome *welcome_find(struct admin *admin, const char *database,
+                                          const char *user)
+{
+	for (size_t i = 0; i < admin->welcome_count; i++) {
+		if (strcmp(admin->welcomes[i].database, database) == 0 &&
+		    strcmp(admin->welcomes[i].user, user) == 0)
+			return &admin->welcomes[i];
+	}
+	return NULL;
+}
+
+static void welcome_post_all(struct admin *admin, const struct state_welcome *welcome)
+{
+	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
+		struct mail_welcome *mail = mail_new(sizeof(*mail), MAIL_WELCOME);
+
+		if (mail == NULL)
+			return;
+		mail->database = strdup(welcome->database);
+		mail->user = strdup(welcome->user);
+		mail->params = malloc(welcome->params_len + 1);
+		if (mail->database == NULL || mail->user == NULL || mail->params == NULL) {
+			mail_free_welcome(mail);
+			return;
+		}
+		memcpy(mail->params, welcome->params, welcome->params_len);
+		mail->params_len = welcome->params_len;
+		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
+	}
+}
+
+static void welcome_write(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin *admin = arg;
+	struct state state = {.welcomes = admin->welcomes, .welcome_count = admin->welcome_count};
+	struct sbuf text;
+	size_t len;
+
+	(void)fd;
+	(void)what;
+	sbuf_init(&text, STATE_FILE_MAX);
+	state_format_welcome(&state, &text);
+	len = text.len;
+	if (sbuf_ok(&text))
+		state_writer_save_welcome(admin->writer, sbuf_take(&text), len);
+	sbuf_free(&text);
+}
+
+/* Remembers what a worker learned, and tells the other workers when it is news. */
+static void admin_on_learned(struct admin *admin, struct mail_welcome *mail)
+{
+	struct state_welcome *welcome = welcome_find(admin, mail->database, mail->user);
+	const struct timeval delay = {WELCOME_DELAY_SEC, 0};
+
+	if (welcome != NULL && welcome->params_len == mail->params_len &&
+	    memcmp(welcome->params, mail->params, mail->params_len) == 0) {
+		mail_free_welcome(mail);
+		return;
+	}
+	if (welcome == NULL && admin->welcome_count < WELCOME_MAX) {
+		admin->welcomes =
+		    mem_must_grow(admin->welcomes, admin->welcome_count + 1, sizeof(*welcome));
+		welcome = &admin->welcomes[admin->welcome_count++];
+		welcome->database = mail->database;
+		welcome->user = mail->user;
+		welcome->params = NULL;
+		mail->database = NULL;
+		mail->user = NULL;
+	}
+	if (welcome != NULL) {
+		free(welcome->params);
+		welcome->params = mail->params;
+		welcome->params_len = mail->params_len;
+		mail->params = NULL;
+		welcome_post_all(admin, welcome);
+		if (!event_pending(admin->welcome_timer, EV_TIMEOUT, NULL))
+			(void)event_add(admin->welcome_timer, &delay);
+	}
+	mail_free_welcome(mail);
+}
+
+void admin_receive(struct admin *admin, struct letter *letter)
+{
+	struct mail_database *mail;
+	struct admin_db *db;
+
+	switch ((enum mail_type)letter->type) {
+	case MAIL_DRAINED:
+		mail = CONTAINER_OF(letter, struct mail_database, letter);
+		db = admin_find(admin, mail->name);
+		if (db != NULL)
+			hold_on_drained(db, mail->epoch, mail->worker);
+		mail_free_database(mail);
+		break;
+	case MAIL_PREPARED:
+		mail = CONTAINER_OF(letter, struct mail_database, letter);
+		swap_on_prepared(admin, mail);
+		mail_free_database(mail);
+		break;
+	case MAIL_ROWS:
+		view_on_rows(admin, CONTAINER_OF(letter, struct mail_view, letter));
+		break;
+	case MAIL_LEARNED:
+		admin_on_learned(admin, CONTAINER_OF(letter, struct mail_welcome, letter));
+		break;
+	default:
+		log_error("letter of type %d came to the coordinator", letter->type);
+		free(letter);
+		break;
+	}
+}
+
+/* ---- commands without a database ---- */
+
+struct admin_request *admin_reload(struct admin *admin, admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+	struct sbuf errors;
+
+	sbuf_init(&errors, sizeof(request->error.detail));
+	if (proxy_reload(admin->proxy, &errors, &request->notice)) {
+		request_succeed(request);
+	} else {
+		request_detail(request, "%s", sbuf_text(&errors));
+		request_hint(request, "Nothing was changed. Repair the file and repeat RELOAD.");
+		request_fail(request, "F0000", "the configuration could not be loaded");
+	}
+	sbuf_free(&errors);
+	return request;
+}
+
+struct admin_request *admin_shutdown(struct admin *admin, bool immediate, admin_done_fn *done,
+                                     void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+
+	request_succeed(request);
+	proxy_shutdown(admin->proxy, immediate);
+	return request;
+}
+
+/* ---- routes ---- */
+
+struct route_table *admin_routes(struct admin *admin, struct config *config, struct sbuf *error)
+{
+	struct route_table *table = route_table_new(config);
+
+	if (admin->proxy->routes != NULL)
+		table->version = admin->proxy->routes->version + 1;
+	for (size_t i = 0; i < table->count; i++) {
+		struct route *route = &table->routes[i];
+		struct admin_db *db = admin_find_or_add(admin, route->database->name);
+		const struct config_server *server;
+
+		route->epoch = db->epoch;
+		if (db->server == NULL)
+			continue;
+		server = config_find_server(config, db->server);
+		if (server == NULL) {
+			sbuf_printf(error,
+			            "database \"%s\" was swapped to server \"%s\" at epoch %" PRIu64
+			            ", but the configuration does not know that server; add it to "
+			            "the section servers",
+			            db->name, db->server, db->epoch);
+			route_table_unref(table);
+			return NULL;
+		}
+		if (server != route->server)
+			log_warning("database \"%s\": the configuration says server \"%s\", the "
+			            "route is \"%s\" since the swap at epoch %" PRIu64,
+			            db->name, route->server->name, server->name, db->epoch);
+		route->server = server;
+		route->origin = db->origin;
+	}
+	return table;
+}
+
+/* ---- life ---- */
+
+static void admin_take_state(struct admin *admin, struct state *state)
+{
+	for (size_t i = 0; i < state->database_count; i++) {
+		struct state_database *from = &state->databases[i];
+		struct admin_db *db = admin_find_or_add(admin, from->name);
+
+		db->epoch = from->epoch;
+		db->server = mem_must_strdup(from->server);
+		db->target = mem_must_strdup(from->target);
+		if (db->server != NULL)
+			db->origin = ROUTE_FROM_STATE;
+		if (from->held) {
+			db->state = HOLD_DRAINING;
+			db->lease = from->lease;
+			db->policy = from->policy;
+		}
+		if (config_find_database(admin->proxy->config, from->name) == NULL)
+			log_warning("the state directory knows database \"%s\", the configuration "
+			            "does not; its entry is kept",
+			            from->name);
+	}
+	admin->welcomes = state->welcomes;
+	admin->welcome_count = state->welcome_count;
+	state->welcomes = NULL;
+	state->welcome_count = 0;
+	state_free(state);
+}
+
+static bool admin_open_events(struct admin *admin)
+{
+	struct event_base *base = admin->proxy->base;
+
+	admin->answer_event = event_new(base, -1, 0, admin_answer_all, admin);
+	admin->welcome_timer = event_new(base, -1, 0, welcome_write, admin);
+	admin->stats_timer = event_new(base, -1, EV_PERSIST, stats_sample, admin);
+	return admin->answer_event != NULL && admin->welcome_timer != NULL &&
+	       admin->stats_timer != NULL &&
+	       mailbox_open(&admin->box, base, admin_box_receive, admin);
+}
+
+struct admin *admin_create(struct proxy *proxy, struct sbuf *error)
+{
+	struct admin *admin = mem_must_alloc(sizeof(*admin));
+	const char *directory = proxy->config->proxy.state_directory;
+	struct state state;
+
+	admin->proxy = proxy;
+	list_init(&admin->databases);
+	list_init(&admin->working);
+	list_init(&admin->saving);
+	list_init(&admin->answered);
+	list_init(&admin->views);
+	rowset_init(&admin->stats_old, VIEW_STATS);
+	rowset_init(&admin->stats_new, VIEW_STATS);
+	admin->stats_old_at = clock_now();
+	admin->stats_new_at = admin->stats_old_at;
+	admin->lock_fd = state_lock(directory, error);
+	if (admin->lock_fd < 0 || !state_read(directory, &state, error)) {
+		if (admin->lock_fd >= 0)
+			(void)close(admin->lock_fd);
+		free(admin);
+		return NULL;
+	}
+	/* Without events or a thread at start there is nothing to be saved or undone yet. */
+	if (admin_open_events(admin))
+		admin->writer = state_writer_start(directory, &admin->box, ADMIN_STATE_WRITTEN);
+	if (admin->writer == NULL) {
+		sbuf_add_str(error, "out of memory or threads");
+		state_free(&state);
+		(void)close(admin->lock_fd);
+		free(admin);
+		return NULL;
+	}
+	admin_take_state(admin, &state);
+	return admin;
+}
+
+void admin_start(struct admin *admin)
+{
+	const struct timeval period = {STATS_PERIOD_SEC, 0};
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&admin->databases, node, tmp)
+	{
+		struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
+
+		if (db->state != HOLD_OPEN)
+			hold_restore(db);
+	}
+	for (size_t i = 0; i < admin->welcome_count; i++)
+		welcome_post_all(admin, &admin->welcomes[i]);
+	(void)event_add(admin->stats_timer, &period);
+}
+
+static void admin_free_requests(struct list *list)
+{
+	struct list_node *node;
+
+	while ((node = list_first(list)) != NULL)
+		request_free(CONTAINER_OF(node, struct admin_request, node));
+}
+
+void admin_free(struct admin *admin)
+{
+	struct list_node *node;
+
+	if (admin == NULL)
+		return;
+	if (event_pending(admin->welcome_timer, EV_TIMEOUT, NULL))
+		welcome_write(-1, 0, admin);
+	state_writer_stop(admin->writer);
+	while (check_running() > 0)
+		(void)usleep(1000);
+	mailbox_close(&admin->box);
+	admin_free_requests(&admin->working);
+	admin_free_requests(&admin->saving);
+	admin_free_requests(&admin->answered);
+	while ((node = list_first(&admin->views)) != NULL)
+		view_wait_free(CONTAINER_OF(node, struct view_wait, node));
+	while ((node = list_first(&admin->databases)) != NULL) {
+		struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
+
+		admin_free_requests(&db->waiters);
+		hold_free(db);
+		swap_free(db);
+		list_remove(&admin->databases, node);
+		free(db->name);
+		free(db);
+	}
+	for (size_t i = 0; i < admin->welcome_count; i++) {
+		free(admin->welcomes[i].database);
+		free(admin->welcomes[i].user);
+		free(admin->welcomes[i].params);
+	}
+	free(admin->welcomes);
+	rowset_free(&admin->stats_old);
+	rowset_free(&admin->stats_new);
+	event_free(admin->answer_event);
+	event_free(admin->welcome_timer);
+	event_free(admin->stats_timer);
+	(void)close(admin->lock_fd);
+	free(admin);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What the files of the coordinator share: admin.c (requests, letters, life), hold.c, swap.c,
+ * admin_view.c (SHOW).  Main thread only.
+ */
+#ifndef CORE_ADMIN_INTERNAL_H
+#define CORE_ADMIN_INTERNAL_H
+
+#include "base/list.h"
+#include "core/admin.h"
+#include "core/proxy.h"
+#include "core/state.h"
+#include "core/state_writer.h"
+#include "core/swap_check.h"
+
+#include <event2/event.h>
+
+enum hold_state { HOLD_OPEN, HOLD_DRAINING, HOLD_HELD };
+
+/* One database, whether the present configuration knows it or not; lives as long as the admin. */
+struct admin_db {
+	struct list_node node; /* admin->databases */
+	struct admin *admin;
+	char *name;
+
+	/* hold.c */
+	enum hold_state state;
+	uint64_t epoch; /* the last one; of the hold while there is one */
+	usec_t began;
+	usec_t lease; /* 0: no expiry */
+	usec_t lease_end;
+	usec_t drain;
+	int policy;       /* enum config_drain_policy */
+	bool drain_acted; /* cancel or terminate was carried out: the next deadline aborts */
+	bool end_wanted;  /* the lease ended during a swap */
+	bool drained[WORKERS_MAX];
+	unsigned drained_count;
+	uint64_t hold_number; /* of the write that has the hold */
+	struct event *lease_timer;
+	struct event *drain_timer;
+	struct list waiters; /* requests HOLD that wait for drained */
+
+	/* swap.c */
+	char *server; /* route made by a swap; NULL: the configuration's */
+	enum route_origin origin;
+	char *target;                   /* PREPARE SWAP; NULL: none */
+	char *swap_to;                  /* a swap is under way */
+	char *source_name;              /* server of which `source` was read */
+	struct server_identity source;  /* the route's server before a swap */
+	char *checked_name;             /* server of `checked_conn` */
+	PGconn *checked_conn;           /* kept open so that SWAP's check is one round trip */
+	struct server_identity checked; /* what it said last */
+};
+
+struct admin_request {
+	struct list_node node;
+	struct list *in; /* the list it is in, one at a time */
+	struct admin *admin;
+	struct admin_db *db; /* NULL for commands without */
+	admin_done_fn *done; /* NULL: abandoned */
+	void *arg;
+
+	uint64_t number; /* of the write it waits for */
+	void (*saved)(struct admin_request *request, bool ok, const char *error);
+	bool nowait; /* HOLD */
+
+	/* swap.c */
+	uint64_t token; /* of letters that belong to it */
+	uint64_t epoch;
+	char *server;
+	unsigned left; /* answers that are still to come */
+	unsigned opened;
+	unsigned failed;
+	char check_error[512]; /* of the check of the target */
+	struct event *timer;
+
+	/* admin_view.c */
+	enum view view;
+
+	/* the answer */
+	struct admin_error error;
+	struct rowset rows;
+	bool has_rows;
+	struct sbuf notice;
+};
+
+typedef void view_done_fn(struct admin *admin, struct rowset *rows, void *arg);
+
+/* Rows that were asked of the workers and are not yet all here. */
+struct view_wait {
+	struct list_node node; /* admin->views */
+	struct admin *admin;
+	uint64_t token;
+	unsigned left;
+	struct rowset rows;
+	view_done_fn *done;
+	void *arg;
+	struct event *timer;
+};
+
+struct admin {
+	struct proxy *proxy;
+	int lock_fd;
+	struct mailbox box; /* letters of enum admin_letter */
+	struct state_writer *writer;
+	uint64_t saved; /* the highest number that was written */
+	uint64_t last_token;
+	struct list databases; /* struct admin_db.node */
+	struct list working;   /* requests that wait for workers, checks or rows */
+	struct list saving;    /* requests that wait for a write */
+	struct list answered;  /* requests whose callback comes next */
+	struct list views;     /* struct view_wait.node */
+	struct event *answer_event;
+	struct event *welcome_timer;
+	struct event *stats_timer;
+	struct rowset stats_old; /* samples of STATS, for averages */
+	struct rowset stats_new;
+	usec_t stats_old_at;
+	usec_t stats_new_at;
+	struct state_welcome *welcomes;
+	size_t welcome_count;
+};
+
+enum admin_letter { ADMIN_STATE_WRITTEN = 1, ADMIN_TARGET_CHECKED, ADMIN_SOURCE_CHECKED };
+
+/* ---- admin.c ---- */
+
+struct admin_request *request_new(struct admin *admin, admin_done_fn *done, void *arg);
+void request_move(struct admin_request *request, struct list *list);
+
+/* The end of a request: its callback comes from the event loop. */
+void request_succeed(struct admin_request *request);
+void request_fail(struct admin_request *request, const char *sqlstate, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
+void request_detail(struct admin_request *request, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void request_hint(struct admin_request *request, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* The request goes on with saved(request) when the state as it is now has been written. */
+void request_save(struct admin_request *request,
+                  void (*saved)(struct admin_request *request, bool ok, const char *error));
+
+/* Writes the state as it is now; the number of the write. */
+uint64_t admin_save(struct admin *admin);
+
+/* The usual end of saved(): the row of SHOW HOLDS, or 58030. */
+void request_saved_holds(struct admin_request *request, bool ok, const char *error);
+void request_fail_save(struct admin_request *request, const char *error);
+
+struct admin_db *admin_find(struct admin *admin, const char *database);
+
+/* The database of a command: sets request->db, or fails the request with 3D000. */
+bool request_find_db(struct admin_request *request, const char *database) MUST_CHECK;
+
+/* A letter with the database's name for every worker. */
+void admin_post_all(struct admin_db *db, enum mail_type type, uint64_t epoch);
+
+/* The configured entry and the server of the present route; NULL when it is not configured. */
+const struct config_server *admin_db_server(const struct admin_db *db);
+
+/* ---- hold.c ---- */
+
+const char *hold_state_name(enum hold_state state);
+void hold_init(struct admin_db *db);
+void hold_free(struct admin_db *db);
+/* A hold that outlived the process. */
+void hold_restore(struct admin_db *db);
+void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker);
+/* The state has been written up to admin->saved, or the write `number` failed. */
+void hold_on_saved(struct admin_db *db);
+void hold_on_save_failed(struct admin_db *db, uint64_t number, const char *error);
+/* Opens the gate; HOLDs that wait fail with the reason. */
+void hold_end(struct admin_db *db, const char *reason);
+/* Fails a request whose epoch is not that of the hold; false then. */
+bool hold_check_epoch(struct admin_request *request, uint64_t epoch) MUST_CHECK;
+
+/* ---- swap.c ---- */
+
+void swap_free(struct admin_db *db);
+void swap_forget_target(struct admin_db *db);
+void swap_on_prepared(struct admin *admin, struct mail_database *mail);
+void swap_on_checked(struct admin *admin, struct check *check);
+
+/* ---- admin_view.c ---- */
+
+/* Asks all workers; done(admin, rows, arg) comes from the event loop, with MERGED views merged. */
+void view_ask(struct admin *admin, enum view view, const char *database, view_done_fn *done,
+              void *arg);
+void view_on_rows(struct admin *admin, struct mail_view *mail);
+void view_wait_free(struct view_wait *wait);
+/* Ends the request with the row of SHOW HOLDS of its database. */
+void request_answer_holds(struct admin_request *request);
+void stats_sample(evutil_socket_t fd, short what, void *arg);
+
+#endif

@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * A worker's part in holding a database, in preparing and making a swap: the gate, the count of
+ * those who are still inside, the connections to the new server.  What to do and when is decided on
+ * the main thread (core/admin.h), which sends letters; the answers are letters too.
+ */
+#include "base/log.h"
+#include "core/cancel.h"
+#include "core/mail.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- held requests ---- */
+
+void gate_count_held(struct client *client)
+{
+	struct database *database = client->pool->database;
+	const struct config_proxy *conf = &client->worker->routes->config->proxy;
+	const uint32_t bytes = (uint32_t)conn_kept(&client->conn);
+	long requests;
+	long long total;
+
+	if (!database->held || client->state != CLIENT_WAITING || client->doomed)
+		return;
+	requests = atomic_load(&database->share->held_requests);
+	if (!client->counted_held)
+		requests = atomic_fetch_add(&database->share->held_requests, 1) + 1;
+	client->counted_held = true;
+	total = atomic_fetch_add(&database->share->held_bytes,
+				 (long long)bytes - (long long)client->held_bytes) +
+		(long long)bytes - (long long)client->held_bytes;
+	client->held_bytes = bytes;
+	if (requests > conf->hold_max_requests)
+		client_refuse_request(client, "53300",
+				      "the database is held for a move, and hold_max_requests "
+				      "requests are waiting already",
+				      "Try the request again.");
+	else if (total > (long long)conf->hold_max_bytes)
+		client_refuse_request(client, "53400",
+				      "the database is held for a move, and requests of "
+				      "hold_max_bytes are waiting already",
+				      "Try the request again.");
+}
+
+void gate_uncount_held(struct client *client)
+{
+	struct database_share *share = client->pool->database->share;
+
+	if (!client->counted_held)
+		return;
+	atomic_fetch_sub(&share->held_requests, 1);
+	atomic_fetch_sub(&share->held_bytes, (long long)client->held_bytes);
+	client->counted_held = false;
+	client->held_bytes = 0;
+}
+
+/* ---- hold and release ---- */
+
+void gate_check_drained(struct database *database)
+{
+	struct mail_database *mail;
+
+	if (!database->held || database->drained_told || database->active > 0)
+		return;
+	mail = mail_new_database(MAIL_DRAINED, database->name);
+	if (mail == NULL)
+		return; /* told at the next chance; the main thread has a deadline */
+	database->drained_told = true;
+	mail->epoch = database->hold_epoch;
+	mail->worker = database->worker->index;
+	mailbox_post(&database->worker->proxy->mailbox, &mail->letter);
+}
+
+static void gate_for_each_pool(struct database *database, void (*act)(struct pool *pool))
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		act(CONTAINER_OF(node, struct pool, node));
+	}
+}
+
+static void gate_hold_pool(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	pool_publish_waiting(pool);
+	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
+	{
+		gate_count_held(CONTAINER_OF(node, struct client, node));
+	}
+}
+
+void gate_hold(struct worker *worker, const char *name, uint64_t epoch)
+{
+	struct database *database = database_get(worker, name);
+
+	if (database == NULL)
+		return;
+	if (!database->held || database->hold_epoch != epoch) {
+		database->held = true;
+		database->hold_epoch = epoch;
+		database->drained_told = false;
+		gate_for_each_pool(database, gate_hold_pool);
+	}
+	gate_check_drained(database);
+}
+
+static void gate_release_pool(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		gate_uncount_held(client);
+	}
+	/* Failures under the hold, as those of a fenced server, say nothing about the route now. */
+	pool->retry_at = 0;
+	pool->failing_since = 0;
+	free(pool->last_error);
+	pool->last_error = NULL;
+	pool->last_permanent = false;
+	pool_kick(pool);
+	/* Those who were stopped between two requests of a pipeline. */
+	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (conn_kept(&client->conn) > 0)
+			client_go_on(client);
+	}
+}
+
+static void gate_drop_stale(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (server->stale)
+			server_doom(server, SERVER_CLOSE_STALE);
+	}
+}
+
+void gate_release(struct worker *worker, const char *name)
+{
+	struct database *database = database_find(worker, name);
+
+	if (database == NULL || !database->held)
+		return;
+	database->held = false;
+	gate_for_each_pool(database, gate_release_pool);
+	/* After the release: closing costs system calls, and clients wait. */
+	gate_for_each_pool(database, gate_drop_stale);
+}
+
+static void gate_cancel_pool(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_ACTIVE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (!ledger_quiet(&server->ledger))
+			cancel_server(server);
+	}
+}
+
+void gate_blockers_cancel(struct worker *worker, const char *name)
+{
+	struct database *database = database_find(worker, name);
+
+	if (database != NULL)
+		gate_for_each_pool(database, gate_cancel_pool);
+}
+
+static void gate_terminate_pool(struct pool *pool)
+{
+	while (pool->clients[CLIENT_ACTIVE].count > 0) {
+		struct client *client = CONTAINER_OF(list_first(&pool->clients[CLIENT_ACTIVE]),
+						     struct client, node);
+		struct server *server = client->server;
+
+		client_doom_fatal(client, CLIENT_CLOSE_TERMINATED, "57P01",
+				  "terminating connection due to administrator command",
+				  "The database is being moved to another server, and this "
+				  "transaction or session did not end before the deadline.",
+				  "Connect again and repeat the transaction.");
+		server_doom(server, SERVER_CLOSE_TERMINATED);
+	}
+}
+
+void gate_blockers_terminate(struct worker *worker, const char *name)
+{
+	struct database *database = database_find(worker, name);
+
+	if (database != NULL)
+		gate_for_each_pool(database, gate_terminate_pool);
+}
+
+/* ---- connections to the server of a swap to come ---- */
+
+static void gate_prepare_clear(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		struct pool *pool = CONTAINER_OF(node, struct pool, node);
+
+		for (int state = 0; state < SERVER_STATE_COUNT; state++) {
+			struct list_node *at;
+			struct list_node *next;
+
+			LIST_FOREACH(&pool->servers[state], at, next)
+			{
+				struct server *server = CONTAINER_OF(at, struct server, node);
+
+				if (server->for_swap)
+					server_doom(server, SERVER_CLOSE_SURPLUS);
+			}
+		}
+	}
+}
+
+void gate_prepare_report(struct database *database)
+{
+	struct mail_database *mail;
+
+	if (database->swap_pending > 0 || database->swap_token == 0)
+		return;
+	mail = mail_new_database(MAIL_PREPARED, database->name);
+	if (mail == NULL)
+		return;
+	mail->token = database->swap_token;
+	mail->worker = database->worker->index;
+	mail->number = database->swap_opened;
+	mail->failed = database->swap_failed;
+	mail->text = database->swap_error;
+	database->swap_error = NULL;
+	database->swap_token = 0;
+	mailbox_post(&database->worker->proxy->mailbox, &mail->letter);
+}
+
+/* As many as the pool has now: every client that runs or waits finds one after the release. */
+static void gate_prepare_pool(struct pool *pool)
+{
+	struct database *database = pool->database;
+	size_t wanted = pool->servers[SERVER_ACTIVE].count + pool->servers[SERVER_IDLE].count +
+			pool->servers[SERVER_DIALING].count + pool->servers[SERVER_LOGIN].count +
+			pool->servers[SERVER_RESETTING].count +
+			pool->servers[SERVER_CANCELLED].count;
+
+	wanted -= pool->servers[SERVER_PREPARED].count < wanted
+		      ? pool->servers[SERVER_PREPARED].count
+		      : wanted;
+	while (wanted-- > 0) {
+		/* Counted before: a failure that is noticed at once takes it away again. */
+		database->swap_pending++;
+		if (server_dial(pool, database->swap_routes, database->swap_target, true) == NULL) {
+			database->swap_pending--;
+			database->swap_failed++;
+		}
+	}
+	database->swap_opened += (unsigned)pool->servers[SERVER_PREPARED].count;
+}
+
+void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token,
+		  unsigned least)
+{
+	struct database *database = database_get(worker, name);
+	const struct config_server *target =
+	    config_find_server(worker->routes->config, server);
+	struct mail_database *mail;
+
+	(void)least;
+	if (database == NULL || target == NULL) {
+		mail = mail_new_database(MAIL_PREPARED, name);
+		if (mail == NULL)
+			return;
+		mail->token = token;
+		mail->worker = worker->index;
+		mail->failed = 1;
+		mailbox_post(&worker->proxy->mailbox, &mail->letter);
+		return;
+	}
+	if (database->swap_target != NULL && strcmp(database->swap_target->name, server) != 0)
+		gate_prepare_clear(database);
+	route_table_unref(database->swap_routes);
+	database->swap_routes = route_table_ref(worker->routes);
+	database->swap_target = target;
+	database->swap_token = token;
+	database->swap_opened = 0;
+	database->swap_failed = 0;
+	gate_for_each_pool(database, gate_prepare_pool);
+	gate_prepare_report(database);
+}
+
+void gate_prepare_end(struct worker *worker, const char *name)
+{
+	struct database *database = database_find(worker, name);
+
+	if (database == NULL || database->swap_target == NULL)
+		return;
+	database->swap_target = NULL;
+	gate_prepare_clear(database);
+	route_table_unref(database->swap_routes);
+	database->swap_routes = NULL;
+}
+
+/* ---- new routes ---- */
+
+bool gate_server_current(const struct server *server)
+{
+	const char *name = server->pool->database->name;
+	const struct route *now = route_find(server->worker->routes, name);
+	const struct route *then = route_find(server->routes, name);
+
+	return now != NULL && then != NULL && strcmp(now->server->name, server->target->name) == 0 &&
+	       strcmp(now->server->host, server->target->host) == 0 &&
+	       now->server->port == server->target->port &&
+	       strcmp(now->database->dbname, then->database->dbname) == 0 &&
+	       strcmp(now->database->user, then->database->user) == 0;
+}
+
+/* A connection opened before the swap is one of the pool now.  The limit may be passed for as long
+ * as the old ones still live. */
+static void gate_adopt(struct server *server)
+{
+	struct param_set *set =
+	    param_set_with(server->worker->params, server->params, "in_hot_standby", "off", true);
+
+	server->for_swap = false;
+	server->counted = true;
+	atomic_fetch_add_explicit(&server->pool->share->servers, 1, memory_order_relaxed);
+	/* It was opened on a standby, which the swap has found promoted. */
+	if (set != NULL)
+		param_set_replace(&server->params, set);
+	server_set_state(server, SERVER_IDLE);
+}
+
+static void gate_route_pool(struct pool *pool)
+{
+	pool_apply_settings(pool);
+	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
+		struct list_node *node;
+		struct list_node *tmp;
+
+		LIST_FOREACH(&pool->servers[state], node, tmp)
+		{
+			struct server *server = CONTAINER_OF(node, struct server, node);
+			bool current = gate_server_current(server);
+
+			if (server->for_swap) {
+				if (current && state == SERVER_PREPARED)
+					gate_adopt(server);
+				else if (current)
+					server_doom(server, SERVER_CLOSE_SURPLUS);
+				continue;
+			}
+			server->stale = !current;
+			/* The servers of the old route live until the release. */
+			if (server->stale && state == SERVER_IDLE && !pool->database->held)
+				server_doom(server, SERVER_CLOSE_STALE);
+		}
+	}
+}
+
+void gate_new_routes(struct worker *worker, struct route_table *routes)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	route_table_unref(worker->routes);
+	worker->routes = routes;
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+		const struct route *route = route_find(routes, database->name);
+
+		gate_for_each_pool(database, gate_route_pool);
+		if (route != NULL && database->swap_target != NULL &&
+		    strcmp(route->server->name, database->swap_target->name) == 0) {
+			database->swap_target = NULL;
+			route_table_unref(database->swap_routes);
+			database->swap_routes = NULL;
+		}
+	}
+}

@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * HOLD, RENEW, RELEASE: the state of each database's gate as the operator sees it.
+ *
+ * Rules of epochs: an epoch names one hold, and only grows.  A command with an older one is
+ * refused, so that an operator (or a mover) who was given up cannot act on his successor's hold.
+ */
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/admin_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Blockers that an error names. */
+#define BLOCKERS_NAMED 5
+
+/* After cancel or terminate the blockers have at least so long to go away. */
+#define DRAIN_AGAIN_MIN USEC_PER_SEC
+
+const char *hold_state_name(enum hold_state state)
+{
+	static const char *const names[] = {
+	    [HOLD_OPEN] = "open",
+	    [HOLD_DRAINING] = "draining",
+	    [HOLD_HELD] = "held",
+	};
+
+	return names[state];
+}
+
+static const char *policy_name(const struct admin_db *db)
+{
+	return config_drain_policy_name((enum config_drain_policy)db->policy);
+}
+
+static void timer_set(struct event *timer, usec_t wait)
+{
+	const struct timeval tv = {(time_t)(wait / USEC_PER_SEC),
+	                           (suseconds_t)(wait % USEC_PER_SEC)};
+
+	if (wait > 0)
+		(void)event_add(timer, &tv);
+	else
+		(void)event_del(timer);
+}
+
+static void hold_set_state(struct admin_db *db, enum hold_state state)
+{
+	if (db->state == state)
+		return;
+	log_info("database \"%s\": %s -> %s, epoch %" PRIu64, db->name, hold_state_name(db->state),
+	         hold_state_name(state), db->epoch);
+	db->state = state;
+}
+
+/* The lease begins anew. */
+static void hold_set_lease(struct admin_db *db, usec_t lease)
+{
+	db->lease = lease;
+	db->lease_end = lease == ADMIN_LEASE_NONE ? 0 : clock_now() + lease;
+	timer_set(db->lease_timer, lease);
+}
+
+static void hold_begin(struct admin_db *db, uint64_t epoch)
+{
+	if (db->state == HOLD_OPEN)
+		db->began = clock_now();
+	db->epoch = epoch;
+	db->drain_acted = false;
+	db->end_wanted = false;
+	memset(db->drained, 0, sizeof(db->drained));
+	db->drained_count = 0;
+	hold_set_state(db, HOLD_DRAINING);
+	admin_post_all(db, MAIL_HOLD, epoch);
+}
+
+void hold_end(struct admin_db *db, const char *reason)
+{
+	struct list_node *node;
+
+	(void)event_del(db->lease_timer);
+	(void)event_del(db->drain_timer);
+	db->end_wanted = false;
+	if (db->state != HOLD_OPEN) {
+		log_info("database \"%s\": %s", db->name, reason);
+		hold_set_state(db, HOLD_OPEN);
+		admin_post_all(db, MAIL_RELEASE, db->epoch);
+	}
+	while ((node = list_first(&db->waiters)) != NULL) {
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		request_hint(request, "Repeat HOLD for a new hold.");
+		request_fail(request, "55000", "%s", reason);
+	}
+}
+
+/* Answers the HOLDs whose wait is over. */
+static void hold_settle(struct admin_db *db)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&db->waiters, node, tmp)
+	{
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		if (request->number > db->admin->saved ||
+		    (db->state != HOLD_HELD && !request->nowait))
+			continue;
+		request_move(request, &db->admin->working);
+		request_answer_holds(request);
+	}
+}
+
+void hold_on_saved(struct admin_db *db)
+{
+	hold_settle(db);
+}
+
+void hold_on_save_failed(struct admin_db *db, uint64_t number, const char *error)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	bool unsaved = db->state != HOLD_OPEN && db->hold_number > db->admin->saved &&
+	               db->hold_number <= number;
+
+	LIST_FOREACH(&db->waiters, node, tmp)
+	{
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		if (request->number > number)
+			continue;
+		request_fail_save(request, error);
+	}
+	/* A hold that a restart would forget must not be relied on. */
+	if (unsaved && db->swap_to == NULL)
+		hold_end(db, "the hold ended: it could not be written to the state directory");
+}
+
+void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker)
+{
+	if (db->state != HOLD_DRAINING || epoch != db->epoch ||
+	    worker >= db->admin->proxy->worker_count || db->drained[worker])
+		return;
+	db->drained[worker] = true;
+	if (++db->drained_count < db->admin->proxy->worker_count)
+		return;
+	(void)event_del(db->drain_timer);
+	hold_set_state(db, HOLD_HELD);
+	log_info("database \"%s\": drained after %" PRId64 " ms", db->name,
+	         (clock_now() - db->began) / USEC_PER_MSEC);
+	hold_settle(db);
+}
+
+/* ---- deadlines ---- */
+
+/* HOLDs that fail at the drain deadline, until the blockers' names are here. */
+struct drain_failure {
+	struct admin_db *db;
+	struct list requests;
+	usec_t waited;
+};
+
+static void add_blocker(struct sbuf *text, const struct rowset_cell *cells)
+{
+	/* Columns of SHOW BLOCKERS in views.def: 1 user, 3 and 4 address, 5 id, 7 state, 8 age,
+	 * 9 process. */
+	sbuf_printf(text, "%suser \"%.*s\" from %.*s:%.*s (client %.*s, %.*s for %.*s ms",
+	            text->len == 0 ? "Waited for " : "; ", (int)cells[1].len,
+	            cells[1].bytes == NULL ? "" : cells[1].bytes, (int)cells[3].len,
+	            cells[3].bytes == NULL ? "" : cells[3].bytes, (int)cells[4].len,
+	            cells[4].bytes == NULL ? "" : cells[4].bytes, (int)cells[5].len,
+	            cells[5].bytes == NULL ? "" : cells[5].bytes, (int)cells[7].len,
+	            cells[7].bytes == NULL ? "" : cells[7].bytes, (int)cells[8].len,
+	            cells[8].bytes == NULL ? "" : cells[8].bytes);
+	if (cells[9].bytes != NULL)
+		sbuf_printf(text, ", server process %.*s", (int)cells[9].len, cells[9].bytes);
+	sbuf_add_char(text, ')');
+}
+
+static void drain_fail(struct admin *admin, struct rowset *rows, void *arg)
+{
+	struct drain_failure *failure = arg;
+	struct rowset_cell cells[16];
+	struct list_node *node;
+	struct sbuf text;
+	size_t offset = 0;
+	size_t count = 0;
+
+	(void)admin;
+	sbuf_init(&text, 2000);
+	while (rowset_next(rows, &offset, cells)) {
+		if (count++ < BLOCKERS_NAMED)
+			add_blocker(&text, cells);
+	}
+	if (count > BLOCKERS_NAMED)
+		sbuf_printf(&text, "; and %zu more", count - BLOCKERS_NAMED);
+	log_warning("database \"%s\": not drained after %" PRId64 " ms, the hold was ended. %s",
+	            failure->db->name, failure->waited / USEC_PER_MSEC, sbuf_text(&text));
+	while ((node = list_first(&failure->requests)) != NULL) {
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		request_detail(request, "%s%s", sbuf_text(&text), text.len == 0 ? "" : ".");
+		request_hint(request,
+		             "Repeat HOLD when these transactions have ended, with a longer DRAIN, "
+		             "or with POLICY cancel or terminate.");
+		request_fail(request, "55P03",
+		             "database \"%s\" was not drained after %" PRId64
+		             " ms; the hold was ended",
+		             failure->db->name, failure->waited / USEC_PER_MSEC);
+	}
+	sbuf_free(&text);
+	free(failure);
+}
+
+static void drain_abort(struct admin_db *db)
+{
+	struct drain_failure *failure = mem_must_alloc(sizeof(*failure));
+	struct list_node *node;
+
+	failure->db = db;
+	failure->waited = clock_now() - db->began;
+	list_init(&failure->requests);
+	while ((node = list_first(&db->waiters)) != NULL)
+		request_move(CONTAINER_OF(node, struct admin_request, node), &failure->requests);
+	/* The question goes to the workers before the release, so the blockers are still there. */
+	view_ask(db->admin, VIEW_BLOCKERS, db->name, drain_fail, failure);
+	hold_end(db, "the hold ended at its drain deadline");
+	(void)admin_save(db->admin);
+}
+
+static void drain_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin_db *db = arg;
+	enum config_drain_policy policy = (enum config_drain_policy)db->policy;
+
+	(void)fd;
+	(void)what;
+	if (db->state != HOLD_DRAINING)
+		return;
+	if (db->drain_acted || policy == CONFIG_DRAIN_ABORT) {
+		drain_abort(db);
+		return;
+	}
+	log_warning("database \"%s\": not drained after %" PRId64 " ms, policy %s is carried out",
+	            db->name, (clock_now() - db->began) / USEC_PER_MSEC, policy_name(db));
+	db->drain_acted = true;
+	admin_post_all(
+	    db, policy == CONFIG_DRAIN_CANCEL ? MAIL_CANCEL_BLOCKERS : MAIL_TERMINATE_BLOCKERS,
+	    db->epoch);
+	timer_set(db->drain_timer, db->drain > DRAIN_AGAIN_MIN ? db->drain : DRAIN_AGAIN_MIN);
+}
+
+static void lease_ended(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin_db *db = arg;
+
+	(void)fd;
+	(void)what;
+	if (db->state == HOLD_OPEN)
+		return;
+	if (db->swap_to != NULL) {
+		/* The route is being written: which one clients go on with is known after it. */
+		db->end_wanted = true;
+		return;
+	}
+	log_warning("database \"%s\": the lease of hold %" PRIu64 " was not renewed", db->name,
+	            db->epoch);
+	hold_end(db, "the hold ended with its lease");
+	swap_forget_target(db);
+	(void)admin_save(db->admin);
+}
+
+/* ---- life ---- */
+
+void hold_init(struct admin_db *db)
+{
+	struct event_base *base = db->admin->proxy->base;
+
+	list_init(&db->waiters);
+	db->state = HOLD_OPEN;
+	db->lease_timer = event_new(base, -1, 0, lease_ended, db);
+	db->drain_timer = event_new(base, -1, 0, drain_deadline, db);
+	if (db->lease_timer == NULL || db->drain_timer == NULL) {
+		log_error("out of memory for the timers of database \"%s\"", db->name);
+		abort();
+	}
+}
+
+void hold_free(struct admin_db *db)
+{
+	event_free(db->lease_timer);
+	event_free(db->drain_timer);
+}
+
+void hold_restore(struct admin_db *db)
+{
+	log_warning("database \"%s\" is held by hold %" PRIu64
+	            " since before this start; its lease begins anew",
+	            db->name, db->epoch);
+	db->state = HOLD_OPEN;
+	hold_begin(db, db->epoch);
+	hold_set_lease(db, db->lease);
+}
+
+/* ---- commands ---- */
+
+bool hold_check_epoch(struct admin_request *request, uint64_t epoch)
+{
+	struct admin_db *db = request->db;
+
+	if (epoch == ADMIN_EPOCH_NEXT || epoch == db->epoch)
+		return true;
+	request_detail(request, "The current epoch of database \"%s\" is %" PRIu64 ".", db->name,
+	               db->epoch);
+	request_hint(request, "Somebody else may be at work on this database: see SHOW HOLDS.");
+	request_fail(request, "55000", "epoch %" PRIu64 " is %s", epoch,
+	             epoch < db->epoch ? "stale" : "not that of the running hold");
+	return false;
+}
+
+/* The epoch of a HOLD: joins the running hold, replaces an older one, or begins one.  0 after the
+ * request was failed. */
+static uint64_t hold_choose_epoch(struct admin_request *request, uint64_t epoch)
+{
+	struct admin_db *db = request->db;
+
+	if (epoch == ADMIN_EPOCH_NEXT)
+		return db->state == HOLD_OPEN ? db->epoch + 1 : db->epoch;
+	if (epoch > db->epoch || (epoch == db->epoch && db->state != HOLD_OPEN))
+		return epoch;
+	request_detail(request, "The current epoch of database \"%s\" is %" PRIu64 ".", db->name,
+	               db->epoch);
+	request_hint(request, "Use EPOCH %" PRIu64 " or leave EPOCH out.", db->epoch + 1);
+	request_fail(request, "55000", "epoch %" PRIu64 " is stale", epoch);
+	return 0;
+}
+
+/* Those who waited for an older hold learn that it is not theirs any more. */
+static void hold_supersede(struct admin_db *db, uint64_t epoch)
+{
+	struct list_node *node;
+
+	log_warning("database \"%s\": hold %" PRIu64 " is taken over by %" PRIu64, db->name,
+	            db->epoch, epoch);
+	while ((node = list_first(&db->waiters)) != NULL) {
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		request_detail(request, "The current epoch is %" PRIu64 ".", epoch);
+		request_fail(request, "55000", "the hold was taken over by another");
+	}
+}
+
+struct admin_request *admin_hold(struct admin *admin, const char *database,
+                                 const struct hold_options *options, admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+	const struct config_proxy *config = &admin->proxy->config->proxy;
+	struct admin_db *db;
+	uint64_t epoch;
+	bool fresh;
+	usec_t lease;
+
+	if (!request_find_db(request, database))
+		return request;
+	db = request->db;
+	epoch = hold_choose_epoch(request, options->epoch);
+	if (epoch == 0)
+		return request;
+	if (db->swap_to != NULL && epoch != db->epoch) {
+		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
+		return request;
+	}
+	fresh = db->state == HOLD_OPEN || epoch != db->epoch;
+	if (fresh && db->state != HOLD_OPEN)
+		hold_supersede(db, epoch);
+	if (fresh || options->policy != CONFIG_UNSET)
+		db->policy = options->policy == CONFIG_UNSET ? (int)config->hold_drain_policy
+		                                             : options->policy;
+	if (fresh)
+		hold_begin(db, epoch);
+	/* Who joins a hold without naming it must not shorten a lease (of a mover) by accident. */
+	lease = options->lease != ADMIN_TIME_DEFAULT ? options->lease
+	        : fresh                              ? config->hold_lease
+	                                             : db->lease;
+	if (fresh || options->epoch != ADMIN_EPOCH_NEXT || options->lease != ADMIN_TIME_DEFAULT)
+		hold_set_lease(db, lease);
+	if (fresh || options->drain != ADMIN_TIME_DEFAULT) {
+		db->drain = options->drain == ADMIN_TIME_DEFAULT ? config->hold_drain_timeout
+		                                                 : options->drain;
+		if (db->state == HOLD_DRAINING)
+			timer_set(db->drain_timer, db->drain);
+	}
+	request->nowait = options->nowait;
+	request->number = admin_save(admin);
+	if (fresh)
+		db->hold_number = request->number;
+	request_move(request, &db->waiters);
+	return request;
+}
+
+struct admin_request *admin_renew(struct admin *admin, const char *database, uint64_t epoch,
+                                  usec_t lease, admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+	struct admin_db *db;
+	usec_t before;
+
+	if (!request_find_db(request, database))
+		return request;
+	db = request->db;
+	if (db->state == HOLD_OPEN) {
+		request_detail(request, "The current epoch of database \"%s\" is %" PRIu64 ".",
+		               db->name, db->epoch);
+		request_hint(request, "The hold has ended: HOLD begins a new one.");
+		request_fail(request, "55000", "database \"%s\" is not held", db->name);
+		return request;
+	}
+	if (!hold_check_epoch(request, epoch))
+		return request;
+	before = db->lease;
+	hold_set_lease(db, lease == ADMIN_TIME_DEFAULT ? db->lease : lease);
+	db->end_wanted = false;
+	if (db->lease != before)
+		request_save(request, request_saved_holds);
+	else
+		request_answer_holds(request);
+	return request;
+}
+
+struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
+                                    admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+	struct admin_db *db;
+
+	if (!request_find_db(request, database))
+		return request;
+	db = request->db;
+	if (db->state != HOLD_OPEN && !hold_check_epoch(request, epoch))
+		return request;
+	if (db->swap_to != NULL) {
+		request_hint(request, "Repeat RELEASE when SWAP has answered.");
+		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
+		return request;
+	}
+	/* The gate opens before the file says so: a crash in between comes back held, with a lease.
+	 * Not held: an earlier RELEASE may not have been written. */
+	hold_end(db, "the hold was released");
+	request_save(request, request_saved_holds);
+	return request;
+}

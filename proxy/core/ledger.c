@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/ledger.h"
+
+#include "session/stmts.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LEDGER_FIRST 16u
+
+static bool owes_ready(uint8_t op)
+{
+	return op == OWES_SYNC || op == OWES_QUERY || op == OWES_FUNCTION ||
+	       op == OWES_HIDDEN_QUERY;
+}
+
+static void ledger_release_entry(struct ledger_entry *entry)
+{
+	stmt_unref(entry->stmt);
+	free(entry->name);
+	entry->stmt = NULL;
+	entry->name = NULL;
+}
+
+void ledger_free(struct ledger *ledger)
+{
+	while (ledger->count > 0)
+		ledger_pop(ledger);
+	free(ledger->ring);
+	memset(ledger, 0, sizeof(*ledger));
+}
+
+static bool ledger_grow(struct ledger *ledger)
+{
+	uint32_t cap = ledger->cap == 0 ? LEDGER_FIRST : ledger->cap * 2;
+	struct ledger_entry *ring = malloc(cap * sizeof(*ring));
+
+	if (ring == NULL)
+		return false;
+	for (uint32_t i = 0; i < ledger->count; i++)
+		ring[i] = ledger->ring[(ledger->head + i) & (ledger->cap - 1)];
+	free(ledger->ring);
+	ledger->ring = ring;
+	ledger->cap = cap;
+	ledger->head = 0;
+	return true;
+}
+
+bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt, char *name)
+{
+	struct ledger_entry entry = {stmt, name, (uint8_t)op};
+
+	if (UNLIKELY(ledger->count == ledger->cap) && !ledger_grow(ledger)) {
+		ledger_release_entry(&entry);
+		return false;
+	}
+	ledger->ring[(ledger->head + ledger->count) & (ledger->cap - 1)] = entry;
+	ledger->count++;
+	if (owes_ready(entry.op))
+		ledger->readies++;
+	return true;
+}
+
+void ledger_pop(struct ledger *ledger)
+{
+	struct ledger_entry *entry = ledger_head(ledger);
+
+	assert(entry != NULL);
+	if (owes_ready(entry->op))
+		ledger->readies--;
+	if (UNLIKELY(entry->stmt != NULL || entry->name != NULL))
+		ledger_release_entry(entry);
+	ledger->head = (ledger->head + 1) & (ledger->cap - 1);
+	ledger->count--;
+}
+
+void ledger_pop_newest(struct ledger *ledger)
+{
+	struct ledger_entry *entry;
+
+	assert(ledger->count > 0);
+	entry = &ledger->ring[(ledger->head + ledger->count - 1) & (ledger->cap - 1)];
+	if (owes_ready(entry->op))
+		ledger->readies--;
+	ledger_release_entry(entry);
+	ledger->count--;
+}
+
+void ledger_copy_in(struct ledger *ledger)
+{
+	uint32_t mask = ledger->cap - 1;
+	uint32_t kept = 1; /* the Query or Execute that reads the data */
+
+	ledger->copy_in = true;
+	if (ledger->count == 0)
+		return;
+	for (uint32_t i = 1; i < ledger->count; i++) {
+		struct ledger_entry *entry = &ledger->ring[(ledger->head + i) & mask];
+
+		if (entry->op == OWES_SYNC) {
+			/* Read and ignored by CopyGetData(): the implicit transaction goes on. */
+			ledger->readies--;
+			ledger_release_entry(entry);
+			ledger->open = true;
+			continue;
+		}
+		ledger->ring[(ledger->head + kept) & mask] = *entry;
+		kept++;
+	}
+	ledger->count = kept;
+}

@@ -1,0 +1,670 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/pool.h"
+
+#include "base/log.h"
+#include "core/cancel.h"
+#include "core/mail.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* Another worker's client must have waited so much longer before it gets a server that somebody
+ * waits for here as well: moving one costs more than a small query. */
+#define FAIR_USEC ((usec_t)5000)
+
+/* A server that was idle for longer is looked at before it gets a request. */
+#define PEEK_AFTER ((usec_t)200000)
+
+struct database *database_find(struct worker *worker, const char *name)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (strcmp(database->name, name) == 0)
+			return database;
+	}
+	return NULL;
+}
+
+struct database *database_get(struct worker *worker, const char *name)
+{
+	struct database *database = database_find(worker, name);
+
+	if (database != NULL)
+		return database;
+	database = calloc(1, sizeof(*database));
+	if (database == NULL)
+		return NULL;
+	database->worker = worker;
+	database->name = strdup(name);
+	database->share = share_database(worker->proxy->shares, name);
+	if (database->name == NULL || database->share == NULL) {
+		free(database->name);
+		free(database);
+		return NULL;
+	}
+	list_init(&database->pools);
+	list_append(&worker->databases, &database->node);
+	return database;
+}
+
+static struct pool *pool_find_in(struct database *database, const char *user)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		struct pool *pool = CONTAINER_OF(node, struct pool, node);
+
+		if (strcmp(pool->user, user) == 0)
+			return pool;
+	}
+	return NULL;
+}
+
+struct pool *pool_find(struct worker *worker, const char *name, const char *user)
+{
+	struct database *database = database_find(worker, name);
+
+	return database == NULL ? NULL : pool_find_in(database, user);
+}
+
+void pool_apply_settings(struct pool *pool)
+{
+	const struct route *route = route_find(pool->worker->routes, pool->database->name);
+	const struct config *config = pool->worker->routes->config;
+	const struct config_user *user = config_find_user(config, pool->user);
+
+	if (route == NULL)
+		return;
+	atomic_store_explicit(&pool->share->limit, config_pool_size(config, route->database, user),
+			      memory_order_relaxed);
+	pool->session = config_pool_mode(config, route->database, user) == CONFIG_POOL_SESSION;
+}
+
+struct pool *pool_get(struct worker *worker, const char *name, const char *user)
+{
+	struct database *database = database_get(worker, name);
+	struct pool *pool = database == NULL ? NULL : pool_find_in(database, user);
+
+	if (pool != NULL || database == NULL)
+		return pool;
+	pool = calloc(1, sizeof(*pool));
+	if (pool == NULL)
+		return NULL;
+	pool->worker = worker;
+	pool->database = database;
+	pool->user = strdup(user);
+	pool->share = share_pool(worker->proxy->shares, name, user);
+	if (pool->user == NULL || pool->share == NULL) {
+		free(pool->user);
+		free(pool);
+		return NULL;
+	}
+	for (int i = 0; i < CLIENT_STATE_COUNT; i++)
+		list_init(&pool->clients[i]);
+	for (int i = 0; i < SERVER_STATE_COUNT; i++)
+		list_init(&pool->servers[i]);
+	list_append(&database->pools, &pool->node);
+	pool_apply_settings(pool);
+	return pool;
+}
+
+/* ---- what the other workers see ---- */
+
+void pool_publish_idle(struct pool *pool)
+{
+	if (pool->worker->proxy->worker_count > 1)
+		atomic_store_explicit(&pool->share->worker[pool->worker->index].idle,
+				      (int)pool->servers[SERVER_IDLE].count, memory_order_relaxed);
+}
+
+static usec_t pool_waiting_since(struct pool *pool)
+{
+	struct list_node *node = list_first(&pool->clients[CLIENT_WAITING]);
+
+	if (node == NULL || pool->database->held)
+		return 0;
+	return CONTAINER_OF(node, struct client, node)->since;
+}
+
+void pool_publish_waiting(struct pool *pool)
+{
+	if (pool->worker->proxy->worker_count > 1)
+		atomic_store_explicit(&pool->share->worker[pool->worker->index].waiting_since,
+				      pool_waiting_since(pool), memory_order_seq_cst);
+}
+
+static void pool_post_parcel(struct pool *pool, unsigned to, struct server_parcel *parcel)
+{
+	struct mail_server *mail = mail_new(sizeof(*mail), MAIL_SERVER);
+
+	if (mail == NULL)
+		abort(); /* a few bytes, and a server connection would be lost track of */
+	mail->share = pool->share;
+	mail->parcel = *parcel;
+	mailbox_post(&pool->worker->proxy->workers[to].mailbox, &mail->letter);
+}
+
+/* The worker whose first client has waited longest; false if nobody waits elsewhere, or not long
+ * enough compared with those who wait here. */
+static bool pool_find_starving(struct pool *pool, unsigned *found)
+{
+	usec_t local = pool_waiting_since(pool);
+	usec_t oldest = 0;
+
+	for (unsigned i = 0; i < pool->worker->proxy->worker_count; i++) {
+		usec_t since;
+
+		if (i == pool->worker->index)
+			continue;
+		since = atomic_load_explicit(&pool->share->worker[i].waiting_since,
+					     memory_order_seq_cst);
+		if (since != 0 && (oldest == 0 || since < oldest)) {
+			oldest = since;
+			*found = i;
+		}
+	}
+	return oldest != 0 && (local == 0 || oldest + FAIR_USEC < local);
+}
+
+/* Gives an idle server away if another worker needs it more.  True: it is gone. */
+static bool pool_give_away(struct pool *pool, struct server *server)
+{
+	struct server_parcel parcel;
+	unsigned to = 0;
+
+	if (pool->worker->proxy->worker_count == 1 || !pool_find_starving(pool, &to) ||
+	    !server_pack(server, &parcel))
+		return false;
+	/* Nobody else gives one for the same need; who still starves says so again. */
+	atomic_store_explicit(&pool->share->worker[to].waiting_since, 0, memory_order_relaxed);
+	pool_post_parcel(pool, to, &parcel);
+	return true;
+}
+
+/* Asks the other workers that seem to have an idle server. */
+static void pool_ask(struct pool *pool)
+{
+	const struct worker *me = pool->worker;
+
+	if (pool->asked || me->proxy->worker_count == 1)
+		return;
+	for (unsigned i = 0; i < me->proxy->worker_count; i++) {
+		struct mail_pool *mail;
+
+		if (i == me->index ||
+		    atomic_load_explicit(&pool->share->worker[i].idle, memory_order_relaxed) == 0)
+			continue;
+		mail = mail_new(sizeof(*mail), MAIL_SERVER_WANTED);
+		if (mail == NULL)
+			return;
+		mail->share = pool->share;
+		mail->from = me->index;
+		pool->asked = true;
+		mailbox_post(&me->proxy->workers[i].mailbox, &mail->letter);
+		return;
+	}
+}
+
+/* ---- giving servers to clients ---- */
+
+/* Whether the server has said anything while it was idle that means its end. */
+static bool server_seems_dead(struct server *server)
+{
+	char byte;
+	ssize_t n = recv(server->conn.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	return n == 0 || (n == 1 && byte == 'E');
+}
+
+static struct server *pool_take_idle(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (server->stale) {
+			server_doom(server, SERVER_CLOSE_STALE);
+		} else if (pool->worker->now - server->since > PEEK_AFTER &&
+			   server_seems_dead(server)) {
+			server_doom(server, SERVER_CLOSE_PEER);
+		} else {
+			return server;
+		}
+	}
+	return NULL;
+}
+
+/* Links them.  True: the client may send at once; false: parameters are being set first. */
+static bool pool_link(struct pool *pool, struct server *server, struct client *client)
+{
+	struct param_set *settled;
+	struct sbuf sql;
+	size_t changes;
+	bool sent = false;
+
+	if (client->state == CLIENT_WAITING)
+		pool->stats.wait_usec += (uint64_t)(pool->worker->now - client->since);
+	server_link(server, client);
+	client->in_session = pool->session;
+	if (LIKELY(client->params == server->params))
+		return true;
+	sbuf_init(&sql, PARAM_MAX_SQL);
+	changes = param_set_sync_sql(client->params, server->params, &sql);
+	if (changes > 0) {
+		if (!sbuf_ok(&sql))
+			server_doom(server, SERVER_CLOSE_MEMORY);
+		else
+			sent = server_inject_query(server, sbuf_text(&sql), sql.len);
+		sbuf_free(&sql);
+		(void)sent;
+		return false;
+	}
+	sbuf_free(&sql);
+	settled = param_set_settle(pool->worker->params, client->params, server->params);
+	if (settled == NULL) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return false;
+	}
+	param_set_replace(&server->params, param_set_ref(settled));
+	param_set_replace(&client->params, settled);
+	return true;
+}
+
+void pool_sync_done(struct server *server)
+{
+	struct client *client = server->client;
+	struct worker *worker = server->worker;
+	struct param_set *settled;
+	struct sbuf out;
+	enum conn_io io = CONN_IO_OK;
+
+	if (server->error != NULL) {
+		char text[512];
+
+		(void)snprintf(text, sizeof(text), "%s", server->error);
+		server_release(server);
+		client_doom_fatal(client, CLIENT_CLOSE_PARAMETERS, server->error_sqlstate, text,
+				  "A parameter that this connection asked for was refused by the "
+				  "server.",
+				  NULL);
+		return;
+	}
+	settled = param_set_settle(worker->params, client->params, server->params);
+	if (settled == NULL) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return;
+	}
+	sbuf_init(&out, PARAM_MAX_SQL);
+	if (param_set_write_status_diff(settled, client->params, &out) > 0 && sbuf_ok(&out)) {
+		io = conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out),
+				    out.len);
+		if (io == CONN_IO_OK)
+			io = conn_flush(&worker->to_client, worker);
+	}
+	sbuf_free(&out);
+	param_set_replace(&server->params, param_set_ref(settled));
+	param_set_replace(&client->params, settled);
+	if (io != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+	else
+		client_go_on(client);
+}
+
+bool pool_serve(struct pool *pool, struct client *client)
+{
+	if (!pool->database->held && !pool->worker->stopping &&
+	    list_first(&pool->clients[CLIENT_WAITING]) == NULL) {
+		struct server *server = pool_take_idle(pool);
+
+		if (server != NULL)
+			return pool_link(pool, server, client);
+	}
+	client_set_state(client, CLIENT_WAITING);
+	if (!pool->database->held)
+		pool_kick(pool);
+	return false;
+}
+
+void pool_wait_first(struct pool *pool, struct client *client)
+{
+	client_set_state(client, CLIENT_WAITING);
+	list_remove(&pool->clients[CLIENT_WAITING], &client->node);
+	list_prepend(&pool->clients[CLIENT_WAITING], &client->node);
+	if (pool->database->held)
+		gate_count_held(client);
+}
+
+static void pool_dial(struct pool *pool, size_t demand)
+{
+	const struct route *route = route_find(pool->worker->routes, pool->database->name);
+	size_t coming = 0;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (route == NULL || pool->worker->now < pool->retry_at)
+		return;
+	for (int state = SERVER_DIALING; state <= SERVER_LOGIN; state++) {
+		LIST_FOREACH(&pool->servers[state], node, tmp)
+		{
+			struct server *server = CONTAINER_OF(node, struct server, node);
+
+			if (!server->for_swap && !server->stale)
+				coming++;
+		}
+	}
+	while (coming < demand && pool_share_take(pool->share)) {
+		if (server_dial(pool, pool->worker->routes, route->server, false) == NULL)
+			return;
+		coming++;
+	}
+}
+
+void pool_kick(struct pool *pool)
+{
+	struct list *waiting = &pool->clients[CLIENT_WAITING];
+	size_t demand;
+
+	if (pool->database->held || pool->worker->stopping)
+		return;
+	while (waiting->count > 0) {
+		struct server *server = pool_take_idle(pool);
+		struct client *client;
+
+		if (server == NULL)
+			break;
+		client = CONTAINER_OF(list_first(waiting), struct client, node);
+		if (pool_link(pool, server, client))
+			client_go_on(client);
+	}
+	pool_publish_waiting(pool);
+	demand = waiting->count;
+	if (pool->welcome == NULL && pool->clients[CLIENT_WELCOME].count > 0)
+		demand++;
+	if (demand == 0)
+		return;
+	pool_ask(pool);
+	pool_dial(pool, demand);
+}
+
+void pool_server_free(struct pool *pool, struct server *server)
+{
+	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+
+	if (server->doomed)
+		return;
+	if (server->stale || pool->worker->stopping) {
+		server_doom(server, SERVER_CLOSE_STALE);
+		return;
+	}
+	if (conf->server_lifetime > 0 && pool->worker->now - server->born > conf->server_lifetime) {
+		server_doom(server, SERVER_CLOSE_LIFETIME);
+		return;
+	}
+	if (server->cancels > 0) {
+		server_set_state(server, SERVER_CANCELLED);
+		return;
+	}
+	if (server->counted && atomic_load_explicit(&pool->share->servers, memory_order_relaxed) >
+				   atomic_load_explicit(&pool->share->limit, memory_order_relaxed)) {
+		server_doom(server, SERVER_CLOSE_SURPLUS);
+		return;
+	}
+	server_set_state(server, SERVER_IDLE);
+	if (pool->database->held)
+		return;
+	if (pool_give_away(pool, server))
+		return;
+	if (pool->clients[CLIENT_WAITING].count > 0)
+		pool_kick(pool);
+}
+
+/* ---- letters of other workers ---- */
+
+void pool_asked(struct worker *worker, struct pool_share *share, unsigned from)
+{
+	struct pool *pool = pool_find(worker, share->database->name, share->user);
+	struct server_parcel parcel = {.fd = -1};
+	struct list_node *node =
+	    pool == NULL ? NULL : list_last(&pool->servers[SERVER_IDLE]);
+	struct mail_server *mail;
+
+	if (node == NULL || pool->database->held || pool->clients[CLIENT_WAITING].count > 0 ||
+	    !server_pack(CONTAINER_OF(node, struct server, node), &parcel))
+		parcel.fd = -1;
+	mail = mail_new(sizeof(*mail), MAIL_SERVER);
+	if (mail == NULL)
+		abort(); /* as in pool_post_parcel() */
+	mail->share = share;
+	mail->parcel = parcel;
+	mailbox_post(&worker->proxy->workers[from].mailbox, &mail->letter);
+}
+
+void pool_given(struct worker *worker, struct pool_share *share, struct server_parcel *parcel)
+{
+	struct pool *pool = pool_get(worker, share->database->name, share->user);
+	struct server *server;
+
+	if (pool == NULL)
+		abort(); /* it asked, so it exists */
+	pool->asked = false;
+	if (parcel->fd < 0) {
+		pool_publish_waiting(pool);
+		return;
+	}
+	server = server_unpack(parcel, pool);
+	if (server != NULL) {
+		/* A SWAP may have happened while it was on its way. */
+		server->stale = server->stale || !gate_server_current(server);
+		pool_server_free(pool, server);
+	}
+	pool_kick(pool);
+}
+
+/* ---- logins of servers ---- */
+
+void pool_set_welcome(struct pool *pool, struct param_set *welcome)
+{
+	struct list *list = &pool->clients[CLIENT_WELCOME];
+
+	param_set_replace(&pool->welcome, welcome);
+	while (list->count > 0) {
+		struct client *client = CONTAINER_OF(list_first(list), struct client, node);
+
+		client_login_step(client);
+		if (!client->doomed && client->state == CLIENT_WELCOME)
+			break;
+	}
+}
+
+static void pool_mail_learned(struct pool *pool)
+{
+	struct mail_welcome *mail = mail_new(sizeof(*mail), MAIL_LEARNED);
+
+	if (mail == NULL)
+		return;
+	mail->database = strdup(pool->database->name);
+	mail->user = strdup(pool->user);
+	mail->params = param_set_encode(pool->welcome, &mail->params_len);
+	if (mail->database == NULL || mail->user == NULL || mail->params == NULL)
+		mail_free_welcome(mail);
+	else
+		mailbox_post(&pool->worker->proxy->mailbox, &mail->letter);
+}
+
+void pool_login_succeeded(struct pool *pool, struct server *server)
+{
+	if (server->for_swap)
+		return;
+	free(pool->last_error);
+	pool->last_error = NULL;
+	pool->failing_since = 0;
+	pool->retry_at = 0;
+	if (pool->welcome == server->params)
+		return;
+	pool_set_welcome(pool, param_set_ref(server->params));
+	pool_mail_learned(pool);
+}
+
+/* Errors that waiting does not mend: authentication, unknown database, missing privilege. */
+static bool sqlstate_permanent(const char *sqlstate)
+{
+	return strncmp(sqlstate, "28", 2) == 0 || strncmp(sqlstate, "3D", 2) == 0 ||
+	       strcmp(sqlstate, "42501") == 0 || strncmp(sqlstate, "0A", 2) == 0;
+}
+
+/* Those who wait since before `before` are told why there is no server. */
+static void pool_refuse_waiting(struct pool *pool, usec_t before)
+{
+	const char *sqlstate = pool->last_sqlstate[0] == '\0' ? "08006" : pool->last_sqlstate;
+	struct list_node *node;
+	struct list_node *tmp;
+	char text[512];
+
+	(void)snprintf(text, sizeof(text), "could not get a server connection: %s",
+		       pool->last_error);
+	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (client->since <= before)
+			client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate, text, NULL,
+					  NULL);
+	}
+	/* In order of age; a refused client may come back with its next request at the end. */
+	for (size_t n = pool->clients[CLIENT_WAITING].count; n > 0; n--) {
+		struct client *client;
+
+		node = list_first(&pool->clients[CLIENT_WAITING]);
+		if (node == NULL)
+			break;
+		client = CONTAINER_OF(node, struct client, node);
+		if (client->since > before)
+			break;
+		client_refuse_request(client, sqlstate, text, NULL);
+	}
+}
+
+void pool_server_failed(struct pool *pool, struct server *server, const char *error,
+			const char *sqlstate)
+{
+	usec_t now = pool->worker->now;
+
+	log_warning("server %s %s/%s: %s", server->target->name, pool->database->name, pool->user,
+		    error);
+	if (server->for_swap) {
+		free(pool->database->swap_error);
+		pool->database->swap_error = strdup(error);
+		return;
+	}
+	free(pool->last_error);
+	pool->last_error = strdup(error);
+	(void)snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s", sqlstate);
+	pool->last_permanent = sqlstate_permanent(sqlstate);
+	pool->retry_at = now + pool->worker->routes->config->proxy.server_login_retry;
+	if (pool->failing_since == 0)
+		pool->failing_since = now;
+	/* Somebody else's server may still come free; without any there is no hope. */
+	if (pool->last_permanent && pool->last_error != NULL && !pool->database->held &&
+	    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) <= 1)
+		pool_refuse_waiting(pool, now);
+}
+
+/* ---- time ---- */
+
+static void pool_tick_waiting(struct pool *pool, usec_t now)
+{
+	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+	const bool held = pool->database->held;
+	const usec_t limit = held ? conf->hold_wait_timeout : conf->query_wait_timeout;
+
+	if (limit == 0)
+		return;
+	for (size_t n = pool->clients[CLIENT_WAITING].count; n > 0; n--) {
+		struct list_node *node = list_first(&pool->clients[CLIENT_WAITING]);
+		struct client *client;
+
+		if (node == NULL)
+			break;
+		client = CONTAINER_OF(node, struct client, node);
+		if (now - client->since < limit)
+			break;
+		if (held)
+			client_refuse_request(client, "57P03",
+					      "the database is held for a move, and the request "
+					      "has waited for hold_wait_timeout",
+					      "Try the request again.");
+		else
+			client_refuse_request(client, "53300",
+					      "no server connection became free within "
+					      "query_wait_timeout",
+					      "Try the request again, or raise pool_size.");
+	}
+}
+
+static void pool_tick_servers(struct pool *pool, usec_t now)
+{
+	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_LOGIN], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (now - server->since > conf->login_timeout) {
+			pool_server_failed(pool, server, "the server did not finish the login", "");
+			server_doom(server, SERVER_CLOSE_LOGIN_TIMEOUT);
+		}
+	}
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (conf->server_idle_timeout > 0 && now - server->since > conf->server_idle_timeout)
+			server_doom(server, SERVER_CLOSE_IDLE);
+		else if (conf->server_lifetime > 0 && now - server->born > conf->server_lifetime)
+			server_doom(server, SERVER_CLOSE_LIFETIME);
+	}
+}
+
+void pool_tick(struct pool *pool, usec_t now)
+{
+	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	pool_tick_servers(pool, now);
+	pool_tick_waiting(pool, now);
+	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (conf->client_login_timeout > 0 &&
+		    now - client->connected > conf->client_login_timeout)
+			client_doom_fatal(client, CLIENT_CLOSE_LOGIN_TIMEOUT, "57P03",
+					  "the login timed out: no server connection to be had",
+					  pool->last_error, NULL);
+	}
+	if (pool->last_error != NULL && !pool->database->held) {
+		if (pool->last_permanent &&
+		    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) == 0)
+			pool_refuse_waiting(pool, now);
+		else
+			pool_refuse_waiting(pool, now - conf->connect_timeout);
+	}
+	pool_kick(pool);
+}

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/server.h"
+
+#include "base/log.h"
+#include "core/cancel.h"
+#include "core/client.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/worker.h"
+#include "net/sock.h"
+#include "wire/build.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *server_state_name(enum server_state state)
+{
+	static const char *const names[] = {
+#define SERVER_STATE(constant, name) [constant] = (name),
+#include "core/server_states.def"
+	};
+
+	return names[state];
+}
+
+static const struct {
+	const char *text;
+	bool loud;
+} close_reasons[] = {
+#define SERVER_CLOSE(constant, text, loud) [constant] = {text, loud},
+#include "core/server_close.def"
+};
+
+const char *server_close_text(enum server_close reason)
+{
+	return close_reasons[reason].text;
+}
+
+void server_set_state(struct server *server, enum server_state state)
+{
+	struct pool *pool = server->pool;
+
+	if (list_linked(&server->node))
+		list_remove(&pool->servers[server->state], &server->node);
+	log_debug("server %s/%s pid %d: %s -> %s", pool->database->name, pool->user,
+		  (int)server->backend_pid, server_state_name(server->state),
+		  server_state_name(state));
+	server->state = state;
+	server->since = server->worker->now;
+	/* The most recently used one first: the others get idle and can be closed. */
+	if (state == SERVER_IDLE)
+		list_prepend(&pool->servers[state], &server->node);
+	else
+		list_append(&pool->servers[state], &server->node);
+	pool_publish_idle(pool);
+}
+
+static void server_dialled(void *arg, int fd, const char *error)
+{
+	struct server *server = arg;
+	struct worker *worker = server->worker;
+
+	server->dial = NULL;
+	worker->now = clock_now();
+	if (server->doomed) {
+		if (fd >= 0)
+			(void)close(fd);
+	} else if (fd < 0) {
+		pool_server_failed(server->pool, server, error, "");
+		server_doom(server, SERVER_CLOSE_DIAL);
+	} else {
+		const struct config_proxy *conf = &worker->routes->config->proxy;
+		const struct sock_keepalive keepalive = {
+		    conf->tcp_keepalive, (int)(conf->tcp_keepalive_idle / USEC_PER_SEC),
+		    (int)(conf->tcp_keepalive_interval / USEC_PER_SEC), conf->tcp_keepalive_count};
+
+		sock_tune(fd, &keepalive);
+		if (conn_open(&server->conn, worker, fd, server_event, server)) {
+			server_login_begin(server);
+		} else {
+			(void)close(fd);
+			server->conn.fd = -1;
+			server_doom(server, SERVER_CLOSE_MEMORY);
+		}
+	}
+	worker_end_turn(worker);
+}
+
+struct server *server_dial(struct pool *pool, struct route_table *routes,
+			   const struct config_server *target, bool for_swap)
+{
+	struct worker *worker = pool->worker;
+	struct server *server = calloc(1, sizeof(*server));
+
+	if (server == NULL) {
+		if (!for_swap)
+			pool_share_give_back(pool->share);
+		return NULL;
+	}
+	server->worker = worker;
+	server->pool = pool;
+	server->conn.fd = -1;
+	server->for_swap = for_swap;
+	server->counted = !for_swap;
+	server->tx_status = 'I';
+	server->target = target;
+	server->routes = route_table_ref(routes);
+	server->born = worker->now;
+	server_set_state(server, SERVER_DIALING);
+	server->dial = dial_start(worker->base, worker->dns, target->host, target->port,
+				  routes->config->proxy.connect_timeout, server_dialled, server);
+	if (server->dial == NULL)
+		server_doom(server, SERVER_CLOSE_MEMORY);
+	return server;
+}
+
+void server_link(struct server *server, struct client *client)
+{
+	assert(server->client == NULL && client->server == NULL);
+	server->client = client;
+	client->server = server;
+	server->pool->database->active++;
+	server_set_state(server, SERVER_ACTIVE);
+	client_set_state(client, CLIENT_ACTIVE);
+}
+
+void server_unlink(struct server *server)
+{
+	struct database *database = server->pool->database;
+
+	server->client->server = NULL;
+	server->client = NULL;
+	assert(database->active > 0);
+	database->active--;
+	if (UNLIKELY(database->held))
+		gate_check_drained(database);
+}
+
+bool server_busy_inside(const struct server *server)
+{
+	return server->ledger.count > 0 &&
+	       server->ledger.ring[server->ledger.head].op == OWES_HIDDEN_QUERY;
+}
+
+bool server_quiet(const struct server *server)
+{
+	return server->tx_status == 'I' && ledger_quiet(&server->ledger) && server->left_to == 0 &&
+	       server->left == 0;
+}
+
+/* What the client is told, or where it goes, whose server has gone. */
+static void server_leave_client(struct server *server)
+{
+	struct client *client = server->client;
+	bool untouched = !client->in_session && server_busy_inside(server);
+
+	if (client->doomed) {
+		server_unlink(server);
+	} else if (untouched) {
+		/* Only the proxy's own query was sent: the client's request has all its life
+		 * before it. */
+		server_unlink(server);
+		pool_wait_first(server->pool, client);
+	} else if (server->fatal_sent) {
+		server_unlink(server);
+		client_doom(client, CLIENT_CLOSE_SERVER_LOST);
+	} else {
+		server_unlink(server);
+		client_doom_fatal(client, CLIENT_CLOSE_SERVER_LOST, "08006",
+				  "the server closed the connection unexpectedly",
+				  server_close_text((enum server_close)server->close_reason),
+				  "Connect again. If a COMMIT was under way, check whether it took "
+				  "effect before you repeat the transaction.");
+	}
+}
+
+void server_doom(struct server *server, enum server_close reason)
+{
+	if (server->doomed)
+		return;
+	server->doomed = true;
+	server->close_reason = (uint8_t)reason;
+	if (server->client != NULL)
+		server_leave_client(server);
+	if (list_linked(&server->node))
+		list_remove(&server->pool->servers[server->state], &server->node);
+	pool_publish_idle(server->pool);
+	list_append(&server->worker->doomed_servers, &server->node);
+}
+
+void server_destroy(struct server *server)
+{
+	struct pool *pool = server->pool;
+	struct worker *worker = server->worker;
+
+	list_remove(&worker->doomed_servers, &server->node);
+	log_write(close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG,
+		  "server %s %s/%s pid %d: closed: %s%s%s", server->target->name,
+		  pool->database->name, pool->user, (int)server->backend_pid,
+		  server_close_text((enum server_close)server->close_reason),
+		  server->error == NULL ? "" : ": ", server->error == NULL ? "" : server->error);
+	if (server->dial != NULL)
+		dial_cancel(server->dial);
+	if (server->conn.fd >= 0 && server->state != SERVER_DIALING &&
+	    conn_unsent(&server->conn) == 0 && server->left_to == 0) {
+		static const char terminate[5] = {'X', 0, 0, 0, 4};
+
+		/* So that the server does not log a lost connection. */
+		(void)send(server->conn.fd, terminate, sizeof(terminate),
+			   MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	conn_close(&server->conn, worker);
+	cancel_forget_server(worker, server);
+	if (server->counted)
+		pool_share_give_back(pool->share);
+	if (server->for_swap && pool->database->swap_pending > 0 &&
+	    (server->state == SERVER_DIALING || server->state == SERVER_LOGIN)) {
+		pool->database->swap_pending--;
+		pool->database->swap_failed++;
+		gate_prepare_report(pool->database);
+	}
+	server_auth_free(server->auth);
+	ledger_free(&server->ledger);
+	param_set_unref(server->params);
+	server_stmts_free(&server->stmts);
+	route_table_unref(server->routes);
+	free(server->error);
+	explicit_bzero(server->key, sizeof(server->key));
+	free(server);
+	if (!pool->database->held && !worker->stopping)
+		pool_kick(pool);
+}
+
+bool server_inject_query(struct server *server, const char *sql, size_t len)
+{
+	struct worker *worker = server->worker;
+	uint8_t head[5] = {'Q'};
+	enum conn_io io;
+
+	assert(server_quiet(server));
+	wire_put_be32(head + 1, (uint32_t)(len + 5));
+	server->unnamed_of = NULL; /* a simple Query destroys the unnamed statement */
+	if (!ledger_push(&server->ledger, OWES_HIDDEN_QUERY, NULL, NULL)) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return false;
+	}
+	free(server->error);
+	server->error = NULL;
+	io = conn_send_copy(&worker->to_server, &server->conn, worker, head, sizeof(head));
+	if (io == CONN_IO_OK)
+		io = conn_send_copy(&worker->to_server, &server->conn, worker, sql, len);
+	if (io == CONN_IO_OK)
+		io = conn_send_copy(&worker->to_server, &server->conn, worker, "", 1);
+	if (io == CONN_IO_OK)
+		io = conn_flush(&worker->to_server, worker);
+	if (io != CONN_IO_OK) {
+		server_doom(server, SERVER_CLOSE_IO);
+		return false;
+	}
+	return true;
+}
+
+void server_release(struct server *server)
+{
+	struct pool *pool = server->pool;
+	bool session = server->client != NULL && server->client->in_session;
+	const char *reset = server->worker->routes->config->proxy.server_reset_query;
+
+	if (server->client != NULL)
+		server_unlink(server);
+	if (session && reset[0] != '\0') {
+		server_set_state(server, SERVER_RESETTING);
+		if (!server_inject_query(server, reset, strlen(reset)))
+			return;
+		return;
+	}
+	pool_server_free(pool, server);
+}
+
+bool server_pack(struct server *server, struct server_parcel *parcel)
+{
+	if (server->state != SERVER_IDLE || server->doomed || server->stale ||
+	    server->cancels > 0 || !server_quiet(server) || conn_kept(&server->conn) > 0 ||
+	    conn_unsent(&server->conn) > 0)
+		return false;
+	parcel->params = param_set_encode(server->params, &parcel->params_len);
+	if (parcel->params == NULL)
+		return false;
+	list_remove(&server->pool->servers[server->state], &server->node);
+	pool_publish_idle(server->pool);
+	param_set_unref(server->params);
+	server->params = NULL;
+	server->unnamed_of = NULL;
+	parcel->fd = conn_detach(&server->conn);
+	parcel->server = server;
+	server->worker = NULL;
+	server->pool = NULL;
+	return true;
+}
+
+struct server *server_unpack(struct server_parcel *parcel, struct pool *pool)
+{
+	struct server *server = parcel->server;
+	struct worker *worker = pool->worker;
+
+	server->worker = worker;
+	server->pool = pool;
+	server->params = param_set_decode(worker->params, parcel->params, parcel->params_len);
+	free(parcel->params);
+	parcel->params = NULL;
+	server_set_state(server, SERVER_IDLE);
+	if (!conn_open(&server->conn, worker, parcel->fd, server_event, server)) {
+		server->conn.fd = parcel->fd;
+		server->conn.events = 0;
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return NULL;
+	}
+	if (server->params == NULL) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return NULL;
+	}
+	return server;
+}
+
+void server_event(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *server = arg;
+	struct worker *worker = server->worker;
+
+	(void)fd;
+	worker->now = clock_now();
+	if (!server->doomed && (what & EV_WRITE) != 0) {
+		enum conn_io io = conn_write_more(&server->conn, worker);
+
+		if (io == CONN_IO_ERROR)
+			server_doom(server, SERVER_CLOSE_IO);
+		else if (io == CONN_IO_OK && server->client != NULL && !server->client->doomed)
+			client_go_on(server->client);
+	}
+	if (!server->doomed && (what & EV_READ) != 0) {
+		if (server->state == SERVER_LOGIN)
+			server_login_readable(server);
+		else
+			server_readable(server);
+	}
+	worker_end_turn(worker);
+}

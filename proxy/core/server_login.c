@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The login of a server connection, from the StartupMessage to the first ReadyForQuery (PostgreSQL
+ * documentation 55.2.1).  Worker thread.
+ */
+#include "auth/userlist.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "conf/secret.h"
+#include "core/client.h"
+#include "core/pool.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/worker.h"
+#include "wire/build.h"
+#include "wire/parse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LOGIN_MESSAGE_MAX ((size_t)64 * 1024)
+
+/* Whom to log in as.  NULL: no memory, or the secret cannot be read. */
+static struct auth_user *server_login_user(struct server *server, struct sbuf *why)
+{
+	const struct route *route = route_find(server->routes, server->pool->database->name);
+	struct auth_user *user;
+
+	if (route != NULL && route->database->user[0] != '\0') {
+		const struct config_database *database = route->database;
+		char *password = NULL;
+
+		if (!config_secret(database->password_file, database->password_env, &password, why))
+			return NULL;
+		user = auth_user_new(database->user, password);
+		mem_free_secret(password);
+		return user;
+	}
+	user = userlist_find(server->worker->users, server->pool->user);
+	return user != NULL ? auth_user_ref(user) : auth_user_new(server->pool->user, NULL);
+}
+
+static bool server_login_send(struct server *server, struct sbuf *out)
+{
+	struct worker *worker = server->worker;
+	enum conn_io io = CONN_IO_ERROR;
+
+	if (sbuf_ok(out)) {
+		io = conn_send_copy(&worker->to_server, &server->conn, worker, sbuf_text(out),
+				    out->len);
+		if (io == CONN_IO_OK)
+			io = conn_flush(&worker->to_server, worker);
+	}
+	/* Answers of SCRAM are not secrets, a cleartext password is. */
+	if (out->data != NULL)
+		explicit_bzero(out->data, out->len);
+	if (io != CONN_IO_OK)
+		server_doom(server, SERVER_CLOSE_IO);
+	return io == CONN_IO_OK;
+}
+
+/* Ends the login with an error that the pool's clients may see. */
+static void server_login_fail(struct server *server, const char *error, const char *sqlstate)
+{
+	free(server->error);
+	server->error = strdup(error);
+	pool_server_failed(server->pool, server, error, sqlstate);
+	server_doom(server, SERVER_CLOSE_LOGIN);
+}
+
+void server_login_begin(struct server *server)
+{
+	const struct route *route = route_find(server->routes, server->pool->database->name);
+	struct auth_user *user;
+	struct sbuf out;
+	struct sbuf why;
+	size_t start;
+
+	server_set_state(server, SERVER_LOGIN);
+	sbuf_init(&why, 512);
+	user = server_login_user(server, &why);
+	if (user == NULL || route == NULL) {
+		server_login_fail(server,
+				  why.len > 0 ? sbuf_text(&why) : "out of memory, or no such route",
+				  "28000");
+		sbuf_free(&why);
+		auth_user_unref(user);
+		return;
+	}
+	sbuf_free(&why);
+	server->auth = server_auth_new(user);
+	sbuf_init(&out, WIRE_STARTUP_MAX);
+	start = wire_begin_startup(&out, WIRE_PROTOCOL_3_0);
+	wire_add_startup_param(&out, "user", auth_user_name(user));
+	wire_add_startup_param(&out, "database", route->database->dbname);
+	wire_end_startup(&out, start);
+	auth_user_unref(user);
+	if (server->auth == NULL)
+		server_login_fail(server, "out of memory", "53200");
+	else
+		(void)server_login_send(server, &out);
+	sbuf_free(&out);
+}
+
+static void server_login_error(struct server *server, const uint8_t *body, size_t len)
+{
+	struct wire_error error;
+
+	if (!wire_parse_error(body, len, &error)) {
+		server_login_fail(server, "the server sent a malformed error", "08P01");
+		return;
+	}
+	server_login_fail(server, error.message == NULL ? "unknown error" : error.message,
+			  error.sqlstate == NULL ? "XX000" : error.sqlstate);
+}
+
+static void server_login_auth(struct server *server, const uint8_t *body, size_t len)
+{
+	struct sbuf out;
+	enum auth_status status;
+
+	if (server->auth == NULL) {
+		server_login_fail(server, "authentication request after the login", "08P01");
+		return;
+	}
+	sbuf_init(&out, WIRE_AUTH_TOKEN);
+	status = server_auth_feed(server->auth, body, len, &out);
+	if (status == AUTH_FAILED)
+		server_login_fail(server, server_auth_error(server->auth), "28000");
+	else if (out.len > 0)
+		(void)server_login_send(server, &out);
+	if (status == AUTH_OK) {
+		server_auth_free(server->auth);
+		server->auth = NULL;
+	}
+	sbuf_free(&out);
+}
+
+static bool server_login_parameter(struct server *server, const uint8_t *body, size_t len)
+{
+	const char *name;
+	const char *value;
+	struct param_set *set;
+
+	if (!wire_parse_parameter_status(body, len, &name, &value))
+		return false;
+	set = param_set_with(server->worker->params, server->params, name, value, true);
+	if (set == NULL)
+		return false;
+	param_set_replace(&server->params, set);
+	return true;
+}
+
+static void server_login_done(struct server *server)
+{
+	struct pool *pool = server->pool;
+
+	server->tx_status = 'I';
+	pool_login_succeeded(pool, server);
+	if (!server->for_swap) {
+		pool_server_free(pool, server);
+		return;
+	}
+	server_set_state(server, SERVER_PREPARED);
+	if (pool->database->swap_pending > 0) {
+		pool->database->swap_pending--;
+		pool->database->swap_opened++;
+	}
+	gate_prepare_report(pool->database);
+}
+
+/* One whole message of the login; the server may be doomed after it. */
+static void server_login_message(struct server *server, uint8_t type, const uint8_t *body,
+				 size_t len)
+{
+	uint32_t pid;
+	const uint8_t *key;
+	size_t key_len;
+	bool good = true;
+
+	switch (type) {
+	case BE_AUTHENTICATION:
+		server_login_auth(server, body, len);
+		break;
+	case BE_ERROR_RESPONSE:
+		server_login_error(server, body, len);
+		break;
+	case BE_PARAMETER_STATUS:
+		good = server->auth == NULL && server_login_parameter(server, body, len);
+		break;
+	case BE_BACKEND_KEY_DATA:
+		good = server->auth == NULL && wire_parse_backend_key(body, len, &pid, &key, &key_len);
+		if (good) {
+			server->backend_pid = (int32_t)pid;
+			memcpy(server->key, key, key_len);
+			server->key_len = (uint16_t)key_len;
+		}
+		break;
+	case BE_READY_FOR_QUERY:
+		good = server->auth == NULL && len == 1 && body[0] == 'I';
+		if (good)
+			server_login_done(server);
+		break;
+	case BE_NOTICE_RESPONSE:
+		break;
+	default:
+		good = false;
+		break;
+	}
+	if (!good)
+		server_login_fail(server, "the server sent an unexpected message during the login",
+				  "08P01");
+}
+
+void server_login_readable(struct server *server)
+{
+	struct worker *worker = server->worker;
+	struct input input;
+	size_t used = 0;
+	enum conn_io io = conn_receive(&server->conn, worker, 0, &input);
+
+	if (io == CONN_IO_AGAIN)
+		return;
+	if (io != CONN_IO_OK) {
+		server_login_fail(server, "the server closed the connection during the login", "");
+		return;
+	}
+	while (server->state == SERVER_LOGIN && !server->doomed && input.len - used >= 5) {
+		const uint8_t *at = input.data + used;
+		size_t total;
+
+		if (wire_header_check(WIRE_BACKEND, at, &total) != WIRE_HEADER_OK ||
+		    total > LOGIN_MESSAGE_MAX) {
+			server_login_fail(server, "the server does not speak PostgreSQL's protocol",
+					  "08P01");
+			return;
+		}
+		if (input.len - used < total)
+			break;
+		used += total;
+		server_login_message(server, at[0], at + 5, total - 5);
+	}
+	if (!server->doomed && !conn_keep(&server->conn, worker, &input, used))
+		server_doom(server, SERVER_CLOSE_MEMORY);
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/share.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct share_registry {
+	pthread_mutex_t lock;
+	struct database_share *databases;
+	struct pool_share *pools;
+};
+
+struct share_registry *share_registry_new(void)
+{
+	struct share_registry *registry = calloc(1, sizeof(*registry));
+
+	if (registry == NULL)
+		return NULL;
+	if (pthread_mutex_init(&registry->lock, NULL) != 0) {
+		free(registry);
+		return NULL;
+	}
+	return registry;
+}
+
+void share_registry_free(struct share_registry *registry)
+{
+	if (registry == NULL)
+		return;
+	while (registry->pools != NULL) {
+		struct pool_share *next = registry->pools->next;
+
+		free(registry->pools->user);
+		free(registry->pools);
+		registry->pools = next;
+	}
+	while (registry->databases != NULL) {
+		struct database_share *next = registry->databases->next;
+
+		free(registry->databases->name);
+		free(registry->databases);
+		registry->databases = next;
+	}
+	(void)pthread_mutex_destroy(&registry->lock);
+	free(registry);
+}
+
+static struct database_share *share_database_locked(struct share_registry *registry,
+						    const char *name)
+{
+	struct database_share *share;
+
+	for (share = registry->databases; share != NULL; share = share->next) {
+		if (strcmp(share->name, name) == 0)
+			return share;
+	}
+	share = calloc(1, sizeof(*share));
+	if (share == NULL)
+		return NULL;
+	share->name = strdup(name);
+	if (share->name == NULL) {
+		free(share);
+		return NULL;
+	}
+	share->next = registry->databases;
+	registry->databases = share;
+	return share;
+}
+
+struct database_share *share_database(struct share_registry *registry, const char *name)
+{
+	struct database_share *share;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	share = share_database_locked(registry, name);
+	(void)pthread_mutex_unlock(&registry->lock);
+	return share;
+}
+
+static struct pool_share *share_pool_locked(struct share_registry *registry, const char *database,
+					    const char *user)
+{
+	struct pool_share *share;
+
+	for (share = registry->pools; share != NULL; share = share->next) {
+		if (strcmp(share->user, user) == 0 && strcmp(share->database->name, database) == 0)
+			return share;
+	}
+	share = aligned_alloc(64, sizeof(*share));
+	if (share == NULL)
+		return NULL;
+	memset(share, 0, sizeof(*share));
+	share->database = share_database_locked(registry, database);
+	share->user = strdup(user);
+	if (share->database == NULL || share->user == NULL) {
+		free(share->user);
+		free(share);
+		return NULL;
+	}
+	share->next = registry->pools;
+	registry->pools = share;
+	return share;
+}
+
+struct pool_share *share_pool(struct share_registry *registry, const char *database,
+			      const char *user)
+{
+	struct pool_share *share;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	share = share_pool_locked(registry, database, user);
+	(void)pthread_mutex_unlock(&registry->lock);
+	return share;
+}
+
+bool pool_share_take(struct pool_share *share)
+{
+	int count = atomic_load_explicit(&share->servers, memory_order_relaxed);
+
+	do {
+		if (count >= atomic_load_explicit(&share->limit, memory_order_relaxed))
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(&share->servers, &count, count + 1,
+							memory_order_relaxed,
+							memory_order_relaxed));
+	return true;
+}
+
+void pool_share_give_back(struct pool_share *share)
+{
+	atomic_fetch_sub_explicit(&share->servers, 1, memory_order_relaxed);
+}

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/statement.h"
+
+#include "core/client.h"
+#include "core/pool.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/worker.h"
+#include "wire/message.h"
+#include "wire/parse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* How much of a Bind may be waited for to find its two names. */
+#define BIND_HEAD_MAX ((size_t)64 * 1024)
+
+static enum statement_result statement_no_memory(struct client *client)
+{
+	client_doom_fatal(client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL, NULL);
+	return STATEMENT_FAILED;
+}
+
+static bool send_bytes(struct server *server, const void *data, size_t len)
+{
+	struct worker *worker = server->worker;
+
+	if (conn_send(&worker->to_server, &server->conn, worker, data, len) == CONN_IO_OK)
+		return true;
+	server_doom(server, SERVER_CLOSE_IO);
+	return false;
+}
+
+static bool send_copy(struct server *server, const void *data, size_t len)
+{
+	struct worker *worker = server->worker;
+
+	if (conn_send_copy(&worker->to_server, &server->conn, worker, data, len) == CONN_IO_OK)
+		return true;
+	server_doom(server, SERVER_CLOSE_IO);
+	return false;
+}
+
+/* Parse <name> <definition>; the definition outlives the flush because the caller refers to it. */
+static bool send_parse(struct server *server, const char *name, size_t name_len,
+		       const struct stmt *stmt)
+{
+	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
+
+	wire_put_be32(head + 1, (uint32_t)(4 + name_len + 1 + stmt->len));
+	return send_copy(server, head, sizeof(head)) && send_copy(server, name, name_len + 1) &&
+	       send_bytes(server, stmt->text, stmt->len);
+}
+
+/* Closes what the server has too much of. */
+static bool statement_evict(struct client *client, struct server *server)
+{
+	const struct config_proxy *conf = &client->worker->routes->config->proxy;
+	uint8_t digest[STMT_DIGEST_LEN];
+
+	while (server_stmts_evict(&server->stmts, (size_t)conf->max_prepared_statements, digest)) {
+		uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_CLOSE};
+
+		wire_put_be32(msg + 1, sizeof(msg) - 1);
+		msg[WIRE_HEADER_LEN] = 'S';
+		stmt_server_name(digest, (char *)msg + WIRE_HEADER_LEN + 1);
+		if (!ledger_push(&server->ledger, OWES_HIDDEN_CLOSE, NULL, NULL)) {
+			(void)statement_no_memory(client);
+			return false;
+		}
+		if (!send_copy(server, msg, sizeof(msg)))
+			return false;
+	}
+	return true;
+}
+
+/* Sends the Parse of a statement that the server lacks.  `op` tells whose answer it is; `name` is
+ * the client's name for it, to be undone on error, or NULL. */
+static bool statement_give(struct client *client, struct server *server, struct stmt *stmt,
+			   enum ledger_op op, char *name)
+{
+	if (!server_stmts_add(&server->stmts, stmt_digest(stmt))) {
+		free(name);
+		(void)statement_no_memory(client);
+		return false;
+	}
+	if (!statement_evict(client, server)) {
+		free(name);
+		return false;
+	}
+	if (!ledger_push(&server->ledger, op, stmt_ref(stmt), name)) {
+		(void)statement_no_memory(client);
+		return false;
+	}
+	return send_parse(server, stmt_name(stmt), STMT_NAME_LEN, stmt);
+}
+
+/* ---- Parse ---- */
+
+static enum statement_result statement_parse_unnamed(struct client *client, struct server *server,
+						     const struct stmt_parse *parse)
+{
+	struct stmt *stmt = NULL;
+
+	if (!client_stmts_ensure(&client->stmts, client->worker->stmts))
+		return statement_no_memory(client);
+	stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
+	if (stmt == NULL)
+		return statement_no_memory(client);
+	(void)client_stmts_set_unnamed(client->stmts, stmt, STATEMENT_UNNAMED_MAX);
+	stmt_unref(stmt);
+	server->unnamed_of = client;
+	server->unnamed_id = client->id;
+	return STATEMENT_FORWARD;
+}
+
+static enum statement_result statement_parse_named(struct client *client, struct server *server,
+						   const struct stmt_parse *parse)
+{
+	const struct config_proxy *conf = &client->worker->routes->config->proxy;
+	struct stmt *stmt;
+	char *name;
+	enum client_stmts_status status;
+	bool sent;
+
+	if (!client_stmts_ensure(&client->stmts, client->worker->stmts))
+		return statement_no_memory(client);
+	stmt = client_stmts_get(client->stmts, parse->name, parse->name_len);
+	if (stmt != NULL) {
+		/* The name is taken (42P05): the server says so when it is given its own twice. */
+		if (!server_stmts_contains(&server->stmts, stmt_digest(stmt)) &&
+		    !statement_give(client, server, stmt, OWES_HIDDEN_PARSE, NULL))
+			return STATEMENT_FAILED;
+		if (!ledger_push(&server->ledger, OWES_PARSE, NULL, NULL))
+			return statement_no_memory(client);
+		return send_parse(server, stmt_name(stmt), STMT_NAME_LEN, stmt) ? STATEMENT_DONE
+										: STATEMENT_FAILED;
+	}
+	stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
+	name = strndup(parse->name, parse->name_len);
+	if (stmt == NULL || name == NULL) {
+		stmt_unref(stmt);
+		free(name);
+		return statement_no_memory(client);
+	}
+	status = client_stmts_set(client->stmts, parse->name, parse->name_len, stmt,
+				  (size_t)conf->max_client_prepared_statements);
+	if (status != CLIENT_STMTS_OK) {
+		stmt_unref(stmt);
+		free(name);
+		if (status != CLIENT_STMTS_FULL)
+			return statement_no_memory(client);
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53400",
+				  "too many prepared statements in this connection",
+				  "There are max_client_prepared_statements already.",
+				  "Close statements that are not used any more, or raise the "
+				  "setting.");
+		return STATEMENT_FAILED;
+	}
+	/* In a failed transaction the server must say so itself. */
+	if (server->tx_status != 'E' && server_stmts_touch(&server->stmts, stmt_digest(stmt)))
+		sent = ledger_push(&server->ledger, GIVES_PARSE, stmt_ref(stmt), name);
+	else if (server_stmts_contains(&server->stmts, stmt_digest(stmt)))
+		sent = ledger_push(&server->ledger, OWES_PARSE, NULL, name) &&
+		       send_parse(server, stmt_name(stmt), STMT_NAME_LEN, stmt);
+	else
+		sent = statement_give(client, server, stmt, OWES_PARSE, name);
+	stmt_unref(stmt);
+	return sent ? STATEMENT_DONE : STATEMENT_FAILED;
+}
+
+static enum statement_result statement_parse(struct client *client, struct server *server,
+					     const uint8_t *msg, size_t total, size_t have,
+					     size_t *used)
+{
+	struct stmt_parse parse;
+	const bool unnamed = have > WIRE_HEADER_LEN && msg[WIRE_HEADER_LEN] == '\0';
+	enum statement_result result;
+
+	if (have == WIRE_HEADER_LEN && total > WIRE_HEADER_LEN)
+		return STATEMENT_MORE;
+	if (unnamed && total > STATEMENT_UNNAMED_MAX) {
+		/* Too long to be remembered: good for this transaction only. */
+		if (client->stmts != NULL)
+			(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
+		server->unnamed_of = client;
+		server->unnamed_id = client->id;
+		return STATEMENT_FORWARD;
+	}
+	if (total > STATEMENT_MAX) {
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "54000",
+				  "prepared statement is too long",
+				  "A named prepared statement may have 16 MB in transaction pooling.",
+				  "Use the unnamed statement, or session pooling.");
+		return STATEMENT_FAILED;
+	}
+	if (have < total)
+		return STATEMENT_MORE;
+	if (!stmt_split_parse(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &parse))
+		return STATEMENT_FORWARD;
+	if (parse.name_len == 0)
+		return statement_parse_unnamed(client, server, &parse);
+	result = statement_parse_named(client, server, &parse);
+	*used = total;
+	return result;
+}
+
+/* ---- what uses a statement ---- */
+
+/* Sees to it that the server has the client's unnamed statement, or none. */
+static bool statement_ensure_unnamed(struct client *client, struct server *server)
+{
+	static const uint8_t close_unnamed[] = {FE_CLOSE, 0, 0, 0, 6, 'S', 0};
+	struct stmt *stmt;
+
+	if (server->unnamed_of == client && server->unnamed_id == client->id)
+		return true;
+	stmt = client_stmts_get_unnamed(client->stmts);
+	server->unnamed_of = client;
+	server->unnamed_id = client->id;
+	if (stmt != NULL) {
+		if (!ledger_push(&server->ledger, OWES_HIDDEN_PARSE, NULL, NULL)) {
+			(void)statement_no_memory(client);
+			return false;
+		}
+		return send_parse(server, "", 0, stmt);
+	}
+	/* It may have somebody else's, which this client must not run. */
+	if (!ledger_push(&server->ledger, OWES_HIDDEN_CLOSE, NULL, NULL)) {
+		(void)statement_no_memory(client);
+		return false;
+	}
+	return send_copy(server, close_unnamed, sizeof(close_unnamed));
+}
+
+static bool statement_ensure(struct client *client, struct server *server, struct stmt *stmt)
+{
+	if (LIKELY(server_stmts_touch(&server->stmts, stmt_digest(stmt))))
+		return true;
+	return statement_give(client, server, stmt, OWES_HIDDEN_PARSE, NULL);
+}
+
+static enum statement_result statement_bind(struct client *client, struct server *server,
+					    const uint8_t *msg, size_t total, size_t have,
+					    size_t *used)
+{
+	struct wire_bind_message bind;
+	struct stmt *stmt;
+	uint8_t head[WIRE_HEADER_LEN] = {FE_BIND};
+	size_t portal_len;
+	size_t name_len;
+
+	if (!wire_parse_bind(msg + WIRE_HEADER_LEN, have - WIRE_HEADER_LEN, &bind))
+		return have < total && have < BIND_HEAD_MAX ? STATEMENT_MORE : STATEMENT_FORWARD;
+	name_len = strlen(bind.statement);
+	if (name_len == 0)
+		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
+								: STATEMENT_FAILED;
+	stmt = client_stmts_get(client->stmts, bind.statement, name_len);
+	if (stmt == NULL)
+		return STATEMENT_FORWARD; /* 26000, in the server's words */
+	if (!statement_ensure(client, server, stmt))
+		return STATEMENT_FAILED;
+	if (!ledger_push(&server->ledger, OWES_BIND, NULL, NULL))
+		return statement_no_memory(client);
+	portal_len = strlen(bind.portal) + 1;
+	wire_put_be32(head + 1, (uint32_t)(total - 1 - name_len + STMT_NAME_LEN));
+	if (!send_copy(server, head, sizeof(head)) ||
+	    !send_copy(server, bind.portal, portal_len) ||
+	    !send_copy(server, stmt_name(stmt), STMT_NAME_LEN + 1))
+		return STATEMENT_FAILED;
+	*used = WIRE_HEADER_LEN + bind.rest_offset;
+	server->left_to = (uint32_t)(total - *used);
+	return STATEMENT_DONE;
+}
+
+static enum statement_result statement_describe(struct client *client, struct server *server,
+						const char *name, size_t total, size_t *used)
+{
+	uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_DESCRIBE};
+	struct stmt *stmt;
+
+	if (name[0] == '\0')
+		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
+								: STATEMENT_FAILED;
+	stmt = client_stmts_get(client->stmts, name, strlen(name));
+	if (stmt == NULL)
+		return STATEMENT_FORWARD;
+	if (!statement_ensure(client, server, stmt))
+		return STATEMENT_FAILED;
+	wire_put_be32(msg + 1, sizeof(msg) - 1);
+	msg[WIRE_HEADER_LEN] = 'S';
+	memcpy(msg + WIRE_HEADER_LEN + 1, stmt_name(stmt), STMT_NAME_LEN + 1);
+	if (!ledger_push(&server->ledger, OWES_DESCRIBE, NULL, NULL))
+		return statement_no_memory(client);
+	*used = total;
+	return send_copy(server, msg, sizeof(msg)) ? STATEMENT_DONE : STATEMENT_FAILED;
+}
+
+static enum statement_result statement_close(struct client *client, struct server *server,
+					     const char *name, size_t total, size_t *used)
+{
+	struct stmt *stmt;
+	char *kept;
+
+	if (name[0] == '\0') {
+		if (client->stmts != NULL)
+			(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
+		return STATEMENT_FORWARD;
+	}
+	stmt = stmt_ref(client_stmts_get(client->stmts, name, strlen(name)));
+	if (stmt == NULL)
+		return STATEMENT_FORWARD; /* no error: the server answers as it does */
+	kept = strdup(name);
+	if (kept == NULL) {
+		stmt_unref(stmt);
+		return statement_no_memory(client);
+	}
+	(void)client_stmts_remove(client->stmts, name, strlen(name));
+	*used = total;
+	if (!ledger_push(&server->ledger, GIVES_CLOSE, stmt, kept))
+		return statement_no_memory(client);
+	return STATEMENT_DONE;
+}
+
+enum statement_result statement_message(struct client *client, struct server *server, uint8_t *msg,
+					size_t total, size_t have, size_t *used)
+{
+	char kind;
+	const char *name;
+
+	switch (msg[0]) {
+	case FE_PARSE:
+		return statement_parse(client, server, msg, total, have, used);
+	case FE_BIND:
+		return statement_bind(client, server, msg, total, have, used);
+	default:
+		if (have < total)
+			return STATEMENT_MORE;
+		if (!wire_parse_target(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &kind,
+				       &name) ||
+		    kind != 'S')
+			return STATEMENT_FORWARD;
+		if (msg[0] == FE_DESCRIBE)
+			return statement_describe(client, server, name, total, used);
+		return statement_close(client, server, name, total, used);
+	}
+}
+
+void statement_undo(struct client *client, struct server *server, struct ledger_entry *entry)
+{
+	switch (entry->op) {
+	case OWES_PARSE:
+	case OWES_HIDDEN_PARSE:
+		if (entry->stmt != NULL)
+			(void)server_stmts_remove(&server->stmts, stmt_digest(entry->stmt));
+		else if (entry->name == NULL)
+			server->unnamed_of = NULL;
+		if (entry->name != NULL && client != NULL)
+			(void)client_stmts_remove(client->stmts, entry->name,
+						  strlen(entry->name));
+		break;
+	case GIVES_PARSE:
+		if (entry->name != NULL && client != NULL)
+			(void)client_stmts_remove(client->stmts, entry->name,
+						  strlen(entry->name));
+		break;
+	case GIVES_CLOSE:
+		/* What was closed behind an error is still there. */
+		if (client != NULL && client->stmts != NULL &&
+		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
+				     SIZE_MAX) != CLIENT_STMTS_OK)
+			break;
+		break;
+	default:
+		break;
+	}
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Protocol-level prepared statements in transaction pooling: the client's names become names that
+ * depend on the text only (session/stmts.h), and a server that lacks a statement is given it first.
+ *
+ *   client sends             server has it          server lacks it
+ *   Parse  s1 "select 1"     -                      Parse  pgshunt_<digest> "select 1"
+ *                            answer is given by us
+ *   Bind   p s1              Bind p pgshunt_…       Parse pgshunt_…; Bind p pgshunt_…
+ *   Close  s1                -                      -            (answer is given by us)
+ *
+ * The unnamed statement keeps its name; a server that has somebody else's is given the client's own
+ * again.  Worker thread.
+ */
+#ifndef CORE_STATEMENT_H
+#define CORE_STATEMENT_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct client;
+struct ledger_entry;
+struct server;
+
+/* Longest definition of a named statement: it is kept as a whole. */
+#define STATEMENT_MAX ((size_t)16 * 1024 * 1024)
+/* Longest unnamed statement that is remembered over a Sync. */
+#define STATEMENT_UNNAMED_MAX ((size_t)16 * 1024)
+
+enum statement_result {
+	STATEMENT_FORWARD, /* send the message as it is (and note its answer) */
+	STATEMENT_DONE,    /* *used bytes were dealt with; the rest of the message is to be streamed */
+	STATEMENT_MORE,    /* more of the message is needed first */
+	STATEMENT_FAILED,  /* client or server was doomed */
+};
+
+/* A Parse, Bind, Describe or Close of the client, of `total` bytes of which `have` are here. */
+enum statement_result statement_message(struct client *client, struct server *server,
+					uint8_t *msg, size_t total, size_t have,
+					size_t *used) MUST_CHECK;
+
+/* An entry of the ledger is dropped because of an error: its Parse did not happen, its Close
+ * neither. */
+void statement_undo(struct client *client, struct server *server, struct ledger_entry *entry);
+
+#endif
