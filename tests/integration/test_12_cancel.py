@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: PostgreSQL
+"""CancelRequest: running, waiting and idle clients, wrong keys, and never somebody else."""
+import threading
+import time
+
+import pytest
+
+import pgwire
+from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, wait_for
+from servers import SLOW
+
+
+def running(pg, text):
+    return pg.sql("SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%%%s%%' "
+                  "AND pid <> pg_backend_pid()" % text)
+
+
+def test_running_query(endpoint, pg):
+    with endpoint.wire() as conn:
+        conn.send(query("SELECT pg_sleep(60) /* cancel me */"))
+        wait_for(lambda: running(pg, "cancel me"), what="the query")
+        conn.cancel()
+        messages = conn.ready("I")
+        assert errors(messages)[0]["C"] == "57014"
+        assert conn.value("SELECT 1") == "1"
+
+
+def test_running_query_in_the_extended_protocol(endpoint, pg):
+    with endpoint.wire() as conn:
+        conn.send(parse("SELECT pg_sleep(60) /* cancel ext */"), bind(), execute(), SYNC,
+                  parse("SELECT 2"), bind(), execute(), SYNC)
+        wait_for(lambda: running(pg, "cancel ext"), what="the query")
+        conn.cancel()
+        messages = conn.ready("I")
+        assert kinds(messages) == "12EZ" and errors(messages)[0]["C"] == "57014"
+        assert rows(conn.ready("I")) == [["2"]]
+
+
+def test_running_query_in_a_transaction(endpoint, pg):
+    with endpoint.wire() as conn:
+        conn.query("BEGIN")
+        conn.send(query("SELECT pg_sleep(60) /* cancel tx */"))
+        wait_for(lambda: running(pg, "cancel tx"), what="the query")
+        conn.cancel()
+        assert errors(conn.ready("E"))[0]["C"] == "57014"
+        conn.query("ROLLBACK")
+
+
+def test_copy_in(endpoint, pg):
+    with endpoint.wire() as conn:
+        conn.send(query("COPY items FROM STDIN"))
+        assert conn.recv().kind == "G"
+        conn.cancel()
+        failed = conn.until("E")[-1]
+        assert failed.fields()["C"] == "57014"
+        conn.send(pgwire.COPY_DONE)
+        conn.ready("I")
+
+
+def test_idle_client(endpoint):
+    """Has no effect, and answers nothing."""
+    with endpoint.wire() as conn:
+        conn.value("SELECT 1")
+        conn.cancel()
+        assert conn.silent()
+        assert conn.value("SELECT 2") == "2"
+
+
+@pytest.mark.parametrize("change", ["key", "pid", "both"])
+def test_wrong_key(endpoint, pg, change):
+    with endpoint.wire() as conn:
+        conn.send(query("SELECT pg_sleep(1), 'not cancelled' /* wrong key */"))
+        wait_for(lambda: running(pg, "wrong key"), what="the query")
+        pid, key = conn.key
+        flipped = bytes(b ^ 0x55 for b in key)
+        other = bytes([pid[0] ^ 1]) + pid[1:]
+        pgwire.cancel(endpoint.host, endpoint.port, other if change != "key" else pid,
+                      flipped if change != "pid" else key)
+        assert rows(conn.ready("I"))[0][1] == "not cancelled"
+
+
+def test_driver(endpoint, pg):
+    with endpoint.connect(autocommit=True) as conn:
+        def cancel():
+            wait_for(lambda: running(pg, "driver cancel"), what="the query")
+            conn.cancel()
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        with pytest.raises(Exception, match="canceling statement due to user request"):
+            conn.execute("SELECT pg_sleep(60) /* driver cancel */")
+        thread.join()
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_keys_are_the_proxys_own(proxied, pg):
+    """Unique, and not those of a server."""
+    conns = [proxied.wire() for _ in range(20)]
+    keys = {conn.key for conn in conns}
+    assert len(keys) == 20
+    assert len({key for _, key in keys}) >= 15
+    for conn in conns:
+        conn.close()
+
+
+def test_waiting_query(make_proxy):
+    """A request that no server has yet is answered by the proxy, and never runs."""
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire() as busy, proxy.wire() as conn:
+        busy.query("BEGIN")
+        conn.send(query("INSERT INTO items VALUES (800001, 'never')"))
+        assert conn.silent()
+        conn.cancel()
+        messages = conn.ready("I")
+        assert kinds(messages) == "EZ" and errors(messages)[0]["C"] == "57014"
+        busy.query("COMMIT")
+        assert conn.value("SELECT count(*) FROM items WHERE id = 800001") == "0"
+
+
+def test_waiting_query_in_the_extended_protocol(make_proxy):
+    """Discards up to Sync; what follows goes on."""
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire() as busy, proxy.wire() as conn:
+        busy.query("BEGIN")
+        conn.send(parse("INSERT INTO items VALUES (800002, 'never')"), bind(), execute(), SYNC)
+        assert conn.silent()
+        conn.cancel()
+        messages = conn.ready("I")
+        assert kinds(messages) == "EZ" and errors(messages)[0]["C"] == "57014"
+        busy.query("COMMIT")
+        assert conn.value("SELECT count(*) FROM items WHERE id = 800002") == "0"
+
+
+@pytest.mark.threads
+def test_cancel_never_hits_another_client(make_proxy):
+    """Clients share one server; one of them cancels all the time, also just after its query
+    ended.  The others never see it."""
+    proxy = make_proxy(pool_size=1, workers=2, log_level="info")
+    stop = time.monotonic() + 4 * min(SLOW, 3)
+    failed = []
+    cancelled = []
+
+    def innocent():
+        with proxy.wire() as conn:
+            while time.monotonic() < stop and not failed:
+                messages = conn.query("SELECT count(*) FROM generate_series(1, 2000)")
+                if errors(messages):
+                    failed.append(errors(messages))
+
+    def canceller():
+        with proxy.wire() as conn:
+            while time.monotonic() < stop and not failed:
+                conn.send(query("SELECT count(*) FROM generate_series(1, 3000)"))
+                thread = threading.Thread(target=conn.cancel)
+                thread.start()
+                if errors(conn.ready("I")):
+                    cancelled.append(1)
+                thread.join()
+    threads = [threading.Thread(target=innocent) for _ in range(4)] + \
+              [threading.Thread(target=canceller) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60 * SLOW)
+        assert not thread.is_alive()
+    assert not failed, failed
+
+
+def test_cancel_storm(make_proxy):
+    """Cancel requests with random keys, and half of one: nobody is disturbed."""
+    proxy = make_proxy(log_level="info")
+    with proxy.wire() as conn:
+        for n in range(200):
+            with pgwire.Conn(proxy.host, proxy.port) as other:
+                body = pgwire.struct.pack("!iii", pgwire.CANCEL_REQUEST, n, n * 7919)
+                other.send(pgwire.untyped(body)[:16 if n % 3 else 9])
+                if n % 3:
+                    assert other.rest() == []
+        assert conn.value("SELECT 1") == "1"
+
+
+@pytest.mark.parametrize("length", [8, 12, 15, 20, 300])
+def test_cancel_request_of_another_length(endpoint, length):
+    with endpoint.raw() as conn:
+        conn.send(pgwire.struct.pack("!ii", length, pgwire.CANCEL_REQUEST) + b"x" * (length - 8))
+        assert "Z" not in kinds(conn.rest())
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Malformed, oversized, truncated and out-of-order bytes from clients, before and after login.
+Each gets the error PostgreSQL gives, or is just closed; nobody else is disturbed."""
+import os
+import random
+import struct
+
+import pytest
+
+import pgwire
+from pgwire import COPY_DONE, SYNC, bind, errors, execute, kinds, message, parse, query, rows
+
+BEFORE = {
+    "nothing": b"",
+    "one byte": b"\0",
+    "length 0": b"\0\0\0\0" + b"x" * 20,
+    "length 3": b"\0\0\0\3" + b"x" * 20,
+    "length 4": b"\0\0\0\4" + b"x" * 20,
+    "length 7": b"\0\0\0\7" + b"x" * 20,
+    "negative length": b"\xff\xff\xff\xff" + b"x" * 20,
+    "2 GB": b"\x7f\xff\xff\xff" + struct.pack("!i", 196608) + b"user\0app\0\0",
+    "10001 bytes": struct.pack("!ii", 10005, 196608) + b"user\0app\0" + b"x" * 9988,
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 506,
+    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "no end of the list": struct.pack("!ii", 8 + 9, 196608) + b"user\0app\0",
+    "no end of the value": struct.pack("!ii", 8 + 8, 196608) + b"user\0app",
+    "bytes after the list": struct.pack("!ii", 8 + 14, 196608) + b"user\0app\0\0more",
+    "name without value": struct.pack("!ii", 8 + 15, 196608) + b"user\0app\0data\0\0",
+    "empty name": struct.pack("!ii", 8 + 12, 196608) + b"\0x\0user\0app\0\0",
+    "query": query("SELECT 1"),
+    "zeros": b"\0" * 4000,
+    "ones": b"\xff" * 4000,
+    "truncated": pgwire.startup({"user": "app", "database": "p1"})[:-3],
+}
+
+
+def closed_without_login(conn, data):
+    try:
+        conn.send(data)
+        conn.sock.shutdown(1)
+    except OSError:
+        pass
+    messages = conn.rest()
+    assert "Z" not in kinds(messages), messages
+    assert not rows(messages)
+
+
+@pytest.mark.parametrize("case", BEFORE)
+def test_before_login(endpoint, case):
+    with endpoint.raw() as conn:
+        closed_without_login(conn, BEFORE[case])
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"
+
+
+def test_random_bytes_before_login(endpoint):
+    random.seed(1)
+    for n in range(100):
+        with endpoint.raw() as conn:
+            closed_without_login(conn, random.randbytes(random.randrange(1, 3000)))
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"
+
+
+def test_random_changes_of_a_startup_packet(endpoint):
+    random.seed(2)
+    good = pgwire.startup({"user": "app", "database": "p1", "options": "-c timezone=UTC",
+                           "application_name": "x"})
+    for n in range(150):
+        bad = bytearray(good)
+        for _ in range(random.randrange(1, 4)):
+            bad[random.randrange(len(bad))] = random.randrange(256)
+        with endpoint.raw() as conn:
+            try:
+                conn.send(bytes(bad))
+                conn.sock.shutdown(1)
+            except OSError:
+                pass
+            conn.rest()
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"
+
+
+def test_many_parameters_at_login(endpoint):
+    """All that fits into 10000 bytes."""
+    with endpoint.raw() as conn:
+        conn.send(pgwire.startup({"user": "app", "database": "p1",
+                                  **{"x.name%d" % n: "v" * 20 for n in range(250)}}))
+        messages = conn.until("Z", "E")
+        assert kinds(messages)[-1] in "ZE"
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"
+
+
+# --- after login: what PostgreSQL answers -------------------------------------------------------
+
+FATAL = {
+    "unknown type": message("y"),
+    "type zero": message("\0"),
+    "password": message("p", b"secret\0"),
+    "length 0": b"Q\0\0\0\0",
+    "length 3": b"Q\0\0\0\3",
+    "negative length": b"Q\xff\xff\xff\xff",
+    "sync of 2 GB": b"S\x7f\xff\xff\xff",
+    "terminate of 2 GB": b"X\x7f\xff\xff\xff",
+    "close of 2 GB": b"C\x7f\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("case", FATAL)
+def test_fatal_after_login(endpoint, case):
+    with endpoint.wire() as conn:
+        try:
+            conn.send(FATAL[case])
+        except OSError:
+            pass
+        messages = conn.rest()
+        failed = errors(messages)
+        if failed:
+            assert failed[-1]["S"] == "FATAL" and failed[-1]["C"] == "08P01"
+        assert "Z" not in kinds(messages)
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"
+
+
+@pytest.mark.parametrize("case", FATAL)
+def test_fatal_within_a_transaction(endpoint, pg, case):
+    with endpoint.wire() as conn:
+        conn.query("BEGIN")
+        conn.query("INSERT INTO items VALUES (810001, 'never')")
+        try:
+            conn.send(FATAL[case])
+        except OSError:
+            pass
+        assert "Z" not in kinds(conn.rest())
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT count(*) FROM items WHERE id = 810001") == "0"
+
+
+ERROR = {
+    "query without end": message("Q", b"SELECT 1"),
+    "query with a zero inside": message("Q", b"SELECT 1\0, 2\0"),
+    "empty query message": message("Q"),
+    "parse without end": message("P", b"name"),
+    "parse with a wrong count": message("P", b"\0SELECT 1\0\0\5"),
+    "parse with more bytes": message("P", b"\0SELECT 1\0\0\0more"),
+    "bind without end": message("B", b"portal"),
+    "bind with a wrong count": message("B", b"\0\0\0\0\0\7"),
+    "bind with a wrong length": message("B", b"\0\0\0\0\0\1\0\0\1\0"),
+    "bind with a negative length": message("B", b"\0\0\0\0\0\1\xff\xff\xff\0"),
+    "describe of nothing": message("D"),
+    "describe of an unknown kind": message("D", b"Qname\0"),
+    "close of an unknown kind": message("C", b"Qname\0"),
+    "execute without rows": message("E", b"\0"),
+    "execute with more bytes": message("E", b"\0\0\0\0\0more"),
+    "function call without arguments": message("F", b"\0\0\0\1"),
+    "sync with bytes": message("S", b"more"),
+    "flush with bytes": message("H", b"more"),
+}
+
+
+@pytest.mark.parametrize("case", ERROR)
+def test_error_after_login(endpoint, case):
+    """PostgreSQL answers ERROR and goes on, or FATAL and closes; either is the proxy's right, a
+    wrong answer or silence is not."""
+    with endpoint.wire() as conn:
+        conn.send(ERROR[case], SYNC, SYNC)
+        try:
+            messages = conn.until("Z") + conn.until("Z")
+            failed = errors(messages)
+            assert failed and failed[0]["C"] in ("08P01", "26000", "34000", "42601", "22P03",
+                                             "42883"), failed
+            conn.send(SYNC, query("SELECT 5"))
+            while True:
+                messages = conn.ready()
+                if rows(messages) == [["5"]]:
+                    break
+        except pgwire.Closed:
+            pass
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"
+
+
+def test_copy_messages_without_copy_are_ignored(endpoint):
+    with endpoint.wire() as conn:
+        conn.send(pgwire.copy_data(b"1\n"), COPY_DONE, pgwire.copy_fail("x"), query("SELECT 3"))
+        assert rows(conn.ready("I")) == [["3"]]
+
+
+def test_truncated_message_and_end(endpoint, pg):
+    for part in (b"Q", b"Q\0\0", query("SELECT 1")[:-1], parse("INSERT INTO items VALUES "
+                 "(810002, 'x')") + bind() + execute(), query("INSERT INTO items VALUES (810003, "
+                 "'x')")[:-2]):
+        with endpoint.wire() as conn:
+            conn.send(part)
+            conn.sock.shutdown(1)
+            assert "Z" not in kinds(conn.rest())
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT count(*) FROM items WHERE id > 810000") == "0"
+
+
+def test_end_right_after_the_query(endpoint):
+    """A client that shuts its sending side still gets its answer, or is closed; nothing hangs."""
+    with endpoint.wire() as conn:
+        conn.send(query("SELECT 4"))
+        conn.sock.shutdown(1)
+        conn.rest()
+
+
+def test_large_message_that_never_ends(endpoint):
+    """Its bytes are passed on or thrown away, not kept."""
+    with endpoint.wire() as conn:
+        conn.send(b"Q" + struct.pack("!i", 50 << 20) + b"SELECT '" + b"x" * (1 << 20))
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"
+
+
+def test_random_bytes_after_login(endpoint):
+    random.seed(3)
+    for n in range(100):
+        with endpoint.wire() as conn:
+            try:
+                conn.send(random.randbytes(random.randrange(1, 2000)))
+                conn.sock.shutdown(1)
+            except OSError:
+                pass
+            conn.rest()
+    with endpoint.wire() as conn:
+        assert conn.value("SELECT 1") == "1"
+
+
+KINDS = [query("SELECT 1"), query("SELECT 1/0"), query("BEGIN"), query("ROLLBACK"), query(""),
+         parse("SELECT 1"), parse("SELECT $1::int", "s"), parse("SELEKT"), bind(), bind([1], "s"),
+         bind([1, 2], "s"), pgwire.describe("S", "s"), pgwire.describe(), execute(),
+         execute(rows=1), pgwire.close("S", "s"), pgwire.close("P"), SYNC, pgwire.FLUSH,
+         pgwire.copy_data(b"1\n"), COPY_DONE, pgwire.copy_fail("no"),
+         query("COPY items FROM STDIN"), query("COPY (SELECT 1) TO STDOUT"),
+         parse("COPY items FROM STDIN"), query("DEALLOCATE ALL"),
+         pgwire.function_call(177, [b"1", b"2"], [0, 0])]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_messages_in_any_order(endpoint, seed, pg, transcripts):
+    """The same nonsense gives the same answers through the proxy as from PostgreSQL itself."""
+    generator = random.Random(seed)
+    # The end brings any state back: a COPY that still reads, an error, a transaction.
+    data = b"".join(generator.choice(KINDS) for _ in range(25)) + \
+        pgwire.copy_fail("end") + SYNC + query("ROLLBACK") + query("SELECT 'the end'")
+    with endpoint.wire() as conn:
+        messages = []
+        try:
+            conn.send(data)
+            while ["the end"] not in rows(messages[-4:]):
+                messages += conn.until("Z")
+            text = "".join(m.kind + (m.fields()["C"] if m.kind == "E" else
+                                     m.body.decode() if m.kind == "Z" else "")
+                           for m in messages if m.kind not in "NSA")
+        except (pgwire.Closed, ConnectionError):
+            # PostgreSQL gives up on a client that sends a query into its COPY.
+            text = "closed"
+    transcripts.setdefault(seed, {})[endpoint.kind] = text
+    if "direct" in transcripts[seed]:
+        assert text == transcripts[seed]["direct"]
+
+
+@pytest.fixture(scope="module")
+def transcripts():
+    return {}
+
+
+def test_descriptors_are_given_back(proxied, shared_proxies):
+    proxy = shared_proxies(proxied.kind)
+    folder = "/proc/%d/fd" % proxy.process.pid
+    with proxied.wire() as conn:
+        conn.value("SELECT 1")
+    before = len(os.listdir(folder))
+    for n in range(50):
+        with proxied.raw() as conn:
+            conn.send(list(BEFORE.values())[n % len(BEFORE)])
+    for n in range(50):
+        with proxied.wire() as conn:
+            conn.send(list(FATAL.values())[n % len(FATAL)])
+    pgwire.wait_for(lambda: len(os.listdir(folder)) <= before + 12, what="closed descriptors")
