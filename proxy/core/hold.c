@@ -447,7 +447,8 @@ struct admin_request *admin_release(struct admin *admin, const char *database, u
 		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
 		return request;
 	}
-	/* The gate opens before the file says so: a crash in between comes back held, with a lease.
+	/* The gate opens before the file says so: a crash in between comes back held, and
+	 * RELEASE can be repeated.
 	 * Not held: an earlier RELEASE may not have been written. */
 	hold_end(db, "the hold was released");
 	request_save(request, request_saved_holds);

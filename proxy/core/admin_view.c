@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * SHOW: asks the workers for their rows, makes the rows that only the main thread knows, and
+ * finishes those that need both.
+ */
+#include "base/log.h"
+#include "base/mem.h"
+#include "conf/show.h"
+#include "core/admin_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A worker that takes longer is stuck; what the others said is shown. */
+#define VIEW_WAIT_SEC 5
+
+#define COLUMNS_MAX 40
+
+/* ---- rows of workers ---- */
+
+void view_wait_free(struct view_wait *wait)
+{
+	list_remove(&wait->admin->views, &wait->node);
+	rowset_free(&wait->rows);
+	if (wait->timer != NULL)
+		event_free(wait->timer);
+	free(wait);
+}
+
+static void view_finish(struct view_wait *wait)
+{
+	if (view_info(wait->rows.view)->source == VIEW_FROM_MERGED)
+		rowset_merge(&wait->rows);
+	wait->done(wait->admin, &wait->rows, wait->arg);
+	view_wait_free(wait);
+}
+
+static void view_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	struct view_wait *wait = arg;
+
+	(void)fd;
+	(void)what;
+	log_warning("SHOW %s: %u workers did not answer", view_info(wait->rows.view)->name,
+	            wait->left);
+	wait->rows.cut = true;
+	view_finish(wait);
+}
+
+static bool view_post(struct admin *admin, struct view_wait *wait, const char *database,
+                      unsigned worker)
+{
+	struct mail_view *mail = mail_new(sizeof(*mail), MAIL_VIEW);
+
+	if (mail == NULL)
+		return false;
+	mail->view = (int)wait->rows.view;
+	mail->database = mem_must_strdup(database);
+	mail->token = wait->token;
+	mailbox_post(&admin->proxy->workers[worker].mailbox, &mail->letter);
+	return true;
+}
+
+void view_ask(struct admin *admin, enum view view, const char *database, view_done_fn *done,
+              void *arg)
+{
+	const struct timeval limit = {VIEW_WAIT_SEC, 0};
+	const struct timeval now = {0, 0};
+	struct view_wait *wait = mem_must_alloc(sizeof(*wait));
+
+	wait->admin = admin;
+	wait->token = ++admin->last_token;
+	wait->done = done;
+	wait->arg = arg;
+	rowset_init(&wait->rows, view);
+	list_append(&admin->views, &wait->node);
+	wait->timer = event_new(admin->proxy->base, -1, 0, view_timeout, wait);
+	for (unsigned i = 0; i < admin->proxy->worker_count; i++)
+		wait->left += view_post(admin, wait, database, i) ? 1 : 0;
+	if (wait->timer != NULL)
+		(void)event_add(wait->timer, wait->left == 0 ? &now : &limit);
+}
+
+void view_on_rows(struct admin *admin, struct mail_view *mail)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&admin->views, node, tmp)
+	{
+		struct view_wait *wait = CONTAINER_OF(node, struct view_wait, node);
+
+		if (wait->token != mail->token)
+			continue;
+		if (mail->rows != NULL)
+			rowset_append(&wait->rows, mail->rows);
+		else
+			wait->rows.cut = true;
+		if (--wait->left == 0)
+			view_finish(wait);
+		break;
+	}
+	if (mail->rows != NULL)
+		rowset_free(mail->rows);
+	free(mail->rows);
+	free(mail->database);
+	free(mail);
+}
+
+/* ---- rows of the main thread, from the workers' LOADS ---- */
+
+struct load {
+	int64_t active;
+	int64_t held;
+	int64_t held_bytes;
+	int64_t oldest_wait_ms;
+	int64_t clients;
+	int64_t servers;
+};
+
+static struct load load_of(const struct rowset *loads, const char *database)
+{
+	struct rowset_cell cells[COLUMNS_MAX];
+	size_t offset = 0;
+
+	while (rowset_next(loads, &offset, cells)) {
+		if (rowset_cell_is(&cells[0], database))
+			return (struct load){
+			    rowset_cell_int(&cells[1]), rowset_cell_int(&cells[2]),
+			    rowset_cell_int(&cells[3]), rowset_cell_int(&cells[4]),
+			    rowset_cell_int(&cells[5]), rowset_cell_int(&cells[6])};
+	}
+	return (struct load){0};
+}
+
+static void holds_row(struct rowset *out, const struct admin_db *db, const struct rowset *loads)
+{
+	const struct config_server *server = admin_db_server(db);
+	struct load load = load_of(loads, db->name);
+	bool held = db->state != HOLD_OPEN;
+	usec_t now = clock_now();
+	usec_t left = db->lease_end > now ? db->lease_end - now : 0;
+
+	rowset_text(out, db->name);
+	rowset_text(out, hold_state_name(db->state));
+	rowset_int(out, (int64_t)db->epoch);
+	rowset_text(out, server == NULL ? NULL : server->name);
+	rowset_text(out, db->target);
+	rowset_int(out, load.active);
+	rowset_int(out, load.held);
+	rowset_int(out, load.held_bytes);
+	rowset_int(out, load.oldest_wait_ms);
+	if (held && db->lease != ADMIN_LEASE_NONE)
+		rowset_int(out, left / USEC_PER_MSEC);
+	else
+		rowset_null(out);
+	rowset_text(out,
+	            held ? config_drain_policy_name((enum config_drain_policy)db->policy) : NULL);
+	if (held)
+		rowset_int(out, (now - db->began) / USEC_PER_MSEC);
+	else
+		rowset_null(out);
+	rowset_end_row(out);
+}
+
+static void databases_row(struct rowset *out, const struct admin_db *db, const struct rowset *loads)
+{
+	const struct config *config = db->admin->proxy->config;
+	const struct config_database *entry = config_find_database(config, db->name);
+	const struct config_server *server = admin_db_server(db);
+	struct load load = load_of(loads, db->name);
+
+	if (entry == NULL || server == NULL)
+		return;
+	rowset_text(out, db->name);
+	rowset_text(out, server->host);
+	rowset_int(out, server->port);
+	rowset_text(out, entry->dbname);
+	rowset_text(out, entry->user[0] == '\0' ? NULL : entry->user);
+	rowset_int(out, config_pool_size(config, entry, NULL));
+	rowset_int(out, 0);
+	rowset_int(out, 0);
+	rowset_int(out, config->proxy.server_lifetime / USEC_PER_SEC);
+	rowset_text(out, config_pool_mode_name(config_pool_mode(config, entry, NULL)));
+	rowset_null(out);
+	rowset_int(out, 0);
+	rowset_int(out, load.servers);
+	rowset_int(out, 0);
+	rowset_int(out, load.clients);
+	rowset_int(out, db->state != HOLD_OPEN);
+	rowset_int(out, 0);
+	rowset_text(out, server->name);
+	rowset_text(out, entry->shard);
+	rowset_end_row(out);
+}
+
+static void routes_row(struct rowset *out, const struct admin_db *db)
+{
+	const struct config *config = db->admin->proxy->config;
+	const struct config_database *entry = config_find_database(config, db->name);
+	const struct config_server *server = admin_db_server(db);
+	const char *origin = route_origin_name(db->server == NULL ? ROUTE_FROM_CONFIG : db->origin);
+
+	rowset_text(out, db->name);
+	rowset_text(out, server == NULL ? db->server : server->name);
+	rowset_text(out, server == NULL ? NULL : server->host);
+	if (server == NULL)
+		rowset_null(out);
+	else
+		rowset_int(out, server->port);
+	rowset_text(out, entry == NULL ? NULL : entry->dbname);
+	rowset_int(out, (int64_t)db->epoch);
+	rowset_text(out, origin);
+	if (entry == NULL)
+		rowset_text(out, "known to the state directory, not to the configuration");
+	else if (server != NULL && strcmp(entry->server->name, server->name) != 0)
+		rowset_printf(out,
+		              "the configuration says \"%s\"; the swap of the state directory is "
+		              "newer and holds",
+		              entry->server->name);
+	else
+		rowset_null(out);
+	rowset_end_row(out);
+}
+
+static void users_row(struct rowset *out, const struct config *config, const char *name,
+                      const struct rowset *pools)
+{
+	const struct config_user *user = config_find_user(config, name);
+	struct rowset_cell cells[COLUMNS_MAX];
+	int64_t clients = 0;
+	int64_t servers = 0;
+	size_t offset = 0;
+
+	while (rowset_next(pools, &offset, cells)) {
+		if (!rowset_cell_is(&cells[1], name))
+			continue;
+		/* SHOW POOLS: columns 2 and 3 are clients, 6 and 9 to 12 servers. */
+		clients += rowset_cell_int(&cells[2]) + rowset_cell_int(&cells[3]);
+		servers += rowset_cell_int(&cells[6]);
+		for (size_t i = 9; i <= 12; i++)
+			servers += rowset_cell_int(&cells[i]);
+	}
+	rowset_text(out, name);
+	if (user != NULL && user->pool_size != CONFIG_UNSET)
+		rowset_int(out, user->pool_size);
+	else
+		rowset_null(out);
+	rowset_null(out);
+	rowset_text(out, user != NULL && user->pool_mode != CONFIG_POOL_UNSET
+	                     ? config_pool_mode_name(user->pool_mode)
+	                     : NULL);
+	rowset_int(out, 0);
+	rowset_int(out, servers);
+	rowset_int(out, user != NULL && user->max_client_connections != CONFIG_UNSET
+	                    ? user->max_client_connections
+	                    : 0);
+	rowset_int(out, clients);
+	rowset_text(out, config_is_admin(config, name)        ? "admin"
+	                 : config_is_stats_user(config, name) ? "stats"
+	                                                      : "none");
+	rowset_end_row(out);
+}
+
+static void users_fill(struct admin *admin, struct rowset *out, const struct rowset *pools)
+{
+	const struct config *config = admin->proxy->config;
+	const struct config_list *lists[] = {&config->proxy.admin_users,
+	                                     &config->proxy.stats_users};
+
+	for (size_t i = 0; i < config->user_count; i++)
+		users_row(out, config, config->users[i].name, pools);
+	for (size_t l = 0; l < ARRAY_LEN(lists); l++) {
+		for (size_t i = 0; i < lists[l]->count; i++) {
+			const char *name = lists[l]->items[i];
+
+			if (config_find_user(config, name) == NULL &&
+			    (l == 0 || !config_is_admin(config, name)))
+				users_row(out, config, name, pools);
+		}
+	}
+}
+
+static void config_row(void *arg, const struct config_show_row *row)
+{
+	struct rowset *out = arg;
+
+	rowset_printf(out, "%s.%s", row->section, row->name);
+	rowset_text(out, row->value);
+	rowset_text(out, row->fallback);
+	rowset_text(out, row->reloadable ? "yes" : "no");
+	rowset_end_row(out);
+}
+
+/* ---- answers ---- */
+
+/* Runs when the workers' rows for a MAIN view are here. */
+static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
+{
+	struct admin_request *request = arg;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	rowset_init(&request->rows, request->view);
+	request->has_rows = true;
+	if (request->view == VIEW_USERS)
+		users_fill(admin, &request->rows, rows);
+	LIST_FOREACH(&admin->databases, node, tmp)
+	{
+		struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
+		bool wanted = request->db == NULL
+		                  ? db->state != HOLD_OPEN ||
+		                        config_find_database(admin->proxy->config, db->name) != NULL
+		                  : db == request->db;
+
+		if (request->view == VIEW_HOLDS && wanted)
+			holds_row(&request->rows, db, rows);
+		else if (request->view == VIEW_DATABASES)
+			databases_row(&request->rows, db, rows);
+	}
+	request_succeed(request);
+}
+
+void request_answer_holds(struct admin_request *request)
+{
+	request->view = VIEW_HOLDS;
+	view_ask(request->admin, VIEW_LOADS, request->db->name, main_view_done, request);
+}
+
+/* maxwait comes as microseconds in maxwait_us and is split here, for only one number can be merged
+ * by its maximum. */
+static void pools_split_wait(struct rowset *rows)
+{
+	const struct view_info *info = view_info(VIEW_POOLS);
+	struct rowset_cell cells[COLUMNS_MAX];
+	struct rowset out;
+	size_t offset = 0;
+
+	rowset_init(&out, VIEW_POOLS);
+	out.cut = rows->cut;
+	while (rowset_next(rows, &offset, cells)) {
+		for (size_t i = 0; i < info->column_count; i++) {
+			if (strcmp(info->columns[i].name, "maxwait") == 0)
+				rowset_int(&out, rowset_cell_int(&cells[i + 1]) / USEC_PER_SEC);
+			else if (strcmp(info->columns[i].name, "maxwait_us") == 0)
+				rowset_int(&out, rowset_cell_int(&cells[i]) % USEC_PER_SEC);
+			else if (cells[i].bytes == NULL)
+				rowset_null(&out);
+			else
+				rowset_bytes(&out, cells[i].bytes, cells[i].len);
+		}
+		rowset_end_row(&out);
+	}
+	rowset_free(rows);
+	*rows = out;
+}
+
+/* ---- averages of STATS ---- */
+
+enum {
+	STATS_TOTALS = 11,
+	STATS_XACTS = 1,
+	STATS_QUERIES = 2,
+	STATS_XACT_TIME = 5,
+	STATS_QUERY_TIME = 6
+};
+
+static bool stats_row_of(const struct rowset *rows, const struct rowset_cell *database,
+                         struct rowset_cell *cells)
+{
+	size_t offset = 0;
+
+	while (rowset_next(rows, &offset, cells)) {
+		if (cells[0].len == database->len &&
+		    memcmp(cells[0].bytes, database->bytes, database->len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Totals as they are; averages since the older of two samples, one to two minutes ago. */
+static void stats_row(struct rowset *out, const struct rowset_cell *now,
+                      const struct rowset_cell *old, usec_t elapsed)
+{
+	int64_t delta[STATS_TOTALS];
+
+	rowset_bytes(out, now[0].bytes, now[0].len);
+	for (size_t i = 0; i < STATS_TOTALS; i++) {
+		int64_t total = rowset_cell_int(&now[i + 1]);
+
+		delta[i] = total - (old == NULL ? 0 : rowset_cell_int(&old[i + 1]));
+		rowset_int(out, total);
+	}
+	for (size_t i = 0; i < STATS_TOTALS; i++) {
+		int64_t per = i == STATS_XACT_TIME    ? delta[STATS_XACTS]
+		              : i == STATS_QUERY_TIME ? delta[STATS_QUERIES]
+		                                      : 0;
+
+		if (i == STATS_XACT_TIME || i == STATS_QUERY_TIME)
+			rowset_int(out, per > 0 ? delta[i] / per : 0);
+		else
+			rowset_int(out, (int64_t)((double)delta[i] * USEC_PER_SEC /
+			                          (double)(elapsed > 0 ? elapsed : 1)));
+	}
+	rowset_end_row(out);
+}
+
+static void stats_add_averages(struct admin *admin, struct rowset *rows)
+{
+	struct rowset_cell now[COLUMNS_MAX];
+	struct rowset_cell old[COLUMNS_MAX];
+	struct rowset out;
+	size_t offset = 0;
+
+	rowset_init(&out, VIEW_STATS);
+	out.cut = rows->cut;
+	while (rowset_next(rows, &offset, now)) {
+		bool found = stats_row_of(&admin->stats_old, &now[0], old);
+
+		stats_row(&out, now, found ? old : NULL, clock_now() - admin->stats_old_at);
+	}
+	rowset_free(rows);
+	*rows = out;
+}
+
+static void stats_sampled(struct admin *admin, struct rowset *rows, void *arg)
+{
+	(void)arg;
+	rowset_free(&admin->stats_old);
+	admin->stats_old = admin->stats_new;
+	admin->stats_old_at = admin->stats_new_at;
+	admin->stats_new = *rows;
+	admin->stats_new_at = clock_now();
+	rowset_init(rows, VIEW_STATS);
+}
+
+void stats_sample(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	view_ask(arg, VIEW_STATS, NULL, stats_sampled, NULL);
+}
+
+/* Runs when the workers' rows for a view of theirs are here. */
+static void worker_view_done(struct admin *admin, struct rowset *rows, void *arg)
+{
+	struct admin_request *request = arg;
+
+	if (request->view == VIEW_POOLS)
+		pools_split_wait(rows);
+	else if (request->view == VIEW_STATS)
+		stats_add_averages(admin, rows);
+	if (rows->cut)
+		sbuf_add_str(&request->notice, "The view is not complete.");
+	request->rows = *rows;
+	request->has_rows = true;
+	rowset_init(rows, request->view);
+	request_succeed(request);
+}
+
+static void view_main(struct admin_request *request)
+{
+	struct admin *admin = request->admin;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	rowset_init(&request->rows, request->view);
+	request->has_rows = true;
+	if (request->view == VIEW_ROUTES) {
+		LIST_FOREACH(&admin->databases, node, tmp)
+		routes_row(&request->rows, CONTAINER_OF(node, struct admin_db, node));
+	} else if (request->view == VIEW_CONFIG) {
+		config_show(admin->proxy->config, config_row, &request->rows);
+	} else if (request->view == VIEW_VERSION) {
+		rowset_text(&request->rows, "pgshuntd " PGSHUNT_VERSION);
+		rowset_end_row(&request->rows);
+	}
+	request_succeed(request);
+}
+
+struct admin_request *admin_view(struct admin *admin, enum view view, const char *database,
+                                 admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+
+	request->view = view;
+	if (database != NULL && !request_find_db(request, database))
+		return request;
+	switch (view) {
+	case VIEW_HOLDS:
+	case VIEW_DATABASES:
+		view_ask(admin, VIEW_LOADS, NULL, main_view_done, request);
+		break;
+	case VIEW_USERS:
+		view_ask(admin, VIEW_POOLS, NULL, main_view_done, request);
+		break;
+	default:
+		if (view_info(view)->source == VIEW_FROM_MAIN)
+			view_main(request);
+		else
+			view_ask(admin, view, database, worker_view_done, request);
+		break;
+	}
+	return request;
+}

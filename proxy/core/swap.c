@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * PREPARE SWAP, CANCEL SWAP, SWAP.
+ *
+ *   PREPARE   workers open connections to the target; meanwhile both servers are asked who they
+ *             are, and the target's connection is kept
+ *   SWAP      one question on the kept connection -> verdict -> state written -> new route table.
+ *             Until the write has succeeded nothing has changed; from then on the swap is done.
+ */
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/admin_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Longest check of a server inside a hold, and of the old one, which may well be dead. */
+#define CHECK_TARGET_MAX (5 * USEC_PER_SEC)
+#define CHECK_SOURCE_MAX USEC_PER_SEC
+
+static void replace_text(char **slot, const char *text)
+{
+	char *copy = mem_must_strdup(text);
+
+	free(*slot);
+	*slot = copy;
+}
+
+static void forget_check(struct admin_db *db)
+{
+	PQfinish(db->checked_conn);
+	db->checked_conn = NULL;
+	memset(&db->checked, 0, sizeof(db->checked));
+	replace_text(&db->checked_name, NULL);
+}
+
+void swap_forget_target(struct admin_db *db)
+{
+	forget_check(db);
+	if (db->target == NULL)
+		return;
+	replace_text(&db->target, NULL);
+	admin_post_all(db, MAIL_PREPARE_END, db->epoch);
+}
+
+void swap_free(struct admin_db *db)
+{
+	forget_check(db);
+	free(db->server);
+	free(db->target);
+	free(db->swap_to);
+	free(db->source_name);
+}
+
+static struct admin_request *find_working(struct admin *admin, uint64_t token)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&admin->working, node, tmp)
+	{
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		if (request->token == token && token != 0)
+			return request;
+	}
+	return NULL;
+}
+
+static const struct config_server *find_server(struct admin_request *request, const char *name)
+{
+	const struct config_server *server =
+	    config_find_server(request->admin->proxy->config, name);
+
+	if (server == NULL) {
+		request_hint(request, "The section servers of the configuration names them.");
+		request_fail(request, "42704", "server \"%s\" does not exist", name);
+	}
+	return server;
+}
+
+static void set_timer(struct admin_request *request, event_callback_fn callback, usec_t wait)
+{
+	const struct timeval tv = {(time_t)(wait / USEC_PER_SEC),
+	                           (suseconds_t)(wait % USEC_PER_SEC)};
+
+	request->timer = event_new(request->admin->proxy->base, -1, 0, callback, request);
+	if (request->timer != NULL)
+		(void)event_add(request->timer, &tv);
+}
+
+/* ---- PREPARE SWAP ---- */
+
+static void prepare_saved(struct admin_request *request, bool ok, const char *error)
+{
+	if (!ok) {
+		request_fail_save(request, error);
+		return;
+	}
+	rowset_init(&request->rows, VIEW_PREPARED);
+	rowset_text(&request->rows, request->db->name);
+	rowset_text(&request->rows, request->server);
+	rowset_int(&request->rows, request->opened);
+	rowset_int(&request->rows, request->failed);
+	rowset_end_row(&request->rows);
+	request->has_rows = true;
+	request_succeed(request);
+}
+
+/* What SWAP would say today, as far as it can be known before the promotion. */
+static void prepare_note_checks(struct admin_request *request)
+{
+	struct admin_db *db = request->db;
+
+	if (request->check_error[0] != '\0')
+		sbuf_printf(&request->notice, "The check of server \"%s\" failed: %s. ",
+		            request->server, request->check_error);
+	else if (db->checked.known && db->source.known &&
+	         strcmp(db->checked.system_identifier, db->source.system_identifier) != 0)
+		sbuf_printf(&request->notice,
+		            "Server \"%s\" is not a copy of the present one: its system "
+		            "identifier is %s, not %s. ",
+		            request->server, db->checked.system_identifier,
+		            db->source.system_identifier);
+}
+
+static void prepare_end(struct admin_request *request)
+{
+	if (request->timer != NULL)
+		(void)event_del(request->timer);
+	request->token = 0;
+	prepare_note_checks(request);
+	log_info("database \"%s\": prepared for a swap to \"%s\": %u connections, %u failed",
+	         request->db->name, request->server, request->opened, request->failed);
+	request_save(request, prepare_saved);
+}
+
+static void prepare_answered(struct admin_request *request)
+{
+	if (--request->left == 0)
+		prepare_end(request);
+}
+
+static void prepare_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin_request *request = arg;
+
+	(void)fd;
+	(void)what;
+	sbuf_printf(&request->notice, "Not all connections were answered for in time. ");
+	prepare_end(request);
+}
+
+void swap_on_prepared(struct admin *admin, struct mail_database *mail)
+{
+	struct admin_request *request = find_working(admin, mail->token);
+
+	if (request == NULL)
+		return;
+	request->opened += mail->number;
+	request->failed += mail->failed;
+	if (mail->text != NULL && request->notice.len < 1000)
+		sbuf_printf(&request->notice, "Worker %u: %s. ", mail->worker, mail->text);
+	prepare_answered(request);
+}
+
+/* Starts the check of one server for the request; counted in request->left. */
+static void start_check(struct admin_request *request, const struct config_server *server, int type,
+                        usec_t timeout)
+{
+	struct admin_db *db = request->db;
+	PGconn *conn = NULL;
+	struct sbuf error;
+
+	if (type == ADMIN_TARGET_CHECKED && db->checked_name != NULL &&
+	    strcmp(db->checked_name, server->name) == 0) {
+		conn = db->checked_conn;
+		db->checked_conn = NULL;
+	}
+	sbuf_init(&error, sizeof(request->check_error));
+	if (check_start(server, conn, timeout, &request->admin->box, type, request->token, &error))
+		request->left++;
+	else
+		(void)snprintf(request->check_error, sizeof(request->check_error), "%s",
+		               sbuf_text(&error));
+	sbuf_free(&error);
+}
+
+static bool source_known(const struct admin_db *db, const struct config_server *source)
+{
+	return db->source.known && db->source_name != NULL && source != NULL &&
+	       strcmp(db->source_name, source->name) == 0;
+}
+
+static void prepare_start(struct admin_request *request, const struct config_server *target)
+{
+	struct admin *admin = request->admin;
+	struct admin_db *db = request->db;
+	const struct config_proxy *config = &admin->proxy->config->proxy;
+	const struct config_server *source = admin_db_server(db);
+	usec_t wait = config->connect_timeout + config->login_timeout + USEC_PER_SEC;
+
+	request->token = ++admin->last_token;
+	set_timer(request, prepare_timeout, wait);
+	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
+		struct mail_database *mail = mail_new_database(MAIL_PREPARE, db->name);
+
+		if (mail == NULL)
+			continue;
+		mail->server = mem_must_strdup(target->name);
+		mail->token = request->token;
+		mail->epoch = request->epoch;
+		mail->number = 1;
+		request->left++;
+		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
+	}
+	if (check_possible(target))
+		start_check(request, target, ADMIN_TARGET_CHECKED, wait);
+	else
+		sbuf_printf(&request->notice,
+		            "Server \"%s\" has no check_user: SWAP will need FORCE. ",
+		            target->name);
+	if (source != NULL && check_possible(source))
+		start_check(request, source, ADMIN_SOURCE_CHECKED, config->connect_timeout);
+	if (request->left == 0)
+		prepare_end(request);
+}
+
+struct admin_request *admin_prepare_swap(struct admin *admin, const char *database,
+                                         const char *server, uint64_t epoch, admin_done_fn *done,
+                                         void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+	const struct config_server *target;
+	struct admin_db *db;
+
+	if (!request_find_db(request, database))
+		return request;
+	target = find_server(request, server);
+	if (target == NULL)
+		return request;
+	db = request->db;
+	/* Before its hold a move has a higher epoch than the database; an older one is stale. */
+	if (epoch != ADMIN_EPOCH_NEXT &&
+	    (db->state == HOLD_OPEN ? epoch <= db->epoch : epoch < db->epoch)) {
+		request_detail(request, "The current epoch of database \"%s\" is %" PRIu64 ".",
+		               db->name, db->epoch);
+		request_fail(request, "55000", "epoch %" PRIu64 " is stale", epoch);
+		return request;
+	}
+	if (db->swap_to != NULL) {
+		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
+		return request;
+	}
+	request->server = mem_must_strdup(server);
+	request->epoch = epoch;
+	if (target == admin_db_server(db)) {
+		sbuf_printf(&request->notice, "Database \"%s\" is on server \"%s\" already.",
+		            db->name, server);
+		prepare_saved(request, true, NULL);
+		return request;
+	}
+	if (db->target != NULL && strcmp(db->target, server) != 0)
+		swap_forget_target(db);
+	replace_text(&db->target, server);
+	prepare_start(request, target);
+	return request;
+}
+
+struct admin_request *admin_cancel_swap(struct admin *admin, const char *database,
+                                        admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+
+	if (!request_find_db(request, database))
+		return request;
+	swap_forget_target(request->db);
+	request_save(request, request_saved_holds);
+	return request;
+}
+
+/* ---- SWAP ---- */
+
+/* The write is done: from here on the swap is, and the workers learn of it. */
+static void swap_saved(struct admin_request *request, bool ok, const char *error)
+{
+	struct admin_db *db = request->db;
+	struct proxy *proxy = request->admin->proxy;
+	struct route_table *table = route_table_copy(proxy->routes);
+	struct route *route = route_find_mutable(table, db->name);
+	const struct config_server *server = config_find_server(table->config, db->swap_to);
+
+	if (!ok || route == NULL || server == NULL) {
+		route_table_unref(table);
+		replace_text(&db->swap_to, NULL);
+		(void)admin_save(request->admin);
+		if (ok)
+			request_fail(request, "55000",
+			             "the configuration changed while the swap was under way");
+		else
+			request_fail_save(request, error);
+	} else {
+		log_warning("database \"%s\": swapped from server \"%s\" to \"%s\", epoch %" PRIu64,
+		            db->name, route->server->name, server->name, db->epoch);
+		free(db->server);
+		db->server = db->swap_to;
+		db->swap_to = NULL;
+		db->origin = ROUTE_FROM_SWAP;
+		replace_text(&db->target, NULL);
+		route->server = server;
+		route->origin = ROUTE_FROM_SWAP;
+		route->epoch = db->epoch;
+		proxy_set_routes(proxy, table);
+		/* What was learned of the target is what the next swap will compare with. */
+		replace_text(&db->source_name, db->checked.known ? db->server : NULL);
+		db->source = db->checked;
+		forget_check(db);
+		request_answer_holds(request);
+	}
+	if (db->end_wanted) {
+		hold_end(db, "the hold ended with its lease");
+		(void)admin_save(request->admin);
+	}
+}
+
+static void swap_commit(struct admin_request *request)
+{
+	replace_text(&request->db->swap_to, request->server);
+	request_save(request, swap_saved);
+}
+
+/* True if the database is still held by the hold that the request began in. */
+static bool swap_still_held(struct admin_request *request)
+{
+	struct admin_db *db = request->db;
+
+	if (db->state == HOLD_HELD && db->epoch == request->epoch && db->swap_to == NULL)
+		return true;
+	request_fail(request, "55000", "the hold of database \"%s\" ended during the swap",
+	             db->name);
+	return false;
+}
+
+static void swap_judge(struct admin_request *request)
+{
+	static const struct server_identity unknown;
+	struct admin_db *db = request->db;
+	bool known = source_known(db, admin_db_server(db));
+	struct sbuf reason;
+
+	if (request->timer != NULL)
+		(void)event_del(request->timer);
+	request->token = 0;
+	if (!swap_still_held(request))
+		return;
+	if (request->check_error[0] != '\0') {
+		request_detail(request, "%s", request->check_error);
+		request_hint(request, "Repeat SWAP when the server answers. FORCE swaps without "
+		                      "any check.");
+		request_fail(request, "55000", "server \"%s\" could not be checked",
+		             request->server);
+		return;
+	}
+	sbuf_init(&reason, sizeof(request->error.detail));
+	if (check_verdict(known ? &db->source : &unknown, &db->checked, &reason)) {
+		if (!known)
+			sbuf_printf(&request->notice,
+			            "The present server could not be asked: system identifier and "
+			            "timeline of \"%s\" were not compared.",
+			            request->server);
+		swap_commit(request);
+	} else {
+		request_detail(request, "%s", sbuf_text(&reason));
+		request_hint(request, "Promote the server, then repeat SWAP. FORCE swaps without "
+		                      "any check.");
+		request_fail(request, "55000", "server \"%s\" cannot take over database \"%s\"",
+		             request->server, db->name);
+	}
+	sbuf_free(&reason);
+}
+
+void swap_on_checked(struct admin *admin, struct check *check)
+{
+	struct admin_request *request = find_working(admin, check->token);
+	struct admin_db *db = request == NULL ? NULL : request->db;
+	bool preparing;
+
+	if (request == NULL) {
+		check_free(check);
+		return;
+	}
+	/* A swap's target is not yet, or not at all, that of a PREPARE. */
+	preparing = request->timer != NULL;
+	if (check->letter.type == ADMIN_TARGET_CHECKED) {
+		forget_check(db);
+		db->checked = check->identity;
+		db->checked_conn = check->conn;
+		check->conn = NULL;
+		replace_text(&db->checked_name, check->server);
+		(void)snprintf(request->check_error, sizeof(request->check_error), "%s",
+		               check->error);
+	} else if (check->identity.known) {
+		db->source = check->identity;
+		replace_text(&db->source_name, check->server);
+	} else {
+		log_warning("server \"%s\" could not be asked who it is: %s", check->server,
+		            check->error);
+	}
+	check_free(check);
+	if (preparing)
+		prepare_answered(request);
+	else if (--request->left == 0)
+		swap_judge(request);
+}
+
+/* The same swap once more, or one that cannot be: false after the request was ended. */
+static bool swap_is_new(struct admin_request *request)
+{
+	struct admin_db *db = request->db;
+	const struct config_server *now = admin_db_server(db);
+
+	if (!hold_check_epoch(request, request->epoch))
+		return false;
+	if (db->swap_to != NULL) {
+		request_hint(request, "Repeat SWAP when the other one has answered.");
+		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
+		return false;
+	}
+	if (now != NULL && strcmp(now->name, request->server) == 0) {
+		request_answer_holds(request);
+		return false;
+	}
+	if (db->state != HOLD_HELD) {
+		request_detail(request, "Its state is %s.", hold_state_name(db->state));
+		request_hint(request, db->state == HOLD_OPEN
+		                          ? "HOLD it first."
+		                          : "Repeat HOLD, which answers when it is drained.");
+		request_fail(request, "55000", "database \"%s\" is not held and drained", db->name);
+		return false;
+	}
+	return true;
+}
+
+struct admin_request *admin_swap(struct admin *admin, const char *database, const char *server,
+                                 uint64_t epoch, bool force, admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+	const struct config_server *target;
+	const struct config_server *source;
+	struct admin_db *db;
+
+	if (!request_find_db(request, database))
+		return request;
+	target = find_server(request, server);
+	if (target == NULL)
+		return request;
+	db = request->db;
+	request->server = mem_must_strdup(server);
+	request->epoch = epoch;
+	if (!swap_is_new(request))
+		return request;
+	request->epoch = db->epoch;
+	if (force) {
+		log_warning("database \"%s\": swap to \"%s\" is forced, without checks", db->name,
+		            server);
+		forget_check(db);
+		swap_commit(request);
+		return request;
+	}
+	if (!check_possible(target)) {
+		request_hint(request,
+		             "Set check_user of server \"%s\" in the configuration and RELOAD, or "
+		             "swap without any check: SWAP … FORCE.",
+		             server);
+		request_fail(request, "55000",
+		             "server \"%s\" cannot be checked: it has no "
+		             "check_user",
+		             server);
+		return request;
+	}
+	request->token = ++admin->last_token;
+	start_check(request, target, ADMIN_TARGET_CHECKED, CHECK_TARGET_MAX);
+	source = admin_db_server(db);
+	if (source != NULL && !source_known(db, source) && check_possible(source))
+		start_check(request, source, ADMIN_SOURCE_CHECKED, CHECK_SOURCE_MAX);
+	if (request->left == 0)
+		swap_judge(request);
+	return request;
+}
