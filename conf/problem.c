@@ -100,29 +100,31 @@ static size_t least_of(size_t a, size_t b, size_t c)
 	return least < c ? least : c;
 }
 
-/* Letters to insert, delete or change to make one word of the other. */
+/* Letters to insert, delete or change, or neighbours to swap, to make one word of the other. */
 static size_t word_distance(const char *a, const char *b)
 {
-	size_t row[WORD_MAX + 1];
+	size_t rows[3][WORD_MAX + 1]; /* of the letters i - 2, i - 1 and i of a, in turn */
 	size_t len_a = strlen(a);
 	size_t len_b = strlen(b);
 
 	if (len_a > WORD_MAX || len_b > WORD_MAX)
 		return WORD_MAX;
 	for (size_t j = 0; j <= len_b; j++)
-		row[j] = j;
+		rows[0][j] = j;
 	for (size_t i = 1; i <= len_a; i++) {
-		size_t diagonal = row[0];
+		size_t *row = rows[i % 3];
+		const size_t *above = rows[(i + 2) % 3];
 
 		row[0] = i;
 		for (size_t j = 1; j <= len_b; j++) {
-			size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+			size_t changed = above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
 
-			diagonal = row[j];
-			row[j] = least_of(row[j] + 1, row[j - 1] + 1, changed);
+			row[j] = least_of(above[j] + 1, row[j - 1] + 1, changed);
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+				row[j] = least_of(row[j], rows[(i + 1) % 3][j - 2] + 1, row[j]);
 		}
 	}
-	return row[len_b];
+	return rows[len_a % 3][len_b];
 }
 
 const char *problem_nearest(const char *word, const char *(*next)(const void *arg, size_t index),

@@ -294,13 +294,18 @@ bool tree_parse(const void *bytes, size_t len, struct config_block **blocks, str
 	yaml_event_t event;
 
 	*root = NULL;
+	/* A byte order mark, as editors of Windows write it. */
+	if (len >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0) {
+		builder.bytes += 3;
+		builder.len -= 3;
+	}
 	if (yaml_parser_initialize(&builder.parser) == 0) {
 		problem_add(problems, 0, 0, "out of memory");
 		return false;
 	}
 	/* Without this libyaml would take UTF-16 too, and offsets would mean something else. */
 	yaml_parser_set_encoding(&builder.parser, YAML_UTF8_ENCODING);
-	yaml_parser_set_input_string(&builder.parser, bytes, len);
+	yaml_parser_set_input_string(&builder.parser, builder.bytes, builder.len);
 	while (!builder.stop) {
 		if (yaml_parser_parse(&builder.parser, &event) == 0) {
 			report_syntax(&builder);
