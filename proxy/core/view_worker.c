@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * A worker's rows for SHOW.  Worker thread; reads only.
+ */
+#include "base/log.h"
+#include "core/mail.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/view.h"
+#include "core/worker.h"
+#include "net/sock.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct filler {
+	struct worker *worker;
+	struct rowset *rows;
+	const char *database; /* NULL: all */
+	usec_t now;
+	usec_t wall;
+};
+
+/* Calls `fill` for every pool that is wanted. */
+static void for_each_pool(struct filler *filler, void (*fill)(struct filler *, struct pool *))
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	struct list_node *at;
+	struct list_node *next;
+
+	LIST_FOREACH(&filler->worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (filler->database != NULL && strcmp(filler->database, database->name) != 0)
+			continue;
+		LIST_FOREACH(&database->pools, at, next)
+		{
+			fill(filler, CONTAINER_OF(at, struct pool, node));
+		}
+	}
+}
+
+static const char *name_client(const struct client *client, char out[32])
+{
+	(void)snprintf(out, 32, "c%" PRIu64, client->id);
+	return out;
+}
+
+/* Descriptors are unique among the servers that live. */
+static const char *name_server(const struct server *server, char out[32])
+{
+	(void)snprintf(out, 32, "s%d", server->conn.fd);
+	return out;
+}
+
+/* An instant of CLOCK_MONOTONIC as pgbouncer prints times. */
+static void add_time(struct filler *filler, usec_t at)
+{
+	time_t seconds = (time_t)((filler->wall - (filler->now - at)) / USEC_PER_SEC);
+	char text[40];
+	struct tm tm;
+
+	if (at == 0) {
+		rowset_null(filler->rows);
+		return;
+	}
+	(void)gmtime_r(&seconds, &tm);
+	(void)strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S UTC", &tm);
+	rowset_text(filler->rows, text);
+}
+
+static void add_sockets(struct filler *filler, int fd)
+{
+	struct sock_name peer = {"", 0};
+	struct sock_name local = {"", 0};
+
+	if (fd >= 0) {
+		sock_peer(fd, &peer);
+		sock_local(fd, &local);
+	}
+	rowset_text(filler->rows, peer.addr);
+	rowset_int(filler->rows, peer.port);
+	rowset_text(filler->rows, local.addr);
+	rowset_int(filler->rows, local.port);
+}
+
+/* ---- CLIENTS ---- */
+
+static void client_row(struct filler *filler, const struct client *client)
+{
+	struct rowset *rows = filler->rows;
+	bool waits = client->state == CLIENT_WAITING || client->state == CLIENT_WELCOME;
+	usec_t wait = waits ? filler->now - client->since : 0;
+	bool busy = waits || client->state == CLIENT_ACTIVE;
+	char text[32];
+
+	rowset_text(rows, "C");
+	rowset_text(rows, client->pool == NULL ? NULL : client->pool->user);
+	rowset_text(rows, client->pool == NULL ? NULL : client->pool->database->name);
+	rowset_text(rows, "none");
+	rowset_text(rows, client->counted_held
+	                      ? "held"
+	                      : client_state_name((enum client_state)client->state));
+	add_sockets(filler, client->conn.fd);
+	add_time(filler, client->connected);
+	add_time(filler, busy ? client->since : 0);
+	rowset_int(rows, wait / USEC_PER_SEC);
+	rowset_int(rows, wait % USEC_PER_SEC);
+	rowset_int(rows, client->doomed);
+	rowset_text(rows, name_client(client, text));
+	rowset_text(rows, client->server == NULL ? "" : name_server(client->server, text));
+	rowset_int(rows, 0);
+	rowset_text(rows, "");
+	rowset_text(rows, param_set_get(client->params, "application_name"));
+	rowset_int(rows, (int64_t)client_stmts_count(client->stmts));
+	rowset_int(rows, (int64_t)client->id);
+	rowset_int(rows, filler->worker->index);
+	rowset_int(rows, client->held_bytes);
+	rowset_end_row(rows);
+}
+
+static void clients_of_list(struct filler *filler, const struct list *list)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(list, node, tmp)
+	{
+		client_row(filler, CONTAINER_OF(node, struct client, node));
+	}
+}
+
+static void clients_of_pool(struct filler *filler, struct pool *pool)
+{
+	for (size_t i = 0; i < CLIENT_STATE_COUNT; i++)
+		clients_of_list(filler, &pool->clients[i]);
+}
+
+/* ---- SERVERS ---- */
+
+static void server_row(struct filler *filler, const struct server *server)
+{
+	struct rowset *rows = filler->rows;
+	char text[32];
+
+	rowset_text(rows, "S");
+	rowset_text(rows, server->pool->user);
+	rowset_text(rows, server->pool->database->name);
+	rowset_text(rows, "none");
+	rowset_text(rows, server_state_name(server->state));
+	add_sockets(filler, server->state == SERVER_DIALING ? -1 : server->conn.fd);
+	add_time(filler, server->born);
+	add_time(filler, server->request_start);
+	rowset_int(rows, 0);
+	rowset_int(rows, 0);
+	rowset_int(rows, server->doomed || server->stale);
+	rowset_text(rows, name_server(server, text));
+	rowset_text(rows, server->client == NULL ? "" : name_client(server->client, text));
+	rowset_int(rows, server->backend_pid);
+	rowset_text(rows, "");
+	rowset_text(rows, param_set_get(server->params, "application_name"));
+	rowset_int(rows, (int64_t)server_stmts_count(&server->stmts));
+	rowset_null(rows);
+	rowset_int(rows, filler->worker->index);
+	rowset_text(rows, server->target == NULL ? NULL : server->target->name);
+	rowset_end_row(rows);
+}
+
+static void servers_of_pool(struct filler *filler, struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	for (size_t i = 0; i < SERVER_STATE_COUNT; i++) {
+		LIST_FOREACH(&pool->servers[i], node, tmp)
+		{
+			server_row(filler, CONTAINER_OF(node, struct server, node));
+		}
+	}
+}
+
+/* ---- BLOCKERS ---- */
+
+static const char *blocker_state(const struct server *server)
+{
+	if (server->ledger.copy_in)
+		return "copy";
+	if (!server_quiet(server))
+		return "active";
+	return server->tx_status == 'I' ? "idle in session" : "idle in transaction";
+}
+
+static void blocker_row(struct filler *filler, const struct client *client)
+{
+	const struct server *server = client->server;
+	struct rowset *rows = filler->rows;
+	struct sock_name peer;
+	usec_t since = client->since;
+
+	sock_peer(client->conn.fd, &peer);
+	if (server != NULL && server->xact_start != 0)
+		since = server->xact_start;
+	rowset_text(rows, client->pool->database->name);
+	rowset_text(rows, client->pool->user);
+	rowset_text(rows, param_set_get(client->params, "application_name"));
+	rowset_text(rows, peer.addr);
+	rowset_int(rows, peer.port);
+	rowset_int(rows, (int64_t)client->id);
+	rowset_int(rows, filler->worker->index);
+	rowset_text(rows, server == NULL ? "active" : blocker_state(server));
+	rowset_int(rows, (filler->now - since) / USEC_PER_MSEC);
+	if (server == NULL)
+		rowset_null(rows);
+	else
+		rowset_int(rows, server->backend_pid);
+	if (server == NULL || server->query_len == 0)
+		rowset_null(rows);
+	else
+		rowset_bytes(rows, server->query, server->query_len);
+	rowset_end_row(rows);
+}
+
+static void blockers_of_pool(struct filler *filler, struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
+	{
+		blocker_row(filler, CONTAINER_OF(node, struct client, node));
+	}
+}
+
+/* ---- POOLS, STATS, LOADS: this worker's share ---- */
+
+/* How long the client that came first has been waiting. */
+static usec_t longest_wait(const struct filler *filler, const struct pool *pool)
+{
+	const struct list_node *node = list_first(&pool->clients[CLIENT_WAITING]);
+
+	return node == NULL ? 0
+	                    : filler->now - CONTAINER_OF(node, const struct client, node)->since;
+}
+
+static void pool_row(struct filler *filler, struct pool *pool)
+{
+	struct rowset *rows = filler->rows;
+	int64_t waiting = (int64_t)pool->clients[CLIENT_WAITING].count;
+
+	rowset_text(rows, pool->database->name);
+	rowset_text(rows, pool->user);
+	rowset_int(
+	    rows, (int64_t)(pool->clients[CLIENT_ACTIVE].count + pool->clients[CLIENT_IDLE].count));
+	rowset_int(rows, waiting + (int64_t)pool->clients[CLIENT_WELCOME].count);
+	rowset_int(rows, 0);
+	rowset_int(rows, 0);
+	rowset_int(rows, (int64_t)pool->servers[SERVER_ACTIVE].count);
+	rowset_int(rows, 0);
+	rowset_int(rows, (int64_t)pool->servers[SERVER_CANCELLED].count);
+	rowset_int(rows, (int64_t)pool->servers[SERVER_IDLE].count);
+	rowset_int(rows, 0);
+	rowset_int(rows, (int64_t)pool->servers[SERVER_RESETTING].count);
+	rowset_int(rows, (int64_t)(pool->servers[SERVER_DIALING].count +
+	                           pool->servers[SERVER_LOGIN].count));
+	/* The main thread splits it: only one number can be merged by its maximum. */
+	rowset_int(rows, 0);
+	rowset_int(rows, longest_wait(filler, pool));
+	rowset_text(rows, pool->session ? "session" : "transaction");
+	rowset_null(rows);
+	rowset_int(rows, pool->database->held ? waiting : 0);
+	rowset_int(rows, (int64_t)pool->servers[SERVER_PREPARED].count);
+	rowset_int(rows, atomic_load(&pool->share->limit));
+	rowset_end_row(rows);
+}
+
+static void stats_row(struct filler *filler, struct pool *pool)
+{
+	const struct pool_stats *stats = &pool->stats;
+	struct rowset *rows = filler->rows;
+
+	rowset_text(rows, pool->database->name);
+	rowset_int(rows, (int64_t)stats->xacts);
+	rowset_int(rows, (int64_t)stats->xacts);
+	rowset_int(rows, (int64_t)stats->queries);
+	rowset_int(rows, (int64_t)stats->received);
+	rowset_int(rows, (int64_t)stats->sent);
+	rowset_int(rows, (int64_t)stats->xact_usec);
+	rowset_int(rows, (int64_t)stats->query_usec);
+	rowset_int(rows, (int64_t)stats->wait_usec);
+	/* Statements prepared and bound, and all averages, which the main thread makes. */
+	for (size_t i = 9; i < view_info(VIEW_STATS)->column_count; i++)
+		rowset_int(rows, 0);
+	rowset_end_row(rows);
+}
+
+static void load_row(struct filler *filler, struct database *database)
+{
+	struct rowset *rows = filler->rows;
+	size_t clients = 0;
+	size_t servers = 0;
+	size_t held = 0;
+	uint64_t held_bytes = 0;
+	usec_t oldest = 0;
+	struct list_node *node;
+	struct list_node *tmp;
+	struct list_node *at;
+	struct list_node *next;
+
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		struct pool *pool = CONTAINER_OF(node, struct pool, node);
+		usec_t wait = longest_wait(filler, pool);
+
+		for (size_t i = 0; i < CLIENT_STATE_COUNT; i++)
+			clients += pool->clients[i].count;
+		for (size_t i = 0; i < SERVER_STATE_COUNT; i++)
+			servers += pool->servers[i].count;
+		if (!database->held)
+			continue;
+		held += pool->clients[CLIENT_WAITING].count;
+		oldest = wait > oldest ? wait : oldest;
+		LIST_FOREACH(&pool->clients[CLIENT_WAITING], at, next)
+		{
+			held_bytes += CONTAINER_OF(at, struct client, node)->held_bytes;
+		}
+	}
+	rowset_text(rows, database->name);
+	rowset_int(rows, (int64_t)database->active);
+	rowset_int(rows, (int64_t)held);
+	rowset_int(rows, (int64_t)held_bytes);
+	rowset_int(rows, oldest / USEC_PER_MSEC);
+	rowset_int(rows, (int64_t)clients);
+	rowset_int(rows, (int64_t)servers);
+	rowset_end_row(rows);
+}
+
+static void fill_loads(struct filler *filler)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&filler->worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (filler->database == NULL || strcmp(filler->database, database->name) == 0)
+			load_row(filler, database);
+	}
+}
+
+/* ---- WORKERS ---- */
+
+struct worker_sums {
+	size_t clients;
+	size_t servers;
+	size_t pools;
+	size_t waiting;
+	size_t held;
+	size_t bytes;
+};
+
+static void sum_pool(struct worker_sums *sums, const struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	sums->pools++;
+	sums->waiting += pool->clients[CLIENT_WAITING].count;
+	if (pool->database->held)
+		sums->held += pool->clients[CLIENT_WAITING].count;
+	for (size_t i = 0; i < CLIENT_STATE_COUNT; i++) {
+		sums->clients += pool->clients[i].count;
+		LIST_FOREACH(&pool->clients[i], node, tmp)
+		{
+			const struct conn *conn = &CONTAINER_OF(node, struct client, node)->conn;
+
+			sums->bytes += conn_kept(conn) + conn_unsent(conn);
+		}
+	}
+	for (size_t i = 0; i < SERVER_STATE_COUNT; i++) {
+		sums->servers += pool->servers[i].count;
+		LIST_FOREACH(&pool->servers[i], node, tmp)
+		{
+			const struct conn *conn = &CONTAINER_OF(node, struct server, node)->conn;
+
+			sums->bytes += conn_kept(conn) + conn_unsent(conn);
+		}
+	}
+}
+
+static void fill_worker(struct filler *filler)
+{
+	struct worker_sums sums = {.clients = filler->worker->joining.count};
+	struct rowset *rows = filler->rows;
+	struct list_node *node;
+	struct list_node *tmp;
+	struct list_node *at;
+	struct list_node *next;
+
+	LIST_FOREACH(&filler->worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+
+		LIST_FOREACH(&database->pools, at, next)
+		{
+			sum_pool(&sums, CONTAINER_OF(at, struct pool, node));
+		}
+	}
+	rowset_int(rows, filler->worker->index);
+	rowset_int(rows, (int64_t)sums.clients);
+	rowset_int(rows, (int64_t)sums.servers);
+	rowset_int(rows, (int64_t)sums.pools);
+	rowset_int(rows, (int64_t)sums.waiting);
+	rowset_int(rows, (int64_t)sums.held);
+	rowset_int(rows, (int64_t)sums.bytes);
+	rowset_end_row(rows);
+}
+
+/* ---- the letter ---- */
+
+static void fill(struct filler *filler, enum view view)
+{
+	switch (view) {
+	case VIEW_CLIENTS:
+		clients_of_list(filler, &filler->worker->joining);
+		for_each_pool(filler, clients_of_pool);
+		break;
+	case VIEW_SERVERS:
+		for_each_pool(filler, servers_of_pool);
+		break;
+	case VIEW_BLOCKERS:
+		for_each_pool(filler, blockers_of_pool);
+		break;
+	case VIEW_POOLS:
+		for_each_pool(filler, pool_row);
+		break;
+	case VIEW_STATS:
+		for_each_pool(filler, stats_row);
+		break;
+	case VIEW_LOADS:
+		fill_loads(filler);
+		break;
+	case VIEW_WORKERS:
+		fill_worker(filler);
+		break;
+	default:
+		log_error("worker %u was asked for view %d", filler->worker->index, (int)view);
+		break;
+	}
+}
+
+void view_answer(struct worker *worker, struct mail_view *mail)
+{
+	struct filler filler = {
+	    .worker = worker,
+	    .rows = malloc(sizeof(*filler.rows)),
+	    .database = mail->database,
+	    .now = clock_now(),
+	    .wall = clock_wall(),
+	};
+
+	if (filler.rows != NULL) {
+		rowset_init(filler.rows, (enum view)mail->view);
+		fill(&filler, (enum view)mail->view);
+	}
+	mail->rows = filler.rows;
+	mail->worker = worker->index;
+	mail->letter.type = MAIL_ROWS;
+	mailbox_post(&worker->proxy->mailbox, &mail->letter);
+}
