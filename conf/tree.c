@@ -286,18 +286,42 @@ static void handle_event(struct builder *builder, const yaml_event_t *event)
 	}
 }
 
+/* libyaml compares each of these lines with all before it, and nobody needs one: tags are refused
+ * anyway.  The line of the first one, 0 if there is none. */
+static size_t find_tag_directive(const unsigned char *bytes, size_t len)
+{
+	static const char word[] = "%TAG";
+	size_t line = 1;
+
+	for (size_t at = 0; at + sizeof(word) - 1 <= len; at++) {
+		if (bytes[at] == '\n')
+			line++;
+		if ((at == 0 || bytes[at - 1] == '\n' || bytes[at - 1] == '\r') &&
+		    memcmp(bytes + at, word, sizeof(word) - 1) == 0)
+			return line;
+	}
+	return 0;
+}
+
 bool tree_parse(const void *bytes, size_t len, struct config_block **blocks, struct node **root,
                 struct problems *problems)
 {
 	struct builder builder = {
 	    .bytes = bytes, .len = len, .blocks = blocks, .problems = problems};
 	yaml_event_t event;
+	size_t directive;
 
 	*root = NULL;
 	/* A byte order mark, as editors of Windows write it. */
 	if (len >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0) {
 		builder.bytes += 3;
 		builder.len -= 3;
+	}
+	directive = find_tag_directive(builder.bytes, builder.len);
+	if (directive != 0) {
+		problem_add(problems, directive, 1,
+		            "%%TAG lines are not supported; leave the line out");
+		return false;
 	}
 	if (yaml_parser_initialize(&builder.parser) == 0) {
 		problem_add(problems, 0, 0, "out of memory");

@@ -170,6 +170,9 @@ static void test_yaml_extras(void **state)
 	              "f:3:5: merge keys (<<) are not supported; write the settings out\n");
 	expect_errors(REST "proxy: {port: !!int 5}\n",
 	              "f:3:15: tags (!name) are not supported; write the value without one\n");
+	expect_errors("%YAML 1.1\n%TAG ! !\n---\n" REST,
+	              "f:2:1: %TAG lines are not supported; leave the line out\n");
+	config_unref(must_load("%YAML 1.1\n---\n" REST));
 	expect_errors("? [a]\n: b\n", "f:1:3: expected a name here, not a list\n");
 }
 
