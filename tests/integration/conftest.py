@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import pgwire
 from proxy import Proxy
-from servers import Cluster, subfolder
+from servers import SCHEMA, Cluster, subfolder
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +28,6 @@ def folder():
     yield path
     if not os.environ.get("PGSHUNT_TEST_KEEP"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-SCHEMA = """
-CREATE TABLE items (id int PRIMARY KEY, note text);
-INSERT INTO items SELECT g, 'note ' || g FROM generate_series(1, 100) g;
-GRANT ALL ON items TO PUBLIC;
-GRANT ALL ON SCHEMA public TO PUBLIC;
-"""
 
 
 @pytest.fixture(scope="session")

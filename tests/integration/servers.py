@@ -99,6 +99,14 @@ CREATE ROLE u_clear LOGIN PASSWORD 'clear secret';
 """
 
 
+SCHEMA = """
+CREATE TABLE items (id int PRIMARY KEY, note text);
+INSERT INTO items SELECT g, 'note ' || g FROM generate_series(1, 100) g;
+GRANT ALL ON items TO PUBLIC;
+GRANT ALL ON SCHEMA public TO PUBLIC;
+"""
+
+
 class Cluster:
     """One PostgreSQL server."""
 

@@ -156,6 +156,7 @@ def test_many_held_clients(make_proxy):
 def test_held_client_that_leaves(make_proxy, way):
     """Its request is dropped unsent, and its place is free again."""
     proxy = make_proxy(hold_max_requests=1)
+    proxy.wire("p2").close()
     proxy.hold("p2", "LEASE 60s")
     for _ in range(2):
         conn = proxy.wire("p2")
