@@ -33,7 +33,7 @@ static const struct {
 };
 
 static const char *const functions[] = {
-    [FUNCTION_NONE] = "",
+    [FUNCTION_NONE] = "?column?",
 #define FUNCTION(id, name) [FUNCTION_##id] = name,
 #include "control/commands.def"
 };
@@ -60,6 +60,11 @@ struct parser {
 const struct command_info *command_info(enum command_id id)
 {
 	return &infos[id];
+}
+
+const char *command_function_name(enum command_function function)
+{
+	return functions[function];
 }
 
 const char *command_parameter(size_t i, const char **value)
@@ -387,6 +392,14 @@ static enum command_result read_operands(struct parser *parser)
 		                                     : COMMAND_PARSED;
 	case OPERANDS_SELECT:
 		return read_select(parser);
+	case OPERANDS_STATEMENT:
+		if (at_word(parser, "prepare"))
+			advance(parser);
+		if (!at_word(parser, "all"))
+			return read_name(parser, "the name of a statement or ALL",
+			                 command->statement);
+		advance(parser);
+		return COMMAND_PARSED;
 	}
 	return COMMAND_BAD;
 }

@@ -43,7 +43,8 @@ enum command_operands {
 	OPERANDS_DATABASE_TO_SERVER,
 	OPERANDS_VIEW,
 	OPERANDS_REST,
-	OPERANDS_SELECT
+	OPERANDS_SELECT,
+	OPERANDS_STATEMENT
 };
 
 struct command_info {
@@ -62,6 +63,7 @@ struct command {
 	unsigned given;                  /* bits 1 << OPTION_… */
 	char database[LEX_TEXT_MAX + 1]; /* "" when there is none */
 	char server[LEX_TEXT_MAX + 1];
+	char statement[LEX_TEXT_MAX + 1]; /* of DEALLOCATE; \"\": all */
 	uint64_t epoch;
 	usec_t lease;
 	usec_t drain;
@@ -87,6 +89,9 @@ const struct command_info *command_info(enum command_id id);
 
 /* "HOLD database [EPOCH n] …" */
 void command_grammar(enum command_id id, struct sbuf *out);
+
+/* The name of the column of SELECT. */
+const char *command_function_name(enum command_function function);
 
 /* The i-th parameter that is told at login; NULL after the last. */
 const char *command_parameter(size_t i, const char **value);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The console: clients of the virtual databases pgshunt and pgbouncer, served on the main thread.
+ * A worker has logged them in and hands over the socket.
+ */
+#ifndef CONTROL_CONSOLE_H
+#define CONTROL_CONSOLE_H
+
+struct mail_console;
+struct proxy;
+
+/* A proxy_console_fn: serves the client; takes the letter over. */
+void console_adopt(struct proxy *proxy, struct mail_console *mail);
+
+/* Closes all; before the proxy is freed. */
+void console_close_all(void);
+
+#endif

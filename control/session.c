@@ -1,0 +1,707 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "control/session.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/proxy.h"
+#include "net/sock.h"
+#include "wire/build.h"
+#include "wire/message.h"
+#include "wire/parse.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define READ_SIZE 16384
+/* More unsent bytes than this: no further command before the client has read. */
+#define OUT_PAUSE ((size_t)1 << 20)
+
+/* ---- small parts of the protocol ---- */
+
+static void send_ready(struct session *session)
+{
+	wire_add_ready(&session->out, WIRE_TX_IDLE);
+}
+
+static void send_error(struct session *session, const char *severity,
+                       const struct admin_error *error, uint32_t position)
+{
+	const struct wire_error wire = {
+	    .severity = severity,
+	    .sqlstate = error->sqlstate,
+	    .message = error->message,
+	    .detail = error->detail[0] == '\0' ? NULL : error->detail,
+	    .hint = error->hint[0] == '\0' ? NULL : error->hint,
+	    .position = position,
+	};
+
+	wire_add_error(&session->out, &wire);
+}
+
+/* The connection cannot go on: says why and closes. */
+static void session_fatal(struct session *session, const char *sqlstate, const char *message)
+{
+	wire_add_error_text(&session->out, "FATAL", sqlstate, message);
+	session->closing = true;
+}
+
+static void portal_free(struct session *session, struct portal *portal)
+{
+	list_remove(&session->portals, &portal->node);
+	if (portal->has_rows)
+		rowset_free(&portal->rows);
+	free(portal);
+}
+
+static struct portal *find_portal(struct session *session, const char *name)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&session->portals, node, tmp)
+	{
+		struct portal *portal = CONTAINER_OF(node, struct portal, node);
+
+		if (strcmp(portal->name, name) == 0)
+			return portal;
+	}
+	return NULL;
+}
+
+static void drop_portals(struct session *session)
+{
+	struct list_node *node;
+
+	while ((node = list_first(&session->portals)) != NULL)
+		portal_free(session, CONTAINER_OF(node, struct portal, node));
+}
+
+static struct statement *find_statement(struct session *session, const char *name)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&session->statements, node, tmp)
+	{
+		struct statement *statement = CONTAINER_OF(node, struct statement, node);
+
+		if (strcmp(statement->name, name) == 0)
+			return statement;
+	}
+	return NULL;
+}
+
+static void statement_free(struct session *session, struct statement *statement)
+{
+	list_remove(&session->statements, &statement->node);
+	free(statement);
+}
+
+void session_deallocate(struct session *session, const char *name)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&session->statements, node, tmp)
+	{
+		struct statement *statement = CONTAINER_OF(node, struct statement, node);
+
+		if (name[0] == '\0' || strcmp(statement->name, name) == 0)
+			statement_free(session, statement);
+	}
+}
+
+/* ---- the end of a command ---- */
+
+static void end_query(struct session *session)
+{
+	free(session->query);
+	session->query = NULL;
+	send_ready(session);
+}
+
+void session_error(struct session *session, const struct admin_error *error, uint32_t position)
+{
+	send_error(session, "ERROR", error, position);
+	if (session->query != NULL) {
+		end_query(session);
+	} else {
+		session->running = NULL;
+		session->skip_to_sync = true;
+	}
+}
+
+static void extended_error(struct session *session, const char *sqlstate, const char *message)
+{
+	wire_add_error_text(&session->out, "ERROR", sqlstate, message);
+	session->skip_to_sync = true;
+}
+
+/* Sends the next rows of a portal that ran. */
+static void portal_send(struct session *session, struct portal *portal)
+{
+	bool more = false;
+
+	if (portal->has_rows)
+		(void)result_add_rows(&session->out, &portal->prepared.command, &portal->rows,
+		                      portal->binary, &portal->offset, session->max_rows, &more);
+	if (more)
+		wire_add_portal_suspended(&session->out);
+	else
+		wire_add_command_complete(&session->out,
+		                          command_info(portal->prepared.command.id)->tag);
+}
+
+void session_finish(struct session *session, struct rowset *rows, const char *notice)
+{
+	const struct command *command = &session->command;
+	struct portal *portal = session->running;
+	size_t offset = 0;
+	bool more;
+
+	if (notice != NULL) {
+		const struct wire_error text = {
+		    .severity = "NOTICE", .sqlstate = "00000", .message = notice};
+
+		wire_add_notice(&session->out, &text);
+	}
+	if (portal != NULL) {
+		portal->ran = true;
+		if (rows != NULL) {
+			portal->rows = *rows;
+			portal->has_rows = true;
+		}
+		session->running = NULL;
+		portal_send(session, portal);
+		return;
+	}
+	if (rows != NULL) {
+		result_add_description(&session->out, command, 0);
+		(void)result_add_rows(&session->out, command, rows, 0, &offset, 0, &more);
+		rowset_free(rows);
+	}
+	wire_add_command_complete(&session->out, command_info(command->id)->tag);
+}
+
+/* ---- simple protocol ---- */
+
+static void parse_failed(struct session *session, const struct command_error *from)
+{
+	struct admin_error error = {.sqlstate = "42601"};
+
+	(void)snprintf(error.message, sizeof(error.message), "%s", from->message);
+	(void)snprintf(error.detail, sizeof(error.detail), "%s", from->detail);
+	(void)snprintf(error.hint, sizeof(error.hint), "%s", from->hint);
+	session_error(session, &error, from->position);
+}
+
+/* As PostgreSQL does: a syntax error anywhere, and nothing of the string is carried out. */
+static void query_begin(struct session *session, const char *text)
+{
+	struct command_error error;
+	size_t offset = 0;
+	enum command_result result;
+
+	session->query = mem_must_strdup(text);
+	session->query_offset = 0;
+	session->query_ran = false;
+	do
+		result = command_parse(text, strlen(text), &offset, &session->command, &error);
+	while (result == COMMAND_PARSED);
+	if (result == COMMAND_BAD)
+		parse_failed(session, &error);
+}
+
+static void query_next(struct session *session)
+{
+	struct command_error error;
+
+	switch (command_parse(session->query, strlen(session->query), &session->query_offset,
+	                      &session->command, &error)) {
+	case COMMAND_PARSED:
+		session->query_ran = true;
+		session_execute(session);
+		break;
+	case COMMAND_NO_MORE:
+		if (!session->query_ran)
+			wire_add_empty_query(&session->out);
+		end_query(session);
+		break;
+	case COMMAND_BAD:
+		parse_failed(session, &error);
+		break;
+	}
+}
+
+/* ---- extended protocol ---- */
+
+static void on_parse(struct session *session, const uint8_t *body, size_t len)
+{
+	struct wire_parse_message message;
+	struct command_error error;
+	struct command next;
+	struct statement *statement;
+	struct prepared prepared = {.empty = false};
+	size_t offset = 0;
+	enum command_result result;
+
+	if (!wire_parse_parse(body, len, &message)) {
+		session_fatal(session, "08P01", "invalid Parse message");
+		return;
+	}
+	statement = find_statement(session, message.name);
+	if (statement != NULL && message.name[0] != '\0') {
+		extended_error(session, "42P05", "prepared statement already exists");
+		return;
+	}
+	if (strlen(message.name) > SESSION_NAME_MAX ||
+	    session->statements.count >= SESSION_STATEMENTS_MAX) {
+		extended_error(session, "54000", "too many prepared statements, or name too long");
+		return;
+	}
+	result =
+	    command_parse(message.query, strlen(message.query), &offset, &prepared.command, &error);
+	prepared.empty = result == COMMAND_NO_MORE;
+	if (result == COMMAND_PARSED) {
+		result =
+		    command_parse(message.query, strlen(message.query), &offset, &next, &error);
+		if (result == COMMAND_PARSED) {
+			extended_error(session, "42601",
+			               "cannot insert multiple commands into a prepared "
+			               "statement");
+			return;
+		}
+	}
+	if (result == COMMAND_BAD) {
+		parse_failed(session, &error);
+		return;
+	}
+	if (statement == NULL) {
+		statement = mem_must_alloc(sizeof(*statement));
+		(void)snprintf(statement->name, sizeof(statement->name), "%s", message.name);
+		list_append(&session->statements, &statement->node);
+	}
+	statement->prepared = prepared;
+	wire_add_parse_complete(&session->out);
+}
+
+/* The rest of a Bind: no parameters, and the formats of the result. */
+static bool read_bind_rest(const uint8_t *body, size_t len, size_t at, uint64_t *binary,
+                           unsigned *parameters)
+{
+	struct wire_reader reader = wire_reader(body + at, len - at);
+	unsigned formats = wire_read_be16(&reader);
+
+	for (unsigned i = 0; i < formats && !reader.bad; i++)
+		(void)wire_read_be16(&reader);
+	*parameters = wire_read_be16(&reader);
+	*binary = 0;
+	if (*parameters != 0)
+		return !reader.bad;
+	formats = wire_read_be16(&reader);
+	for (unsigned i = 0; i < formats && !reader.bad; i++) {
+		bool one = wire_read_be16(&reader) == 1;
+
+		if (formats == 1)
+			*binary = one ? UINT64_MAX : 0;
+		else if (one && i < 64)
+			*binary |= (uint64_t)1 << i;
+	}
+	return !reader.bad && wire_left(&reader) == 0;
+}
+
+static void on_bind(struct session *session, const uint8_t *body, size_t len)
+{
+	struct wire_bind_message message;
+	struct statement *statement;
+	struct portal *portal;
+	uint64_t binary;
+	unsigned parameters;
+
+	if (!wire_parse_bind(body, len, &message) ||
+	    !read_bind_rest(body, len, message.rest_offset, &binary, &parameters)) {
+		session_fatal(session, "08P01", "invalid Bind message");
+		return;
+	}
+	statement = find_statement(session, message.statement);
+	portal = find_portal(session, message.portal);
+	if (statement == NULL) {
+		extended_error(session, "26000", "prepared statement does not exist");
+		return;
+	}
+	if (parameters != 0) {
+		extended_error(session, "08P01",
+		               "bind message supplies parameters, but commands of the console "
+		               "have none");
+		return;
+	}
+	if (portal != NULL && message.portal[0] != '\0') {
+		extended_error(session, "42P03", "portal already exists");
+		return;
+	}
+	if (strlen(message.portal) > SESSION_NAME_MAX ||
+	    session->portals.count >= SESSION_STATEMENTS_MAX) {
+		extended_error(session, "54000", "too many portals, or name too long");
+		return;
+	}
+	if (portal != NULL)
+		portal_free(session, portal);
+	portal = mem_must_alloc(sizeof(*portal));
+	(void)snprintf(portal->name, sizeof(portal->name), "%s", message.portal);
+	portal->prepared = statement->prepared;
+	portal->binary = binary;
+	list_append(&session->portals, &portal->node);
+	wire_add_bind_complete(&session->out);
+}
+
+static void on_describe(struct session *session, const uint8_t *body, size_t len)
+{
+	const struct prepared *prepared = NULL;
+	struct statement *statement;
+	struct portal *portal;
+	uint64_t binary = 0;
+	const char *name;
+	char kind;
+
+	if (!wire_parse_target(body, len, &kind, &name)) {
+		session_fatal(session, "08P01", "invalid Describe message");
+		return;
+	}
+	if (kind == 'S') {
+		statement = find_statement(session, name);
+		if (statement == NULL) {
+			extended_error(session, "26000", "prepared statement does not exist");
+			return;
+		}
+		prepared = &statement->prepared;
+		wire_add_parameter_description(&session->out, NULL, 0);
+	} else {
+		portal = find_portal(session, name);
+		if (portal == NULL) {
+			extended_error(session, "34000", "portal does not exist");
+			return;
+		}
+		prepared = &portal->prepared;
+		binary = portal->binary;
+	}
+	if (prepared->empty)
+		wire_add_no_data(&session->out);
+	else
+		result_add_description(&session->out, &prepared->command, binary);
+}
+
+static void on_execute(struct session *session, const uint8_t *body, size_t len)
+{
+	struct portal *portal;
+	const char *name;
+
+	if (!wire_parse_execute(body, len, &name, &session->max_rows)) {
+		session_fatal(session, "08P01", "invalid Execute message");
+		return;
+	}
+	portal = find_portal(session, name);
+	if (portal == NULL) {
+		extended_error(session, "34000", "portal does not exist");
+	} else if (portal->prepared.empty) {
+		wire_add_empty_query(&session->out);
+	} else if (portal->ran) {
+		portal_send(session, portal);
+	} else {
+		session->running = portal;
+		session->command = portal->prepared.command;
+		session_execute(session);
+	}
+}
+
+static void on_close(struct session *session, const uint8_t *body, size_t len)
+{
+	struct statement *statement;
+	struct portal *portal;
+	const char *name;
+	char kind;
+
+	if (!wire_parse_target(body, len, &kind, &name)) {
+		session_fatal(session, "08P01", "invalid Close message");
+		return;
+	}
+	statement = kind == 'S' ? find_statement(session, name) : NULL;
+	portal = kind == 'P' ? find_portal(session, name) : NULL;
+	if (statement != NULL)
+		statement_free(session, statement);
+	if (portal != NULL)
+		portal_free(session, portal);
+	wire_add_close_complete(&session->out);
+}
+
+static void on_query(struct session *session, const uint8_t *body, size_t len)
+{
+	const char *text;
+
+	if (wire_parse_query(body, len, &text))
+		query_begin(session, text);
+	else
+		session_fatal(session, "08P01", "invalid Query message");
+}
+
+static void on_message(struct session *session, uint8_t type, const uint8_t *body, size_t len)
+{
+	if (session->skip_to_sync && type != FE_SYNC && type != FE_TERMINATE)
+		return;
+	switch ((enum wire_fe_type)type) {
+	case FE_QUERY:
+		on_query(session, body, len);
+		break;
+	case FE_PARSE:
+		on_parse(session, body, len);
+		break;
+	case FE_BIND:
+		on_bind(session, body, len);
+		break;
+	case FE_EXECUTE:
+		on_execute(session, body, len);
+		break;
+	case FE_DESCRIBE:
+		on_describe(session, body, len);
+		break;
+	case FE_CLOSE:
+		on_close(session, body, len);
+		break;
+	case FE_SYNC:
+		session->skip_to_sync = false;
+		/* No command leaves a transaction open, so portals end here. */
+		drop_portals(session);
+		send_ready(session);
+		break;
+	case FE_TERMINATE:
+		session->dead = true;
+		break;
+	case FE_FUNCTION_CALL:
+		wire_add_error_text(&session->out, "ERROR", "0A000",
+		                    "the console has no functions to call");
+		send_ready(session);
+		break;
+	case FE_FLUSH:     /* everything is sent as soon as it is there */
+	case FE_COPY_DATA: /* PostgreSQL ignores these outside COPY, too */
+	case FE_COPY_DONE:
+	case FE_COPY_FAIL:
+		break;
+	case FE_PASSWORD:
+		session_fatal(session, "08P01", "unexpected password message");
+		break;
+	}
+}
+
+/* Handles one message if a whole one is there. */
+static bool next_message(struct session *session)
+{
+	const uint8_t *at = (const uint8_t *)session->in.data + session->in_used;
+	size_t left = session->in.len - session->in_used;
+	size_t total;
+	char text[160];
+
+	if (left < WIRE_HEADER_LEN)
+		return false;
+	if (wire_header_check(WIRE_FRONTEND, at, &total) != WIRE_HEADER_OK) {
+		session_fatal(session, "08P01",
+		              wire_header_error(WIRE_FRONTEND, at, text, sizeof(text)));
+		return false;
+	}
+	if (total > SESSION_MESSAGE_MAX) {
+		session_fatal(session, "54000", "message is too long for the console");
+		return false;
+	}
+	if (left < total)
+		return false;
+	session->in_used += total;
+	on_message(session, at[0], at + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN);
+	return true;
+}
+
+/* ---- the socket ---- */
+
+static void session_send(struct session *session)
+{
+	while (!session->dead && session->out_sent < session->out.len) {
+		ssize_t n = send(session->fd, session->out.data + session->out_sent,
+		                 session->out.len - session->out_sent, MSG_NOSIGNAL);
+
+		if (n > 0)
+			session->out_sent += (size_t)n;
+		else if (n < 0 && errno == EINTR)
+			continue;
+		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+			break;
+		else
+			session->dead = true;
+	}
+	if (session->out_sent == session->out.len) {
+		session->out_sent = 0;
+		/* A big view must not stay as memory of an idle session. */
+		if (session->out.cap > OUT_PAUSE)
+			sbuf_free(&session->out);
+		else
+			sbuf_reset(&session->out);
+		if (session->closing)
+			session->dead = true;
+		(void)event_del(session->write_event);
+	} else {
+		(void)event_add(session->write_event, NULL);
+	}
+}
+
+/* Drops what has been handled from the front of `in`. */
+static void session_compact(struct session *session)
+{
+	if (session->in_used == 0)
+		return;
+	if (session->in_used < session->in.len)
+		memmove(session->in.data, session->in.data + session->in_used,
+		        session->in.len - session->in_used);
+	session->in.len -= session->in_used;
+	session->in_used = 0;
+}
+
+/* Goes on as far as it can: commands, messages, output.  May free the session. */
+void session_pump(struct session *session)
+{
+	while (!session->dead && !session->closing && session->request == NULL &&
+	       session->out.len - session->out_sent < OUT_PAUSE) {
+		if (session->query != NULL)
+			query_next(session);
+		else if (!next_message(session))
+			break;
+	}
+	session_compact(session);
+	if (!sbuf_ok(&session->out)) {
+		log_error("console: an answer for user \"%s\" is too large, connection closed",
+		          session->user);
+		session->dead = true;
+	}
+	session_send(session);
+	if (session->dead) {
+		log_info("console: user \"%s\" from %s left", session->user, session->peer);
+		session_free(session);
+		return;
+	}
+	/* While an answer is awaited only so much more is read as fits. */
+	if (session->in.len < SESSION_MESSAGE_MAX)
+		(void)event_add(session->read_event, NULL);
+	else
+		(void)event_del(session->read_event);
+}
+
+void session_answered(struct session *session, struct admin_answer *answer)
+{
+	struct rowset rows;
+
+	session->request = NULL;
+	if (answer->error != NULL) {
+		session_error(session, answer->error, 0);
+	} else if (answer->rows != NULL) {
+		rows = *answer->rows;
+		rowset_init(answer->rows, rows.view);
+		session_finish(session, &rows, answer->notice);
+	} else {
+		session_finish(session, NULL, answer->notice);
+	}
+	session_pump(session);
+}
+
+static void session_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct session *session = arg;
+	char chunk[READ_SIZE];
+	ssize_t n = recv(fd, chunk, sizeof(chunk), 0);
+
+	(void)what;
+	if (n > 0)
+		sbuf_add(&session->in, chunk, (size_t)n);
+	else if (n == 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK))
+		session->dead = true;
+	session_pump(session);
+}
+
+static void session_writable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	session_pump(arg);
+}
+
+/* What PostgreSQL sends between AuthenticationOk, which the worker sent, and the first command. */
+static void session_greet(struct session *session, const struct mail_console *mail)
+{
+	const char *name;
+	const char *value;
+	uint8_t key[4];
+
+	for (size_t i = 0; (name = command_parameter(i, &value)) != NULL; i++)
+		wire_add_parameter_status(&session->out, name, value);
+	wire_add_parameter_status(&session->out, "session_authorization", session->user);
+	if (mail->application_name != NULL)
+		wire_add_parameter_status(&session->out, "application_name",
+		                          mail->application_name);
+	wire_put_be32(key, mail->cancel_key);
+	wire_add_backend_key(&session->out, mail->cancel_pid, key, sizeof(key));
+	send_ready(session);
+}
+
+struct session *session_new(struct proxy *proxy, struct mail_console *mail)
+{
+	struct session *session = mem_must_alloc(sizeof(*session));
+	struct sock_name peer;
+
+	session->proxy = proxy;
+	session->fd = mail->fd;
+	session->user = mem_must_strdup(mail->user);
+	session->database = mem_must_strdup(mail->database);
+	sock_peer(mail->fd, &peer);
+	(void)snprintf(session->peer, sizeof(session->peer), "%s:%d", peer.addr, peer.port);
+	/* One message at most waits while another chunk comes in. */
+	sbuf_init(&session->in, SESSION_MESSAGE_MAX + READ_SIZE + mail->bytes_len);
+	sbuf_init(&session->out, SESSION_OUT_MAX);
+	list_init(&session->statements);
+	list_init(&session->portals);
+	sbuf_add(&session->in, mail->bytes, mail->bytes_len);
+	session->read_event =
+	    event_new(proxy->base, session->fd, EV_READ | EV_PERSIST, session_readable, session);
+	session->write_event =
+	    event_new(proxy->base, session->fd, EV_WRITE | EV_PERSIST, session_writable, session);
+	if (session->read_event == NULL || session->write_event == NULL ||
+	    evutil_make_socket_nonblocking(session->fd) != 0) {
+		session_free(session);
+		return NULL;
+	}
+	log_info("console: user \"%s\" from %s logged in to \"%s\"", session->user, session->peer,
+	         session->database);
+	session_greet(session, mail);
+	return session;
+}
+
+void session_free(struct session *session)
+{
+	struct list_node *node;
+
+	if (session->list != NULL)
+		list_remove(session->list, &session->node);
+	if (session->request != NULL)
+		admin_request_abandon(session->request);
+	if (session->read_event != NULL)
+		event_free(session->read_event);
+	if (session->write_event != NULL)
+		event_free(session->write_event);
+	drop_portals(session);
+	while ((node = list_first(&session->statements)) != NULL)
+		statement_free(session, CONTAINER_OF(node, struct statement, node));
+	(void)close(session->fd);
+	sbuf_free(&session->in);
+	sbuf_free(&session->out);
+	free(session->query);
+	free(session->user);
+	free(session->database);
+	free(session);
+}
