@@ -1,0 +1,79 @@
+#!/bin/sh
+# SPDX-License-Identifier: PostgreSQL
+# One cutover of p2 from scratch, for bench.py: 16 clients on p2, 4 on p1, fsync on.
+#
+#   move.sh pgshuntd|pgbouncer|limit OUTPUT_DIRECTORY
+#
+# Leaves account.json (the whole run), before.json (the same before the move) and move.json there.
+set -eu
+repo=$(cd "$(dirname "$0")/../.." && pwd)
+. "$repo/tests/lib.sh"
+. "$repo/tests/shards.sh"
+system=$1
+output=$2
+build=$PGSHUNT_BUILD
+seconds=${MOVE_SECONDS:-2}
+work=
+
+move_cleanup() {
+	move_code=$?
+	trap '' EXIT INT TERM HUP
+	[ -z "$work" ] || {
+		shards_stop
+		[ "$move_code" -eq 0 ] || tail -n 20 "$work"/*.log "$work"/*.err >&2 || :
+		work_remove
+	}
+	exit "$move_code"
+}
+trap move_cleanup EXIT
+trap 'exit 130' INT TERM HUP
+
+now_usec() {
+	date +%s%6N
+}
+
+superuser() {
+	printf 'host=127.0.0.1 port=%s user=postgres dbname=%s' "$1" "$2"
+}
+
+work_create pgshunt-move
+shards_create
+set -- --sql "$form_write" --read-sql "$form_read" --mode extended
+if [ "$system" = limit ]; then
+	# p1's clients and the cutover's own; nobody else is on p2.
+	proxy_port=$pg1_port
+	build_load=$build/tests/load/pgshunt_load
+	as_db "$build_load" setup "$(superuser "$pg1_port" commcarehq_p2)"
+else
+	"shards_$system"
+	set -- "$@" --target "p2:$(app_conninfo "$proxy_port" commcarehq_p2):16" --rate 800
+fi
+load_start "$@" --target "p1:$(app_conninfo "$proxy_port" commcarehq_p1):4" --rate 200
+sleep "$seconds"
+began=$(now_usec)
+case $system in
+pgshuntd)
+	as_db "$build/pgshunt" --config "$work/pgshunt.yml" move p2 --to pg2 --json \
+		>"$work/move.json" 2>"$work/move.err"
+	;;
+pgbouncer)
+	as_db "$build/tests/bench/pgshunt_cutover" pgbouncer commcarehq_p2 \
+		"$(superuser "$pg1_port" postgres)" "$(superuser "$pg2_port" postgres)" \
+		"host=127.0.0.1 port=$proxy_port user=pgshunt_admin dbname=pgbouncer" \
+		"$work/pgbouncer.ini" "$work/pgbouncer.ini.moved" >"$work/move.json"
+	;;
+limit)
+	as_db "$build/tests/bench/pgshunt_cutover" limit commcarehq_p2 \
+		"$(superuser "$pg1_port" postgres)" "$(superuser "$pg2_port" postgres)" \
+		"$(superuser "$pg1_port" commcarehq_p2)" "$(superuser "$pg2_port" commcarehq_p2)" \
+		>"$work/move.json"
+	;;
+esac
+cp "$work/move.json" "$output/move.json"
+sleep "$seconds"
+load_stop
+[ "$system" != limit ] || exit 0
+started=$(sed -n '1s/^V 1 [0-9]* \([0-9]*\) .*/\1/p' "$work/load.log")
+load_account --allow-errors --json "$work/account.json" >/dev/null
+load_account --allow-errors --json "$work/before.json" --from 500000 --to "$((began - started))" >/dev/null
+cp "$work/account.json" "$work/before.json" "$output"
