@@ -37,7 +37,8 @@ demo_cleanup() {
 }
 
 demo_discard() {
-	if [ "$1" -eq 0 ] && [ -z "${DEMO_KEEP:-}" ]; then
+	# 130: somebody interrupted it, nothing went wrong.
+	if [ "$1" -eq 0 ] || [ "$1" -eq 130 ] && [ -z "${DEMO_KEEP:-}" ]; then
 		work_remove
 	else
 		rm -f "$work"/*password "$work/pgpass" "$work/userlist.txt"

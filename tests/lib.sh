@@ -64,7 +64,11 @@ install_packages() {
 
 build_dir() {
 	hash=$(printf '%s' "$repo" | cksum | cut -d' ' -f1)
-	printf '%s\n' "${TMPDIR:-/tmp}/pgshunt-build-$(id -u)-$hash${1:+-$1}"
+	build_parent=${TMPDIR:-/tmp}
+	# The servers' user runs what is built.
+	[ "$(id -u)" -ne 0 ] || (cd / && work=/tmp && as_db test -x "$build_parent") ||
+		build_parent=/tmp
+	printf '%s\n' "$build_parent/pgshunt-build-$(id -u)-$hash${1:+-$1}"
 }
 
 # A second run for the same checkout waits for the first one's build and then finds it done.
@@ -119,7 +123,7 @@ work_create() {
 	work=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX") || die "cannot make a temporary directory"
 	if [ "$(id -u)" -eq 0 ]; then
 		chown postgres:postgres "$work"
-		if ! (cd "$work" && work=/tmp as_db test -w "$work"); then
+		if ! (cd / && work=/tmp as_db test -w "$work"); then
 			rmdir "$work"
 			work=$(mktemp -d "/tmp/$1.XXXXXX") || die "cannot make a temporary directory"
 			chown postgres:postgres "$work"

@@ -28,8 +28,11 @@ CREATE DATABASE commcarehq_p1 OWNER commcarehq;
 CREATE DATABASE commcarehq_p2 OWNER commcarehq;
 SQL
 	for shard in p1 p2; do
-		sql "$pg1_port" "commcarehq_$shard" -v seed="${SHARD_SEED:-2000}" \
-			-c 'SET ROLE commcarehq' -f "$repo/tests/load/commcare.sql" >/dev/null
+		# On standard input: the servers' user may not be able to read the checkout.
+		{
+			say 'SET ROLE commcarehq;'
+			cat "$repo/tests/load/commcare.sql"
+		} | sql "$pg1_port" "commcarehq_$shard" -v seed="${SHARD_SEED:-2000}" >/dev/null
 	done
 	sql "$pg1_port" postgres -c CHECKPOINT \
 		-c "SELECT pg_create_physical_replication_slot('standby1')" >/dev/null

@@ -176,6 +176,9 @@ static void client_idle(struct load_client *client, usec_t now)
 {
 	client->state = CLIENT_READY;
 	client->broken = false;
+	if (!client->begun && client->due < now)
+		client->due = now;
+	client->begun = true;
 	if (client->run->stopping)
 		client_end(client);
 	else

@@ -104,6 +104,7 @@ struct load_client {
 	int64_t last_acked;
 	int head; /* of the ring of units in flight */
 	int in_flight;
+	bool begun;  /* was logged in once: the open loop runs from then on */
 	bool broken; /* a unit in the pipeline failed: no new ones until the others ended */
 	struct load_unit units[LOAD_DEPTH_MAX];
 	char sqlstate[6]; /* of the last FATAL that came without a request */
