@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Checks of the databases that move and of the proxies.
+ */
+#include "base/mem.h"
+#include "migrate/check.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK_SQL_MAX ((size_t)1024 * 1024)
+
+static const struct {
+	enum check check;
+	const char *what; /* "database %s: <what> <names>" */
+	const char *sql;  /* (dbname, …) and a parenthesis follow */
+} server_checks[] = {
+    {CHECK_PREPARED, "prepared transactions",
+     "SELECT database AS dbname, count(*) AS found, left(string_agg(gid, ', '), 200) AS names"
+     " FROM pg_prepared_xacts GROUP BY 1 HAVING database IN "},
+    {CHECK_SLOTS, "logical slots",
+     "SELECT database AS dbname, count(*) AS found,"
+     " left(string_agg(slot_name, ', '), 200) AS names"
+     " FROM pg_replication_slots GROUP BY 1 HAVING database IN "},
+    {CHECK_SUBSCRIPTIONS, "subscriptions",
+     "SELECT datname AS dbname, count(*) AS found, left(string_agg(subname, ', '), 200) AS names"
+     " FROM pg_subscription JOIN pg_database d ON d.oid = subdbid GROUP BY 1 HAVING datname IN "},
+};
+
+static void check_on_source(struct checks *checks)
+{
+	struct link *link = &checks->move->source.link;
+	struct sbuf sql;
+
+	for (size_t i = 0; i < sizeof(server_checks) / sizeof(server_checks[0]); i++) {
+		sbuf_init(&sql, CHECK_SQL_MAX);
+		sbuf_add_str(&sql, server_checks[i].sql);
+		shards_literals(checks->move, &sql);
+		if (check_query(checks, server_checks[i].check, link, sbuf_text(&sql))) {
+			for (int row = 0; row < link_rows(link); row++)
+				check_find(checks, server_checks[i].check, CHECK_REFUSE,
+				           "database %s has %s %s: %s",
+				           link_value(link, row, "dbname"),
+				           link_value(link, row, "found"), server_checks[i].what,
+				           link_value(link, row, "names"));
+		}
+		sbuf_free(&sql);
+	}
+}
+
+static void check_transactions(struct checks *checks)
+{
+	struct move *move = checks->move;
+	struct link *link = &move->source.link;
+	struct sbuf sql;
+
+	sbuf_init(&sql, CHECK_SQL_MAX);
+	sbuf_printf(
+	    &sql,
+	    "SELECT datname, pid, usename, round(extract(epoch FROM now() - xact_start))::bigint"
+	    " AS age, state FROM pg_stat_activity WHERE backend_type = 'client backend'"
+	    " AND now() - xact_start > interval '%.3f seconds' AND datname IN ",
+	    (double)move->config->mover.hold_timeout / (double)USEC_PER_SEC);
+	shards_literals(move, &sql);
+	sbuf_add_str(&sql, " ORDER BY age DESC LIMIT 5");
+	if (check_query(checks, CHECK_TRANSACTIONS, link, sbuf_text(&sql))) {
+		for (int row = 0; row < link_rows(link); row++)
+			check_find(checks, CHECK_TRANSACTIONS, CHECK_WARN,
+			           "pid %s of user %s in %s: %s s, %s",
+			           link_value(link, row, "pid"), link_value(link, row, "usename"),
+			           link_value(link, row, "datname"), link_value(link, row, "age"),
+			           link_value(link, row, "state"));
+	}
+	sbuf_free(&sql);
+}
+
+/* The row of a database in the last result, -1 if it has none. */
+static int row_of(const struct link *link, const char *dbname)
+{
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *name = link_value(link, row, "datname");
+
+		if (name != NULL && strcmp(name, dbname) == 0)
+			return row;
+	}
+	return -1;
+}
+
+static void compare_database(struct checks *checks, const char *dbname)
+{
+	const struct link *source = &checks->move->source.link;
+	const struct link *target = &checks->move->target.link;
+	int here = row_of(source, dbname);
+	int there = row_of(target, dbname);
+	const char *collation;
+	const char *other;
+
+	if (here < 0 || there < 0) {
+		check_find(checks, CHECK_DATABASES, CHECK_REFUSE, "%s has no database %s",
+		           here < 0 ? source->name : target->name, dbname);
+		return;
+	}
+	if (!link_true(source, here, "datallowconn"))
+		check_find(checks, CHECK_DATABASES, CHECK_REFUSE,
+		           "database %s does not allow connections on %s", dbname, source->name);
+	if (link_true(source, here, "datistemplate"))
+		check_find(checks, CHECK_DATABASES, CHECK_REFUSE, "database %s is a template",
+		           dbname);
+	if (strcmp(dbname, checks->move->source.conf->admin_dbname) == 0 ||
+	    strcmp(dbname, checks->move->target.conf->admin_dbname) == 0)
+		check_find(checks, CHECK_DATABASES, CHECK_REFUSE,
+		           "the mover itself works in database %s (servers.*.admin_dbname)",
+		           dbname);
+	collation = link_value(source, here, "collation");
+	other = link_value(target, there, "collation");
+	if (collation != NULL && other != NULL && strcmp(collation, other) != 0)
+		check_find(checks, CHECK_COLLATION, CHECK_REFUSE,
+		           "the collation version of database %s is %s on %s, %s on %s", dbname,
+		           collation, source->name, other, target->name);
+}
+
+/* Databases of the target that are inherited and not moved: they are closed there. */
+static void find_others(struct move *move)
+{
+	const struct link *target = &move->target.link;
+
+	for (int row = 0; row < link_rows(target); row++) {
+		const char *name = link_value(target, row, "datname");
+		bool moves = !link_true(target, row, "datallowconn") ||
+		             link_true(target, row, "datistemplate") ||
+		             strcmp(name, move->target.conf->admin_dbname) == 0 ||
+		             strcmp(name, "postgres") == 0;
+
+		for (size_t i = 0; i < move->shard_count; i++)
+			moves = moves || strcmp(name, move->shards[i].dbname) == 0;
+		if (moves)
+			continue;
+		move->others =
+		    mem_must_grow(move->others, move->other_count + 1, sizeof(*move->others));
+		move->others[move->other_count++] = mem_must_strdup(name);
+	}
+}
+
+static void check_databases(struct checks *checks)
+{
+	struct move *move = checks->move;
+	static const char with_versions[] =
+	    "SELECT datname, datallowconn, datistemplate,"
+	    " pg_database_collation_actual_version(oid) AS collation FROM pg_database ORDER BY 1";
+	static const char without[] = "SELECT datname, datallowconn, datistemplate,"
+	                              " NULL::text AS collation FROM pg_database ORDER BY 1";
+	bool new_enough = PQserverVersion(move->source.link.conn) >= 150000;
+	const char *sql = new_enough ? with_versions : without;
+
+	if (!check_query(checks, CHECK_DATABASES, &move->source.link, sql) ||
+	    !check_query(checks, CHECK_DATABASES, &move->target.link, sql))
+		return;
+	for (size_t i = 0; i < move->shard_count; i++)
+		compare_database(checks, move->shards[i].dbname);
+	find_others(move);
+}
+
+/* What only a session inside the shard can see. */
+static void check_inside(struct checks *checks, const struct shard *shard)
+{
+	struct move *move = checks->move;
+	struct link link;
+	struct link *only = &link;
+	struct link_target target;
+	struct sbuf error;
+
+	server_target(move->source.conf, &target);
+	target.dbname = shard->dbname;
+	link_init(&link, move->source.conf->name, &target);
+	sbuf_init(&error, 4096);
+	if (!links_connect(&move->loop, &only, 1, move->config->mover.connect_timeout, &error)) {
+		check_find(checks, CHECK_UNLOGGED, CHECK_REFUSE, "cannot look into database %s: %s",
+		           shard->dbname, sbuf_text(&error));
+	} else if (check_query(
+	               checks, CHECK_UNLOGGED, only,
+	               "SELECT count(*) AS found,"
+	               " left(string_agg(oid::regclass::text, ', '), 200) AS names"
+	               " FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r','m')") &&
+	           link_number(only, 0, "found", 0) > 0) {
+		check_find(checks, CHECK_UNLOGGED, CHECK_REFUSE,
+		           "database %s has %s unlogged tables: %s", shard->dbname,
+		           link_value(only, 0, "found"), link_value(only, 0, "names"));
+	}
+	sbuf_free(&error);
+	link_close(only);
+}
+
+void check_shards(struct checks *checks)
+{
+	check_databases(checks);
+	if (checks->results[CHECK_DATABASES] == CHECK_REFUSE || checks->broken)
+		return;
+	check_on_source(checks);
+	check_transactions(checks);
+	for (size_t i = 0; i < checks->move->shard_count; i++)
+		check_inside(checks, &checks->move->shards[i]);
+}
+
+static void check_holds(struct checks *checks, struct proxy *proxy)
+{
+	struct link *link = &proxy->status;
+
+	if (!check_query(checks, CHECK_HOLDS, link, "SHOW HOLDS"))
+		return;
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *database = link_value(link, row, "database");
+		const char *state = link_value(link, row, "state");
+
+		for (size_t i = 0; i < checks->move->route_count; i++) {
+			const struct route *route = &checks->move->routes[i];
+
+			if (route->proxy == proxy && database != NULL && state != NULL &&
+			    strcmp(route->database, database) == 0 && strcmp(state, "open") != 0)
+				check_find(checks, CHECK_HOLDS, CHECK_REFUSE,
+				           "%s: database %s is %s, epoch %s", proxy->label,
+				           database, state, link_value(link, row, "epoch"));
+		}
+	}
+}
+
+static void check_route(struct checks *checks, struct route *route)
+{
+	struct move *move = checks->move;
+	struct sbuf sql;
+
+	if (strcmp(route->server, move->source.conf->name) != 0)
+		check_find(checks, CHECK_ROUTES, CHECK_REFUSE,
+		           "%s sends database %s to %s, not to %s", route->proxy->label,
+		           route->database, route->server, move->source.conf->name);
+	/* Harmless where nothing is prepared, and refused to who may only look. */
+	sbuf_init(&sql, 1024);
+	sbuf_add_str(&sql, "CANCEL SWAP ");
+	sql_identifier(&sql, route->database);
+	(void)!check_query(checks, CHECK_CONSOLE, &route->link, sbuf_text(&sql));
+	sbuf_free(&sql);
+}
+
+/* A proxy that knows the source by another address would swap something else. */
+static void check_addresses(struct checks *checks)
+{
+	struct move *move = checks->move;
+
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *seen = &move->seen[i];
+		const struct config_server *conf = config_find_server(move->config, seen->server);
+
+		if (seen->proxy == NULL || conf != move->source.conf || *seen->host == '\0' ||
+		    config_find_server_at(move->config, seen->host, seen->port) == conf)
+			continue;
+		check_find(checks, CHECK_ROUTES, CHECK_WARN,
+		           "%s knows %s as %s:%d, our configuration as %s:%d", seen->proxy->label,
+		           conf->name, seen->host, seen->port, conf->host, conf->port);
+		return;
+	}
+}
+
+void check_proxies(struct checks *checks)
+{
+	struct move *move = checks->move;
+
+	if (move->proxy_count == 0)
+		check_find(checks, CHECK_ROUTES, CHECK_WARN,
+		           "no proxy is configured: nobody holds the clients");
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		struct proxy *proxy = &move->proxies[i];
+		bool has_route = false;
+
+		for (size_t j = 0; j < move->route_count; j++)
+			has_route = has_route || move->routes[j].proxy == proxy;
+		if (!has_route)
+			check_find(checks, CHECK_ROUTES, CHECK_WARN, "%s has none of the shards",
+			           proxy->label);
+		check_holds(checks, proxy);
+	}
+	for (size_t i = 0; i < move->route_count; i++)
+		check_route(checks, &move->routes[i]);
+	check_addresses(checks);
+}

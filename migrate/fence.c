@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The source: closing the shards to everybody, ending their sessions, and the WAL record after the
+ * last of them.  What the barrier proves rests on the order: fence, nobody left, barrier.
+ */
+#include "migrate/json.h"
+#include "migrate/lsn.h"
+#include "migrate/move.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define FENCE_SQL_MAX ((size_t)4 * 1024 * 1024)
+#define FENCE_TIMEOUT (5 * USEC_PER_SEC)
+#define POLL_EVERY (1 * USEC_PER_MSEC)
+/* A session that ignored the first SIGTERM, or slipped in, gets another. */
+#define TERMINATE_AGAIN (100 * USEC_PER_MSEC)
+/* How long the undo tries to reach the source. */
+#define UNDO_PATIENCE (15 * USEC_PER_SEC)
+
+void fence_sql(const struct move *move, bool allow, struct sbuf *out)
+{
+	sbuf_add_str(out, "BEGIN;");
+	for (size_t i = 0; i < move->shard_count; i++) {
+		sbuf_add_str(out, "ALTER DATABASE ");
+		sql_identifier(out, move->shards[i].dbname);
+		sbuf_printf(out, " ALLOW_CONNECTIONS %s;", allow ? "true" : "false");
+	}
+	sbuf_add_str(out, "COMMIT;");
+}
+
+/* Sends and waits; before the promotion a signal or a lost hold stops the move. */
+static bool ask(struct move *move, struct link *link, const char *sql, usec_t deadline)
+{
+	enum wait_end end;
+
+	link_send(link, sql);
+	end = loop_wait(&move->loop, &link, 1, deadline, !move->promote_sent);
+	if (end == WAIT_STOPPED)
+		return move_fail(move, "interrupted");
+	if (move->hold_lost && !move->promote_sent)
+		return false;
+	if (!link_ok(link))
+		return move_fail(move, "%s: %s", link->name, link_error(link));
+	return true;
+}
+
+bool phase_fence(struct move *move)
+{
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	fence_sql(move, false, &sql);
+	move->fenced = true;
+	ok = ask(move, &move->source.link, sbuf_text(&sql), clock_now() + FENCE_TIMEOUT);
+	sbuf_free(&sql);
+	json_int(&move->evidence, "databases", (int64_t)move->shard_count);
+	return ok;
+}
+
+/* Ends all sessions; counts them per shard. */
+static bool terminate_all(struct move *move, usec_t deadline)
+{
+	struct link *link = &move->source.link;
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	sbuf_add_str(&sql,
+	             "SELECT datname, count(*) FILTER (WHERE pg_terminate_backend(pid)) AS ended"
+	             " FROM pg_stat_activity WHERE datname IN ");
+	shards_literals(move, &sql);
+	sbuf_add_str(&sql, " GROUP BY 1");
+	ok = ask(move, link, sbuf_text(&sql), deadline);
+	sbuf_free(&sql);
+	for (int row = 0; ok && row < link_rows(link); row++) {
+		int64_t ended = link_number(link, row, "ended", 0);
+		const char *name = link_value(link, row, "datname");
+
+		for (size_t i = 0; i < move->shard_count; i++) {
+			if (strcmp(move->shards[i].dbname, name) == 0)
+				move->shards[i].sessions += (size_t)ended;
+		}
+	}
+	return ok;
+}
+
+/*
+ * The query that sees whether anybody is left.  A session that is just starting passed the fence
+ * before it, and is not in pg_stat_activity yet, holds a lock on its database; it is in one of the
+ * two at every moment.  Autovacuum workers pass the fence and write nothing that counts.
+ */
+static void left_sql(const struct move *move, struct sbuf *out)
+{
+	sbuf_add_str(out, "SELECT (SELECT count(*) FROM pg_locks l JOIN pg_database d ON"
+	                  " d.oid = l.objid WHERE l.locktype = 'object' AND"
+	                  " l.classid = 'pg_database'::regclass AND l.pid <> pg_backend_pid() AND"
+	                  " d.datname IN ");
+	shards_literals(move, out);
+	sbuf_add_str(out, ") AS starting, (SELECT count(*) FROM pg_stat_activity WHERE"
+	                  " backend_type <> 'autovacuum worker' AND datname IN ");
+	shards_literals(move, out);
+	sbuf_add_str(out, ") AS sessions, (SELECT count(*) FROM pg_prepared_xacts WHERE"
+	                  " database IN ");
+	shards_literals(move, out);
+	sbuf_add_str(out, ") AS prepared");
+}
+
+/* Until nobody was left twice in a row. */
+static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
+{
+	struct link *link = &move->source.link;
+	usec_t again = clock_now() + TERMINATE_AGAIN;
+	int quiet = 0;
+
+	for (;;) {
+		int64_t left;
+
+		if (!ask(move, link, sql, deadline))
+			return false;
+		if (link_number(link, 0, "prepared", 1) > 0)
+			return move_fail(move,
+			                 "a transaction was prepared in the shards meanwhile");
+		left = link_number(link, 0, "sessions", 1) + link_number(link, 0, "starting", 1);
+		quiet = left == 0 ? quiet + 1 : 0;
+		if (quiet == 2)
+			return true;
+		if (clock_now() >= deadline)
+			return move_fail(move, "%" PRId64 " sessions did not end", left);
+		if (quiet > 0)
+			continue;
+		if (clock_now() >= again) {
+			again = clock_now() + TERMINATE_AGAIN;
+			if (!terminate_all(move, deadline))
+				return false;
+		}
+		loop_sleep(&move->loop, POLL_EVERY);
+	}
+}
+
+bool phase_terminate(struct move *move)
+{
+	usec_t deadline = clock_now() + FENCE_TIMEOUT;
+	struct sbuf sql;
+	bool ok;
+
+	if (!terminate_all(move, deadline))
+		return false;
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	left_sql(move, &sql);
+	ok = await_nobody(move, sbuf_text(&sql), deadline);
+	sbuf_free(&sql);
+	move->terminated = 0;
+	for (size_t i = 0; i < move->shard_count; i++)
+		move->terminated += (int64_t)move->shards[i].sessions;
+	json_int(&move->evidence, "terminated", move->terminated);
+	return ok;
+}
+
+bool phase_barrier(struct move *move)
+{
+	struct link *link = &move->source.link;
+	struct sbuf sql;
+	char text[LSN_TEXT_MAX];
+	bool intended;
+
+	/*
+	 * Transactional, so that its commit flushes the WAL up to it: a record that waits for the
+	 * WAL writer would take up to 200 ms more.  B is the end of this record and not of the WAL,
+	 * because what other databases write after it need not be waited for.
+	 */
+	sbuf_init(&sql, 1024);
+	sbuf_add_str(&sql, "SELECT pg_logical_emit_message(true, 'pgshunt', ");
+	sql_literal(&sql, move->journal.id == NULL ? "barrier" : move->journal.id);
+	sbuf_add_str(&sql, ") AS lsn");
+	link_send(link, sbuf_text(&sql));
+	sbuf_free(&sql);
+	/* Our own flush runs while the server does its own. */
+	intended = run_intend(move, PHASE_PROMOTE);
+	if (loop_wait(&move->loop, &link, 1, clock_now() + FENCE_TIMEOUT, true) == WAIT_STOPPED)
+		return move_fail(move, "interrupted");
+	if (!intended)
+		return false;
+	if (!link_ok(link) || !lsn_parse(link_value(link, 0, "lsn"), &move->barrier))
+		return move_fail(move, "%s: %s", link->name, link_error(link));
+	json_str(&move->evidence, "lsn", lsn_format(move->barrier, text));
+	return true;
+}
+
+/* One look at the target; 1 = caught up, 0 = not yet, -1 = failed. */
+static int look_at_target(struct move *move, const char *sql, usec_t deadline)
+{
+	struct link *link = &move->target.link;
+	uint64_t replayed = 0;
+
+	if (!ask(move, link, sql, deadline))
+		return -1;
+	if (!link_true(link, 0, "recovery")) {
+		(void)move_fail(move, "%s was promoted by somebody else", link->name);
+		return -1;
+	}
+	if (link_true(link, 0, "paused")) {
+		(void)move_fail(move, "replay was paused on %s", link->name);
+		return -1;
+	}
+	(void)!lsn_parse(link_value(link, 0, "lsn"), &replayed);
+	move->lag = move->barrier > replayed ? (int64_t)(move->barrier - replayed) : 0;
+	return move->lag == 0 && link_number(link, 0, "open", 1) == 0 ? 1 : 0;
+}
+
+bool phase_catch_up(struct move *move)
+{
+	usec_t deadline = clock_now() + move->config->mover.catch_up_timeout;
+	struct sbuf sql;
+	int caught_up;
+
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	sbuf_add_str(&sql,
+	             "SELECT pg_is_in_recovery() AS recovery,"
+	             " CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,"
+	             " pg_last_wal_replay_lsn() AS lsn,"
+	             " (SELECT count(*) FROM pg_database WHERE datallowconn AND datname IN ");
+	shards_literals(move, &sql);
+	sbuf_add_str(&sql, ") AS open");
+	while ((caught_up = look_at_target(move, sbuf_text(&sql), deadline)) == 0) {
+		if (clock_now() >= deadline) {
+			(void)move_fail(move, "%s is still %" PRId64 " bytes before the barrier",
+			                move->target.link.name, move->lag);
+			break;
+		}
+		loop_sleep(&move->loop, POLL_EVERY);
+	}
+	sbuf_free(&sql);
+	if (caught_up != 1)
+		return false;
+	json_str(&move->evidence, "replayed", link_value(&move->target.link, 0, "lsn"));
+	/* From here on a hold that ends by itself would let clients run into the fence. */
+	return hold_renew_forever(move);
+}
+
+bool fence_undo(struct move *move)
+{
+	struct link *link = &move->source.link;
+	usec_t deadline = clock_now() + UNDO_PATIENCE;
+	struct sbuf sql;
+	bool ok = false;
+
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	fence_sql(move, true, &sql);
+	for (;;) {
+		if (link->state == LINK_BUSY)
+			(void)!loop_wait(&move->loop, &link, 1, clock_now() + USEC_PER_SEC, false);
+		if (link->state == LINK_BUSY)
+			link_close(link);
+		/* A failed transaction may be open in the session. */
+		if (link_revive(move, link) &&
+		    link_run(&move->loop, link, FENCE_TIMEOUT, "ROLLBACK") &&
+		    link_run(&move->loop, link, FENCE_TIMEOUT, sbuf_text(&sql)))
+			ok = true;
+		if (ok || clock_now() >= deadline)
+			break;
+		loop_sleep(&move->loop, 250 * USEC_PER_MSEC);
+	}
+	if (!ok)
+		ui_error(move->ui, "%s: connections could not be allowed again: %s", link->name,
+		         link_error(link));
+	sbuf_free(&sql);
+	return ok;
+}

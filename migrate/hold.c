@@ -1,0 +1,651 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The clients: prepare, hold, swap and release through the consoles of the proxies.
+ *
+ * Every route has a connection of its own, so that the commands for all databases of all proxies
+ * are under way at once.  The status connection of each proxy renews the leases meanwhile.
+ */
+#include "base/mem.h"
+#include "migrate/json.h"
+#include "migrate/move.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COMMAND_MAX 4096
+/* How often leases are renewed within one, and how often progress is asked for. */
+#define RENEWALS_PER_LEASE 4
+#define PROGRESS_EVERY (200 * USEC_PER_MSEC)
+/* What a proxy may take beyond the drain deadline to say that it passed. */
+#define HOLD_GRACE (3 * USEC_PER_SEC)
+/* A proxy that does not answer in the hold must not keep the clients of the others waiting. */
+#define CONSOLE_PATIENCE (500 * USEC_PER_MSEC)
+/* Looks for a failure among many answers that often. */
+#define FAILURE_SLICE (5 * USEC_PER_MSEC)
+
+/* "VERB db" */
+static void begin_command(struct sbuf *sql, const char *verb, const struct route *route)
+{
+	sbuf_init(sql, COMMAND_MAX);
+	sbuf_printf(sql, "%s ", verb);
+	sql_identifier(sql, route->database);
+}
+
+static void send_command(struct link *link, struct sbuf *sql)
+{
+	link_send(link, sbuf_text(sql));
+	sbuf_free(sql);
+}
+
+static struct link **all_links(struct move *move)
+{
+	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
+
+	for (size_t i = 0; i < move->route_count; i++)
+		links[i] = &move->routes[i].link;
+	return links;
+}
+
+/* ---- lease and progress ---- */
+
+static void read_holds(struct move *move, struct proxy *proxy)
+{
+	for (int row = 0; row < link_rows(&proxy->status); row++) {
+		const char *database = link_value(&proxy->status, row, "database");
+
+		for (size_t i = 0; database != NULL && i < move->route_count; i++) {
+			struct route *route = &move->routes[i];
+
+			if (route->proxy != proxy || strcmp(route->database, database) != 0)
+				continue;
+			route->active = link_number(&proxy->status, row, "active", 0);
+			route->waiting = link_number(&proxy->status, row, "held", 0);
+		}
+	}
+}
+
+static void on_status(struct link *link, void *arg)
+{
+	struct move *move = arg;
+
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		struct proxy *proxy = &move->proxies[i];
+
+		if (&proxy->status != link)
+			continue;
+		if (proxy->asked == PROXY_ASKED_RENEW && !link_ok(link) && !move->hold_lost) {
+			move->hold_lost = true;
+			(void)move_fail(move, "%s: the hold could not be renewed: %s", proxy->label,
+			                link_error(link));
+		} else if (proxy->asked == PROXY_ASKED_HOLDS && link_ok(link)) {
+			read_holds(move, proxy);
+		}
+		proxy->asked = PROXY_ASKED_NOTHING;
+	}
+}
+
+static void renew_next(struct move *move, struct proxy *proxy)
+{
+	for (; proxy->renew_next < move->route_count; proxy->renew_next++) {
+		const struct route *route = &move->routes[proxy->renew_next];
+		struct sbuf sql;
+
+		/* While HOLD itself is under way its lease is young. */
+		if (route->proxy != proxy || !route->held)
+			continue;
+		begin_command(&sql, "RENEW", route);
+		sbuf_printf(&sql, " EPOCH %" PRId64 " LEASE %" PRId64 "ms", move->epoch,
+		            move->config->mover.lease / USEC_PER_MSEC);
+		proxy->asked = PROXY_ASKED_RENEW;
+		proxy->renew_next++;
+		send_command(&proxy->status, &sql);
+		return;
+	}
+	proxy->renew_next = 0;
+	proxy->renewed_at = clock_now();
+}
+
+static void draw(struct move *move, usec_t now)
+{
+	size_t drained = 0;
+	int64_t waiting = 0;
+	int64_t active = 0;
+
+	if (now - move->drawn_at < 100 * USEC_PER_MSEC || move->journal.id == NULL)
+		return;
+	move->drawn_at = now;
+	for (size_t i = 0; i < move->route_count; i++) {
+		drained += move->routes[i].drained ? 1 : 0;
+		waiting += move->routes[i].waiting;
+		active += move->routes[i].active;
+	}
+	ui_status(move->ui,
+	          "%-18s %6.1f s   lag %" PRId64 " bytes   drained %zu/%zu   active %" PRId64
+	          "   held %" PRId64,
+	          phase_row(move->phase)->title,
+	          (double)(now - move->times[move->phase].began) / (double)USEC_PER_SEC, move->lag,
+	          drained, move->route_count, active, waiting);
+}
+
+void hold_tick(void *arg)
+{
+	struct move *move = arg;
+	usec_t now = clock_now();
+
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		struct proxy *proxy = &move->proxies[i];
+		bool due =
+		    now - proxy->renewed_at >= move->config->mover.lease / RENEWALS_PER_LEASE;
+
+		if (proxy->status.state != LINK_IDLE || move->phase < PHASE_HOLD ||
+		    move->promote_sent || proxy->renewed_at == 0)
+			continue;
+		if (!move->lease_none && (due || proxy->renew_next > 0)) {
+			renew_next(move, proxy);
+		} else if (move->phase == PHASE_HOLD && now - proxy->polled_at >= PROGRESS_EVERY) {
+			proxy->polled_at = now;
+			proxy->asked = PROXY_ASKED_HOLDS;
+			link_send(&proxy->status, "SHOW HOLDS");
+		}
+	}
+	draw(move, now);
+}
+
+/* ---- prepare ---- */
+
+bool phase_prepare(struct move *move)
+{
+	struct link **links = all_links(move);
+	struct link *servers[] = {&move->source.link, &move->target.link};
+	bool ok = true;
+
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		move->proxies[i].status.done = on_status;
+		move->proxies[i].status.arg = move;
+	}
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct sbuf sql;
+
+		begin_command(&sql, "PREPARE SWAP", &move->routes[i]);
+		sbuf_add_str(&sql, " TO ");
+		sql_identifier(&sql, move->target.conf->name);
+		sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
+		send_command(links[i], &sql);
+	}
+	/* What the checkpoint writes now, the promotion need not wait for later; on the standby it
+	 * is a restart point. */
+	link_send(servers[0], "CHECKPOINT");
+	if (loop_wait(&move->loop, links, move->route_count,
+	              clock_now() + 4 * move->config->mover.connect_timeout,
+	              true) == WAIT_STOPPED ||
+	    loop_wait(&move->loop, servers, 1, clock_now() + 3600 * USEC_PER_SEC, true) ==
+	        WAIT_STOPPED) {
+		free(links);
+		return move_fail(move, "interrupted");
+	}
+	link_send(servers[1], "CHECKPOINT");
+	if (loop_wait(&move->loop, servers + 1, 1, clock_now() + 3600 * USEC_PER_SEC, true) ==
+	    WAIT_STOPPED)
+		ok = move_fail(move, "interrupted");
+	for (size_t i = 0; i < 2; i++) {
+		if (!link_ok(servers[i]))
+			ok = move_fail(move, "%s: CHECKPOINT: %s", servers[i]->name,
+			               link_error(servers[i]));
+	}
+	json_open(&move->evidence, "connections", '[');
+	for (size_t i = 0; i < move->route_count; i++) {
+		const struct route *route = &move->routes[i];
+
+		json_int(&move->evidence, NULL, link_number(links[i], 0, "connections", 0));
+		if (!link_ok(links[i]))
+			ok = move_fail(move, "%s: PREPARE SWAP %s: %s", route->proxy->label,
+			               route->database, link_error(links[i]));
+		else if (link_number(links[i], 0, "failed", 0) > 0)
+			ok =
+			    move_fail(move,
+			              "%s: %" PRId64 " of its connections for %s to %s failed; see "
+			              "the proxy's log",
+			              route->proxy->label, link_number(links[i], 0, "failed", 0),
+			              route->database, move->target.conf->name);
+	}
+	json_close(&move->evidence, ']');
+	free(links);
+	return ok;
+}
+
+/* ---- hold ---- */
+
+static void send_holds(struct move *move)
+{
+	const struct config_mover *conf = &move->config->mover;
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+		struct sbuf sql;
+
+		begin_command(&sql, "HOLD", route);
+		sbuf_printf(
+		    &sql, " EPOCH %" PRId64 " LEASE %" PRId64 "ms DRAIN %" PRId64 "ms POLICY %s",
+		    move->epoch, conf->lease / USEC_PER_MSEC, conf->hold_timeout / USEC_PER_MSEC,
+		    config_drain_policy_name(conf->drain_policy));
+		route->held = true;
+		if (route->shard->held_at == 0)
+			route->shard->held_at = clock_now();
+		send_command(&route->link, &sql);
+	}
+	for (size_t i = 0; i < move->proxy_count; i++)
+		move->proxies[i].renewed_at = clock_now();
+}
+
+/* Waits for all routes, but not longer than for the first failure. */
+static bool await_holds(struct move *move, usec_t deadline)
+{
+	struct link **links = all_links(move);
+	enum wait_end end = WAIT_DEADLINE;
+	bool failed = false;
+
+	while (end == WAIT_DEADLINE && !failed && !move->hold_lost && clock_now() < deadline) {
+		end = loop_wait(&move->loop, links, move->route_count, clock_now() + FAILURE_SLICE,
+		                true);
+		for (size_t i = 0; i < move->route_count; i++) {
+			struct route *route = &move->routes[i];
+
+			if (links[i]->state == LINK_BROKEN || links[i]->error != NULL)
+				failed = true;
+			if (route->drained || !link_ok(links[i]))
+				continue;
+			route->drained = true;
+			route->shard->drained_at = links[i]->done_at;
+		}
+	}
+	free(links);
+	if (end == WAIT_STOPPED)
+		return move_fail(move, "interrupted");
+	return end == WAIT_DONE && !failed && !move->hold_lost;
+}
+
+static void show_blockers(struct move *move, struct route *route)
+{
+	struct link *link = &route->link;
+	struct sbuf sql;
+	bool ok;
+
+	if (link->state != LINK_IDLE)
+		return;
+	begin_command(&sql, "SHOW BLOCKERS", route);
+	ok = link_run(&move->loop, link, CONSOLE_PATIENCE, sbuf_text(&sql));
+	sbuf_free(&sql);
+	for (int row = 0; ok && row < link_rows(link) && row < 10; row++)
+		ui_error(move->ui, "  user %s, application %s, address %s: %s, %s ms: %.100s",
+		         link_value(link, row, "user"), link_value(link, row, "application_name"),
+		         link_value(link, row, "client_addr"), link_value(link, row, "state"),
+		         link_value(link, row, "age_ms"), link_value(link, row, "query"));
+}
+
+bool phase_hold(struct move *move)
+{
+	usec_t deadline;
+
+	move->anything_changed = true;
+	/* On disk before the first client waits: the fence follows in the same breath. */
+	if (!run_intend(move, PHASE_FENCE))
+		return false;
+	ui_hurry(move->ui, true);
+	send_holds(move);
+	deadline = clock_now() + move->config->mover.hold_timeout + HOLD_GRACE;
+	if (await_holds(move, deadline)) {
+		json_int(&move->evidence, "routes", (int64_t)move->route_count);
+		json_int(&move->evidence, "epoch", move->epoch);
+		return true;
+	}
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+
+		if (route->drained || route->link.error == NULL)
+			continue;
+		(void)move_fail(move, "%s: HOLD %s: %s", route->proxy->label, route->database,
+		                link_error(&route->link));
+		if (strcmp(route->link.sqlstate, "55P03") == 0)
+			show_blockers(move, route);
+	}
+	if (move->failure == NULL)
+		(void)move_fail(move, "not every proxy answered within %" PRId64 " ms",
+		                (move->config->mover.hold_timeout + HOLD_GRACE) / USEC_PER_MSEC);
+	return false;
+}
+
+bool hold_renew_forever(struct move *move)
+{
+	struct link **links = all_links(move);
+	enum wait_end end;
+	bool ok = true;
+
+	move->lease_none = true;
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct sbuf sql;
+
+		begin_command(&sql, "RENEW", &move->routes[i]);
+		sbuf_printf(&sql, " EPOCH %" PRId64 " LEASE NONE", move->epoch);
+		send_command(links[i], &sql);
+	}
+	end = loop_wait(&move->loop, links, move->route_count,
+	                clock_now() + move->config->mover.lease / 2, true);
+	if (end == WAIT_STOPPED)
+		ok = move_fail(move, "interrupted");
+	for (size_t i = 0; ok && i < move->route_count; i++) {
+		const struct route *route = &move->routes[i];
+		const char *state = link_value(links[i], 0, "state");
+
+		if (!link_ok(links[i]))
+			ok = move_fail(move, "%s: RENEW %s: %s", route->proxy->label,
+			               route->database, link_error(links[i]));
+		else if (state != NULL && strcmp(state, "held") != 0)
+			ok = move_fail(move, "%s: database %s is %s instead of held",
+			               route->proxy->label, route->database, state);
+	}
+	free(links);
+	return ok && !move->hold_lost;
+}
+
+/* ---- swap and release ---- */
+
+void hold_send_swaps(struct move *move)
+{
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct sbuf sql;
+
+		begin_command(&sql, "SWAP", &move->routes[i]);
+		sbuf_add_str(&sql, " TO ");
+		sql_identifier(&sql, move->target.conf->name);
+		sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
+		send_command(&move->routes[i].link, &sql);
+	}
+}
+
+bool phase_swap(struct move *move)
+{
+	struct link **links = all_links(move);
+	int64_t swapped = 0;
+
+	if (loop_wait(&move->loop, links, move->route_count, clock_now() + CONSOLE_PATIENCE,
+	              false) != WAIT_DONE)
+		ui_error(move->ui,
+		         "swap routes: not every proxy answered at once; the others go on");
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+
+		route->swapped = link_ok(links[i]);
+		swapped += route->swapped ? 1 : 0;
+		if (!route->swapped)
+			ui_error(move->ui,
+			         "swap routes: %s: SWAP %s: %s; it is repaired after the "
+			         "others are released",
+			         route->proxy->label, route->database, link_error(links[i]));
+	}
+	json_int(&move->evidence, "swapped", swapped);
+	json_int(&move->evidence, "routes", (int64_t)move->route_count);
+	free(links);
+	return true;
+}
+
+static void mark_released(struct move *move, struct route *route, usec_t when)
+{
+	route->released = true;
+	route->held = false;
+	if (route->shard->released_at < when)
+		route->shard->released_at = when;
+	(void)move;
+}
+
+bool phase_release(struct move *move)
+{
+	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
+	size_t count = 0;
+	int64_t released = 0;
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct sbuf sql;
+
+		if (!move->routes[i].swapped)
+			continue;
+		begin_command(&sql, "RELEASE", &move->routes[i]);
+		sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
+		links[count++] = &move->routes[i].link;
+		send_command(&move->routes[i].link, &sql);
+	}
+	(void)!loop_wait(&move->loop, links, count, clock_now() + CONSOLE_PATIENCE, false);
+	free(links);
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+
+		if (!route->swapped || !link_ok(&route->link))
+			continue;
+		mark_released(move, route, route->link.done_at);
+		released++;
+	}
+	ui_hurry(move->ui, false);
+	json_int(&move->evidence, "released", released);
+	json_int(&move->evidence, "routes", (int64_t)move->route_count);
+	return true;
+}
+
+/* ---- repair ---- */
+
+/* One command of a repair on the route's connection. */
+static bool repair_command(struct move *move, struct route *route, const char *verb, int64_t epoch,
+                           const char *rest)
+{
+	struct sbuf sql;
+	bool ok;
+
+	begin_command(&sql, verb, route);
+	if (strcmp(verb, "SWAP") == 0) {
+		sbuf_add_str(&sql, " TO ");
+		sql_identifier(&sql, move->target.conf->name);
+	}
+	sbuf_printf(&sql, " EPOCH %" PRId64 "%s", epoch, rest);
+	ok = link_run(&move->loop, &route->link, 2 * move->config->mover.connect_timeout,
+	              sbuf_text(&sql));
+	sbuf_free(&sql);
+	return ok;
+}
+
+/* The proxy's own word on one database: its server, epoch and whether it is held. */
+static bool ask_route(struct move *move, struct route *route, bool *on_target, bool *held,
+                      int64_t *epoch)
+{
+	struct link *link = &route->link;
+	usec_t timeout = move->config->mover.connect_timeout;
+	bool known = false;
+
+	if (!link_run(&move->loop, link, timeout, "SHOW ROUTES"))
+		return false;
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *database = link_value(link, row, "database");
+		const char *server = link_value(link, row, "server");
+
+		if (database == NULL || server == NULL || strcmp(database, route->database) != 0)
+			continue;
+		known = true;
+		*on_target = strcmp(server, move->target.conf->name) == 0;
+		*epoch = link_number(link, row, "epoch", 0);
+	}
+	if (!known || !link_run(&move->loop, link, timeout, "SHOW HOLDS"))
+		return false;
+	*held = false;
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *database = link_value(link, row, "database");
+		const char *state = link_value(link, row, "state");
+		int64_t of_hold = link_number(link, row, "epoch", 0);
+
+		if (database == NULL || state == NULL || strcmp(database, route->database) != 0)
+			continue;
+		*held = strcmp(state, "open") != 0;
+		if (*epoch < of_hold)
+			*epoch = of_hold;
+	}
+	return true;
+}
+
+static bool repair_route(struct move *move, struct route *route)
+{
+	bool on_target = false;
+	bool held = false;
+	int64_t epoch = 0;
+
+	if (route->link.state == LINK_BUSY)
+		link_close(&route->link);
+	if (!link_revive(move, &route->link) || !ask_route(move, route, &on_target, &held, &epoch))
+		return false;
+	if (!on_target) {
+		/* A hold that is still there is used; otherwise a new one is made, for which the
+		 * clients' transactions, cut off by the fence, need not be waited for. */
+		if (!held)
+			epoch = epoch >= move->epoch ? epoch + 1 : move->epoch;
+		if (!repair_command(move, route, "HOLD", epoch,
+		                    " LEASE NONE DRAIN 1s POLICY terminate"))
+			return false;
+		route->held = true;
+		if (!repair_command(move, route, "SWAP", epoch, ""))
+			return false;
+		held = true;
+	}
+	route->swapped = true;
+	if (held && !repair_command(move, route, "RELEASE", epoch, ""))
+		return false;
+	mark_released(move, route, clock_now());
+	return true;
+}
+
+bool hold_repair(struct move *move, usec_t deadline)
+{
+	bool all;
+
+	do {
+		all = true;
+		for (size_t i = 0; i < move->route_count; i++) {
+			if (!move->routes[i].released && !repair_route(move, &move->routes[i]))
+				all = false;
+		}
+		if (!all && clock_now() < deadline)
+			loop_sleep(&move->loop, 250 * USEC_PER_MSEC);
+	} while (!all && clock_now() < deadline);
+	for (size_t i = 0; i < move->route_count; i++) {
+		const struct route *route = &move->routes[i];
+
+		if (!route->released)
+			move_problem(
+			    move,
+			    "%s: database %s is not on %s yet: %s; its clients get errors, "
+			    "not wrong answers, until \"pgshunt resume\" repairs it",
+			    route->proxy->label, route->database, move->target.conf->name,
+			    link_error(&route->link));
+	}
+	return all;
+}
+
+/* ---- undo ---- */
+
+static void begin_release(const struct move *move, struct sbuf *sql, const struct route *route)
+{
+	begin_command(sql, "RELEASE", route);
+	sbuf_printf(sql, " EPOCH %" PRId64, move->epoch);
+}
+
+/* A stale epoch means that the hold is somebody else's: ours is over. */
+static bool is_released(const struct link *link)
+{
+	return link_ok(link) || (link->state == LINK_IDLE && strcmp(link->sqlstate, "55000") == 0);
+}
+
+/* Over the connections that are free; the others are busy with a HOLD that drains. */
+static void release_at_once(struct move *move)
+{
+	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
+	size_t count = 0;
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+		struct sbuf sql;
+
+		if (!route->held || route->link.state != LINK_IDLE)
+			continue;
+		begin_release(move, &sql, route);
+		links[count++] = &route->link;
+		send_command(&route->link, &sql);
+	}
+	(void)!loop_wait(&move->loop, links, count, clock_now() + CONSOLE_PATIENCE, false);
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+
+		for (size_t j = 0; j < count; j++) {
+			if (links[j] == &route->link && is_released(&route->link))
+				route->held = false;
+		}
+	}
+	free(links);
+}
+
+static bool release_by_status(struct move *move, struct route *route)
+{
+	struct link *link = &route->proxy->status;
+	struct sbuf sql;
+	bool ok;
+
+	if (link->state == LINK_BUSY)
+		(void)!loop_wait(&move->loop, &link, 1, clock_now() + CONSOLE_PATIENCE, false);
+	if (link->state == LINK_BUSY)
+		link_close(link);
+	route->proxy->asked = PROXY_ASKED_NOTHING;
+	if (!link_revive(move, link))
+		return false;
+	begin_release(move, &sql, route);
+	ok = link_run(&move->loop, link, move->config->mover.connect_timeout, sbuf_text(&sql)) ||
+	     is_released(link);
+	sbuf_free(&sql);
+	if (ok)
+		route->held = false;
+	return ok;
+}
+
+static void cancel_swaps(struct move *move)
+{
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+		struct link *link = &route->proxy->status;
+		struct sbuf sql;
+
+		if (link->state != LINK_IDLE)
+			continue;
+		begin_command(&sql, "CANCEL SWAP", route);
+		if (!link_run(&move->loop, link, move->config->mover.connect_timeout,
+		              sbuf_text(&sql)))
+			ui_error(move->ui, "%s: CANCEL SWAP %s: %s", route->proxy->label,
+			         route->database, link_error(link));
+		sbuf_free(&sql);
+	}
+}
+
+bool hold_undo(struct move *move)
+{
+	bool all = true;
+
+	for (size_t i = 0; i < move->proxy_count; i++)
+		move->proxies[i].status.done = NULL;
+	release_at_once(move);
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+
+		if (!route->held || release_by_status(move, route))
+			continue;
+		/* Before the leases were taken away, a hold ends by itself. */
+		ui_error(move->ui, "%s: database %s could not be released: %s%s",
+		         route->proxy->label, route->database, link_error(&route->proxy->status),
+		         move->lease_none ? "" : "; its hold ends with its lease");
+		all = all && !move->lease_none;
+	}
+	ui_hurry(move->ui, false);
+	cancel_swaps(move);
+	return all;
+}

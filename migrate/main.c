@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * pgshunt: the operator's command.
+ */
+#include "base/fault.h"
+#include "conf/config.h"
+#include "migrate/command.h"
+
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+	struct command_line line;
+	struct config *config = NULL;
+	struct sbuf errors;
+	struct ui ui;
+	enum exit_code code;
+
+	fault_init();
+	if (!command_parse(argc, argv, &line, &code))
+		return (int)code;
+	sbuf_init(&errors, CONFIG_FILE_MAX);
+	if (!config_load(line.config_path, &config, &errors)) {
+		(void)fputs(sbuf_text(&errors), stderr);
+		sbuf_free(&errors);
+		return EXIT_USAGE;
+	}
+	sbuf_free(&errors);
+	ui_init(&ui, line.json);
+	code = command_run(&line, config, &ui);
+	ui_free(&ui);
+	config_unref(config);
+	return (int)code;
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The move under way: what is moved, through which routers, over which connections, and what was
+ * learned.  One thread owns it.  Its functions lie in one file per step (plan.c, check.c, hold.c,
+ * fence.c, promote.c, plproxy.c, validate.c, undo.c, resume.c); run.c calls them in order.
+ *
+ * Every step returns false when it failed, after move_fail() said why.  No step undoes anything:
+ * that is decided in one place, run.c.
+ */
+#ifndef MIGRATE_MOVE_H
+#define MIGRATE_MOVE_H
+
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "conf/config.h"
+#include "migrate/decide.h"
+#include "migrate/journal.h"
+#include "migrate/link.h"
+#include "migrate/phase.h"
+#include "migrate/ui.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A database that moves. */
+struct shard {
+	char *name;         /* as the operator knows it */
+	char *dbname;       /* on the servers */
+	size_t sessions;    /* on the source when they were ended */
+	usec_t held_at;     /* the first HOLD was sent */
+	usec_t drained_at;  /* the last proxy had drained it */
+	usec_t released_at; /* the last RELEASE was answered */
+};
+
+/* A proxy whose console is used. */
+struct proxy {
+	const struct config_mover_proxy *conf;
+	char *label;        /* "proxy a" */
+	struct link status; /* lease, progress, release in trouble */
+	enum { PROXY_ASKED_NOTHING, PROXY_ASKED_RENEW, PROXY_ASKED_HOLDS } asked;
+	usec_t renewed_at; /* the oldest of its leases */
+	usec_t polled_at;
+	size_t renew_next; /* route whose lease is next, an index of routes */
+};
+
+/* A line of SHOW ROUTES, or of the configuration when there are no proxies. */
+struct seen_route {
+	struct proxy *proxy; /* NULL = from the configuration */
+	char *database;
+	char *server;
+	char *dbname;
+	char *host;
+	int port;
+	int64_t epoch;
+};
+
+/* A database name of one proxy that leads to a shard. */
+struct route {
+	struct proxy *proxy;
+	struct shard *shard;
+	char *database; /* as its clients say it */
+	char *server;   /* where it leads, by the proxy's name */
+	int64_t epoch;  /* the last one of that database in that proxy */
+	struct link link;
+	bool held; /* HOLD was sent, RELEASE not yet answered */
+	bool drained;
+	bool swapped;
+	bool released;  /* on the target */
+	int64_t active; /* last seen, for the progress */
+	int64_t waiting;
+};
+
+/* An option of a PL/Proxy cluster that leads to a shard. */
+struct partition {
+	struct plproxy *cluster;
+	struct shard *shard;
+	char *option; /* "p0205" */
+	int number;
+	char *old; /* its connection string */
+	char *new; /* after the move; NULL = stays, it leads to a proxy or is already right */
+	const char *where; /* what old leads to: "proxy a", "pg1" */
+};
+
+struct plproxy {
+	const struct config_plproxy *conf;
+	char *label;
+	struct link link;
+	bool pending; /* ALTER SERVER is under way */
+	bool done;
+};
+
+/* One of the two servers. */
+struct server {
+	const struct config_server *conf;
+	struct link link; /* to its admin database, as superuser */
+};
+
+struct phase_time {
+	usec_t began;
+	usec_t ended; /* 0 = not (yet) */
+	bool ok;
+};
+
+struct move {
+	const struct config *config;
+	struct ui *ui;
+	struct loop loop;
+	struct journal journal;
+	int lock_fd;
+	struct server source;
+	struct server target;
+	struct shard *shards;
+	size_t shard_count;
+	struct proxy *proxies;
+	size_t proxy_count;
+	struct seen_route *seen;
+	size_t seen_count;
+	struct route *routes;
+	size_t route_count;
+	struct plproxy *clusters;
+	size_t cluster_count;
+	struct partition *partitions;
+	size_t partition_count;
+	char **others; /* databases of the target that are not moved and are to be fenced there */
+	size_t other_count;
+	int64_t epoch;
+
+	/* what was learned */
+	char *system_identifier;
+	int64_t old_timeline;
+	int64_t new_timeline;
+	uint64_t barrier;      /* 0 = none yet */
+	uint64_t switch_point; /* 0 = not known */
+	usec_t promote_sent_at;
+	usec_t promoted_at;
+	int64_t terminated;
+	int64_t lag; /* bytes, last seen */
+	struct phase_time times[PHASE_COUNT];
+	enum phase phase; /* the current one */
+
+	/* how it stands */
+	bool anything_changed; /* an intent of hold or later is written */
+	bool fenced;           /* ALLOW_CONNECTIONS false may have been run on the source */
+	bool promote_intended; /* the intent is written */
+	bool promote_sent;     /* the request may have left: no undo from here on */
+	bool lease_none;       /* holds have no expiry any more */
+	bool hold_lost;        /* a proxy says that a hold of ours is not there any more */
+	bool resumed;
+	bool intended[PHASE_COUNT]; /* the intent was written before the phase's turn */
+	usec_t drawn_at;            /* status line */
+	char *failure;              /* why it failed; the first failure counts */
+	enum phase failed_phase;
+	struct sbuf problems; /* after the promotion: what must be repaired, a line each */
+	struct sbuf evidence; /* of the current phase: the inside of a JSON object */
+};
+
+/* Says why the current step fails; later calls are only shown.  Returns false. */
+bool move_fail(struct move *move, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* After the promotion: something that has to be repaired and does not stop the rest. */
+void move_problem(struct move *move, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* Whether a signal asked to stop and stopping is still possible. */
+bool move_stopped(const struct move *move);
+
+/* ---- connect.c ---- */
+
+void move_init(struct move *move, const struct config *config, struct ui *ui);
+void move_free(struct move *move);
+
+/* The connection to the admin database of a server. */
+void server_target(const struct config_server *conf, struct link_target *out);
+
+/* Connects all links that are not connected, at once; false and `error` names those that failed. */
+bool links_connect(struct loop *loop, struct link **links, size_t count, usec_t timeout,
+                   struct sbuf *error) MUST_CHECK;
+
+/* Connects the links again that are broken or closed.  For repairs. */
+bool link_revive(struct move *move, struct link *link) MUST_CHECK;
+
+/* Appends (dbname, dbname, …) of the shards as literals. */
+void shards_literals(const struct move *move, struct sbuf *out);
+
+/* Takes the lock that keeps operators on other machines out (advisory, on the source). */
+bool move_lock_source(struct move *move) MUST_CHECK;
+
+/* Connects to the consoles of all proxies, or to both servers and all PL/Proxy databases. */
+bool proxies_connect(struct move *move, struct sbuf *error) MUST_CHECK;
+bool servers_connect(struct move *move, struct sbuf *error) MUST_CHECK;
+
+/* ---- plan.c ---- */
+
+/* Finds shards, source and routes for what the operator named.  The exit code; EXIT_DONE = go on.
+ */
+enum exit_code plan_make(struct move *move, char *const *names, size_t count, const char *all_of,
+                         const char *to) MUST_CHECK;
+
+/* Asks every proxy where it sends its databases; fills seen. */
+bool plan_read_seen(struct move *move, struct sbuf *error) MUST_CHECK;
+
+/* Makes routes, and the epoch of the move, of those in seen that lead to the shards.  A route to
+ * neither source nor target is an error. */
+bool plan_pick_routes(struct move *move, struct sbuf *error) MUST_CHECK;
+
+/* Adds a shard; returns it. */
+struct shard *plan_add_shard(struct move *move, const char *name, const char *dbname);
+
+/* Opens a console connection for every route. */
+bool plan_connect_routes(struct move *move, struct sbuf *error) MUST_CHECK;
+
+/* The plan as the inside of a JSON object: for the journal and for --json. */
+void plan_json(const struct move *move, struct sbuf *out);
+void plan_print(struct move *move);
+
+/* ---- check.c ---- */
+
+/* Runs every check; false if one refuses.  All findings are shown. */
+bool check_run(struct move *move) MUST_CHECK;
+
+/* ---- the phases, in the order of phases.def ---- */
+
+bool phase_prepare(struct move *move) MUST_CHECK;
+bool phase_hold(struct move *move) MUST_CHECK;
+bool phase_fence(struct move *move) MUST_CHECK;
+bool phase_terminate(struct move *move) MUST_CHECK;
+bool phase_barrier(struct move *move) MUST_CHECK;
+bool phase_catch_up(struct move *move) MUST_CHECK;
+bool phase_promote(struct move *move) MUST_CHECK;
+bool phase_proof(struct move *move) MUST_CHECK;
+bool phase_open(struct move *move) MUST_CHECK;
+bool phase_swap(struct move *move) MUST_CHECK;
+bool phase_plproxy(struct move *move) MUST_CHECK;
+bool phase_release(struct move *move) MUST_CHECK;
+bool phase_validate(struct move *move) MUST_CHECK;
+
+/* ---- hold.c ---- */
+
+/* The tick of the loop: renews leases, asks for progress, draws it. */
+void hold_tick(void *arg);
+
+/* All holds without expiry; false if one proxy did not confirm. */
+bool hold_renew_forever(struct move *move) MUST_CHECK;
+
+/* Sends SWAP on every route (answers are awaited by phase_swap). */
+void hold_send_swaps(struct move *move);
+
+/* Releases every route on the old server and closes prepared connections; for undo. */
+bool hold_undo(struct move *move) MUST_CHECK;
+
+/* Brings every route that is not released yet to the target and opens it, whatever state it is in;
+ * tries until `deadline`.  For repairs and for resume. */
+bool hold_repair(struct move *move, usec_t deadline) MUST_CHECK;
+
+/* ---- fence.c ---- */
+
+bool fence_undo(struct move *move) MUST_CHECK;
+
+/* Appends ALTER DATABASE of one or all shards. */
+void fence_sql(const struct move *move, bool allow, struct sbuf *out);
+
+/* ---- promote.c ---- */
+
+/* What the target is.  Asks several times before it says that no promotion is under way. */
+enum target_state promote_probe(struct move *move) MUST_CHECK;
+
+/* Until the target is a primary or promote_timeout has passed. */
+bool promote_await(struct move *move) MUST_CHECK;
+
+/* ---- plproxy.c ---- */
+
+bool plproxy_plan(struct move *move, struct sbuf *error) MUST_CHECK;
+void plproxy_send(struct move *move);
+/* Repeats what has not succeeded, until `deadline`. */
+bool plproxy_repair(struct move *move, usec_t deadline) MUST_CHECK;
+/* One call in a fresh session for every cluster and shard, which must land on the target. */
+bool plproxy_verify(struct move *move) MUST_CHECK;
+
+/* ---- run.c ---- */
+
+/* Writes intent, runs, writes outcome, takes the time. */
+bool run_phase(struct move *move, enum phase phase, bool (*step)(struct move *)) MUST_CHECK;
+
+/* Writes the intent of a phase before its turn, on disk. */
+bool run_intend(struct move *move, enum phase phase) MUST_CHECK;
+
+/* All phases from prepare on, with undo or repair; the plan and the checks are done. */
+enum exit_code run_move(struct move *move) MUST_CHECK;
+
+/* Completes a move whose target is promoted, from whatever state it is in. */
+enum exit_code run_forward(struct move *move) MUST_CHECK;
+
+/* Restores everything; the exit code. */
+enum exit_code run_undo(struct move *move) MUST_CHECK;
+
+/* ---- resume.c ---- */
+
+/* Deals with the unfinished move `id` (NULL = the only one).  *went_forward: it was completed. */
+enum exit_code resume_move(struct move *move, const char *id, bool abort_wanted,
+                           bool *went_forward) MUST_CHECK;
+
+/* ---- report.c ---- */
+
+void report_finish(struct move *move, enum exit_code code);
+
+#endif

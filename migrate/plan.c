@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The plan: from what the operator named to shards, source server, routes and partitions.  Where a
+ * shard is, is asked of the proxies: after an earlier move the configuration file may be behind.
+ */
+#include "base/mem.h"
+#include "migrate/json.h"
+#include "migrate/move.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PLAN_ERROR_MAX ((size_t)64 * 1024)
+
+struct shard *plan_add_shard(struct move *move, const char *name, const char *dbname)
+{
+	for (size_t i = 0; i < move->shard_count; i++) {
+		if (strcmp(move->shards[i].dbname, dbname) == 0)
+			return &move->shards[i];
+	}
+	move->shards = mem_must_grow(move->shards, move->shard_count + 1, sizeof(*move->shards));
+	move->shards[move->shard_count] =
+	    (struct shard){.name = mem_must_strdup(name), .dbname = mem_must_strdup(dbname)};
+	return &move->shards[move->shard_count++];
+}
+
+static struct seen_route *add_seen(struct move *move)
+{
+	move->seen = mem_must_grow(move->seen, move->seen_count + 1, sizeof(*move->seen));
+	move->seen[move->seen_count] = (struct seen_route){0};
+	return &move->seen[move->seen_count++];
+}
+
+static void seen_from_config(struct move *move)
+{
+	for (size_t i = 0; i < move->config->database_count; i++) {
+		const struct config_database *database = &move->config->databases[i];
+		struct seen_route *seen = add_seen(move);
+
+		seen->database = mem_must_strdup(database->name);
+		seen->server = mem_must_strdup(database->server->name);
+		seen->dbname = mem_must_strdup(database->dbname);
+		seen->host = mem_must_strdup(database->server->host);
+		seen->port = database->server->port;
+	}
+}
+
+static void seen_from_proxy(struct move *move, struct proxy *proxy)
+{
+	const struct link *link = &proxy->status;
+
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *database = link_value(link, row, "database");
+		const char *server = link_value(link, row, "server");
+		const char *dbname = link_value(link, row, "dbname");
+		const char *host = link_value(link, row, "host");
+		struct seen_route *seen;
+
+		if (database == NULL || server == NULL)
+			continue;
+		seen = add_seen(move);
+		seen->proxy = proxy;
+		seen->database = mem_must_strdup(database);
+		seen->server = mem_must_strdup(server);
+		seen->dbname =
+		    mem_must_strdup(dbname == NULL || *dbname == '\0' ? database : dbname);
+		seen->host = mem_must_strdup(host == NULL ? "" : host);
+		seen->port = (int)link_number(link, row, "port", 0);
+		seen->epoch = link_number(link, row, "epoch", 0);
+	}
+}
+
+bool plan_read_seen(struct move *move, struct sbuf *error)
+{
+	bool ok = true;
+
+	for (size_t i = 0; i < move->seen_count; i++) {
+		free(move->seen[i].database);
+		free(move->seen[i].server);
+		free(move->seen[i].dbname);
+		free(move->seen[i].host);
+	}
+	move->seen_count = 0;
+	if (move->proxy_count == 0)
+		seen_from_config(move);
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		struct proxy *proxy = &move->proxies[i];
+
+		if (link_run(&move->loop, &proxy->status, move->config->mover.connect_timeout,
+		             "SHOW ROUTES")) {
+			seen_from_proxy(move, proxy);
+			continue;
+		}
+		sbuf_printf(error, "%s: SHOW ROUTES: %s\n", proxy->label,
+		            link_error(&proxy->status));
+		ok = false;
+	}
+	return ok;
+}
+
+/* The shard that a route leads to by its database on the server, NULL if none. */
+static struct shard *shard_of(struct move *move, const struct seen_route *seen)
+{
+	for (size_t i = 0; i < move->shard_count; i++) {
+		if (strcmp(move->shards[i].dbname, seen->dbname) == 0)
+			return &move->shards[i];
+	}
+	return NULL;
+}
+
+static void add_route(struct move *move, const struct seen_route *seen, struct shard *shard)
+{
+	struct route *route;
+	struct link_target target = seen->proxy->status.target;
+
+	move->routes = mem_must_grow(move->routes, move->route_count + 1, sizeof(*move->routes));
+	route = &move->routes[move->route_count++];
+	*route = (struct route){.proxy = seen->proxy,
+	                        .shard = shard,
+	                        .database = mem_must_strdup(seen->database),
+	                        .server = mem_must_strdup(seen->server),
+	                        .epoch = seen->epoch};
+	link_init(&route->link, seen->proxy->label, &target);
+}
+
+bool plan_pick_routes(struct move *move, struct sbuf *error)
+{
+	bool ok = true;
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		link_close(&move->routes[i].link);
+		free(move->routes[i].database);
+		free(move->routes[i].server);
+	}
+	move->route_count = 0;
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *seen = &move->seen[i];
+		struct shard *shard = shard_of(move, seen);
+
+		if (shard == NULL || seen->proxy == NULL)
+			continue;
+		if (strcmp(seen->server, move->source.conf->name) != 0 &&
+		    strcmp(seen->server, move->target.conf->name) != 0) {
+			sbuf_printf(
+			    error,
+			    "%s sends database %s to server %s, which is neither %s nor %s\n",
+			    seen->proxy->label, seen->database, seen->server,
+			    move->source.conf->name, move->target.conf->name);
+			ok = false;
+			continue;
+		}
+		add_route(move, seen, shard);
+		if (move->epoch <= seen->epoch)
+			move->epoch = seen->epoch + 1;
+	}
+	if (move->epoch == 0)
+		move->epoch = 1;
+	return ok;
+}
+
+bool plan_connect_routes(struct move *move, struct sbuf *error)
+{
+	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
+	bool ok;
+
+	for (size_t i = 0; i < move->route_count; i++)
+		links[i] = &move->routes[i].link;
+	ok = links_connect(&move->loop, links, move->route_count,
+	                   move->config->mover.connect_timeout, error);
+	free(links);
+	return ok;
+}
+
+/* Where the routers say that the database of this name is; NULL and an error if they disagree or do
+ * not know it. */
+static const char *server_of(struct move *move, const struct config_database *database,
+                             struct sbuf *error)
+{
+	const struct seen_route *first = NULL;
+
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *seen = &move->seen[i];
+
+		if (strcmp(seen->database, database->name) != 0)
+			continue;
+		if (first != NULL && strcmp(first->server, seen->server) != 0) {
+			sbuf_printf(
+			    error,
+			    "%s sends database %s to server %s, but %s sends it to %s; bring "
+			    "them to the same server first (SWAP on the console)\n",
+			    first->proxy->label, database->name, first->server, seen->proxy->label,
+			    seen->server);
+			return NULL;
+		}
+		first = seen;
+	}
+	if (first == NULL)
+		sbuf_printf(error, "no proxy has the database %s\n", database->name);
+	return first == NULL ? NULL : first->server;
+}
+
+static void list_shards(const struct move *move, struct sbuf *error)
+{
+	sbuf_add_str(error, "the configuration has the shards");
+	for (size_t i = 0; i < move->config->database_count; i++)
+		sbuf_printf(error, " %s", move->config->databases[i].shard);
+	sbuf_add_char(error, '\n');
+}
+
+/* Takes the shards by name; the source is where they are. */
+static enum exit_code take_names(struct move *move, char *const *names, size_t count,
+                                 struct sbuf *error)
+{
+	for (size_t i = 0; i < count; i++) {
+		const struct config_database *database = config_find_shard(move->config, names[i]);
+		const char *server;
+
+		if (database == NULL)
+			database = config_find_database(move->config, names[i]);
+		if (database == NULL) {
+			sbuf_printf(error, "no shard is called %s; ", names[i]);
+			list_shards(move, error);
+			return EXIT_USAGE;
+		}
+		server = server_of(move, database, error);
+		if (server == NULL)
+			return EXIT_REFUSED;
+		if (move->source.conf != NULL && strcmp(move->source.conf->name, server) != 0) {
+			sbuf_printf(
+			    error,
+			    "shard %s is on server %s, but shard %s on %s: one move has one "
+			    "source\n",
+			    names[i], server, move->shards[0].name, move->source.conf->name);
+			return EXIT_USAGE;
+		}
+		move->source.conf = config_find_server(move->config, server);
+		if (move->source.conf == NULL) {
+			sbuf_printf(error,
+			            "shard %s is on server %s, which the configuration lacks\n",
+			            names[i], server);
+			return EXIT_USAGE;
+		}
+		(void)plan_add_shard(move, database->shard, database->dbname);
+	}
+	return EXIT_DONE;
+}
+
+static enum exit_code take_all(struct move *move, const char *all_of, struct sbuf *error)
+{
+	move->source.conf = config_find_server(move->config, all_of);
+	if (move->source.conf == NULL) {
+		sbuf_printf(error, "--all-of %s: the configuration has no such server\n", all_of);
+		return EXIT_USAGE;
+	}
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *seen = &move->seen[i];
+		const struct config_database *database;
+
+		if (strcmp(seen->server, all_of) != 0)
+			continue;
+		database = config_find_database(move->config, seen->database);
+		(void)plan_add_shard(move, database == NULL ? seen->database : database->shard,
+		                     seen->dbname);
+	}
+	if (move->shard_count > 0)
+		return EXIT_DONE;
+	sbuf_printf(error, "no shard is on server %s\n", all_of);
+	return EXIT_REFUSED;
+}
+
+static enum exit_code make(struct move *move, char *const *names, size_t count, const char *all_of,
+                           const char *to, struct sbuf *error)
+{
+	enum exit_code code;
+
+	move->target.conf = config_find_server(move->config, to);
+	if (move->target.conf == NULL) {
+		sbuf_printf(error, "--to %s: the configuration has no such server; it has", to);
+		for (size_t i = 0; i < move->config->server_count; i++)
+			sbuf_printf(error, " %s", move->config->servers[i].name);
+		sbuf_add_char(error, '\n');
+		return EXIT_USAGE;
+	}
+	if (!proxies_connect(move, error) || !plan_read_seen(move, error))
+		return EXIT_REFUSED;
+	code =
+	    all_of != NULL ? take_all(move, all_of, error) : take_names(move, names, count, error);
+	if (code != EXIT_DONE)
+		return code;
+	if (move->source.conf == move->target.conf) {
+		sbuf_printf(error, "shard %s is on server %s already\n", move->shards[0].name, to);
+		return EXIT_REFUSED;
+	}
+	if (!plan_pick_routes(move, error))
+		return EXIT_REFUSED;
+	if (!servers_connect(move, error) || !plan_connect_routes(move, error))
+		return EXIT_REFUSED;
+	return plproxy_plan(move, error) ? EXIT_DONE : EXIT_REFUSED;
+}
+
+enum exit_code plan_make(struct move *move, char *const *names, size_t count, const char *all_of,
+                         const char *to)
+{
+	struct sbuf error;
+	enum exit_code code;
+
+	move->phase = PHASE_PLAN;
+	move->times[PHASE_PLAN].began = clock_now();
+	sbuf_init(&error, PLAN_ERROR_MAX);
+	code = make(move, names, count, all_of, to, &error);
+	if (code != EXIT_DONE) {
+		char *text = mem_must_strdup(sbuf_text(&error));
+		char *save = NULL;
+
+		for (char *line = strtok_r(text, "\n", &save); line != NULL;
+		     line = strtok_r(NULL, "\n", &save))
+			(void)move_fail(move, "%s", line);
+		free(text);
+	}
+	sbuf_free(&error);
+	move->times[PHASE_PLAN].ended = clock_now();
+	move->times[PHASE_PLAN].ok = code == EXIT_DONE;
+	return code;
+}

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The target: promotion, the proof that nothing was lost by it, and opening the shards.
+ *
+ * From the moment at which the request to promote may have left, nothing may un-fence the source:
+ * whether the request arrived is for the target to say.
+ */
+#include "base/mem.h"
+#include "migrate/json.h"
+#include "migrate/lsn.h"
+#include "migrate/move.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROMOTE_SQL_MAX ((size_t)4 * 1024 * 1024)
+#define POLL_EVERY (1 * USEC_PER_MSEC)
+#define ASK_TIMEOUT (5 * USEC_PER_SEC)
+#define REPEAT_EVERY (250 * USEC_PER_MSEC)
+#define PROBES 3
+
+/* One look.  The file exists until the startup process has taken the request up; from then on
+ * pausing the replay is refused.  Between the two lie microseconds, hence several looks. */
+static enum target_state probe_once(struct move *move)
+{
+	struct link *link = &move->target.link;
+
+	if (!link_revive(move, link) ||
+	    !link_run(&move->loop, link, ASK_TIMEOUT,
+	              "SELECT pg_is_in_recovery() AS recovery,"
+	              " (pg_stat_file('promote', true)).size IS NOT NULL AS asked"))
+		return TARGET_UNREACHABLE;
+	if (!link_true(link, 0, "recovery"))
+		return TARGET_PRIMARY;
+	if (link_true(link, 0, "asked"))
+		return TARGET_PROMOTING;
+	if (link_run(&move->loop, link, ASK_TIMEOUT,
+	             "SELECT pg_wal_replay_pause(); SELECT pg_wal_replay_resume()"))
+		return TARGET_STANDBY;
+	return link->state == LINK_IDLE && strcmp(link->sqlstate, "55000") == 0
+	           ? TARGET_PROMOTING
+	           : TARGET_UNREACHABLE;
+}
+
+enum target_state promote_probe(struct move *move)
+{
+	enum target_state state = TARGET_UNREACHABLE;
+
+	for (int i = 0; i < PROBES; i++) {
+		if (i > 0)
+			loop_sleep(&move->loop, 100 * USEC_PER_MSEC);
+		state = probe_once(move);
+		if (state == TARGET_PRIMARY || state == TARGET_PROMOTING)
+			return state;
+	}
+	return state;
+}
+
+/* 1 = promoted, 0 = not yet, -1 = cannot be asked. */
+static int look(struct move *move)
+{
+	struct link *link = &move->target.link;
+
+	if (!link_run(&move->loop, link, ASK_TIMEOUT, "SELECT pg_is_in_recovery() AS recovery"))
+		return -1;
+	return link_true(link, 0, "recovery") ? 0 : 1;
+}
+
+/* The session was lost: wait for the target to answer again.  If it came back as a standby that
+ * knows of no request, the request is gone with the old process and is made once more. */
+static void regain(struct move *move)
+{
+	struct link *link = &move->target.link;
+
+	link_close(link);
+	loop_sleep(&move->loop, REPEAT_EVERY);
+	if (promote_probe(move) != TARGET_STANDBY)
+		return;
+	ui_error(move->ui, "promote: %s is a standby again; the promotion is requested once more",
+	         link->name);
+	move->promote_sent_at = clock_now();
+	(void)!link_run(&move->loop, link, ASK_TIMEOUT, "SELECT pg_promote(false) AS ok");
+}
+
+bool promote_await(struct move *move)
+{
+	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
+
+	for (;;) {
+		int state = look(move);
+
+		if (state == 1)
+			break;
+		if (clock_now() >= deadline)
+			return move_fail(
+			    move,
+			    "%s did not become a primary within %" PRId64
+			    " s (%s); the clients stay held and the source stays fenced",
+			    move->target.link.name,
+			    move->config->mover.promote_timeout / USEC_PER_SEC,
+			    state == 0 ? "it is still in recovery"
+			               : link_error(&move->target.link));
+		if (state < 0)
+			regain(move);
+		else
+			loop_sleep(&move->loop, POLL_EVERY);
+	}
+	move->promoted_at = clock_now();
+	return true;
+}
+
+/* The answer to the request was an error.  Only if the target says that it knows of no request may
+ * the move be undone. */
+static bool request_failed(struct move *move)
+{
+	struct link *link = &move->target.link;
+	char *error = mem_must_strdup(link_error(link));
+	enum target_state state = promote_probe(move);
+
+	if (state == TARGET_STANDBY) {
+		move->promote_sent = false;
+		(void)move_fail(move, "%s refused to promote: %s", link->name, error);
+	} else {
+		ui_error(move->ui, "promote: %s answered: %s; it is %s", link->name, error,
+		         target_state_name(state));
+	}
+	free(error);
+	return state != TARGET_STANDBY;
+}
+
+bool phase_promote(struct move *move)
+{
+	struct link *link = &move->target.link;
+
+	if (move_stopped(move))
+		return move_fail(move, "interrupted");
+	if (move->hold_lost)
+		return false;
+	move->promote_sent = true;
+	move->promote_sent_at = clock_now();
+	/* Not pg_promote(true): that one looks every 100 ms whether it is done. */
+	link_send(link, "SELECT pg_promote(false) AS ok");
+	if (!run_intend(move, PHASE_OPEN))
+		move_problem(move, "the journal could not be written");
+	if (loop_wait(&move->loop, &link, 1, clock_now() + ASK_TIMEOUT, false) != WAIT_DONE)
+		link_close(link);
+	if (link->state == LINK_IDLE && !link_true(link, 0, "ok") && !request_failed(move))
+		return false;
+	if (!promote_await(move))
+		return false;
+	json_msec(&move->evidence, "promote_ms", move->promoted_at - move->promote_sent_at);
+	return true;
+}
+
+/* ---- proof ---- */
+
+static void others_sql(const struct move *move, struct sbuf *out)
+{
+	if (move->other_count == 0)
+		return;
+	/* Not flushed by itself: the next commit that is, flushes this one too. */
+	sbuf_add_str(out, "SET synchronous_commit = off; BEGIN;");
+	for (size_t i = 0; i < move->other_count; i++) {
+		sbuf_add_str(out, "ALTER DATABASE ");
+		sql_identifier(out, move->others[i]);
+		sbuf_add_str(out, " ALLOW_CONNECTIONS false;");
+	}
+	sbuf_add_str(out, "COMMIT; SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+	                  " WHERE pid <> pg_backend_pid() AND datname IN (");
+	for (size_t i = 0; i < move->other_count; i++) {
+		if (i > 0)
+			sbuf_add_char(out, ',');
+		sql_literal(out, move->others[i]);
+	}
+	sbuf_add_str(out, ");");
+}
+
+static const char proof_sql[] =
+    "SELECT pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+    " || '.history') AS history,"
+    " ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline,"
+    " (SELECT system_identifier FROM pg_control_system()) AS system";
+
+static bool check_proof(struct move *move)
+{
+	struct link *link = &move->target.link;
+	const char *system = link_value(link, 0, "system");
+	const char *history = link_value(link, 0, "history");
+	char barrier[LSN_TEXT_MAX];
+	char point[LSN_TEXT_MAX];
+	uint32_t parent = 0;
+
+	move->new_timeline = link_number(link, 0, "timeline", 0);
+	if (history == NULL || !timeline_switch_point(history, &parent, &move->switch_point))
+		return move_fail(move, "the history of timeline %" PRId64 " of %s cannot be read",
+		                 move->new_timeline, link->name);
+	json_int(&move->evidence, "timeline", move->new_timeline);
+	json_int(&move->evidence, "parent_timeline", parent);
+	json_str(&move->evidence, "switch_point", lsn_format(move->switch_point, point));
+	json_str(&move->evidence, "barrier", lsn_format(move->barrier, barrier));
+	if (system == NULL || move->system_identifier == NULL ||
+	    strcmp(system, move->system_identifier) != 0)
+		return move_fail(move, "%s has another system identifier than before", link->name);
+	if (move->new_timeline <= move->old_timeline || (int64_t)parent != move->old_timeline)
+		return move_fail(
+		    move, "%s is on timeline %" PRId64 " out of %u, not on one out of %" PRId64,
+		    link->name, move->new_timeline, parent, move->old_timeline);
+	if (move->barrier == 0 || move->switch_point < move->barrier)
+		return move_fail(
+		    move,
+		    "the new timeline begins at %s, before the last writes (%s): the "
+		    "shards are not opened on %s; the source's copy is complete and fenced",
+		    point, barrier, link->name);
+	return true;
+}
+
+bool phase_proof(struct move *move)
+{
+	struct link *link = &move->target.link;
+	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, PROMOTE_SQL_MAX);
+	others_sql(move, &sql);
+	sbuf_add_str(&sql, proof_sql);
+	while (!(ok = link_revive(move, link) &&
+	              link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))) &&
+	       clock_now() < deadline) {
+		ui_error(move->ui, "%s: %s", link->name, link_error(link));
+		link_close(link);
+		loop_sleep(&move->loop, REPEAT_EVERY);
+	}
+	sbuf_free(&sql);
+	if (!ok)
+		return move_fail(move, "%s: %s", link->name, link_error(link));
+	json_int(&move->evidence, "others_fenced", (int64_t)move->other_count);
+	return check_proof(move);
+}
+
+bool phase_open(struct move *move)
+{
+	struct link *link = &move->target.link;
+	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
+	bool resumed = move->resumed;
+	struct sbuf sql;
+
+	/*
+	 * The commit need not be flushed before the clients go on: their first commit flushes it
+	 * with its own, and if the server crashed before that, the shards would only be closed
+	 * again. Routes and PL/Proxy are changed meanwhile; nobody gets through before the release.
+	 */
+	sbuf_init(&sql, PROMOTE_SQL_MAX);
+	sbuf_add_str(&sql, "SET synchronous_commit = off;");
+	fence_sql(move, true, &sql);
+	link_send(link, sbuf_text(&sql));
+	if (!resumed) {
+		hold_send_swaps(move);
+		plproxy_send(move);
+	}
+	(void)!loop_wait(&move->loop, &link, 1, clock_now() + ASK_TIMEOUT, false);
+	while (!link_ok(link) && clock_now() < deadline) {
+		ui_error(move->ui, "%s: %s", link->name, link_error(link));
+		link_close(link);
+		loop_sleep(&move->loop, REPEAT_EVERY);
+		if (link_revive(move, link))
+			(void)!link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	}
+	sbuf_free(&sql);
+	if (!link_ok(link))
+		return move_fail(move, "%s: %s", link->name, link_error(link));
+	json_int(&move->evidence, "opened", (int64_t)move->shard_count);
+	return true;
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The account of a move: shown at the end, and kept as report.json next to the journal.
+ */
+#include "migrate/json.h"
+#include "migrate/lsn.h"
+#include "migrate/move.h"
+
+#include <inttypes.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#define REPORT_MAX ((size_t)16 * 1024 * 1024)
+
+/* First HOLD sent to last RELEASE answered, over all shards; without proxies from the fence to the
+ * opening.  0 = it did not come to that. */
+static usec_t total_hold(const struct move *move)
+{
+	usec_t from = 0;
+	usec_t to = 0;
+
+	for (size_t i = 0; i < move->shard_count; i++) {
+		const struct shard *shard = &move->shards[i];
+
+		if (shard->held_at != 0 && (from == 0 || shard->held_at < from))
+			from = shard->held_at;
+		if (shard->released_at > to)
+			to = shard->released_at;
+	}
+	if (from == 0) {
+		from = move->times[PHASE_FENCE].began;
+		to = move->times[PHASE_OPEN].ok ? move->times[PHASE_OPEN].ended : 0;
+	}
+	return from == 0 || to <= from ? 0 : to - from;
+}
+
+/* From the last drained proxy to the last release, without terminate and promotion: what the
+ * program itself costs. */
+static usec_t overhead(const struct move *move)
+{
+	usec_t drained = move->times[PHASE_HOLD].ended;
+	usec_t released = move->times[PHASE_RELEASE].ended;
+
+	if (!move->times[PHASE_RELEASE].ok || move->resumed)
+		return 0;
+	return released - drained -
+	       (move->times[PHASE_TERMINATE].ended - move->times[PHASE_TERMINATE].began) -
+	       (move->promoted_at - move->promote_sent_at);
+}
+
+static void phases_json(const struct move *move, struct sbuf *out)
+{
+	json_open(out, "phases", '[');
+	for (enum phase phase = 0; phase < PHASE_COUNT; phase++) {
+		const struct phase_time *time = &move->times[phase];
+
+		if (time->ended == 0)
+			continue;
+		json_open(out, NULL, '{');
+		json_str(out, "name", phase_row(phase)->name);
+		json_bool(out, "ok", time->ok);
+		json_msec(out, "ms", time->ended - time->began);
+		json_close(out, '}');
+	}
+	json_close(out, ']');
+}
+
+static void shards_json(const struct move *move, struct sbuf *out)
+{
+	json_open(out, "shards", '[');
+	for (size_t i = 0; i < move->shard_count; i++) {
+		const struct shard *shard = &move->shards[i];
+
+		json_open(out, NULL, '{');
+		json_str(out, "name", shard->name);
+		json_str(out, "dbname", shard->dbname);
+		json_int(out, "terminated", (int64_t)shard->sessions);
+		if (shard->drained_at != 0)
+			json_msec(out, "drain_ms", shard->drained_at - shard->held_at);
+		if (shard->released_at != 0 && shard->held_at != 0)
+			json_msec(out, "hold_ms", shard->released_at - shard->held_at);
+		json_close(out, '}');
+	}
+	json_close(out, ']');
+}
+
+static void report_json(const struct move *move, enum exit_code code, struct sbuf *out)
+{
+	char text[LSN_TEXT_MAX];
+	char time_text[CLOCK_TEXT_MAX];
+	const struct passwd *user = getpwuid(getuid());
+
+	json_str(out, "result", exit_row(code)->word);
+	json_int(out, "exit_code", code);
+	json_str(out, "move", move->journal.id);
+	json_str(out, "finished", clock_format(clock_wall(), time_text));
+	json_str(out, "operator", user == NULL ? "?" : user->pw_name);
+	json_bool(out, "resumed", move->resumed);
+	if (move->source.conf != NULL)
+		json_str(out, "source", move->source.conf->name);
+	if (move->target.conf != NULL)
+		json_str(out, "target", move->target.conf->name);
+	shards_json(move, out);
+	phases_json(move, out);
+	json_msec(out, "hold_ms", total_hold(move));
+	json_msec(out, "overhead_ms", overhead(move));
+	json_msec(out, "promote_ms",
+	          move->promoted_at == 0 ? 0 : move->promoted_at - move->promote_sent_at);
+	json_int(out, "terminated", move->terminated);
+	json_str(out, "system_identifier", move->system_identifier);
+	json_str(out, "barrier", move->barrier == 0 ? NULL : lsn_format(move->barrier, text));
+	json_str(out, "switch_point",
+	         move->switch_point == 0 ? NULL : lsn_format(move->switch_point, text));
+	json_int(out, "old_timeline", move->old_timeline);
+	json_int(out, "new_timeline", move->new_timeline);
+	json_str(out, "failure", move->failure);
+	json_str(out, "failed_phase",
+	         move->failure == NULL ? NULL : phase_row(move->failed_phase)->name);
+	json_str(out, "problems", sbuf_text(&move->problems));
+}
+
+static void report_print(struct move *move, enum exit_code code)
+{
+	struct ui *ui = move->ui;
+	char barrier[LSN_TEXT_MAX];
+	char point[LSN_TEXT_MAX];
+
+	ui_line(ui, "result: %s (exit code %d)", exit_row(code)->word, (int)code);
+	if (move->failure != NULL)
+		ui_line(ui, "  reason: %s: %s", phase_row(move->failed_phase)->title,
+		        move->failure);
+	if (total_hold(move) > 0)
+		ui_line(ui,
+		        "  clients held %.1f ms (terminating sessions %.1f ms, promotion %.1f ms, "
+		        "all else after the drain %.1f ms)",
+		        (double)total_hold(move) / 1000.0,
+		        (double)(move->times[PHASE_TERMINATE].ended -
+		                 move->times[PHASE_TERMINATE].began) /
+		            1000.0,
+		        (double)(move->promoted_at - move->promote_sent_at) / 1000.0,
+		        (double)overhead(move) / 1000.0);
+	if (move->switch_point != 0)
+		ui_line(ui,
+		        "  barrier %s, switch point %s, timeline %" PRId64 " -> %" PRId64
+		        ", %" PRId64 " sessions ended on %s",
+		        lsn_format(move->barrier, barrier), lsn_format(move->switch_point, point),
+		        move->old_timeline, move->new_timeline, move->terminated,
+		        move->source.conf->name);
+	if (move->problems.len > 0)
+		ui_line(ui, "  to be repaired:\n%s", sbuf_text(&move->problems));
+	if (move->journal.directory != NULL)
+		ui_line(ui, "  journal and report: %s", move->journal.directory);
+}
+
+void report_finish(struct move *move, enum exit_code code)
+{
+	struct sbuf members;
+	struct sbuf file;
+
+	ui_hurry(move->ui, false);
+	sbuf_init(&members, REPORT_MAX);
+	report_json(move, code, &members);
+	report_print(move, code);
+	ui_event(move->ui, "report", sbuf_text(&members));
+	if (move->journal.directory != NULL) {
+		sbuf_init(&file, REPORT_MAX + 16);
+		sbuf_printf(&file, "{%s}\n", sbuf_text(&members));
+		if (!journal_save(&move->journal, "report.json", sbuf_text(&file)))
+			ui_error(move->ui, "report.json could not be written to %s",
+			         move->journal.directory);
+		sbuf_free(&file);
+	}
+	sbuf_free(&members);
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "migrate/ui.h"
+
+#include "migrate/json.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A pipe that polls writable takes this much without waiting (POSIX: PIPE_BUF is at least 512). */
+#define UI_ATOMIC 512
+#define UI_QUEUE_MAX ((size_t)16 * 1024 * 1024)
+
+void ui_init(struct ui *ui, bool json)
+{
+	*ui = (struct ui){.json = json, .started_at = clock_now()};
+	ui->terminal = !json && isatty(STDERR_FILENO) == 1;
+	sbuf_init(&ui->queue, UI_QUEUE_MAX);
+}
+
+void ui_free(struct ui *ui)
+{
+	ui_hurry(ui, false);
+	ui_status_clear(ui);
+	sbuf_free(&ui->queue);
+}
+
+static bool is_ready(int fd)
+{
+	struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
+
+	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLOUT) != 0;
+}
+
+static void write_all(int fd, const char *text, size_t len)
+{
+	while (len > 0) {
+		ssize_t n = write(fd, text, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return;
+		text += n;
+		len -= (size_t)n;
+	}
+}
+
+static void write_queue(struct ui *ui)
+{
+	if (ui->queue.len > 0)
+		write_all(STDOUT_FILENO, ui->queue.data, ui->queue.len);
+	sbuf_reset(&ui->queue);
+}
+
+static void put_line(struct ui *ui, const char *text)
+{
+	ui_status_clear(ui);
+	sbuf_add_str(&ui->queue, text);
+	sbuf_add_char(&ui->queue, '\n');
+	if (!ui->hurry || (ui->queue.len <= UI_ATOMIC && is_ready(STDOUT_FILENO)))
+		write_queue(ui);
+}
+
+static char *format(const char *fmt, va_list args)
+{
+	char *text = NULL;
+
+	if (vasprintf(&text, fmt, args) < 0)
+		return NULL;
+	return text;
+}
+
+void ui_line(struct ui *ui, const char *fmt, ...)
+{
+	va_list args;
+	char *text;
+
+	if (ui->json)
+		return;
+	va_start(args, fmt);
+	text = format(fmt, args);
+	va_end(args);
+	if (text != NULL)
+		put_line(ui, text);
+	free(text);
+}
+
+void ui_event(struct ui *ui, const char *name, const char *members)
+{
+	char time_text[CLOCK_TEXT_MAX];
+	struct sbuf line;
+
+	if (!ui->json)
+		return;
+	sbuf_init(&line, UI_QUEUE_MAX);
+	json_open(&line, NULL, '{');
+	json_str(&line, "event", name);
+	json_str(&line, "time", clock_format(clock_wall(), time_text));
+	if (*members != '\0') {
+		sbuf_add_char(&line, ',');
+		sbuf_add_str(&line, members);
+	}
+	json_close(&line, '}');
+	put_line(ui, sbuf_text(&line));
+	sbuf_free(&line);
+}
+
+void ui_error(struct ui *ui, const char *fmt, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, fmt);
+	text = format(fmt, args);
+	va_end(args);
+	if (text == NULL)
+		return;
+	ui_status_clear(ui);
+	if (!ui->hurry || is_ready(STDERR_FILENO)) {
+		struct sbuf line;
+
+		sbuf_init(&line, UI_QUEUE_MAX);
+		sbuf_printf(&line, "pgshunt: %s\n", text);
+		write_all(STDERR_FILENO, sbuf_text(&line), line.len);
+		sbuf_free(&line);
+	}
+	free(text);
+}
+
+void ui_status(struct ui *ui, const char *fmt, ...)
+{
+	char line[200];
+	va_list args;
+	int len;
+
+	if (!ui->terminal || (ui->hurry && !is_ready(STDERR_FILENO)))
+		return;
+	va_start(args, fmt);
+	len = vsnprintf(line, sizeof(line), fmt, args);
+	va_end(args);
+	if (len < 0)
+		return;
+	if ((size_t)len >= sizeof(line))
+		len = (int)sizeof(line) - 1;
+	write_all(STDERR_FILENO, "\r", 1);
+	write_all(STDERR_FILENO, line, (size_t)len);
+	write_all(STDERR_FILENO, "\033[K", 3);
+	ui->status_shown = true;
+}
+
+void ui_status_clear(struct ui *ui)
+{
+	if (!ui->status_shown)
+		return;
+	ui->status_shown = false;
+	write_all(STDERR_FILENO, "\r\033[K", 4);
+}
+
+void ui_hurry(struct ui *ui, bool hurry)
+{
+	ui->hurry = hurry;
+	if (!hurry)
+		write_queue(ui);
+}
+
+bool ui_confirm(struct ui *ui, const char *question)
+{
+	char answer[16];
+
+	if (ui->json || isatty(STDIN_FILENO) != 1)
+		return true;
+	ui_status_clear(ui);
+	(void)fprintf(stderr, "%s [y/N] ", question);
+	(void)fflush(stderr);
+	if (fgets(answer, sizeof(answer), stdin) == NULL)
+		return false;
+	return answer[0] == 'y' || answer[0] == 'Y';
+}

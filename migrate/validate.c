@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * After the release: who is connected where, do all routers agree, is the new state on disk, and
+ * does a PL/Proxy call land on the target?
+ */
+#include "base/mem.h"
+#include "migrate/json.h"
+#include "migrate/move.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define VALIDATE_SQL_MAX ((size_t)4 * 1024 * 1024)
+#define ASK_TIMEOUT (5 * USEC_PER_SEC)
+#define WATCH_EVERY (250 * USEC_PER_MSEC)
+
+/* Client sessions per shard; ours do not count, nor do autovacuum workers, which have a database
+ * too. */
+static void sessions_sql(const struct move *move, struct sbuf *sql)
+{
+	sbuf_add_str(sql, "SELECT d.datname, d.datallowconn, count(a.pid) AS sessions FROM"
+	                  " pg_database d LEFT JOIN pg_stat_activity a ON a.datid = d.oid AND"
+	                  " a.backend_type = 'client backend' AND a.application_name NOT LIKE"
+	                  " 'pgshunt%' WHERE d.datname IN ");
+	shards_literals(move, sql);
+	sbuf_add_str(sql, " GROUP BY 1, 2 ORDER BY 1");
+}
+
+/* 1 = as it should be, 0 = not, -1 = could not be asked. */
+static int look_at_source(struct move *move, const char *sql, int64_t *sessions)
+{
+	struct link *link = &move->source.link;
+	int good = 1;
+
+	*sessions = 0;
+	if (!link_revive(move, link) || !link_run(&move->loop, link, ASK_TIMEOUT, sql))
+		return -1;
+	for (int row = 0; row < link_rows(link); row++) {
+		*sessions += link_number(link, row, "sessions", 0);
+		if (link_true(link, row, "datallowconn"))
+			good = 0;
+	}
+	return *sessions > 0 ? 0 : good;
+}
+
+static bool watch(struct move *move)
+{
+	struct link *target = &move->target.link;
+	usec_t end = clock_now() + move->config->mover.validate_seconds * USEC_PER_SEC;
+	int64_t on_source = 0;
+	int64_t on_target = 0;
+	int source_ok;
+	bool target_ok;
+	struct sbuf sql;
+
+	sbuf_init(&sql, VALIDATE_SQL_MAX);
+	sessions_sql(move, &sql);
+	do {
+		int64_t now_on_target = 0;
+
+		source_ok = look_at_source(move, sbuf_text(&sql), &on_source);
+		target_ok = link_revive(move, target) &&
+		            link_run(&move->loop, target, ASK_TIMEOUT, sbuf_text(&sql));
+		for (int row = 0; target_ok && row < link_rows(target); row++) {
+			now_on_target += link_number(target, row, "sessions", 0);
+			target_ok = link_true(target, row, "datallowconn");
+		}
+		if (on_target < now_on_target)
+			on_target = now_on_target;
+		if (source_ok == 0 || !target_ok)
+			break;
+		if (clock_now() < end)
+			loop_sleep(&move->loop, WATCH_EVERY);
+	} while (clock_now() < end && *move->loop.stop == 0);
+	sbuf_free(&sql);
+	json_int(&move->evidence, "sessions_on_source", on_source);
+	json_int(&move->evidence, "sessions_on_target", on_target);
+	ui_line(move->ui, "  sessions in the shards: %" PRId64 " on %s, %" PRId64 " on %s",
+	        on_source, move->source.conf->name, on_target, move->target.conf->name);
+	if (source_ok == 0)
+		move_problem(move,
+		             "%s: %" PRId64 " sessions in the shards, or somebody lifted the fence",
+		             move->source.conf->name, on_source);
+	if (source_ok < 0)
+		ui_error(move->ui, "validate: %s cannot be asked: %s; its copy is fenced",
+		         move->source.conf->name, link_error(&move->source.link));
+	if (!target_ok)
+		move_problem(move, "%s: the shards are not open: %s", target->name,
+		             target->error == NULL ? "ALLOW_CONNECTIONS is false" : target->error);
+	return source_ok != 0 && target_ok;
+}
+
+static bool compare_routes(struct move *move)
+{
+	struct sbuf error;
+	bool ok;
+
+	sbuf_init(&error, 65536);
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		struct proxy *proxy = &move->proxies[i];
+
+		proxy->status.done = NULL;
+		if (proxy->status.state == LINK_BUSY)
+			link_close(&proxy->status);
+		(void)!link_revive(move, &proxy->status);
+	}
+	ok = plan_read_seen(move, &error);
+	if (!ok)
+		move_problem(move, "%s", sbuf_text(&error));
+	sbuf_free(&error);
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *seen = &move->seen[i];
+
+		for (size_t j = 0; seen->proxy != NULL && j < move->shard_count; j++) {
+			if (strcmp(move->shards[j].dbname, seen->dbname) != 0 ||
+			    strcmp(seen->server, move->target.conf->name) == 0)
+				continue;
+			move_problem(move, "%s sends database %s to %s", seen->proxy->label,
+			             seen->database, seen->server);
+			ok = false;
+		}
+	}
+	return ok;
+}
+
+/* What was opened and closed on the target with an unflushed commit is on disk after this one. */
+static bool flush_target(struct move *move)
+{
+	struct link *link = &move->target.link;
+
+	if (link_revive(move, link) &&
+	    link_run(&move->loop, link, ASK_TIMEOUT,
+	             "SET synchronous_commit = local;"
+	             "SELECT pg_logical_emit_message(true, 'pgshunt', 'opened')"))
+		return true;
+	move_problem(move, "%s: %s", link->name, link_error(link));
+	return false;
+}
+
+/* A database that was made on the source while the move ran has a writable copy on the target. */
+static bool fence_strays(struct move *move)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+	bool ok;
+
+	if (move->resumed)
+		return true; /* what is new there by now may be wanted */
+	sbuf_init(&sql, VALIDATE_SQL_MAX);
+	sbuf_add_str(&sql,
+	             "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
+	             " AND datname NOT IN ('postgres', current_database()) AND datname NOT IN ");
+	shards_literals(move, &sql);
+	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_reset(&sql);
+	for (int row = 0; ok && row < link_rows(link); row++) {
+		ui_error(move->ui,
+		         "validate: database %s was made meanwhile; its copy on %s is closed",
+		         link_value(link, row, "datname"), link->name);
+		sbuf_add_str(&sql, "ALTER DATABASE ");
+		sql_identifier(&sql, link_value(link, row, "datname"));
+		sbuf_add_str(&sql, " ALLOW_CONNECTIONS false;");
+	}
+	if (ok && sql.len > 0)
+		ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	if (!ok)
+		move_problem(move, "%s: %s", link->name, link_error(link));
+	return ok;
+}
+
+bool phase_validate(struct move *move)
+{
+	bool ok = flush_target(move);
+
+	ok = fence_strays(move) && ok;
+	ok = compare_routes(move) && ok;
+	ok = plproxy_verify(move) && ok;
+	ok = watch(move) && ok;
+	return ok;
+}
