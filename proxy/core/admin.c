@@ -186,6 +186,23 @@ const struct config_server *admin_db_server(const struct admin_db *db)
 
 /* ---- the state directory ---- */
 
+static void welcome_write(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin *admin = arg;
+	struct state state = {.welcomes = admin->welcomes, .welcome_count = admin->welcome_count};
+	struct sbuf text;
+	size_t len;
+
+	(void)fd;
+	(void)what;
+	sbuf_init(&text, STATE_FILE_MAX);
+	state_format_welcome(&state, &text);
+	len = text.len;
+	if (sbuf_ok(&text))
+		state_writer_save_welcome(admin->writer, sbuf_take(&text), len);
+	sbuf_free(&text);
+}
+
 uint64_t admin_save(struct admin *admin)
 {
 	struct state state = {0};
@@ -194,6 +211,10 @@ uint64_t admin_save(struct admin *admin)
 	struct list_node *tmp;
 	size_t len;
 
+	if (event_pending(admin->welcome_timer, EV_TIMEOUT, NULL)) {
+		(void)event_del(admin->welcome_timer);
+		welcome_write(-1, 0, admin);
+	}
 	state.databases = mem_must_alloc((admin->databases.count + 1) * sizeof(*state.databases));
 	LIST_FOREACH(&admin->databases, node, tmp)
 	{
@@ -314,23 +335,6 @@ static void welcome_post_all(struct admin *admin, const struct state_welcome *we
 		mail->params_len = welcome->params_len;
 		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
 	}
-}
-
-static void welcome_write(evutil_socket_t fd, short what, void *arg)
-{
-	struct admin *admin = arg;
-	struct state state = {.welcomes = admin->welcomes, .welcome_count = admin->welcome_count};
-	struct sbuf text;
-	size_t len;
-
-	(void)fd;
-	(void)what;
-	sbuf_init(&text, STATE_FILE_MAX);
-	state_format_welcome(&state, &text);
-	len = text.len;
-	if (sbuf_ok(&text))
-		state_writer_save_welcome(admin->writer, sbuf_take(&text), len);
-	sbuf_free(&text);
 }
 
 /* Remembers what a worker learned, and tells the other workers when it is news. */

@@ -23,8 +23,10 @@
 
 struct pool;
 struct server;
+struct user_share;
 struct worker;
 struct client_login;
+struct mail_console;
 
 enum client_state {
 #define CLIENT_STATE(constant, name) constant,
@@ -47,6 +49,8 @@ struct client {
 	struct param_set *params;
 	struct client_stmts *stmts;
 	struct client_login *login; /* only while logging in */
+	struct user_share *user_share; /* counted in it */
+	struct mail_console *console; /* on its way to the console */
 	uint64_t id;              /* unique in the process, never used again */
 	uint32_t slot;            /* index in worker->slots; pid of the cancel key comes from it */
 	uint32_t cancel_key;
@@ -78,11 +82,24 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 /* Closes and frees a doomed client (worker's end of turn only). */
 void client_destroy(struct client *client);
 
+/* The event callback. */
+void client_event(evutil_socket_t fd, short what, void *arg);
+
+/* At a shutdown: ends the client if it is at its safe point. */
+void client_leave_at_shutdown(struct client *client);
+
 /* ---- client_login.c ---- */
 
-/* Bytes arrived, or a server's parameters have become known. */
+bool client_login_begin(struct client *client) MUST_CHECK;
+
+/* Bytes arrived; or (client_login_step) a server's parameters have become known. */
+void client_login_readable(struct client *client);
 void client_login_step(struct client *client);
-void client_login_free(struct client_login *login);
+void client_login_free(struct client *client);
+
+/* What the client called itself at its login; "" before. */
+const char *client_login_user(const struct client *client);
+const char *client_login_database(const struct client *client);
 
 /* ---- request.c: from client to server ---- */
 

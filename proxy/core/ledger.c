@@ -110,3 +110,14 @@ void ledger_copy_in(struct ledger *ledger)
 	}
 	ledger->count = kept;
 }
+
+bool ledger_gives_only(const struct ledger *ledger)
+{
+	for (uint32_t i = 0; i < ledger->count; i++) {
+		uint8_t op = ledger->ring[(ledger->head + i) & (ledger->cap - 1)].op;
+
+		if (op != GIVES_PARSE && op != GIVES_CLOSE)
+			return false;
+	}
+	return true;
+}

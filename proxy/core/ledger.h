@@ -87,6 +87,9 @@ void ledger_pop(struct ledger *ledger);
 /* The same for the newest one. */
 void ledger_pop_newest(struct ledger *ledger);
 
+/* Whether all that is owed is to be given by the proxy. */
+bool ledger_gives_only(const struct ledger *ledger);
+
 /* The server began to read COPY data: the Syncs sent behind the Execute are ignored by it. */
 void ledger_copy_in(struct ledger *ledger);
 

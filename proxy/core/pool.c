@@ -336,7 +336,8 @@ bool pool_serve(struct pool *pool, struct client *client)
 	client_set_state(client, CLIENT_WAITING);
 	if (!pool->database->held)
 		pool_kick(pool);
-	return false;
+	/* The kick may have linked it; what it has sent is still with the caller. */
+	return client->server != NULL && !server_busy_inside(client->server);
 }
 
 void pool_wait_first(struct pool *pool, struct client *client)
@@ -485,8 +486,31 @@ void pool_set_welcome(struct pool *pool, struct param_set *welcome)
 		struct client *client = CONTAINER_OF(list_first(list), struct client, node);
 
 		client_login_step(client);
-		if (!client->doomed && client->state == CLIENT_WELCOME)
+		if (client->doomed)
+			continue;
+		if (client->state == CLIENT_WELCOME)
 			break;
+		client_go_on(client); /* what it has sent behind its login */
+	}
+}
+
+/* Under a hold no server can be asked: what another user of the database was told is near enough,
+ * and its first request settles the differences. */
+void pool_find_welcome(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (!pool->database->held)
+		return;
+	LIST_FOREACH(&pool->database->pools, node, tmp)
+	{
+		struct pool *other = CONTAINER_OF(node, struct pool, node);
+
+		if (other->welcome != NULL) {
+			param_set_replace(&pool->welcome, param_set_ref(other->welcome));
+			return;
+		}
 	}
 }
 
@@ -667,4 +691,29 @@ void pool_tick(struct pool *pool, usec_t now)
 			pool_refuse_waiting(pool, now - conf->connect_timeout);
 	}
 	pool_kick(pool);
+}
+
+static void pool_free(struct pool *pool)
+{
+	list_remove(&pool->database->pools, &pool->node);
+	param_set_unref(pool->welcome);
+	free(pool->last_error);
+	free(pool->user);
+	free(pool);
+}
+
+void pool_free_all(struct worker *worker)
+{
+	while (worker->databases.count > 0) {
+		struct database *database =
+		    CONTAINER_OF(list_first(&worker->databases), struct database, node);
+
+		while (database->pools.count > 0)
+			pool_free(CONTAINER_OF(list_first(&database->pools), struct pool, node));
+		list_remove(&worker->databases, &database->node);
+		route_table_unref(database->swap_routes);
+		free(database->swap_error);
+		free(database->name);
+		free(database);
+	}
 }

@@ -104,6 +104,9 @@ void pool_login_succeeded(struct pool *pool, struct server *server);
 /* The parameters of the pool's servers have become known, by a server or from the state. */
 void pool_set_welcome(struct pool *pool, struct param_set *welcome);
 
+/* While the database is held: takes the welcome of another user's pool, if there is one. */
+void pool_find_welcome(struct pool *pool);
+
 /* The answer to the query that made a server's parameters those of its client. */
 void pool_sync_done(struct server *server);
 
@@ -123,6 +126,8 @@ void gate_release(struct worker *worker, const char *database);
 void gate_check_drained(struct database *database);
 void gate_blockers_cancel(struct worker *worker, const char *database);
 void gate_blockers_terminate(struct worker *worker, const char *database);
+/* At the end of the worker. */
+void pool_free_all(struct worker *worker);
 void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token,
 		  unsigned least);
 void gate_prepare_end(struct worker *worker, const char *database);

@@ -26,7 +26,7 @@ struct userlist; /* auth/userlist.h */
 
 /* control/ takes the clients of the console over with this; it owns the letter. */
 typedef void (*proxy_console_fn)(struct proxy *proxy, struct mail_console *mail);
-/* core/view.c gives the rows of a worker to whoever asked with this; it owns the letter. */
+
 struct proxy {
 	struct event_base *base;
 	struct mailbox mailbox;
@@ -38,8 +38,8 @@ struct proxy {
 	unsigned worker_count;      /* any thread */
 	atomic_uint client_count;   /* any thread */
 	struct admin *admin;
-	void *views;                /* of view.c: requests that wait for rows */
 	proxy_console_fn console;
+	void (*before_free)(void);  /* control/ closes its clients; may be NULL */
 	pthread_mutex_t users_lock; /* of `users`: taken at start and RELOAD only */
 	struct userlist *users;
 	int listeners[PROXY_LISTENERS_MAX];
@@ -48,6 +48,8 @@ struct proxy {
 	char unix_path[108];
 	int interrupts;
 	bool shutting_down;
+	bool stop_sent;
+	usec_t shutdown_began;
 	unsigned stopped;           /* workers that have ended */
 	usec_t started;
 	struct event *signals[4];

@@ -133,6 +133,9 @@ void server_unlink(struct server *server)
 
 	server->client->server = NULL;
 	server->client = NULL;
+	/* It may have been stopped because that client read slowly. */
+	if (!server->doomed)
+		conn_want_read(&server->conn, true);
 	assert(database->active > 0);
 	database->active--;
 	if (UNLIKELY(database->held))

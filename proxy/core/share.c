@@ -9,6 +9,7 @@ struct share_registry {
 	pthread_mutex_t lock;
 	struct database_share *databases;
 	struct pool_share *pools;
+	struct user_share *users;
 };
 
 struct share_registry *share_registry_new(void)
@@ -34,6 +35,13 @@ void share_registry_free(struct share_registry *registry)
 		free(registry->pools->user);
 		free(registry->pools);
 		registry->pools = next;
+	}
+	while (registry->users != NULL) {
+		struct user_share *next = registry->users->next;
+
+		free(registry->users->name);
+		free(registry->users);
+		registry->users = next;
 	}
 	while (registry->databases != NULL) {
 		struct database_share *next = registry->databases->next;
@@ -110,6 +118,37 @@ struct pool_share *share_pool(struct share_registry *registry, const char *datab
 
 	(void)pthread_mutex_lock(&registry->lock);
 	share = share_pool_locked(registry, database, user);
+	(void)pthread_mutex_unlock(&registry->lock);
+	return share;
+}
+
+static struct user_share *share_user_locked(struct share_registry *registry, const char *name)
+{
+	struct user_share *share;
+
+	for (share = registry->users; share != NULL; share = share->next) {
+		if (strcmp(share->name, name) == 0)
+			return share;
+	}
+	share = calloc(1, sizeof(*share));
+	if (share == NULL)
+		return NULL;
+	share->name = strdup(name);
+	if (share->name == NULL) {
+		free(share);
+		return NULL;
+	}
+	share->next = registry->users;
+	registry->users = share;
+	return share;
+}
+
+struct user_share *share_user(struct share_registry *registry, const char *name)
+{
+	struct user_share *share;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	share = share_user_locked(registry, name);
 	(void)pthread_mutex_unlock(&registry->lock);
 	return share;
 }

@@ -23,6 +23,13 @@ struct database_share {
 	struct database_share *next;
 };
 
+/* The clients of one user in all workers. */
+struct user_share {
+	atomic_int clients;
+	char *name;
+	struct user_share *next;
+};
+
 struct pool_share {
 	struct database_share *database;
 	char *user;
@@ -44,6 +51,7 @@ void share_registry_free(struct share_registry *registry);
 
 /* Found or made; any thread (takes a lock: at login and HOLD only).  NULL on lack of memory. */
 struct database_share *share_database(struct share_registry *registry, const char *name) MUST_CHECK;
+struct user_share *share_user(struct share_registry *registry, const char *name) MUST_CHECK;
 struct pool_share *share_pool(struct share_registry *registry, const char *database,
 			      const char *user) MUST_CHECK;
 

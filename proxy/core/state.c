@@ -150,7 +150,7 @@ static bool sync_directory(const char *directory)
 }
 
 bool state_write(const char *directory, const char *file, const char *text, size_t len,
-                 struct sbuf *error)
+                 bool durable, struct sbuf *error)
 {
 	char path[PATH_MAX];
 	char temporary[PATH_MAX];
@@ -168,7 +168,7 @@ bool state_write(const char *directory, const char *file, const char *text, size
 	if (fd >= 0) {
 		step = "write";
 		ok = write_all(fd, text, len);
-		if (ok) {
+		if (ok && durable) {
 			step = "fsync";
 			ok = fsync(fd) == 0;
 		}
@@ -182,7 +182,7 @@ bool state_write(const char *directory, const char *file, const char *text, size
 		step = "rename";
 		ok = rename(temporary, path) == 0;
 	}
-	if (ok) {
+	if (ok && durable) {
 		step = "fsync the directory of";
 		ok = sync_directory(directory);
 	}

@@ -67,9 +67,10 @@ bool state_read(const char *directory, struct state *state, struct sbuf *error) 
 void state_format(const struct state *state, struct sbuf *out);
 void state_format_welcome(const struct state *state, struct sbuf *out);
 
-/* Replaces one file; errno-like text in `error` on failure, the old file is there then. */
+/* Replaces one file; a text in `error` on failure, the old file is there then.  Not durable: it
+ * outlives the process, but perhaps not the machine. */
 bool state_write(const char *directory, const char *file, const char *text, size_t len,
-                 struct sbuf *error) MUST_CHECK;
+                 bool durable, struct sbuf *error) MUST_CHECK;
 
 /* One line of the files after the other, for tests and fuzzing: parses `text` as the file `path`.
  */

@@ -35,7 +35,8 @@ static void write_state(struct state_writer *writer, struct pending *work, uint6
 	sbuf_init(&error, sizeof(written->error));
 	written->letter.type = writer->type;
 	written->number = number;
-	written->ok = state_write(writer->directory, STATE_FILE, work->text, work->len, &error);
+	written->ok =
+	    state_write(writer->directory, STATE_FILE, work->text, work->len, true, &error);
 	(void)snprintf(written->error, sizeof(written->error), "%s", sbuf_text(&error));
 	sbuf_free(&error);
 	free(work->text);
@@ -47,7 +48,8 @@ static void write_welcome(struct state_writer *writer, struct pending *work)
 	struct sbuf error;
 
 	sbuf_init(&error, 512);
-	if (!state_write(writer->directory, STATE_WELCOME_FILE, work->text, work->len, &error))
+	if (!state_write(writer->directory, STATE_WELCOME_FILE, work->text, work->len, false,
+	                 &error))
 		log_warning("%s", sbuf_text(&error));
 	sbuf_free(&error);
 	free(work->text);
@@ -69,16 +71,15 @@ static void *writer_main(void *arg)
 			(void)pthread_cond_wait(&writer->wake, &writer->lock);
 			continue;
 		}
-		/* The state first: somebody waits for it. */
-		if (state.text != NULL)
-			writer->state.text = NULL;
-		else
-			writer->welcome.text = NULL;
+		writer->state.text = NULL;
+		writer->welcome.text = NULL;
 		(void)pthread_mutex_unlock(&writer->lock);
+		/* First the parameters, which cost no fsync: a hold that was answered has those
+		 * that were known before it. */
+		if (welcome.text != NULL)
+			write_welcome(writer, &welcome);
 		if (state.text != NULL)
 			write_state(writer, &state, number);
-		else
-			write_welcome(writer, &welcome);
 		(void)pthread_mutex_lock(&writer->lock);
 	}
 	(void)pthread_mutex_unlock(&writer->lock);

@@ -41,7 +41,8 @@ static bool send_copy(struct server *server, const void *data, size_t len)
 	return false;
 }
 
-/* Parse <name> <definition>; the definition outlives the flush because the caller refers to it. */
+/* Parse <name> <definition>.  Definitions are copied unless they are long; a long one is a named
+ * one, to which the ledger refers until the answer comes, and so beyond the flush. */
 static bool send_parse(struct server *server, const char *name, size_t name_len,
 		       const struct stmt *stmt)
 {
@@ -49,7 +50,8 @@ static bool send_parse(struct server *server, const char *name, size_t name_len,
 
 	wire_put_be32(head + 1, (uint32_t)(4 + name_len + 1 + stmt->len));
 	return send_copy(server, head, sizeof(head)) && send_copy(server, name, name_len + 1) &&
-	       send_bytes(server, stmt->text, stmt->len);
+	       (stmt->len <= STATEMENT_UNNAMED_MAX ? send_copy(server, stmt->text, stmt->len)
+						   : send_bytes(server, stmt->text, stmt->len));
 }
 
 /* Closes what the server has too much of. */

@@ -428,7 +428,10 @@ static bool swap_is_new(struct admin_request *request)
 		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
 		return false;
 	}
-	if (now != NULL && strcmp(now->name, request->server) == 0) {
+	/* Repeated: within its hold, or after its release by the epoch that it had. */
+	if (now != NULL && strcmp(now->name, request->server) == 0 &&
+	    (db->state == HOLD_HELD ||
+	     (db->state == HOLD_OPEN && db->server != NULL && request->epoch == db->epoch))) {
 		request_answer_holds(request);
 		return false;
 	}

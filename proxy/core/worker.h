@@ -52,6 +52,7 @@ struct worker {
 	usec_t now;                  /* of the present event */
 	bool shutting_down;
 	bool stopping;
+	bool ended;                  /* everything is freed but the mailbox and the base */
 	struct out_vec to_client;
 	struct out_vec to_server;
 	uint8_t *inbuf;              /* WORKER_INBUF */
@@ -62,6 +63,12 @@ struct worker {
 /* Starts the thread; false with a log line. */
 bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
 		  struct route_table *routes, struct userlist *users) MUST_CHECK;
+
+/* Waits for the end of the thread, after MAIL_STOP. */
+void worker_join(struct worker *worker);
+
+/* When no thread posts any more: drops letters that came too late. */
+void worker_close(struct worker *worker);
 
 /* The end of every event callback: destroys what was doomed in it. */
 void worker_end_turn(struct worker *worker);

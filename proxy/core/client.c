@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/client.h"
+
+#include "base/log.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/worker.h"
+#include "net/sock.h"
+#include "wire/build.h"
+
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *client_state_name(enum client_state state)
+{
+	static const char *const names[] = {
+#define CLIENT_STATE(constant, name) [constant] = (name),
+#include "core/client_states.def"
+	};
+
+	return names[state];
+}
+
+const char *client_close_text(enum client_close reason)
+{
+	static const char *const texts[] = {
+#define CLIENT_CLOSE(constant, text) [constant] = (text),
+#include "core/client_close.def"
+	};
+
+	return texts[reason];
+}
+
+const char *client_user(const struct client *client)
+{
+	return client->pool != NULL ? client->pool->user : client_login_user(client);
+}
+
+const char *client_database(const struct client *client)
+{
+	return client->pool != NULL ? client->pool->database->name : client_login_database(client);
+}
+
+static struct list *client_list(struct client *client)
+{
+	return client->pool != NULL ? &client->pool->clients[client->state]
+				    : &client->worker->joining;
+}
+
+void client_set_state(struct client *client, enum client_state state)
+{
+	const bool waited = client->state == CLIENT_WAITING;
+
+	if (list_linked(&client->node))
+		list_remove(client_list(client), &client->node);
+	if (waited && client->counted_held)
+		gate_uncount_held(client);
+	client->state = (uint8_t)state;
+	client->since = client->worker->now;
+	list_append(client_list(client), &client->node);
+	if ((waited || state == CLIENT_WAITING) && client->pool != NULL)
+		pool_publish_waiting(client->pool);
+}
+
+/* ---- slots: the numbers by which cancel requests find clients ---- */
+
+static bool slot_take(struct client *client)
+{
+	struct worker *worker = client->worker;
+
+	if (worker->slot_free == UINT32_MAX) {
+		uint32_t count = worker->slot_count == 0 ? 64 : worker->slot_count * 2;
+		struct client **slots = realloc(worker->slots, count * sizeof(*slots));
+		uint32_t *next;
+
+		if (slots == NULL)
+			return false;
+		worker->slots = slots;
+		next = realloc(worker->slot_next, count * sizeof(*next));
+		if (next == NULL)
+			return false;
+		worker->slot_next = next;
+		for (uint32_t i = worker->slot_count; i < count; i++) {
+			slots[i] = NULL;
+			next[i] = i + 1 < count ? i + 1 : UINT32_MAX;
+		}
+		worker->slot_free = worker->slot_count;
+		worker->slot_count = count;
+	}
+	client->slot = worker->slot_free;
+	worker->slot_free = worker->slot_next[client->slot];
+	worker->slots[client->slot] = client;
+	return true;
+}
+
+static void slot_give_back(struct client *client)
+{
+	struct worker *worker = client->worker;
+
+	worker->slots[client->slot] = NULL;
+	worker->slot_next[client->slot] = worker->slot_free;
+	worker->slot_free = client->slot;
+}
+
+/* ---- life ---- */
+
+void client_accept(struct worker *worker, int fd)
+{
+	const struct config_proxy *conf = &worker->routes->config->proxy;
+	const struct sock_keepalive keepalive = {
+	    conf->tcp_keepalive, (int)(conf->tcp_keepalive_idle / USEC_PER_SEC),
+	    (int)(conf->tcp_keepalive_interval / USEC_PER_SEC), conf->tcp_keepalive_count};
+	struct client *client = calloc(1, sizeof(*client));
+
+	if (client == NULL) {
+		(void)close(fd);
+		atomic_fetch_sub(&worker->proxy->client_count, 1);
+		atomic_fetch_sub(&worker->client_count, 1);
+		return;
+	}
+	client->worker = worker;
+	client->conn.fd = -1;
+	client->id = ++worker->next_client_id;
+	client->connected = worker->now;
+	sock_tune(fd, &keepalive);
+	if (RAND_bytes((unsigned char *)&client->cancel_key, sizeof(client->cancel_key)) != 1 ||
+	    !slot_take(client)) {
+		(void)close(fd);
+		atomic_fetch_sub(&worker->proxy->client_count, 1);
+		atomic_fetch_sub(&worker->client_count, 1);
+		free(client);
+		return;
+	}
+	client_set_state(client, CLIENT_STARTUP);
+	if (!client_login_begin(client) ||
+	    !conn_open(&client->conn, worker, fd, client_event, client)) {
+		client->conn.fd = fd;
+		client->conn.events = 0;
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	}
+}
+
+void client_doom(struct client *client, enum client_close reason)
+{
+	if (client->doomed)
+		return;
+	client->doomed = true;
+	client->close_reason = (uint8_t)reason;
+	list_remove(client_list(client), &client->node);
+	if (client->state == CLIENT_WAITING) {
+		if (client->counted_held)
+			gate_uncount_held(client);
+		pool_publish_waiting(client->pool);
+	}
+	list_append(&client->worker->doomed_clients, &client->node);
+}
+
+void client_doom_fatal(struct client *client, enum client_close reason, const char *sqlstate,
+		       const char *message, const char *detail, const char *hint)
+{
+	const struct wire_error error = {.severity = "FATAL",
+					 .sqlstate = sqlstate,
+					 .message = message,
+					 .detail = detail,
+					 .hint = hint};
+	struct worker *worker = client->worker;
+	struct sbuf out;
+
+	if (client->doomed)
+		return;
+	sbuf_init(&out, 8192);
+	wire_add_error(&out, &error);
+	/* The connection ends in any case: whether it can be told is the network's business. */
+	if (sbuf_ok(&out) && conn_send_copy(&worker->to_client, &client->conn, worker,
+					    sbuf_text(&out), out.len) == CONN_IO_OK &&
+	    conn_flush(&worker->to_client, worker) != CONN_IO_OK)
+		reason = CLIENT_CLOSE_IO;
+	sbuf_free(&out);
+	log_info("client %s/%s: FATAL %s: %s", client_database(client), client_user(client),
+		 sqlstate, message);
+	client_doom(client, reason);
+}
+
+static void client_log_end(const struct client *client)
+{
+	const struct config_proxy *conf = &client->worker->routes->config->proxy;
+	usec_t age = client->worker->now - client->connected;
+	struct sock_name peer;
+
+	if (!conf->log_disconnections || client->close_reason == CLIENT_CLOSE_CANCEL)
+		return;
+	sock_peer(client->conn.fd, &peer);
+	log_info("client %s/%s@%s:%d: closed after %lld.%03d s: %s", client_database(client),
+		 client_user(client), peer.addr, peer.port, (long long)(age / USEC_PER_SEC),
+		 (int)(age % USEC_PER_SEC / 1000),
+		 client_close_text((enum client_close)client->close_reason));
+}
+
+/* The server of a client that leaves: of use to others if nothing is open on it. */
+static void client_leave_server(struct client *client)
+{
+	struct server *server = client->server;
+	bool reusable = server_quiet(server) && !server->doomed;
+
+	if (reusable) {
+		server_release(server);
+		return;
+	}
+	server_unlink(server);
+	server_doom(server, SERVER_CLOSE_CLIENT_GONE);
+}
+
+void client_destroy(struct client *client)
+{
+	struct worker *worker = client->worker;
+
+	list_remove(&worker->doomed_clients, &client->node);
+	client_log_end(client);
+	if (client->server != NULL)
+		client_leave_server(client);
+	client_stmts_free(client->stmts);
+	param_set_unref(client->params);
+	client_login_free(client);
+	conn_close(&client->conn, worker);
+	slot_give_back(client);
+	if (client->user_share != NULL)
+		atomic_fetch_sub(&client->user_share->clients, 1);
+	atomic_fetch_sub(&worker->proxy->client_count, 1);
+	atomic_fetch_sub(&worker->client_count, 1);
+	free(client);
+}
+
+void client_leave_at_shutdown(struct client *client)
+{
+	if (client->server == NULL)
+		client_doom_fatal(client, CLIENT_CLOSE_SHUTDOWN, "57P01",
+				  "terminating connection due to administrator command",
+				  "The proxy shuts down.", NULL);
+}
+
+void client_event(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *client = arg;
+	struct worker *worker = client->worker;
+
+	(void)fd;
+	worker->now = clock_now();
+	if (!client->doomed && (what & EV_WRITE) != 0) {
+		enum conn_io io = conn_write_more(&client->conn, worker);
+
+		if (io == CONN_IO_ERROR) {
+			client_doom(client, CLIENT_CLOSE_IO);
+		} else if (io == CONN_IO_OK) {
+			if (client->server != NULL)
+				conn_want_read(&client->server->conn, true);
+			client_go_on(client);
+		}
+	}
+	if (!client->doomed && (what & EV_READ) != 0) {
+		if (client->login != NULL)
+			client_login_readable(client);
+		else
+			client_readable(client);
+	}
+	worker_end_turn(worker);
+}

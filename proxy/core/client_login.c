@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The login of a client (PostgreSQL documentation 55.2.1):
+ *
+ *   STARTUP  SSLRequest, GSSENCRequest ('N'), CancelRequest, StartupMessage
+ *   AUTH     passwords
+ *   WELCOME  waits until the pool knows what its servers report, then parameters, key, ready
+ *
+ * A client of the console leaves after AUTH, with its socket, for the main thread.  Worker thread.
+ */
+#include "auth/client_auth.h"
+#include "auth/userlist.h"
+#include "base/log.h"
+#include "core/cancel.h"
+#include "core/client.h"
+#include "core/mail.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/worker.h"
+#include "net/sock.h"
+#include "wire/build.h"
+#include "wire/options.h"
+#include "wire/parse.h"
+#include "wire/startup.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct client_login {
+	char *user;
+	char *database;
+	char *application_name;
+	struct param_set *wanted; /* its startup parameters */
+	struct client_auth *auth;
+	uint8_t refused; /* SSLRequest and GSSENCRequest answered with N */
+};
+
+#define REFUSED_SSL 1
+#define REFUSED_GSS 2
+
+bool client_login_begin(struct client *client)
+{
+	client->login = calloc(1, sizeof(*client->login));
+	return client->login != NULL;
+}
+
+void client_login_free(struct client *client)
+{
+	struct client_login *login = client->login;
+
+	if (login == NULL)
+		return;
+	client->login = NULL;
+	free(login->user);
+	free(login->database);
+	free(login->application_name);
+	param_set_unref(login->wanted);
+	client_auth_free(login->auth);
+	free(login);
+}
+
+const char *client_login_user(const struct client *client)
+{
+	return client->login == NULL || client->login->user == NULL ? "" : client->login->user;
+}
+
+const char *client_login_database(const struct client *client)
+{
+	return client->login == NULL || client->login->database == NULL ? ""
+									: client->login->database;
+}
+
+static bool login_send(struct client *client, const void *data, size_t len)
+{
+	struct worker *worker = client->worker;
+
+	if (conn_send_copy(&worker->to_client, &client->conn, worker, data, len) == CONN_IO_OK &&
+	    conn_flush(&worker->to_client, worker) == CONN_IO_OK)
+		return true;
+	client_doom(client, CLIENT_CLOSE_IO);
+	return false;
+}
+
+static bool login_send_buf(struct client *client, const struct sbuf *out)
+{
+	if (!sbuf_ok(out)) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return false;
+	}
+	return login_send(client, sbuf_text(out), out->len);
+}
+
+/* ---- the startup packet ---- */
+
+static bool login_want(struct client *client, const char *name, const char *value)
+{
+	struct worker *worker = client->worker;
+	struct param_set *set;
+
+	if (!param_settable(name))
+		return true;
+	set = param_set_with(worker->params, client->login->wanted, name, value, false);
+	if (set == NULL) {
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "22023",
+				  "invalid startup parameter", name,
+				  "Names have at most 63 bytes, values at most 8192.");
+		return false;
+	}
+	param_set_replace(&client->login->wanted, set);
+	return true;
+}
+
+static bool login_want_options(struct client *client, const char *text)
+{
+	struct wire_options options;
+	bool good = wire_options_parse(text, &options);
+
+	if (!good)
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, options.sqlstate, options.error,
+				  NULL, options.hint);
+	for (size_t i = 0; good && i < options.count; i++)
+		good = login_want(client, options.items[i].name, options.items[i].value);
+	wire_options_free(&options);
+	return good;
+}
+
+static bool login_take_parameters(struct client *client, const struct wire_startup *startup)
+{
+	const char *cursor = NULL;
+	const char *name;
+	const char *value;
+
+	if (startup->options != NULL && !login_want_options(client, startup->options))
+		return false;
+	while (wire_startup_next(startup, &cursor, &name, &value)) {
+		if (strcmp(name, "user") == 0 || strcmp(name, "database") == 0 ||
+		    strcmp(name, "options") == 0 || strcmp(name, "replication") == 0 ||
+		    strncmp(name, "_pq_.", 5) == 0)
+			continue;
+		if (!login_want(client, name, value))
+			return false;
+	}
+	return true;
+}
+
+static bool login_check_replication(struct client *client, const struct wire_startup *startup)
+{
+	switch (wire_startup_replication(startup->replication)) {
+	case WIRE_REPLICATION_NONE:
+		return true;
+	case WIRE_REPLICATION_BAD:
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "22023",
+				  "invalid value for parameter \"replication\"", NULL,
+				  "Valid values are: \"false\", 0, \"true\", 1, \"database\".");
+		return false;
+	default:
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "0A000",
+				  "replication connections are not possible through this proxy",
+				  NULL, "Connect to the server itself.");
+		return false;
+	}
+}
+
+static void login_after_auth(struct client *client);
+
+static void login_auth_result(struct client *client, enum auth_status status, struct sbuf *out)
+{
+	switch (status) {
+	case AUTH_CONTINUE:
+		(void)login_send_buf(client, out);
+		break;
+	case AUTH_FAILED: {
+		const struct wire_error *error = client_auth_error(client->login->auth);
+
+		log_warning("client %s/%s: authentication failed: %s", client_database(client),
+			    client_user(client),
+			    client->login->auth == NULL
+				? "out of memory"
+				: client_auth_log_text(client->login->auth));
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, error->sqlstate, error->message,
+				  error->detail, error->hint);
+		break;
+	}
+	case AUTH_OK:
+		/* AuthenticationOk goes out together with what follows. */
+		if (!sbuf_ok(out) ||
+		    conn_send_copy(&client->worker->to_client, &client->conn, client->worker,
+				   sbuf_text(out), out->len) != CONN_IO_OK) {
+			client_doom(client, CLIENT_CLOSE_IO);
+			break;
+		}
+		login_after_auth(client);
+		if (!client->doomed && client->state == CLIENT_WELCOME &&
+		    conn_flush(&client->worker->to_client, client->worker) != CONN_IO_OK)
+			client_doom(client, CLIENT_CLOSE_IO);
+		break;
+	}
+}
+
+static void login_start_auth(struct client *client)
+{
+	struct worker *worker = client->worker;
+	struct client_login *login = client->login;
+	static const enum auth_type types[] = {
+	    [CONFIG_AUTH_TRUST] = AUTH_TYPE_TRUST,
+	    [CONFIG_AUTH_MD5] = AUTH_TYPE_MD5,
+	    [CONFIG_AUTH_SCRAM] = AUTH_TYPE_SCRAM,
+	};
+	const struct client_auth_request request = {
+	    .type = types[worker->routes->config->proxy.auth_type],
+	    .name = login->user,
+	    .user = userlist_find(worker->users, login->user),
+	};
+	struct sbuf out;
+
+	client_set_state(client, CLIENT_AUTH);
+	sbuf_init(&out, 4096);
+	login_auth_result(client, client_auth_start(&request, &out, &login->auth), &out);
+	sbuf_free(&out);
+}
+
+static void login_startup_message(struct client *client, const struct wire_startup *startup)
+{
+	struct client_login *login = client->login;
+	struct worker *worker = client->worker;
+	const struct config_proxy *conf = &worker->routes->config->proxy;
+	const char *application_name;
+
+	login->user = strdup(startup->user);
+	login->database = strdup(startup->database);
+	if (login->user == NULL || login->database == NULL) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
+	if (worker->shutting_down) {
+		client_leave_at_shutdown(client);
+		return;
+	}
+	if (!login_check_replication(client, startup) || !login_take_parameters(client, startup))
+		return;
+	application_name = param_set_get(login->wanted, "application_name");
+	login->application_name = strdup(application_name == NULL ? "" : application_name);
+	/* The console stays open to those who have to find out why it is full. */
+	if (atomic_load(&worker->proxy->client_count) > (unsigned)conf->max_client_connections &&
+	    !config_is_console(login->database)) {
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
+				  "sorry, too many clients already", NULL,
+				  "Raise max_client_connections of the proxy.");
+		return;
+	}
+	if (wire_startup_must_negotiate(startup)) {
+		struct sbuf out;
+		bool sent;
+
+		sbuf_init(&out, WIRE_STARTUP_MAX * 2);
+		wire_add_negotiate(&out, startup);
+		sent = login_send_buf(client, &out);
+		sbuf_free(&out);
+		if (!sent)
+			return;
+	}
+	login_start_auth(client);
+}
+
+/* Looks at the first packets; what they use of `len` bytes. */
+static size_t login_startup(struct client *client, const uint8_t *data, size_t len)
+{
+	struct wire_startup startup;
+	uint8_t bit;
+
+	switch (wire_startup_parse(data, len, &startup)) {
+	case WIRE_STARTUP_MORE:
+		return 0;
+	case WIRE_STARTUP_SSL:
+	case WIRE_STARTUP_GSSENC:
+		bit = startup.kind == WIRE_STARTUP_SSL ? REFUSED_SSL : REFUSED_GSS;
+		if ((client->login->refused & bit) != 0) {
+			client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "0A000",
+					  "unsupported frontend protocol 1234.5679: server "
+					  "supports 3.0 to 3.0",
+					  NULL, NULL);
+		} else if (len > startup.size) {
+			/* Somebody may have put it there before encryption (CVE-2021-23222). */
+			client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "08P01",
+					  "received unencrypted data after SSL request",
+					  "This could be either a client-software bug or evidence "
+					  "of an attempted man-in-the-middle attack.",
+					  NULL);
+		} else if (login_send(client, "N", 1)) {
+			client->login->refused |= bit;
+		}
+		return startup.size;
+	case WIRE_STARTUP_CANCEL:
+		if (startup.key_len == 4)
+			cancel_request(client->worker, startup.pid, wire_get_be32(startup.key));
+		client_doom(client, CLIENT_CLOSE_CANCEL);
+		return startup.size;
+	case WIRE_STARTUP_MESSAGE:
+		login_startup_message(client, &startup);
+		return startup.size;
+	case WIRE_STARTUP_DIRECT_TLS:
+		log_info("client: TLS without SSLRequest is not offered");
+		client_doom(client, CLIENT_CLOSE_STARTUP);
+		return 0;
+	case WIRE_STARTUP_BAD:
+		if (startup.silent) {
+			log_info("client: %s", startup.error);
+			client_doom(client, CLIENT_CLOSE_STARTUP);
+		} else {
+			client_doom_fatal(client, CLIENT_CLOSE_STARTUP, startup.sqlstate,
+					  startup.error, NULL, NULL);
+		}
+		return 0;
+	}
+	return 0;
+}
+
+/* ---- passwords ---- */
+
+static size_t login_password(struct client *client, const uint8_t *data, size_t len)
+{
+	size_t total;
+	struct sbuf out;
+	char text[128];
+
+	if (len < WIRE_HEADER_LEN)
+		return 0;
+	if (data[0] == FE_TERMINATE) {
+		client_doom(client, CLIENT_CLOSE_TERMINATE);
+		return 0;
+	}
+	if (data[0] != FE_PASSWORD) {
+		(void)snprintf(text, sizeof(text),
+			       "expected password response, got message type %d", data[0]);
+		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01", text, NULL, NULL);
+		return 0;
+	}
+	if (wire_header_check(WIRE_FRONTEND, data, &total) != WIRE_HEADER_OK) {
+		(void)wire_header_error(WIRE_FRONTEND, data, text, sizeof(text));
+		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01", text, NULL, NULL);
+		return 0;
+	}
+	if (len < total)
+		return 0;
+	sbuf_init(&out, 4096);
+	login_auth_result(client,
+			  client_auth_feed(client->login->auth, data + WIRE_HEADER_LEN,
+					   total - WIRE_HEADER_LEN, &out),
+			  &out);
+	sbuf_free(&out);
+	return total;
+}
+
+/* ---- who it is is known ---- */
+
+static void login_to_console(struct client *client)
+{
+	struct worker *worker = client->worker;
+	struct client_login *login = client->login;
+	struct mail_console *mail;
+
+	if (!config_is_admin(worker->routes->config, login->user) &&
+	    !config_is_stats_user(worker->routes->config, login->user)) {
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000",
+				  "this user may not use the console", NULL,
+				  "Name the user in admin_users or stats_users.");
+		return;
+	}
+	/* With the socket goes what has been received behind the login (see login_step_all). */
+	mail = mail_new(sizeof(*mail), MAIL_CONSOLE);
+	if (mail == NULL || conn_flush(&worker->to_client, worker) != CONN_IO_OK) {
+		free(mail);
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
+	mail->database = login->database;
+	mail->user = login->user;
+	mail->application_name = login->application_name;
+	mail->cancel_pid = worker_cancel_pid(worker, client->slot);
+	mail->cancel_key = client->cancel_key;
+	login->database = NULL;
+	login->user = NULL;
+	login->application_name = NULL;
+	client->close_reason = CLIENT_CLOSE_CONSOLE;
+	client->console = mail;
+}
+
+/* The last of login_to_console(): bytes behind the login are `data[used .. len)`. */
+static void login_leave_for_console(struct client *client, const uint8_t *rest, size_t len)
+{
+	struct worker *worker = client->worker;
+	struct mail_console *mail = client->console;
+
+	client->console = NULL;
+	if (len > 0) {
+		mail->bytes = malloc(len);
+		if (mail->bytes != NULL) {
+			memcpy(mail->bytes, rest, len);
+			mail->bytes_len = len;
+		}
+	}
+	mail->fd = conn_detach(&client->conn);
+	mailbox_post(&worker->proxy->mailbox, &mail->letter);
+	client_doom(client, CLIENT_CLOSE_CONSOLE);
+}
+
+/* Counts the client among those of its user; false if there are too many, or no memory. */
+static bool login_count_user(struct client *client, const char *name)
+{
+	const struct config_user *user = config_find_user(client->worker->routes->config, name);
+	int count;
+
+	client->user_share = share_user(client->worker->proxy->shares, name);
+	if (client->user_share == NULL)
+		return false;
+	count = atomic_fetch_add(&client->user_share->clients, 1) + 1;
+	return user == NULL || user->max_client_connections < 0 ||
+	       count <= user->max_client_connections;
+}
+
+static void login_after_auth(struct client *client)
+{
+	struct worker *worker = client->worker;
+	struct client_login *login = client->login;
+	const struct route *route;
+	struct pool *pool;
+	char text[128];
+
+	if (config_is_console(login->database)) {
+		login_to_console(client);
+		return;
+	}
+	route = route_find(worker->routes, login->database);
+	if (route == NULL) {
+		(void)snprintf(text, sizeof(text), "database \"%.63s\" does not exist",
+			       login->database);
+		client_doom_fatal(client, CLIENT_CLOSE_DATABASE, "3D000", text, NULL, NULL);
+		return;
+	}
+	if (!login_count_user(client, login->user)) {
+		(void)snprintf(text, sizeof(text), "too many connections for role \"%.63s\"",
+			       login->user);
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300", text, NULL, NULL);
+		return;
+	}
+	pool = pool_get(worker, login->database,
+			route->database->user[0] != '\0' ? route->database->user : login->user);
+	if (pool == NULL) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
+	list_remove(&worker->joining, &client->node);
+	client->pool = pool;
+	client_set_state(client, CLIENT_WELCOME);
+	if (pool->welcome == NULL)
+		pool_find_welcome(pool);
+	client_login_step(client);
+	if (client->login != NULL && !client->doomed)
+		pool_kick(pool);
+}
+
+static void login_log(const struct client *client)
+{
+	struct sock_name peer;
+
+	if (!client->worker->routes->config->proxy.log_connections)
+		return;
+	sock_peer(client->conn.fd, &peer);
+	log_info("client %s/%s@%s:%d: logged in as %s (%s)", client_database(client),
+		 client_user(client), peer.addr, peer.port, client->login->user,
+		 client->login->application_name == NULL ? "" : client->login->application_name);
+}
+
+void client_login_step(struct client *client)
+{
+	struct worker *worker = client->worker;
+	struct pool *pool = client->pool;
+	struct sbuf out;
+	uint8_t key[4];
+
+	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL)
+		return;
+	client->params = param_set_merge(worker->params, pool->welcome, client->login->wanted);
+	if (client->params == NULL) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
+	sbuf_init(&out, PARAM_MAX_SQL);
+	wire_put_be32(key, client->cancel_key);
+	(void)param_set_write_status(client->params, &out);
+	wire_add_backend_key(&out, worker_cancel_pid(worker, client->slot), key, sizeof(key));
+	wire_add_ready(&out, WIRE_TX_IDLE);
+	if (login_send_buf(client, &out)) {
+		login_log(client);
+		client_login_free(client);
+		client_set_state(client, CLIENT_IDLE);
+	}
+	sbuf_free(&out);
+}
+
+void client_login_readable(struct client *client)
+{
+	struct worker *worker = client->worker;
+	struct input input;
+	size_t used = 0;
+	enum conn_io io;
+
+	if (client->state == CLIENT_WELCOME) {
+		/* It may send its first request already: a bounded part of it is taken. */
+		if (conn_kept(&client->conn) >= WIRE_STARTUP_MAX) {
+			conn_want_read(&client->conn, false);
+			return;
+		}
+	}
+	io = conn_receive(&client->conn, worker, WIRE_AUTH_TOKEN * 2, &input);
+	if (io == CONN_IO_AGAIN)
+		return;
+	if (io != CONN_IO_OK) {
+		client_doom(client, io == CONN_IO_EOF ? CLIENT_CLOSE_PEER : CLIENT_CLOSE_IO);
+		return;
+	}
+	while (!client->doomed && client->console == NULL && used < input.len) {
+		size_t n = 0;
+
+		if (client->state == CLIENT_STARTUP)
+			n = login_startup(client, input.data + used, input.len - used);
+		else if (client->state == CLIENT_AUTH)
+			n = login_password(client, input.data + used, input.len - used);
+		if (n == 0)
+			break;
+		used += n;
+	}
+	if (client->doomed)
+		return;
+	if (client->console != NULL) {
+		login_leave_for_console(client, input.data + used, input.len - used);
+		return;
+	}
+	if (!conn_keep(&client->conn, worker, &input, used)) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
+	if (client->login == NULL && conn_kept(&client->conn) > 0)
+		client_go_on(client);
+}

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/proxy.h"
+
+#include "auth/userlist.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "conf/show.h"
+#include "core/admin.h"
+#include "net/sock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define ACCEPT_BATCH 64
+#define ACCEPT_PAUSE_USEC 100000
+
+/* ---- letters of workers ---- */
+
+static void proxy_worker_stopped(struct proxy *proxy)
+{
+	proxy->stopped++;
+	if (proxy->stopped == proxy->worker_count)
+		(void)event_base_loopbreak(proxy->base);
+}
+
+static void proxy_receive(void *owner, struct letter *letter)
+{
+	struct proxy *proxy = owner;
+
+	switch ((enum mail_type)letter->type) {
+	case MAIL_CONSOLE:
+		proxy->console(proxy, (struct mail_console *)letter);
+		break;
+	case MAIL_STOPPED:
+		free(letter);
+		proxy_worker_stopped(proxy);
+		break;
+	default:
+		admin_receive(proxy->admin, letter);
+		break;
+	}
+}
+
+void proxy_tell_workers(struct proxy *proxy, struct letter *(*make)(void *arg), void *arg)
+{
+	for (unsigned i = 0; i < proxy->worker_count; i++) {
+		struct letter *letter = make(arg);
+
+		if (letter == NULL)
+			log_error("worker %u could not be told: out of memory", i);
+		else
+			mailbox_post(&proxy->workers[i].mailbox, letter);
+	}
+}
+
+static struct letter *make_plain(void *arg)
+{
+	return mail_new(sizeof(struct letter), *(enum mail_type *)arg);
+}
+
+static void proxy_tell_plain(struct proxy *proxy, enum mail_type type)
+{
+	proxy_tell_workers(proxy, make_plain, &type);
+}
+
+static struct letter *make_routes(void *arg)
+{
+	struct mail_routes *mail = mail_new(sizeof(*mail), MAIL_ROUTES);
+
+	if (mail == NULL)
+		return NULL;
+	mail->routes = route_table_ref(arg);
+	return &mail->letter;
+}
+
+void proxy_set_routes(struct proxy *proxy, struct route_table *routes)
+{
+	route_table_unref(proxy->routes);
+	proxy->routes = routes;
+	proxy_tell_workers(proxy, make_routes, routes);
+}
+
+/* ---- accepting ---- */
+
+static struct worker *proxy_least_worker(struct proxy *proxy)
+{
+	struct worker *least = &proxy->workers[0];
+
+	for (unsigned i = 1; i < proxy->worker_count; i++) {
+		if (atomic_load_explicit(&proxy->workers[i].client_count, memory_order_relaxed) <
+		    atomic_load_explicit(&least->client_count, memory_order_relaxed))
+			least = &proxy->workers[i];
+	}
+	return least;
+}
+
+static void proxy_accept_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct proxy *proxy = arg;
+
+	(void)fd;
+	(void)what;
+	for (int i = 0; i < proxy->listener_count; i++)
+		(void)event_add(proxy->accept_events[i], NULL);
+}
+
+/* Out of descriptors or memory: the queue in the kernel keeps them for a moment. */
+static void proxy_pause_accepting(struct proxy *proxy)
+{
+	const struct timeval pause = {0, ACCEPT_PAUSE_USEC};
+
+	log_error("cannot accept connections: %s", strerror(errno));
+	for (int i = 0; i < proxy->listener_count; i++)
+		(void)event_del(proxy->accept_events[i]);
+	(void)event_base_once(proxy->base, -1, EV_TIMEOUT, proxy_accept_again, proxy, &pause);
+}
+
+static void proxy_accept(evutil_socket_t listener, short what, void *arg)
+{
+	struct proxy *proxy = arg;
+
+	(void)what;
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		struct worker *worker;
+		struct mail_fd *mail;
+
+		if (fd < 0) {
+			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+			    errno == ENOBUFS)
+				proxy_pause_accepting(proxy);
+			if (errno == EINTR || errno == ECONNABORTED)
+				continue;
+			return;
+		}
+		mail = mail_new(sizeof(*mail), MAIL_ACCEPT);
+		if (mail == NULL) {
+			(void)close(fd);
+			return;
+		}
+		worker = proxy_least_worker(proxy);
+		mail->fd = fd;
+		atomic_fetch_add(&proxy->client_count, 1);
+		atomic_fetch_add(&worker->client_count, 1);
+		mailbox_post(&worker->mailbox, &mail->letter);
+	}
+}
+
+static bool proxy_add_listeners(struct proxy *proxy, int count)
+{
+	while (count-- > 0) {
+		int i = proxy->listener_count;
+
+		proxy->accept_events[i] = event_new(proxy->base, proxy->listeners[i],
+						    EV_READ | EV_PERSIST, proxy_accept, proxy);
+		if (proxy->accept_events[i] == NULL || event_add(proxy->accept_events[i], NULL) != 0)
+			return false;
+		proxy->listener_count++;
+	}
+	return true;
+}
+
+static bool proxy_listen(struct proxy *proxy)
+{
+	const struct config_proxy *conf = &proxy->config->proxy;
+	struct sbuf error;
+	bool good = true;
+	int count;
+
+	sbuf_init(&error, 1024);
+	for (size_t i = 0; good && i < conf->listen_addresses.count; i++) {
+		count = sock_listen_tcp(conf->listen_addresses.items[i], conf->port,
+					conf->listen_backlog,
+					proxy->listeners + proxy->listener_count,
+					PROXY_LISTENERS_MAX - proxy->listener_count, &error);
+		good = count >= 0 && proxy_add_listeners(proxy, count);
+	}
+	if (good && conf->unix_socket_directory[0] != '\0' &&
+	    proxy->listener_count < PROXY_LISTENERS_MAX) {
+		int fd = sock_listen_unix(conf->unix_socket_directory, conf->port,
+					  conf->listen_backlog, (unsigned)conf->unix_socket_mode,
+					  proxy->unix_path, &error);
+
+		proxy->listeners[proxy->listener_count] = fd;
+		good = fd >= 0 && proxy_add_listeners(proxy, 1);
+	}
+	if (!good)
+		log_error("%s", error.len > 0 ? sbuf_text(&error) : "out of memory");
+	sbuf_free(&error);
+	return good;
+}
+
+static void proxy_close_listeners(struct proxy *proxy)
+{
+	for (int i = 0; i < proxy->listener_count; i++) {
+		event_free(proxy->accept_events[i]);
+		(void)close(proxy->listeners[i]);
+	}
+	proxy->listener_count = 0;
+	if (proxy->unix_path[0] != '\0')
+		(void)unlink(proxy->unix_path);
+	proxy->unix_path[0] = '\0';
+}
+
+/* ---- shutdown ---- */
+
+static void proxy_stop(struct proxy *proxy)
+{
+	if (proxy->stop_sent)
+		return;
+	proxy->stop_sent = true;
+	proxy_tell_plain(proxy, MAIL_STOP);
+}
+
+/* Every 50 ms of a graceful shutdown: are all clients gone, is the time over? */
+static void proxy_shutdown_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct proxy *proxy = arg;
+	const usec_t limit = proxy->config->proxy.shutdown_timeout;
+
+	(void)fd;
+	(void)what;
+	if (atomic_load(&proxy->client_count) == 0 ||
+	    (limit > 0 && clock_now() - proxy->shutdown_began > limit))
+		proxy_stop(proxy);
+}
+
+void proxy_shutdown(struct proxy *proxy, bool immediate)
+{
+	const struct timeval interval = {0, 50000};
+
+	if (!proxy->shutting_down) {
+		log_info("shutting down%s", immediate ? " at once" : ": transactions may finish");
+		proxy->shutting_down = true;
+		proxy->shutdown_began = clock_now();
+		proxy_close_listeners(proxy);
+		proxy_tell_plain(proxy, MAIL_SHUTDOWN);
+		proxy->shutdown_timer =
+		    event_new(proxy->base, -1, EV_PERSIST, proxy_shutdown_tick, proxy);
+		if (proxy->shutdown_timer == NULL ||
+		    event_add(proxy->shutdown_timer, &interval) != 0)
+			immediate = true;
+	}
+	if (immediate)
+		proxy_stop(proxy);
+}
+
+/* ---- reload ---- */
+
+static struct userlist *proxy_load_users(const struct config *config,
+					 const struct userlist *previous, struct sbuf *error)
+{
+	/* Trust needs no file, so a missing one is no error there. */
+	if (config->proxy.auth_type == CONFIG_AUTH_TRUST &&
+	    access(config->proxy.users_file, F_OK) != 0)
+		return userlist_empty();
+	return userlist_load(config->proxy.users_file, previous, error);
+}
+
+static void proxy_apply_log(const struct config *config)
+{
+	log_set_level(config->proxy.log_level);
+	if (config->proxy.log_destination == CONFIG_LOG_SYSLOG)
+		log_to_syslog(config->proxy.syslog_ident);
+}
+
+bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
+{
+	struct config *fresh;
+	struct route_table *routes;
+	struct userlist *users;
+
+	if (!config_load(proxy->config_path, &fresh, errors))
+		return false;
+	users = proxy_load_users(fresh, proxy->users, errors);
+	if (users == NULL) {
+		config_unref(fresh);
+		return false;
+	}
+	(void)config_compare_reload(proxy->config, fresh, notes);
+	config_keep_fixed(proxy->config, fresh);
+	routes = admin_routes(proxy->admin, fresh, errors);
+	if (routes == NULL) {
+		userlist_unref(users);
+		config_unref(fresh);
+		return false;
+	}
+	routes->version = proxy->routes->version + 1;
+	(void)pthread_mutex_lock(&proxy->users_lock);
+	userlist_unref(proxy->users);
+	proxy->users = users;
+	(void)pthread_mutex_unlock(&proxy->users_lock);
+	config_unref(proxy->config);
+	proxy->config = fresh;
+	proxy_apply_log(fresh);
+	proxy_tell_plain(proxy, MAIL_USERS);
+	proxy_set_routes(proxy, routes);
+	log_info("configuration read again");
+	return true;
+}
+
+/* ---- signals ---- */
+
+static void proxy_signal_reload(struct proxy *proxy)
+{
+	struct sbuf errors;
+	struct sbuf notes;
+
+	sbuf_init(&errors, (size_t)64 * 1024);
+	sbuf_init(&notes, 4096);
+	if (!proxy_reload(proxy, &errors, &notes))
+		log_error("reload failed, nothing was changed: %s", sbuf_text(&errors));
+	else if (notes.len > 0)
+		log_warning("these settings need a restart: %s", sbuf_text(&notes));
+	sbuf_free(&errors);
+	sbuf_free(&notes);
+}
+
+static void proxy_signal(evutil_socket_t sig, short what, void *arg)
+{
+	struct proxy *proxy = arg;
+
+	(void)what;
+	switch (sig) {
+	case SIGHUP:
+		proxy_signal_reload(proxy);
+		break;
+	case SIGINT:
+		proxy->interrupts++;
+		proxy_shutdown(proxy, proxy->interrupts > 1);
+		break;
+	default:
+		proxy_shutdown(proxy, false);
+		break;
+	}
+}
+
+static bool proxy_catch_signals(struct proxy *proxy)
+{
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+		proxy->signals[i] = evsignal_new(proxy->base, signals[i], proxy_signal, proxy);
+		if (proxy->signals[i] == NULL || event_add(proxy->signals[i], NULL) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* ---- life ---- */
+
+static bool proxy_write_pid(const struct config *config)
+{
+	FILE *file;
+
+	if (config->proxy.pid_file[0] == '\0')
+		return true;
+	file = fopen(config->proxy.pid_file, "we");
+	if (file == NULL || fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0) {
+		log_error("cannot write pid_file \"%s\": %s", config->proxy.pid_file,
+			  strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+/* Every client and every server needs one, and some are for files. */
+static void proxy_raise_descriptors(const struct config *config)
+{
+	struct rlimit limit;
+	rlim_t wanted = (rlim_t)config->proxy.max_client_connections * 2 + 256;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+		return;
+	limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || wanted < limit.rlim_max
+			     ? wanted
+			     : limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+		log_warning("only %llu file descriptors are allowed: fewer than %d clients and "
+			    "their servers may need",
+			    (unsigned long long)limit.rlim_cur,
+			    config->proxy.max_client_connections);
+}
+
+static unsigned proxy_count_workers(const struct config *config)
+{
+	long cpus = config->proxy.workers > 0 ? config->proxy.workers
+					      : sysconf(_SC_NPROCESSORS_ONLN);
+
+	return cpus < 1 ? 1 : cpus > WORKERS_MAX ? WORKERS_MAX : (unsigned)cpus;
+}
+
+static bool proxy_start_workers(struct proxy *proxy)
+{
+	proxy->workers = calloc(proxy->worker_count, sizeof(*proxy->workers));
+	if (proxy->workers == NULL)
+		return false;
+	for (unsigned i = 0; i < proxy->worker_count; i++) {
+		if (!worker_start(&proxy->workers[i], proxy, i, proxy->routes, proxy->users))
+			return false;
+	}
+	return true;
+}
+
+bool proxy_init(struct proxy *proxy, struct config *config, const char *config_path,
+		proxy_console_fn console)
+{
+	struct sbuf error;
+	bool good;
+
+	proxy->config = config;
+	proxy->config_path = mem_must_strdup(config_path);
+	proxy->console = console;
+	proxy->started = clock_now();
+	proxy_apply_log(config);
+	proxy_raise_descriptors(config);
+	proxy->base = event_base_new();
+	proxy->shares = share_registry_new();
+	proxy->worker_count = proxy_count_workers(config);
+	if (proxy->base == NULL || proxy->shares == NULL ||
+	    pthread_mutex_init(&proxy->users_lock, NULL) != 0 ||
+	    !mailbox_open(&proxy->mailbox, proxy->base, proxy_receive, proxy) ||
+	    !proxy_catch_signals(proxy)) {
+		log_error("cannot start: out of memory or descriptors");
+		return false;
+	}
+	sbuf_init(&error, (size_t)16 * 1024);
+	proxy->users = proxy_load_users(config, NULL, &error);
+	if (proxy->users != NULL)
+		proxy->admin = admin_create(proxy, &error);
+	if (proxy->admin != NULL)
+		proxy->routes = admin_routes(proxy->admin, config, &error);
+	good = proxy->routes != NULL;
+	if (!good)
+		log_error("cannot start: %s", sbuf_text(&error));
+	sbuf_free(&error);
+	return good && proxy_write_pid(config) && proxy_start_workers(proxy);
+}
+
+static void proxy_free(struct proxy *proxy)
+{
+	for (unsigned i = 0; i < proxy->worker_count; i++)
+		worker_join(&proxy->workers[i]);
+	for (unsigned i = 0; i < proxy->worker_count; i++)
+		worker_close(&proxy->workers[i]);
+	mailbox_close(&proxy->mailbox);
+	admin_free(proxy->admin);
+	for (size_t i = 0; i < ARRAY_LEN(proxy->signals); i++) {
+		if (proxy->signals[i] != NULL)
+			event_free(proxy->signals[i]);
+	}
+	if (proxy->shutdown_timer != NULL)
+		event_free(proxy->shutdown_timer);
+	if (proxy->config->proxy.pid_file[0] != '\0')
+		(void)unlink(proxy->config->proxy.pid_file);
+	route_table_unref(proxy->routes);
+	userlist_unref(proxy->users);
+	config_unref(proxy->config);
+	share_registry_free(proxy->shares);
+	event_base_free(proxy->base);
+	(void)pthread_mutex_destroy(&proxy->users_lock);
+	free(proxy->workers);
+	free(proxy->config_path);
+}
+
+int proxy_run(struct proxy *proxy)
+{
+	bool good;
+
+	/* Holds that outlived the last process come first: no client must slip through. */
+	admin_start(proxy->admin);
+	good = proxy_listen(proxy);
+	if (good) {
+		log_info("pgshuntd %s is ready: %u workers, port %d", PGSHUNT_VERSION,
+			 proxy->worker_count, proxy->config->proxy.port);
+	} else {
+		proxy_shutdown(proxy, true);
+	}
+	(void)event_base_dispatch(proxy->base);
+	if (proxy->before_free != NULL)
+		proxy->before_free();
+	proxy_free(proxy);
+	log_info("pgshuntd has ended");
+	return good ? 0 : 1;
+}

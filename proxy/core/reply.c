@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * From server to client: every message is led past the ledger, which tells whose it is, and goes on
+ * from the bytes in which it arrived.  Bodies are read of the few types that change what the proxy
+ * knows.  Worker thread.
+ *
+ *   server socket -> inbuf --(run of bytes that go on)--> to_client -> client socket
+ *                      \-- hidden: answers to what the proxy itself has sent
+ */
+#include "base/log.h"
+#include "core/client.h"
+#include "core/ledger.h"
+#include "core/pool.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/statement.h"
+#include "core/worker.h"
+#include "wire/message.h"
+#include "wire/parse.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* An error whose body is longer goes on unread. */
+#define READ_BODY_MAX ((size_t)64 * 1024)
+
+/* A reply step: what has been looked at, and from where on it has yet to be forwarded. */
+struct reply {
+	struct server *server;
+	struct worker *worker;
+	const uint8_t *data;
+	size_t len;
+	size_t used;
+	size_t run; /* data[run .. used) is for the client */
+	bool inside_done; /* the answer to the proxy's own query is complete */
+};
+
+static bool reply_flush_run(struct reply *reply)
+{
+	struct client *client = reply->server->client;
+	size_t len = reply->used - reply->run;
+
+	if (len == 0)
+		return true;
+	if (client != NULL && !client->doomed &&
+	    conn_send(&reply->worker->to_client, &client->conn, reply->worker,
+		      reply->data + reply->run, len) != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+	if (client != NULL)
+		client->pool->stats.sent += len;
+	reply->run = reply->used;
+	return client == NULL || !client->doomed;
+}
+
+/* The message of `total` bytes at used, or the part of it that is here, goes to the client. */
+static void reply_forward(struct reply *reply, size_t total)
+{
+	size_t have = reply->len - reply->used;
+
+	if (total <= have) {
+		reply->used += total;
+		return;
+	}
+	reply->used = reply->len;
+	reply->server->left = (uint32_t)(total - have);
+	reply->server->left_hidden = false;
+}
+
+static void reply_hide(struct reply *reply, size_t total)
+{
+	size_t have = reply->len - reply->used;
+
+	(void)reply_flush_run(reply);
+	if (total <= have) {
+		reply->used += total;
+	} else {
+		reply->used = reply->len;
+		reply->server->left = (uint32_t)(total - have);
+		reply->server->left_hidden = true;
+	}
+	reply->run = reply->used;
+}
+
+static void reply_protocol_error(struct reply *reply, uint8_t type)
+{
+	log_warning("server %s: unexpected message %s (0x%02x)", reply->server->target->name,
+		    wire_type_name(WIRE_BACKEND, type), type);
+	(void)reply_flush_run(reply);
+	server_doom(reply->server, SERVER_CLOSE_PROTOCOL);
+}
+
+/* Answers that the proxy gives itself, as soon as their turn comes. */
+static void reply_give(struct reply *reply)
+{
+	static const uint8_t parse_complete[] = {BE_PARSE_COMPLETE, 0, 0, 0, 4};
+	static const uint8_t close_complete[] = {BE_CLOSE_COMPLETE, 0, 0, 0, 4};
+	struct server *server = reply->server;
+	struct ledger_entry *head;
+
+	while ((head = ledger_head(&server->ledger)) != NULL &&
+	       (head->op == GIVES_PARSE || head->op == GIVES_CLOSE)) {
+		const uint8_t *msg = head->op == GIVES_PARSE ? parse_complete : close_complete;
+
+		(void)reply_flush_run(reply);
+		ledger_pop(&server->ledger);
+		if (server->client != NULL && !server->client->doomed &&
+		    conn_send(&reply->worker->to_client, &server->client->conn, reply->worker, msg,
+			      sizeof(parse_complete)) != CONN_IO_OK)
+			client_doom(server->client, CLIENT_CLOSE_IO);
+	}
+}
+
+static void reply_pop(struct reply *reply)
+{
+	ledger_pop(&reply->server->ledger);
+	reply_give(reply);
+}
+
+static uint8_t reply_head_op(struct reply *reply)
+{
+	struct ledger_entry *head = ledger_head(&reply->server->ledger);
+
+	return head == NULL ? 0 : head->op;
+}
+
+/* ---- messages that mean something ---- */
+
+static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len, bool hidden)
+{
+	struct server *server = reply->server;
+	const char *name;
+	const char *value;
+	struct param_set *set;
+
+	if (!wire_parse_parameter_status(body, len, &name, &value)) {
+		reply_protocol_error(reply, BE_PARAMETER_STATUS);
+		return;
+	}
+	set = param_set_with(reply->worker->params, server->params, name, value, true);
+	if (set == NULL)
+		return;
+	param_set_replace(&server->params, set);
+	if (server->client != NULL && !hidden)
+		param_set_replace(&server->client->params, param_set_ref(set));
+}
+
+static void reply_keep_error(struct server *server, const struct wire_error *error)
+{
+	free(server->error);
+	server->error = strdup(error->message == NULL ? "unknown error" : error->message);
+	(void)snprintf(server->error_sqlstate, sizeof(server->error_sqlstate), "%s",
+		       error->sqlstate == NULL ? "XX000" : error->sqlstate);
+}
+
+/* An error ends what is owed up to the next Sync. */
+static void reply_error_in_ledger(struct reply *reply)
+{
+	struct server *server = reply->server;
+	struct ledger *ledger = &server->ledger;
+	uint8_t op = reply_head_op(reply);
+
+	ledger->copy_in = false;
+	if (op == OWES_QUERY || op == OWES_FUNCTION || op == OWES_HIDDEN_QUERY || op == 0)
+		return;
+	while (ledger->count > 0 && reply_head_op(reply) != OWES_SYNC) {
+		statement_undo(server->client, server, ledger_head(ledger));
+		ledger_pop(ledger);
+	}
+	ledger->skipping = ledger->count == 0;
+}
+
+static void reply_error(struct reply *reply, size_t total)
+{
+	struct server *server = reply->server;
+	struct wire_error error = {0};
+	bool hidden = reply_head_op(reply) == OWES_HIDDEN_QUERY;
+	bool whole = total <= reply->len - reply->used; /* else too long to be read */
+	bool fatal;
+
+	if (whole && !wire_parse_error(reply->data + reply->used + 5, total - 5, &error)) {
+		reply_protocol_error(reply, BE_ERROR_RESPONSE);
+		return;
+	}
+	fatal = error.severity != NULL &&
+		(strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0);
+	if (hidden || server->client == NULL) {
+		reply_keep_error(server, &error);
+		reply_hide(reply, total);
+		/* A server that says goodbye is not to be given to anybody. */
+		if (fatal && server->client == NULL)
+			server_doom(server, SERVER_CLOSE_PEER);
+		return;
+	}
+	if (fatal) {
+		server->fatal_sent = true;
+		reply_keep_error(server, &error);
+	} else {
+		reply_error_in_ledger(reply);
+	}
+	reply_forward(reply, total);
+	if (!fatal)
+		reply_give(reply);
+}
+
+static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
+{
+	static const char discard_all[] = "DISCARD ALL";
+	static const char deallocate_all[] = "DEALLOCATE ALL";
+	struct server *server = reply->server;
+
+	/* Both end every prepared statement, those of the protocol too. */
+	if (body[0] == 'D' &&
+	    ((len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0) ||
+	     (len == sizeof(deallocate_all) && memcmp(body, deallocate_all, len) == 0))) {
+		server_stmts_clear(&server->stmts);
+		server->unnamed_of = NULL;
+		if (server->client != NULL && reply_head_op(reply) != OWES_HIDDEN_QUERY)
+			client_stmts_clear(server->client->stmts);
+	}
+}
+
+static void reply_count_xact(struct server *server, struct pool *pool)
+{
+	usec_t now = server->worker->now;
+
+	if (server->request_start != 0) {
+		pool->stats.queries++;
+		pool->stats.query_usec += (uint64_t)(now - server->request_start);
+		server->request_start = 0;
+	}
+	if (server->tx_status == 'I' && server->xact_start != 0) {
+		pool->stats.xacts++;
+		pool->stats.xact_usec += (uint64_t)(now - server->xact_start);
+		server->xact_start = 0;
+	}
+}
+
+static void reply_ready(struct reply *reply, uint8_t status)
+{
+	struct server *server = reply->server;
+	uint8_t op = reply_head_op(reply);
+
+	if ((status != 'I' && status != 'T' && status != 'E') ||
+	    (op != OWES_SYNC && op != OWES_QUERY && op != OWES_FUNCTION &&
+	     op != OWES_HIDDEN_QUERY)) {
+		reply_protocol_error(reply, BE_READY_FOR_QUERY);
+		return;
+	}
+	server->tx_status = (char)status;
+	server->ledger.copy_in = false;
+	if (op == OWES_HIDDEN_QUERY) {
+		reply_hide(reply, 6);
+		reply->inside_done = true;
+	} else {
+		reply_forward(reply, 6);
+		reply_count_xact(server, server->pool);
+	}
+	reply_pop(reply);
+}
+
+/* ---- one message ---- */
+
+/* Answers that settle one entry of the ledger, if it is of this kind. */
+static void reply_settles(struct reply *reply, size_t total, uint8_t op, uint8_t hidden_op)
+{
+	uint8_t head = reply_head_op(reply);
+
+	if (head == OWES_HIDDEN_QUERY) {
+		reply_hide(reply, total);
+	} else if (hidden_op != 0 && head == hidden_op) {
+		reply_hide(reply, total);
+		reply_pop(reply);
+	} else {
+		reply_forward(reply, total);
+		if (head == op)
+			reply_pop(reply);
+	}
+}
+
+static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
+{
+	const uint8_t *msg = reply->data + reply->used;
+
+	switch (type) {
+	case BE_PARAMETER_STATUS:
+		reply_parameter(reply, msg + 5, total - 5, true);
+		break;
+	case BE_ERROR_RESPONSE:
+		reply_error(reply, total);
+		return;
+	case BE_NOTICE_RESPONSE:
+	case BE_NOTIFICATION_RESPONSE:
+		break; /* for nobody */
+	case BE_COMMAND_COMPLETE:
+		if (reply_head_op(reply) == OWES_HIDDEN_QUERY) {
+			reply_complete(reply, msg + 5, total - 5);
+			break;
+		}
+		reply_protocol_error(reply, type);
+		return;
+	case BE_READY_FOR_QUERY:
+		reply_ready(reply, msg[5]);
+		return;
+	default:
+		if (reply_head_op(reply) == OWES_HIDDEN_QUERY)
+			break;
+		reply_protocol_error(reply, type);
+		return;
+	}
+	if (!reply->server->doomed)
+		reply_hide(reply, total);
+}
+
+static void reply_message(struct reply *reply, uint8_t type, size_t total)
+{
+	const uint8_t *msg = reply->data + reply->used;
+	struct server *server = reply->server;
+	const bool hidden = reply_head_op(reply) == OWES_HIDDEN_QUERY;
+
+	if (server->client == NULL || hidden) {
+		reply_unlinked(reply, type, total);
+		return;
+	}
+	switch (type) {
+	case BE_READY_FOR_QUERY:
+		reply_ready(reply, msg[5]);
+		break;
+	case BE_COMMAND_COMPLETE:
+		reply_complete(reply, msg + 5, total - 5);
+		reply_settles(reply, total, OWES_EXECUTE, 0);
+		break;
+	case BE_EMPTY_QUERY_RESPONSE:
+	case BE_PORTAL_SUSPENDED:
+		reply_settles(reply, total, OWES_EXECUTE, 0);
+		break;
+	case BE_PARSE_COMPLETE:
+		reply_settles(reply, total, OWES_PARSE, OWES_HIDDEN_PARSE);
+		break;
+	case BE_BIND_COMPLETE:
+		reply_settles(reply, total, OWES_BIND, 0);
+		break;
+	case BE_CLOSE_COMPLETE:
+		reply_settles(reply, total, OWES_CLOSE, OWES_HIDDEN_CLOSE);
+		break;
+	case BE_NO_DATA:
+	case BE_ROW_DESCRIPTION:
+		reply_settles(reply, total, OWES_DESCRIBE, 0);
+		break;
+	case BE_ERROR_RESPONSE:
+		reply_error(reply, total);
+		break;
+	case BE_PARAMETER_STATUS:
+		reply_parameter(reply, msg + 5, total - 5, false);
+		if (!server->doomed)
+			reply_forward(reply, total);
+		break;
+	case BE_COPY_IN_RESPONSE:
+		ledger_copy_in(&server->ledger);
+		reply_forward(reply, total);
+		break;
+	case BE_AUTHENTICATION:
+	case BE_BACKEND_KEY_DATA:
+	case BE_NEGOTIATE_PROTOCOL_VERSION:
+		reply_protocol_error(reply, type);
+		break;
+	default:
+		reply_forward(reply, total);
+		break;
+	}
+}
+
+/* Types of which only the header is needed when they go to a client: they may be of any size. */
+static bool reply_streams(uint8_t type, size_t total)
+{
+	switch (type) {
+	case BE_DATA_ROW:
+	case BE_COPY_DATA:
+	case BE_ROW_DESCRIPTION:
+	case BE_PARAMETER_DESCRIPTION:
+	case BE_NOTICE_RESPONSE:
+	case BE_NOTIFICATION_RESPONSE:
+	case BE_FUNCTION_CALL_RESPONSE:
+		return true;
+	case BE_ERROR_RESPONSE:
+		return total > READ_BODY_MAX;
+	default:
+		return false;
+	}
+}
+
+/* Rows and COPY data in a row: headers only, nothing else is touched. */
+static void reply_skip_rows(struct reply *reply)
+{
+	size_t used = reply->used;
+	size_t total;
+
+	while (reply->len - used >= WIRE_HEADER_LEN) {
+		const uint8_t *at = reply->data + used;
+
+		if ((at[0] != BE_DATA_ROW && at[0] != BE_COPY_DATA) ||
+		    wire_header_check(WIRE_BACKEND, at, &total) != WIRE_HEADER_OK ||
+		    total > reply->len - used)
+			break;
+		used += total;
+	}
+	reply->used = used;
+}
+
+static void reply_left(struct reply *reply)
+{
+	struct server *server = reply->server;
+	size_t have = reply->len - reply->used;
+	size_t n = server->left < have ? server->left : have;
+
+	if (server->left_hidden)
+		(void)reply_flush_run(reply);
+	reply->used += n;
+	server->left -= (uint32_t)n;
+	if (server->left_hidden)
+		reply->run = reply->used;
+}
+
+static void reply_run(struct reply *reply)
+{
+	struct server *server = reply->server;
+
+	while (reply->used < reply->len && !server->doomed) {
+		const uint8_t *at = reply->data + reply->used;
+		size_t have = reply->len - reply->used;
+		size_t total;
+
+		if (server->left > 0) {
+			reply_left(reply);
+			continue;
+		}
+		if (have < WIRE_HEADER_LEN)
+			break;
+		if (wire_header_check(WIRE_BACKEND, at, &total) != WIRE_HEADER_OK) {
+			reply_protocol_error(reply, at[0]);
+			break;
+		}
+		if (total > have && !reply_streams(at[0], total))
+			break;
+		if ((at[0] == BE_DATA_ROW || at[0] == BE_COPY_DATA) && total <= have &&
+		    server->client != NULL && reply_head_op(reply) != OWES_HIDDEN_QUERY) {
+			reply_skip_rows(reply);
+			continue;
+		}
+		reply_message(reply, at[0], total);
+	}
+	(void)reply_flush_run(reply);
+}
+
+/* ---- what follows from what was read ---- */
+
+static void server_inside_done(struct server *server)
+{
+	if (server->state == SERVER_RESETTING) {
+		if (server->error != NULL || server->tx_status != 'I')
+			server_doom(server, SERVER_CLOSE_RESET);
+		else
+			pool_server_free(server->pool, server);
+	} else if (server->client != NULL) {
+		pool_sync_done(server);
+	}
+}
+
+static void server_after_read(struct server *server, bool inside_done)
+{
+	struct client *client = server->client;
+	struct worker *worker = server->worker;
+
+	if (inside_done) {
+		server_inside_done(server);
+		return;
+	}
+	if (client == NULL || client->doomed)
+		return;
+	if (server_quiet(server) && (!client->in_session || client->conn.eof)) {
+		if (client->conn.eof)
+			client_doom(client, CLIENT_CLOSE_PEER);
+		if (client->doomed)
+			return; /* its server is released with it */
+		server_release(server);
+		client_set_state(client, CLIENT_IDLE);
+		if (conn_kept(&client->conn) > 0 || (client->conn.events & EV_READ) == 0)
+			client_go_on(client);
+		if (worker->shutting_down)
+			client_leave_at_shutdown(client);
+		return;
+	}
+	/* The client reads slowly: so do we. */
+	if (conn_unsent(&client->conn) > 0)
+		conn_want_read(&server->conn, false);
+	/* It was stopped at a gate, or its pipeline was too long. */
+	if ((client->conn.events & EV_READ) == 0 || conn_kept(&client->conn) > 0)
+		client_go_on(client);
+}
+
+void server_readable(struct server *server)
+{
+	struct worker *worker = server->worker;
+	struct reply reply = {.server = server, .worker = worker};
+	struct input input;
+	enum conn_io io = conn_receive(&server->conn, worker, 0, &input);
+
+	if (io == CONN_IO_AGAIN)
+		return;
+	if (io != CONN_IO_OK) {
+		server_doom(server,
+			    io == CONN_IO_EOF ? SERVER_CLOSE_PEER : SERVER_CLOSE_IO);
+		return;
+	}
+	reply.data = input.data;
+	reply.len = input.len;
+	reply_give(&reply);
+	reply_run(&reply);
+	if (conn_flush(&worker->to_client, worker) != CONN_IO_OK && server->client != NULL)
+		client_doom(server->client, CLIENT_CLOSE_IO);
+	if (server->doomed)
+		return;
+	if (!conn_keep(&server->conn, worker, &input, reply.used)) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return;
+	}
+	server_after_read(server, reply.inside_done);
+}

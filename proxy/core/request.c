@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * From client to server.  A request without a server waits in the client's own buffer; with one its
+ * bytes go on from where they were received, each message noted in the server's ledger.
+ *
+ *   client socket -> inbuf (or client->conn.in) -> [discard] -> [server? gate?] -> to_server
+ *
+ * Worker thread.
+ */
+#include "base/log.h"
+#include "core/client.h"
+#include "core/ledger.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/statement.h"
+#include "core/worker.h"
+#include "wire/build.h"
+#include "wire/message.h"
+#include "wire/parse.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct request {
+	struct client *client;
+	struct worker *worker;
+	uint8_t *data;
+	size_t len;
+	size_t used;
+};
+
+enum step {
+	STEP_NEXT, /* a message, or what is here of it, was dealt with */
+	STEP_STOP, /* the rest stays: more bytes, a server, answers or room are needed */
+};
+
+static const uint8_t ready_idle[] = {BE_READY_FOR_QUERY, 0, 0, 0, 5, 'I'};
+
+/* Bytes of the proxy's own to the client. */
+static void client_tell(struct client *client, const void *data, size_t len)
+{
+	struct worker *worker = client->worker;
+
+	if (client->doomed)
+		return;
+	if (conn_send_copy(&worker->to_client, &client->conn, worker, data, len) != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+}
+
+/* ---- refused requests ---- */
+
+/* Takes the refused request out of what is here, as far as it goes. */
+static void request_discard(struct request *request)
+{
+	struct client *client = request->client;
+	size_t have = request->len - request->used;
+
+	while (have > 0 && (client->discard > 0 || client->discard_to_sync)) {
+		const uint8_t *at = request->data + request->used;
+		size_t total;
+		size_t n;
+
+		if (client->discard == 0) {
+			if (have < WIRE_HEADER_LEN)
+				return;
+			total = (size_t)wire_get_be32(at + 1) + 1;
+			if (total < WIRE_HEADER_LEN || total > WIRE_LARGE || at[0] == FE_TERMINATE) {
+				client->discard_to_sync = false;
+				return; /* the normal way finds what is wrong, or the end */
+			}
+			client->discard = (uint32_t)total;
+			if (at[0] == FE_SYNC) {
+				client->discard_to_sync = false;
+				client->discard_ready = true;
+			}
+		}
+		n = client->discard < have ? client->discard : have;
+		client->discard -= (uint32_t)n;
+		request->used += n;
+		have -= n;
+		if (client->discard == 0 && client->discard_ready) {
+			client->discard_ready = false;
+			client_tell(client, ready_idle, sizeof(ready_idle));
+		}
+	}
+}
+
+void client_refuse_request(struct client *client, const char *sqlstate, const char *message,
+			   const char *hint)
+{
+	struct worker *worker = client->worker;
+	const struct wire_error error = {
+	    .severity = "ERROR", .sqlstate = sqlstate, .message = message, .hint = hint};
+	struct input input = conn_pending(&client->conn, worker);
+	struct sbuf out;
+
+	assert(client->state == CLIENT_WAITING && input.len >= WIRE_HEADER_LEN);
+	client_set_state(client, CLIENT_IDLE);
+	sbuf_init(&out, 4096);
+	wire_add_error(&out, &error);
+	if (sbuf_ok(&out))
+		client_tell(client, sbuf_text(&out), out.len);
+	sbuf_free(&out);
+	log_info("client %s/%s: request refused: %s", client_database(client), client_user(client),
+		 message);
+	/* The first message of what waits is that of the request. */
+	if (input.data[0] == FE_QUERY || input.data[0] == FE_FUNCTION_CALL) {
+		client->discard = wire_get_be32(input.data + 1) + 1;
+		client->discard_ready = true;
+	} else {
+		client->discard_to_sync = true;
+	}
+	client_go_on(client);
+}
+
+/* ---- without a server ---- */
+
+/* Messages that need none; true if it was such a one. */
+static bool request_without_server(struct request *request, uint8_t type, size_t total)
+{
+	struct client *client = request->client;
+	size_t have = request->len - request->used;
+
+	switch (type) {
+	case FE_TERMINATE:
+		client_doom(client, CLIENT_CLOSE_TERMINATE);
+		return true;
+	case FE_SYNC:
+		client_tell(client, ready_idle, sizeof(ready_idle));
+		break;
+	case FE_FLUSH:
+		break;
+	case FE_COPY_DATA:
+	case FE_COPY_DONE:
+	case FE_COPY_FAIL:
+		/* After an error in COPY the client may not know of it yet (documentation 55.2.6). */
+		break;
+	default:
+		return false;
+	}
+	client->discard = (uint32_t)total;
+	if (client->discard <= have) {
+		request->used += client->discard;
+		client->discard = 0;
+	} else {
+		request->used = request->len;
+		client->discard -= (uint32_t)have;
+	}
+	return true;
+}
+
+/* ---- with a server ---- */
+
+static void server_note_query(struct server *server, const uint8_t *text, size_t len)
+{
+	size_t n = len < SERVER_QUERY_MAX - 1 ? len : SERVER_QUERY_MAX - 1;
+
+	memcpy(server->query, text, n);
+	server->query[n] = '\0';
+	server->query_len = (uint16_t)strlen(server->query);
+}
+
+/* Notes in the ledger what the message will be answered with.  False: doomed. */
+static bool request_note(struct request *request, struct server *server, uint8_t type)
+{
+	struct ledger *ledger = &server->ledger;
+	enum ledger_op op;
+
+	switch (type) {
+	case FE_QUERY:
+		op = OWES_QUERY;
+		ledger->open = false; /* its ReadyForQuery ends what was begun before */
+		server->unnamed_of = NULL;
+		if (request->client->stmts != NULL)
+			(void)client_stmts_set_unnamed(request->client->stmts, NULL, 0);
+		break;
+	case FE_FUNCTION_CALL:
+		op = OWES_FUNCTION;
+		break;
+	case FE_SYNC:
+		if (ledger->copy_in)
+			return true;
+		ledger->open = false;
+		ledger->skipping = false;
+		op = OWES_SYNC;
+		break;
+	case FE_PARSE:
+		op = OWES_PARSE;
+		break;
+	case FE_BIND:
+		op = OWES_BIND;
+		break;
+	case FE_DESCRIBE:
+		op = OWES_DESCRIBE;
+		break;
+	case FE_EXECUTE:
+		op = OWES_EXECUTE;
+		break;
+	case FE_CLOSE:
+		op = OWES_CLOSE;
+		break;
+	case FE_COPY_DONE:
+	case FE_COPY_FAIL:
+		ledger->copy_in = false;
+		return true;
+	default:
+		return true;
+	}
+	/* What the server skips after an error it does not answer, a Query neither. */
+	if (ledger->skipping)
+		return true;
+	if (ledger_push(ledger, op, NULL, NULL))
+		return true;
+	client_doom_fatal(request->client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL,
+			  NULL);
+	return false;
+}
+
+static bool is_extended(uint8_t type)
+{
+	return type == FE_PARSE || type == FE_BIND || type == FE_DESCRIBE || type == FE_EXECUTE ||
+	       type == FE_CLOSE;
+}
+
+static bool is_copy(uint8_t type)
+{
+	return type == FE_COPY_DATA || type == FE_COPY_DONE || type == FE_COPY_FAIL;
+}
+
+/* Whether the next message must not go to the server yet. */
+static bool request_must_stop(const struct client *client, const struct server *server,
+			      uint8_t type)
+{
+	if (server_busy_inside(server))
+		return true;
+	if (ledger_full(&server->ledger) || conn_unsent(&server->conn) > 0)
+		return true;
+	/* Draining: a request at a time, so that there is a boundary at which to stop. */
+	return client->pool->database->held && !client->in_session && !server->ledger.open &&
+	       server->ledger.readies > 0 && !is_copy(type) && !server->ledger.skipping &&
+	       !server->ledger.copy_in;
+}
+
+static enum step request_forward(struct request *request, struct server *server, uint8_t type,
+				 size_t total)
+{
+	struct client *client = request->client;
+	struct worker *worker = request->worker;
+	size_t have = request->len - request->used;
+	size_t n = total < have ? total : have;
+	uint8_t *msg = request->data + request->used;
+
+	if (server->request_start == 0)
+		server->request_start = worker->now;
+	if (server->xact_start == 0)
+		server->xact_start = worker->now;
+	if (is_extended(type)) {
+		server->ledger.open = true;
+		if (type != FE_EXECUTE && !client->in_session && !server->ledger.skipping &&
+		    worker->routes->config->proxy.max_prepared_statements > 0) {
+			size_t used = 0;
+
+			switch (statement_message(client, server, msg, total, have, &used)) {
+			case STATEMENT_FORWARD:
+				break;
+			case STATEMENT_DONE:
+				request->used += used;
+				return STEP_NEXT;
+			case STATEMENT_MORE:
+			case STATEMENT_FAILED:
+				return STEP_STOP;
+			}
+		}
+	}
+	if (type == FE_QUERY)
+		server_note_query(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);
+	if (!request_note(request, server, type))
+		return STEP_STOP;
+	if (conn_send(&worker->to_server, &server->conn, worker, msg, n) != CONN_IO_OK) {
+		server_doom(server, SERVER_CLOSE_IO);
+		return STEP_STOP;
+	}
+	server->left_to = (uint32_t)(total - n);
+	request->used += n;
+	return STEP_NEXT;
+}
+
+static enum step request_stream(struct request *request, struct server *server)
+{
+	size_t have = request->len - request->used;
+	size_t n = server->left_to < have ? server->left_to : have;
+
+	if (conn_unsent(&server->conn) > 0)
+		return STEP_STOP;
+	if (conn_send(&request->worker->to_server, &server->conn, request->worker,
+		      request->data + request->used, n) != CONN_IO_OK) {
+		server_doom(server, SERVER_CLOSE_IO);
+		return STEP_STOP;
+	}
+	server->left_to -= (uint32_t)n;
+	request->used += n;
+	return STEP_NEXT;
+}
+
+static void request_bad_header(struct request *request, const uint8_t *header)
+{
+	char text[128];
+
+	(void)wire_header_error(WIRE_FRONTEND, header, text, sizeof(text));
+	client_doom_fatal(request->client, CLIENT_CLOSE_PROTOCOL, "08P01", text, NULL, NULL);
+}
+
+/* The size of the message; false: doomed.  A body that is too short for its type is the server's
+ * to complain about, in an error that leaves the connection alive. */
+static bool request_header(struct request *request, const uint8_t *at, size_t *total)
+{
+	enum wire_header_status status = wire_header_check(WIRE_FRONTEND, at, total);
+
+	if (LIKELY(status == WIRE_HEADER_OK) && at[0] != FE_PASSWORD)
+		return true;
+	if (status == WIRE_HEADER_TOO_SHORT && wire_get_be32(at + 1) >= 4 &&
+	    at[0] != FE_PASSWORD) {
+		*total = (size_t)wire_get_be32(at + 1) + 1;
+		return true;
+	}
+	request_bad_header(request, at);
+	return false;
+}
+
+static enum step request_message(struct request *request)
+{
+	struct client *client = request->client;
+	const uint8_t *at = request->data + request->used;
+	size_t total = 0;
+
+	if (request->len - request->used < WIRE_HEADER_LEN || !request_header(request, at, &total))
+		return STEP_STOP;
+	if (client->server == NULL) {
+		if (request_without_server(request, at[0], total))
+			return STEP_NEXT;
+		if (request->worker->shutting_down) {
+			client_leave_at_shutdown(client);
+			return STEP_STOP;
+		}
+		if (!pool_serve(client->pool, client))
+			return STEP_STOP;
+	}
+	if (at[0] == FE_TERMINATE) {
+		client_doom(client, CLIENT_CLOSE_TERMINATE);
+		return STEP_STOP;
+	}
+	if (request_must_stop(client, client->server, at[0]))
+		return STEP_STOP;
+	return request_forward(request, client->server, at[0], total);
+}
+
+static void request_run(struct request *request)
+{
+	struct client *client = request->client;
+	enum step step = STEP_NEXT;
+
+	while (step == STEP_NEXT && request->used < request->len && !client->doomed) {
+		if (UNLIKELY(client->discard > 0 || client->discard_to_sync)) {
+			size_t before = request->used;
+
+			request_discard(request);
+			if (request->used == before &&
+			    (client->discard > 0 || client->discard_to_sync))
+				break;
+			continue;
+		}
+		if (client->server != NULL && client->server->left_to > 0)
+			step = request_stream(request, client->server);
+		else
+			step = request_message(request);
+	}
+}
+
+/* Answers of the proxy's own, if nothing is owed by the server: otherwise they go out together with
+ * what comes from it (reply.c), in one send. */
+static void request_give_now(struct client *client)
+{
+	struct ledger *ledger = client->server == NULL ? NULL : &client->server->ledger;
+
+	if (ledger == NULL || ledger->count == 0 || !ledger_gives_only(ledger))
+		return;
+	while (ledger->count > 0) {
+		const uint8_t msg[] = {ledger_head(ledger)->op == GIVES_PARSE ? BE_PARSE_COMPLETE
+									      : BE_CLOSE_COMPLETE,
+				       0, 0, 0, 4};
+
+		client_tell(client, msg, sizeof(msg));
+		ledger_pop(ledger);
+	}
+}
+
+/* Sends what was gathered, keeps what was not used, decides whether to read on. */
+static void request_finish(struct request *request, const struct input *input)
+{
+	struct client *client = request->client;
+	struct worker *worker = request->worker;
+	struct server *server = client->server;
+	const struct config_proxy *conf = &worker->routes->config->proxy;
+	size_t kept;
+
+	/* The order matters: an error to the client ends the use of its server. */
+	request_give_now(client);
+	if (conn_flush(&worker->to_server, worker) != CONN_IO_OK && server != NULL &&
+	    !server->doomed)
+		server_doom(server, SERVER_CLOSE_IO);
+	if (conn_flush(&worker->to_client, worker) != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+	if (client->doomed)
+		return;
+	if (!conn_keep(&client->conn, worker, input, request->used)) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
+	kept = conn_kept(&client->conn);
+	server = client->server;
+	if (server == NULL) {
+		/* While it waits, a bounded part of what it sends is read; its end is noticed. */
+		bool more = client->state != CLIENT_WAITING || kept < (size_t)conf->hold_client_bytes;
+
+		conn_want_read(&client->conn, more && conn_unsent(&client->conn) == 0);
+		if (UNLIKELY(client->pool->database->held))
+			gate_count_held(client);
+		return;
+	}
+	conn_want_read(&client->conn,
+		       conn_unsent(&server->conn) == 0 && !ledger_full(&server->ledger) &&
+			   !server_busy_inside(server) &&
+			   (kept == 0 || !client->pool->database->held || client->in_session));
+}
+
+void client_go_on(struct client *client)
+{
+	struct worker *worker = client->worker;
+	struct input input;
+	struct request request;
+
+	if (client->doomed || client->pool == NULL)
+		return;
+	input = conn_pending(&client->conn, worker);
+	request = (struct request){client, worker, input.data, input.len, 0};
+	request_run(&request);
+	request_finish(&request, &input);
+}
+
+/* The client has sent its last byte. */
+static void client_at_eof(struct client *client)
+{
+	struct server *server = client->server;
+
+	conn_want_read(&client->conn, false);
+	/* Who is owed answers gets them, as from a server of its own; who would be waited for for
+	 * ever does not. */
+	if (server == NULL || server->ledger.readies == 0 || server->left_to > 0 ||
+	    server->ledger.copy_in || server->ledger.open || conn_kept(&client->conn) > 0)
+		client_doom(client, CLIENT_CLOSE_PEER);
+}
+
+void client_readable(struct client *client)
+{
+	struct worker *worker = client->worker;
+	const struct config_proxy *conf = &worker->routes->config->proxy;
+	size_t limit = 0;
+	struct input input;
+	struct request request;
+	enum conn_io io;
+
+	if (client->state == CLIENT_WAITING) {
+		size_t kept = conn_kept(&client->conn);
+
+		limit = kept < (size_t)conf->hold_client_bytes
+			    ? (size_t)conf->hold_client_bytes - kept
+			    : 1;
+	}
+	io = conn_receive(&client->conn, worker, limit, &input);
+	if (io == CONN_IO_AGAIN)
+		return;
+	if (io == CONN_IO_EOF) {
+		client_at_eof(client);
+		return;
+	}
+	if (io != CONN_IO_OK) {
+		client_doom(client, CLIENT_CLOSE_IO);
+		return;
+	}
+	client->pool->stats.received += input.len - conn_kept(&client->conn);
+	request = (struct request){client, worker, input.data, input.len, 0};
+	/* In the queue already: its turn comes, until then what it sends is only kept. */
+	if (client->state != CLIENT_WAITING)
+		request_run(&request);
+	request_finish(&request, &input);
+}

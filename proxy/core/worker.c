@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/worker.h"
+
+#include "auth/userlist.h"
+#include "base/log.h"
+#include "core/cancel.h"
+#include "core/client.h"
+#include "core/mail.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/view.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TICK_USEC 100000
+
+/* Pid of a cancel key: 8 bits of worker, then the slot; positive in PostgreSQL's Int32. */
+#define PID_SLOT_BITS 22
+
+uint32_t worker_cancel_pid(const struct worker *worker, uint32_t slot)
+{
+	return (worker->index << PID_SLOT_BITS | slot) + 1;
+}
+
+bool worker_of_cancel_pid(uint32_t pid, unsigned count, unsigned *worker, uint32_t *slot)
+{
+	if (pid == 0)
+		return false;
+	pid--;
+	*worker = pid >> PID_SLOT_BITS;
+	*slot = pid & ((1u << PID_SLOT_BITS) - 1);
+	return *worker < count;
+}
+
+void worker_end_turn(struct worker *worker)
+{
+	/* Destroying one may doom another: until both lists are empty. */
+	while (worker->doomed_clients.count > 0 || worker->doomed_servers.count > 0) {
+		struct list_node *node = list_first(&worker->doomed_clients);
+
+		if (node != NULL)
+			client_destroy(CONTAINER_OF(node, struct client, node));
+		node = list_first(&worker->doomed_servers);
+		if (node != NULL)
+			server_destroy(CONTAINER_OF(node, struct server, node));
+	}
+	assert(worker->to_client.conn == NULL && worker->to_server.conn == NULL);
+}
+
+static void worker_for_each_pool(struct worker *worker, void (*act)(struct pool *pool))
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+		struct list_node *at;
+		struct list_node *next;
+
+		LIST_FOREACH(&database->pools, at, next)
+		{
+			act(CONTAINER_OF(at, struct pool, node));
+		}
+	}
+}
+
+static void worker_tick_pool(struct pool *pool)
+{
+	pool_tick(pool, pool->worker->now);
+}
+
+static void worker_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *worker = arg;
+	const usec_t limit = worker->routes->config->proxy.client_login_timeout;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	(void)fd;
+	(void)what;
+	worker->now = clock_now();
+	LIST_FOREACH(&worker->joining, node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (limit > 0 && worker->now - client->connected > limit)
+			client_doom(client, CLIENT_CLOSE_LOGIN_TIMEOUT);
+	}
+	worker_for_each_pool(worker, worker_tick_pool);
+	worker_end_turn(worker);
+}
+
+/* ---- shutdown ---- */
+
+static void worker_leave_pool(struct pool *pool)
+{
+	static const enum client_state states[] = {CLIENT_WELCOME, CLIENT_IDLE, CLIENT_WAITING};
+
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		struct list_node *node;
+		struct list_node *tmp;
+
+		LIST_FOREACH(&pool->clients[states[i]], node, tmp)
+		{
+			client_leave_at_shutdown(CONTAINER_OF(node, struct client, node));
+		}
+	}
+}
+
+static void worker_doom_pool(struct pool *pool)
+{
+	for (int state = 0; state < CLIENT_STATE_COUNT; state++) {
+		while (pool->clients[state].count > 0) {
+			struct client *client =
+			    CONTAINER_OF(list_first(&pool->clients[state]), struct client, node);
+
+			client_doom_fatal(client, CLIENT_CLOSE_SHUTDOWN, "57P01",
+					  "terminating connection due to administrator command",
+					  "The proxy shuts down.", NULL);
+		}
+	}
+	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
+		while (pool->servers[state].count > 0)
+			server_doom(CONTAINER_OF(list_first(&pool->servers[state]), struct server,
+						 node),
+				    SERVER_CLOSE_SHUTDOWN);
+	}
+}
+
+static void worker_stop(struct worker *worker)
+{
+	worker->shutting_down = true;
+	worker->stopping = true;
+	while (worker->joining.count > 0)
+		client_doom(CONTAINER_OF(list_first(&worker->joining), struct client, node),
+			    CLIENT_CLOSE_SHUTDOWN);
+	worker_for_each_pool(worker, worker_doom_pool);
+	worker_end_turn(worker);
+	cancel_drop_all(worker);
+	(void)event_base_loopbreak(worker->base);
+}
+
+/* ---- letters ---- */
+
+static void worker_welcome(struct worker *worker, struct mail_welcome *mail)
+{
+	struct pool *pool = route_find(worker->routes, mail->database) == NULL
+				? NULL
+				: pool_get(worker, mail->database, mail->user);
+	struct param_set *set;
+
+	if (pool == NULL || pool->welcome != NULL)
+		return;
+	set = param_set_decode(worker->params, mail->params, mail->params_len);
+	if (set != NULL)
+		pool_set_welcome(pool, set);
+}
+
+static void worker_take_users(struct worker *worker)
+{
+	struct proxy *proxy = worker->proxy;
+
+	userlist_unref(worker->users);
+	(void)pthread_mutex_lock(&proxy->users_lock);
+	worker->users = userlist_ref(proxy->users);
+	(void)pthread_mutex_unlock(&proxy->users_lock);
+}
+
+static void worker_receive_database(struct worker *worker, struct mail_database *mail)
+{
+	switch ((enum mail_type)mail->letter.type) {
+	case MAIL_HOLD:
+		gate_hold(worker, mail->name, mail->epoch);
+		break;
+	case MAIL_RELEASE:
+		gate_release(worker, mail->name);
+		break;
+	case MAIL_CANCEL_BLOCKERS:
+		gate_blockers_cancel(worker, mail->name);
+		break;
+	case MAIL_TERMINATE_BLOCKERS:
+		gate_blockers_terminate(worker, mail->name);
+		break;
+	case MAIL_PREPARE:
+		gate_prepare(worker, mail->name, mail->server, mail->token, mail->number);
+		break;
+	default:
+		gate_prepare_end(worker, mail->name);
+		break;
+	}
+	mail_free_database(mail);
+}
+
+/* A server that comes too late is closed. */
+static void worker_drop_parcel(struct server_parcel *parcel)
+{
+	struct server *server = parcel->server;
+
+	if (parcel->fd < 0)
+		return;
+	(void)close(parcel->fd);
+	free(parcel->params);
+	ledger_free(&server->ledger);
+	server_stmts_free(&server->stmts);
+	route_table_unref(server->routes);
+	free(server->error);
+	free(server);
+}
+
+static void worker_receive_server(struct worker *worker, struct mail_server *mail)
+{
+	if (worker->stopping) {
+		if (mail->parcel.fd >= 0)
+			pool_share_give_back(mail->share);
+		worker_drop_parcel(&mail->parcel);
+	} else {
+		pool_given(worker, mail->share, &mail->parcel);
+	}
+	free(mail);
+}
+
+/* Letters that come when the worker has ended. */
+static void worker_drop_letter(struct worker *worker, struct letter *letter)
+{
+	switch ((enum mail_type)letter->type) {
+	case MAIL_ACCEPT:
+		(void)close(((struct mail_fd *)letter)->fd);
+		break;
+	case MAIL_ROUTES:
+		route_table_unref(((struct mail_routes *)letter)->routes);
+		break;
+	case MAIL_SERVER:
+		worker_receive_server(worker, (struct mail_server *)letter);
+		return;
+	case MAIL_WELCOME:
+		mail_free_welcome((struct mail_welcome *)letter);
+		return;
+	case MAIL_VIEW:
+		free(((struct mail_view *)letter)->database);
+		break;
+	case MAIL_HOLD:
+	case MAIL_RELEASE:
+	case MAIL_CANCEL_BLOCKERS:
+	case MAIL_TERMINATE_BLOCKERS:
+	case MAIL_PREPARE:
+	case MAIL_PREPARE_END:
+		mail_free_database((struct mail_database *)letter);
+		return;
+	default:
+		break;
+	}
+	free(letter);
+}
+
+static void worker_receive(void *owner, struct letter *letter)
+{
+	struct worker *worker = owner;
+
+	if (worker->ended) {
+		worker_drop_letter(worker, letter);
+		return;
+	}
+	worker->now = clock_now();
+	switch ((enum mail_type)letter->type) {
+	case MAIL_ACCEPT:
+		client_accept(worker, ((struct mail_fd *)letter)->fd);
+		free(letter);
+		break;
+	case MAIL_HOLD:
+	case MAIL_RELEASE:
+	case MAIL_CANCEL_BLOCKERS:
+	case MAIL_TERMINATE_BLOCKERS:
+	case MAIL_PREPARE:
+	case MAIL_PREPARE_END:
+		worker_receive_database(worker, (struct mail_database *)letter);
+		break;
+	case MAIL_ROUTES:
+		gate_new_routes(worker, ((struct mail_routes *)letter)->routes);
+		free(letter);
+		break;
+	case MAIL_VIEW:
+		view_answer(worker, (struct mail_view *)letter);
+		break;
+	case MAIL_WELCOME:
+		worker_welcome(worker, (struct mail_welcome *)letter);
+		mail_free_welcome((struct mail_welcome *)letter);
+		break;
+	case MAIL_SHUTDOWN:
+		worker->shutting_down = true;
+		worker_for_each_pool(worker, worker_leave_pool);
+		free(letter);
+		break;
+	case MAIL_STOP:
+		worker_stop(worker);
+		free(letter);
+		break;
+	case MAIL_USERS:
+		worker_take_users(worker);
+		free(letter);
+		break;
+	case MAIL_SERVER_WANTED:
+		if (!worker->stopping)
+			pool_asked(worker, ((struct mail_pool *)letter)->share,
+				   ((struct mail_pool *)letter)->from);
+		free(letter);
+		break;
+	case MAIL_SERVER:
+		worker_receive_server(worker, (struct mail_server *)letter);
+		break;
+	case MAIL_CANCEL:
+		cancel_client(worker, ((struct mail_cancel *)letter)->slot,
+			      ((struct mail_cancel *)letter)->key);
+		free(letter);
+		break;
+	default:
+		abort(); /* a letter for the main thread */
+	}
+	worker_end_turn(worker);
+}
+
+/* ---- life ---- */
+
+static void worker_free(struct worker *worker)
+{
+	worker->ended = true;
+	pool_free_all(worker);
+	if (worker->tick != NULL)
+		event_free(worker->tick);
+	if (worker->dns != NULL)
+		evdns_base_free(worker->dns, 0);
+	stmt_store_free(worker->stmts);
+	param_pool_free(worker->params);
+	route_table_unref(worker->routes);
+	userlist_unref(worker->users);
+	free(worker->inbuf);
+	free(worker->slots);
+	free(worker->slot_next);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *worker = arg;
+	struct letter *last;
+
+	(void)event_base_dispatch(worker->base);
+	worker_free(worker);
+	last = mail_new(sizeof(*last), MAIL_STOPPED);
+	if (last == NULL)
+		abort(); /* the main thread would wait for ever */
+	mailbox_post(&worker->proxy->mailbox, last);
+	return NULL;
+}
+
+void worker_join(struct worker *worker)
+{
+	(void)pthread_join(worker->thread, NULL);
+}
+
+void worker_close(struct worker *worker)
+{
+	mailbox_close(&worker->mailbox);
+	event_base_free(worker->base);
+}
+
+static bool worker_make_base(struct worker *worker)
+{
+	struct event_config *conf = event_config_new();
+	const struct timeval interval = {0, TICK_USEC};
+
+	if (conf == NULL)
+		return false;
+	/* One thread only uses it: no locks. */
+	(void)event_config_set_flag(conf, EVENT_BASE_FLAG_NOLOCK);
+	worker->base = event_base_new_with_config(conf);
+	event_config_free(conf);
+	if (worker->base == NULL ||
+	    !mailbox_open(&worker->mailbox, worker->base, worker_receive, worker))
+		return false;
+	worker->dns = evdns_base_new(worker->base, EVDNS_BASE_INITIALIZE_NAMESERVERS);
+	if (worker->dns == NULL) {
+		/* No name servers are configured: the hosts file still serves. */
+		worker->dns = evdns_base_new(worker->base, 0);
+		if (worker->dns != NULL)
+			(void)evdns_base_load_hosts(worker->dns, "/etc/hosts");
+	}
+	worker->tick = event_new(worker->base, -1, EV_PERSIST, worker_tick, worker);
+	return worker->tick != NULL && event_add(worker->tick, &interval) == 0;
+}
+
+bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
+		  struct route_table *routes, struct userlist *users)
+{
+	sigset_t all;
+	sigset_t before;
+	int rc;
+
+	worker->proxy = proxy;
+	worker->index = index;
+	worker->slot_free = UINT32_MAX;
+	worker->now = clock_now();
+	list_init(&worker->databases);
+	list_init(&worker->joining);
+	list_init(&worker->doomed_clients);
+	list_init(&worker->doomed_servers);
+	list_init(&worker->cancels);
+	worker->inbuf = malloc(WORKER_INBUF);
+	worker->params = param_pool_new();
+	worker->stmts = stmt_store_new();
+	worker->routes = route_table_ref(routes);
+	worker->users = userlist_ref(users);
+	if (worker->inbuf == NULL || worker->params == NULL || worker->stmts == NULL ||
+	    !worker_make_base(worker)) {
+		log_error("worker %u could not be started: out of memory or descriptors", index);
+		return false;
+	}
+	/* Signals are the main thread's. */
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&worker->thread, NULL, worker_main, worker);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc != 0) {
+		log_error("worker %u could not be started: %s", index, strerror(rc));
+		return false;
+	}
+	return true;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * pgshuntd: the proxy.  Command line, configuration, start.
+ */
+#include "base/fault.h"
+#include "base/log.h"
+#include "conf/config.h"
+#include "conf/show.h"
+#include "control/console.h"
+#include "core/proxy.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_CONFIG "/etc/pgshunt/pgshunt.yml"
+#define EXIT_CONFIG 2
+
+static const char usage[] =
+    "pgshuntd stands in front of PostgreSQL servers; it can hold the clients of one database,\n"
+    "move them to another server and release them.\n"
+    "\n"
+    "Usage: pgshuntd [--config FILE]\n"
+    "\n"
+    "  -c, --config FILE    configuration (default " DEFAULT_CONFIG ")\n"
+    "  -t, --check-config   read the configuration, say what is wrong with it, and end\n"
+    "      --settings       print the table of all settings (Markdown)\n"
+    "  -V, --version        print the version\n"
+    "  -h, --help           print this\n"
+    "\n"
+    "It runs in the foreground.  SIGHUP reads the configuration again; SIGTERM or SIGINT lets\n"
+    "transactions finish and ends; a second SIGINT ends at once.\n"
+    "Exit code: 0 ended as asked, 1 could not start, 2 wrong command line or configuration.\n";
+
+struct arguments {
+	const char *config;
+	bool check;
+};
+
+/* False: the program is to end with *code. */
+static bool arguments_parse(int argc, char **argv, struct arguments *args, int *code)
+{
+	static const struct option options[] = {
+	    {"config", required_argument, NULL, 'c'}, {"check-config", no_argument, NULL, 't'},
+	    {"settings", no_argument, NULL, 's'},     {"version", no_argument, NULL, 'V'},
+	    {"help", no_argument, NULL, 'h'},	      {NULL, 0, NULL, 0},
+	};
+	int c;
+
+	*code = 0;
+	while ((c = getopt_long(argc, argv, "c:thV", options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			args->config = optarg;
+			break;
+		case 't':
+			args->check = true;
+			break;
+		case 's':
+			config_print_reference(stdout);
+			return false;
+		case 'V':
+			(void)printf("pgshuntd %s\n", PGSHUNT_VERSION);
+			return false;
+		case 'h':
+			(void)fputs(usage, stdout);
+			return false;
+		default:
+			(void)fputs("Try \"pgshuntd --help\".\n", stderr);
+			*code = EXIT_CONFIG;
+			return false;
+		}
+	}
+	if (optind < argc) {
+		(void)fprintf(stderr, "pgshuntd: unexpected argument \"%s\"\nTry \"pgshuntd --help\".\n",
+			      argv[optind]);
+		*code = EXIT_CONFIG;
+		return false;
+	}
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	static struct proxy proxy;
+	struct arguments args = {.config = DEFAULT_CONFIG};
+	struct config *config;
+	struct sbuf errors;
+	int code;
+
+	if (!arguments_parse(argc, argv, &args, &code))
+		return code;
+	fault_init();
+	sbuf_init(&errors, (size_t)256 * 1024);
+	if (!config_load(args.config, &config, &errors)) {
+		(void)fprintf(stderr, "%s", sbuf_text(&errors));
+		if (errors.len == 0 || sbuf_text(&errors)[errors.len - 1] != '\n')
+			(void)fputc('\n', stderr);
+		sbuf_free(&errors);
+		return EXIT_CONFIG;
+	}
+	sbuf_free(&errors);
+	if (args.check) {
+		(void)printf("%s: good\n", args.config);
+		config_unref(config);
+		return 0;
+	}
+	proxy.before_free = console_close_all;
+	if (!proxy_init(&proxy, config, args.config, console_adopt))
+		return 1;
+	return proxy_run(&proxy);
+}
