@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import pgwire
 from proxy import Proxy
+from scene import Scene
 from servers import SCHEMA, Cluster, subfolder
 
 
@@ -93,6 +94,23 @@ def shared_proxies(folder, pg):
     yield get
     for proxy in made.values():
         proxy.stop()
+
+
+@pytest.fixture
+def make_scene(make_cluster, make_proxy, folder):
+    made = []
+
+    def make(**kwargs):
+        made.append(Scene(make_cluster, make_proxy, subfolder(folder), **kwargs))
+        return made[-1]
+    yield make
+    for scene in made:
+        if scene.load_process:
+            scene.load_process.kill()
+            scene.load_process.wait()
+        # Before the servers: a proxy is judged by how it ends.
+        for proxy in scene.proxies:
+            proxy.stop()
 
 
 class Endpoint:

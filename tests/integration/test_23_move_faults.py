@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: PostgreSQL
+"""kill -9 of the mover and of proxies in the middle of a move: a second run completes it or undoes
+it, and there is exactly one writable p2 at every end."""
+import signal
+import time
+
+import pytest
+
+from pgwire import wait_for
+from scene import DONE, FORWARD, REFUSED, UNDONE, UNDO_INCOMPLETE
+from servers import SLOW
+
+BEFORE = ["prepare.outcome", "hold.intent", "hold.outcome", "fence.intent", "fence.outcome",
+          "barrier.outcome", "catch_up.outcome"]
+AFTER = ["promote.outcome", "proof.outcome", "open.intent", "open.outcome", "swap.intent",
+         "swap.outcome", "release.intent", "release.outcome"]
+
+
+def killed(scene, point):
+    result = scene.run("move", "p2", "--to", "pg2", fault="journal.%s=kill" % point)
+    assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("point", BEFORE)
+def test_mover_killed_before_the_promotion_and_aborted(make_scene, point):
+    scene = make_scene()
+    killed(scene, point)
+    assert scene.run("abort").returncode == DONE
+    scene.check_on_pg1()
+    # Nothing is in the way of another try.
+    scene.move()
+    scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("point", BEFORE[1::2])
+def test_mover_killed_before_the_promotion_and_resumed(make_scene, point):
+    """Whatever resume decides, it says so, and the end is one of the two."""
+    scene = make_scene()
+    killed(scene, point)
+    result = scene.run("resume")
+    assert result.returncode in (DONE, UNDONE), result.stdout + result.stderr
+    if scene.pg2.value("SELECT pg_is_in_recovery()"):
+        scene.check_on_pg1()
+    else:
+        scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("point", AFTER)
+def test_mover_killed_after_the_promotion_and_resumed(make_scene, point):
+    scene = make_scene()
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        killed(scene, point)
+        # The hold has no lease any more: clients wait rather than write to the old server.
+        time.sleep(0.3)
+        assert scene.open_databases(scene.pg1) == {"p1"}
+        assert scene.run("resume").returncode == DONE
+        assert conn.value("SHOW cluster_name") == "pg2"
+    scene.check_on_pg2()
+
+
+def test_abort_after_the_promotion_is_refused(make_scene):
+    scene = make_scene()
+    killed(scene, "promote.outcome")
+    result = scene.run("abort")
+    assert result.returncode in (REFUSED, FORWARD), result.stdout + result.stderr
+    assert scene.refuses(scene.pg1, "p2")
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+def test_mover_killed_at_the_request_to_promote(make_scene):
+    """Its intent is on disk, the request was never sent: nobody but pg2 knows, and it is asked."""
+    scene = make_scene()
+    killed(scene, "promote.intent")
+    result = scene.run("resume")
+    assert result.returncode in (DONE, UNDONE), result.stdout + result.stderr
+    if scene.pg2.value("SELECT pg_is_in_recovery()"):
+        scene.check_on_pg1()
+    else:
+        scene.check_on_pg2()
+
+
+def test_another_move_is_refused_while_one_is_unfinished(make_scene):
+    scene = make_scene()
+    killed(scene, "fence.outcome")
+    result = scene.run("move", "p2", "--to", "pg2")
+    assert result.returncode not in (DONE, UNDONE), result.stdout + result.stderr
+    assert scene.run("status").stdout
+    assert scene.run("abort").returncode == DONE
+    scene.check_on_pg1()
+
+
+def test_mover_killed_in_the_hold_under_load(make_scene):
+    """Before the fence the lease alone frees the clients, without an error."""
+    scene = make_scene()
+    scene.load()
+    killed(scene, "hold.outcome")
+    wait_for(lambda: scene.proxy.held()["state"] == "open", 20 * SLOW, "the end of the lease")
+    time.sleep(0.5)
+    account = scene.account("pg1")
+    assert all(group["errors"] == 0 for group in account["groups"].values()), account
+    assert scene.run("abort").returncode == DONE
+    scene.check_on_pg1()
+
+
+def test_mover_killed_after_the_promotion_under_load(make_scene):
+    scene = make_scene()
+    scene.load()
+    killed(scene, "promote.outcome")
+    time.sleep(1)
+    assert scene.run("resume").returncode == DONE
+    time.sleep(0.5)
+    account = scene.account("pg2")
+    assert all(group["errors"] == 0 for group in account["groups"].values()), account
+
+
+# --- proxies ------------------------------------------------------------------------------------
+
+def test_proxy_dies_in_the_hold(make_scene):
+    """Before the promotion: the move is undone; the proxy comes back."""
+    scene = make_scene(proxies=2)
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=sleep:1500")
+    wait_for(lambda: all(proxy.held()["state"] == "held" for proxy in scene.proxies), 30 * SLOW,
+             "the hold")
+    scene.proxies[1].kill()
+    code = mover.wait(90 * SLOW)
+    assert code in (UNDONE, UNDO_INCOMPLETE, DONE)
+    scene.proxies[1].start()
+    if code == UNDO_INCOMPLETE:
+        assert scene.run("abort").returncode == DONE
+    if scene.pg2.value("SELECT pg_is_in_recovery()"):
+        scene.check_on_pg1()
+    else:
+        assert scene.run("resume").returncode in (DONE, REFUSED)
+        scene.check_on_pg2()
+
+
+def test_proxy_dies_after_the_promotion(make_scene):
+    """It comes back held; the move is completed there too."""
+    scene = make_scene(proxies=2)
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.open.outcome=sleep:1500")
+    wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
+             "the promotion")
+    scene.proxies[1].kill()
+    time.sleep(0.5)
+    scene.proxies[1].start()
+    assert scene.proxies[1].held()["state"] == "held"
+    code = mover.wait(90 * SLOW)
+    assert code in (DONE, FORWARD)
+    if code == FORWARD:
+        assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+def test_proxy_stays_away_after_the_promotion(make_scene):
+    """The others go on; it is told when it is back."""
+    scene = make_scene(proxies=2)
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.open.outcome=sleep:1000")
+    wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
+             "the promotion")
+    scene.proxies[1].kill()
+    code = mover.wait(120 * SLOW)
+    assert code == FORWARD
+    with scene.proxy.wire("p2") as conn:
+        assert conn.value("SHOW cluster_name") == "pg2"
+    scene.proxies[1].start()
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+# --- servers ------------------------------------------------------------------------------------
+
+def test_target_dies_in_the_hold(make_scene):
+    scene = make_scene()
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=sleep:1000")
+    wait_for(lambda: scene.proxy.held()["state"] == "held", 30 * SLOW, "the hold")
+    scene.pg2.crash()
+    assert mover.wait(90 * SLOW) == UNDONE
+    scene.pg2.start()
+    scene.check_on_pg1()
+
+
+def test_target_dies_after_its_promotion(make_scene):
+    """Nobody writes anywhere until it is back; pg1 stays fenced."""
+    scene = make_scene()
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.promote.outcome=sleep:1000")
+    wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
+             "the promotion")
+    scene.pg2.crash()
+    code = mover.wait(120 * SLOW)
+    assert code == FORWARD
+    assert scene.refuses(scene.pg1, "p2")
+    scene.pg2.start()
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
