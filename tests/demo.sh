@@ -84,15 +84,15 @@ demo_load() {
 
 demo_move() {
 	if [ "$demo_proxy" = pgshuntd ]; then
-		as_db "$build/pgshunt" --config "$work/pgshunt.yml" move p2 --to pg2 --json \
-			>"$work/move.json" 2>"$work/move.err"
+		as_db "$build/pgshunt" --config "$work/pgshunt.yml" move p2 --to pg2 </dev/null 2>&1 ||
+			return
+		find "$work/moves" -name report.json -exec cat {} + >"$work/move.json"
 	else
 		as_db "$build/tests/bench/pgshunt_cutover" pgbouncer commcarehq_p2 \
 			"host=127.0.0.1 port=$pg1_port user=postgres dbname=postgres" \
 			"host=127.0.0.1 port=$pg2_port user=postgres dbname=postgres" \
 			"host=127.0.0.1 port=$proxy_port user=pgshunt_admin dbname=pgbouncer" \
-			"$work/pgbouncer.ini" "$work/pgbouncer.ini.moved" \
-			>"$work/move.json" 2>"$work/move.err"
+			"$work/pgbouncer.ini" "$work/pgbouncer.ini.moved" >"$work/move.json"
 	fi
 }
 
@@ -106,7 +106,6 @@ demo_run() {
 	demo_moved=0
 	demo_move || demo_moved=$?
 	if [ "$demo_moved" -ne 0 ]; then
-		cat "$work/move.err" >&2
 		say "the move failed with exit code $demo_moved"
 		return 1
 	fi

@@ -312,7 +312,7 @@ class Bench:
         for number in range(self.options.moves):
             for name in names[number % 3:] + names[:number % 3]:
                 account, before, move = self.move_once(name)
-                promote = find(move, "promote", "promote_ms")
+                promote = move.get("promote_ms", move.get("promote"))
                 others[name]["promote"].append(promote)
                 if name == "limit":
                     gaps[name].append(move["gap"])
@@ -354,32 +354,12 @@ class Bench:
         reports = []
         for file in ("account.json", "before.json", "move.json"):
             path = os.path.join(output, file)
-            reports.append(read_report(path) if os.path.exists(path) else None)
+            if not os.path.exists(path):
+                reports.append(None)
+                continue
+            with open(path, encoding="utf-8") as report:
+                reports.append(json.load(report))
         return reports
-
-
-def read_report(path):
-    """One JSON document, or one a line."""
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    try:
-        return json.loads(text)
-    except ValueError:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-
-
-def find(report, *names):
-    if isinstance(report, dict):
-        for name in names:
-            if isinstance(report.get(name), (int, float)):
-                return report[name]
-        report = list(report.values())
-    if isinstance(report, list):
-        for value in report:
-            found = find(value, *names)
-            if found is not None:
-                return found
-    return None
 
 
 def parse_options():

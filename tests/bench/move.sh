@@ -53,8 +53,9 @@ sleep "$seconds"
 began=$(now_usec)
 case $system in
 pgshuntd)
-	as_db "$build/pgshunt" --config "$work/pgshunt.yml" move p2 --to pg2 --json \
-		>"$work/move.json" 2>"$work/move.err"
+	as_db "$build/pgshunt" --config "$work/pgshunt.yml" move p2 --to pg2 </dev/null \
+		>"$work/move.err" 2>&1
+	find "$work/moves" -name report.json -exec cat {} + >"$work/move.json"
 	;;
 pgbouncer)
 	as_db "$build/tests/bench/pgshunt_cutover" pgbouncer commcarehq_p2 \
