@@ -114,8 +114,8 @@ static inline const char *wire_type_name(enum wire_direction from, uint8_t type)
 
 /*
  * Judges the five bytes at `header`.  If they are good, *total is the size of the whole message,
- * header included (5 … WIRE_LARGE + 1, so it never overflows).  Anything but WIRE_HEADER_OK means
- * that the stream cannot be followed any further: close the connection.
+ * header included (5 … WIRE_LARGE + 1, so it never overflows).  Anything but WIRE_HEADER_OK (*total
+ * is 0 then) means that the stream cannot be followed any further: close the connection.
  */
 static inline MUST_CHECK enum wire_header_status
 wire_header_check(enum wire_direction from, const void *header, size_t *total)
@@ -128,6 +128,7 @@ wire_header_check(enum wire_direction from, const void *header, size_t *total)
 		*total = (size_t)length + 1;
 		return WIRE_HEADER_OK;
 	}
+	*total = 0;
 	if (rule->name == NULL)
 		return WIRE_HEADER_UNKNOWN;
 	return length < rule->min ? WIRE_HEADER_TOO_SHORT : WIRE_HEADER_TOO_LONG;

@@ -96,7 +96,7 @@ bool wire_options_parse(const char *text, struct wire_options *out)
 	memset(out, 0, sizeof(*out));
 	/* A word takes at least one byte and a separator, and grows by its zero byte only; an item
 	 * takes at least four bytes ("--a="). */
-	out->store = malloc(len + 2);
+	out->store = calloc(1, len + 2);
 	out->items = calloc(len / 4 + 1, sizeof(*out->items));
 	if (out->store == NULL || out->items == NULL) {
 		(void)snprintf(out->error, sizeof(out->error), "out of memory");
