@@ -298,7 +298,12 @@ static void admin_box_receive(void *owner, struct letter *letter)
 {
 	struct admin *admin = owner;
 
-	if (letter->type == ADMIN_STATE_WRITTEN)
+	/* At the end nobody is left who could be told. */
+	if (admin->ending && letter->type == ADMIN_STATE_WRITTEN)
+		free(CONTAINER_OF(letter, struct state_written, letter));
+	else if (admin->ending)
+		check_free(CONTAINER_OF(letter, struct check, letter));
+	else if (letter->type == ADMIN_STATE_WRITTEN)
 		admin_on_written(admin, CONTAINER_OF(letter, struct state_written, letter));
 	else
 		swap_on_checked(admin, CONTAINER_OF(letter, struct check, letter));
@@ -577,6 +582,7 @@ void admin_free(struct admin *admin)
 
 	if (admin == NULL)
 		return;
+	admin->ending = true;
 	if (event_pending(admin->welcome_timer, EV_TIMEOUT, NULL))
 		welcome_write(-1, 0, admin);
 	state_writer_stop(admin->writer);

@@ -101,6 +101,7 @@ struct view_wait {
 struct admin {
 	struct proxy *proxy;
 	int lock_fd;
+	bool ending;
 	struct mailbox box; /* letters of enum admin_letter */
 	struct state_writer *writer;
 	uint64_t saved; /* the highest number that was written */
