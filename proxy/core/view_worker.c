@@ -190,7 +190,7 @@ static const char *blocker_state(const struct server *server)
 {
 	if (server->ledger.copy_in)
 		return "copy";
-	if (!server_quiet(server))
+	if (!ledger_quiet(&server->ledger))
 		return "active";
 	return server->tx_status == 'I' ? "idle in session" : "idle in transaction";
 }
