@@ -6,6 +6,7 @@
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
+#include "migrate/proof.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -105,6 +106,41 @@ static void left_sql(const struct move *move, struct sbuf *out)
 	                  " database IN ");
 	shards_literals(move, out);
 	sbuf_add_str(out, ") AS prepared");
+}
+
+static void target_sql(const struct move *move, struct sbuf *out)
+{
+	sbuf_add_str(out,
+	             "SELECT pg_is_in_recovery() AS recovery,"
+	             " CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,"
+	             " pg_last_wal_replay_lsn() AS lsn,"
+	             " (SELECT count(*) FROM pg_database WHERE datallowconn AND datname IN ");
+	shards_literals(move, out);
+	sbuf_add_str(out, ") AS open");
+}
+
+bool fence_warm(struct move *move)
+{
+	struct link *source = &move->source.link;
+	struct link *target = &move->target.link;
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	left_sql(move, &sql);
+	ok = link_run(&move->loop, source, FENCE_TIMEOUT, sbuf_text(&sql));
+	sbuf_reset(&sql);
+	target_sql(move, &sql);
+	ok = link_run(&move->loop, target, FENCE_TIMEOUT, sbuf_text(&sql)) && ok;
+	sbuf_free(&sql);
+	/* Planned here, run after the promotion. */
+	ok = link_run(&move->loop, target, FENCE_TIMEOUT,
+	              "DEALLOCATE ALL; PREPARE pgshunt_proof AS " PROOF_SQL) &&
+	     ok;
+	if (!ok)
+		return move_fail(move, "%s: %s", link_ok(source) ? target->name : source->name,
+		                 link_error(link_ok(source) ? target : source));
+	return true;
 }
 
 /* Until nobody was left twice in a row. */
@@ -216,13 +252,7 @@ bool phase_catch_up(struct move *move)
 	int caught_up;
 
 	sbuf_init(&sql, FENCE_SQL_MAX);
-	sbuf_add_str(&sql,
-	             "SELECT pg_is_in_recovery() AS recovery,"
-	             " CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,"
-	             " pg_last_wal_replay_lsn() AS lsn,"
-	             " (SELECT count(*) FROM pg_database WHERE datallowconn AND datname IN ");
-	shards_literals(move, &sql);
-	sbuf_add_str(&sql, ") AS open");
+	target_sql(move, &sql);
 	while ((caught_up = look_at_target(move, sbuf_text(&sql), deadline)) == 0) {
 		if (clock_now() >= deadline) {
 			(void)move_fail(move, "%s is still %" PRId64 " bytes before the barrier",

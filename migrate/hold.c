@@ -211,7 +211,7 @@ bool phase_prepare(struct move *move)
 	}
 	json_close(&move->evidence, ']');
 	free(links);
-	return ok;
+	return ok && fence_warm(move);
 }
 
 /* ---- hold ---- */

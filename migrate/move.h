@@ -256,6 +256,10 @@ bool hold_repair(struct move *move, usec_t deadline) MUST_CHECK;
 
 bool fence_undo(struct move *move) MUST_CHECK;
 
+/* Runs what the hold will run, where that changes nothing: the first time costs the servers'
+ * sessions milliseconds that clients would feel. */
+bool fence_warm(struct move *move) MUST_CHECK;
+
 /* Appends ALTER DATABASE of one or all shards. */
 void fence_sql(const struct move *move, bool allow, struct sbuf *out);
 

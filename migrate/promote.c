@@ -9,6 +9,7 @@
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
+#include "migrate/proof.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -176,12 +177,6 @@ static void others_sql(const struct move *move, struct sbuf *out)
 	sbuf_add_str(out, ");");
 }
 
-static const char proof_sql[] =
-    "SELECT pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
-    " || '.history') AS history,"
-    " ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline,"
-    " (SELECT system_identifier FROM pg_control_system()) AS system";
-
 static bool check_proof(struct move *move)
 {
 	struct link *link = &move->target.link;
@@ -224,7 +219,7 @@ bool phase_proof(struct move *move)
 
 	sbuf_init(&sql, PROMOTE_SQL_MAX);
 	others_sql(move, &sql);
-	sbuf_add_str(&sql, proof_sql);
+	sbuf_add_str(&sql, PROOF_SQL);
 	while (!(ok = link_revive(move, link) &&
 	              link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))) &&
 	       clock_now() < deadline) {

@@ -7,6 +7,7 @@
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
+#include "migrate/proof.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -160,10 +161,7 @@ static bool is_before_barrier(struct move *move)
 
 	if (move->barrier == 0)
 		return true; /* promoted, and not by us: our request comes after the barrier */
-	if (!link_run(
-	        &move->loop, link, ASK_TIMEOUT,
-	        "SELECT pg_read_file('pg_wal/' ||"
-	        " substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history') AS history"))
+	if (!link_run(&move->loop, link, ASK_TIMEOUT, PROOF_SQL))
 		return true;
 	history = link_value(link, 0, "history");
 	return history == NULL || !timeline_switch_point(history, &parent, &point) ||
