@@ -12,6 +12,7 @@
 #
 #   DEMO_RUNS=10        as often, each from scratch
 #   DEMO_SECONDS=4      of load before and after the move
+#   DEMO_RATE=100       transactions a second of each kind of client; 0: as fast as it goes
 #   DEMO_PROXY=pgbouncer    the same by hand through pgbouncer, for comparison: it breaks promises
 #   DEMO_KEEP=1         keeps logs also of a run that went well
 #   PGSHUNT_BUILD=DIR   build directory
@@ -59,7 +60,7 @@ demo_load() {
 		named_modes=pipelined
 		prepared=extended
 	fi
-	set -- --sql "$form_write" --read-sql "$form_read" --reads 20 --rate 100
+	set -- --sql "$form_write" --read-sql "$form_read" --reads 20 --rate "${DEMO_RATE:-100}"
 	set -- "$@" --group p2 \
 		--target "p2/simple:$p2:3" --mode simple \
 		--target "p2/batch:$p2:1" --batch --statements 3 --rate 30 \

@@ -121,6 +121,7 @@ proxy:
   users_file: $work/userlist.txt
   state_directory: $work/state
   admin_users: [pgshunt_admin]
+  workers: ${SHARD_WORKERS:-0}
   pool_size: ${SHARD_POOL:-20}
 servers:
   pg1: {host: 127.0.0.1, port: $pg1_port, check_user: postgres,
