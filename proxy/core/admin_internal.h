@@ -31,6 +31,7 @@ struct admin_db {
 	usec_t lease_end;
 	usec_t drain;
 	int policy;       /* enum config_drain_policy */
+	bool gate_closed; /* the workers were told */
 	bool drain_acted; /* cancel or terminate was carried out: the next deadline aborts */
 	bool end_wanted;  /* the lease ended during a swap */
 	bool drained[WORKERS_MAX];

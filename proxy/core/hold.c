@@ -64,17 +64,26 @@ static void hold_set_lease(struct admin_db *db, usec_t lease)
 	timer_set(db->lease_timer, lease);
 }
 
+/* The gate stays as it is until the hold has been written: clients need not wait for a disk. */
 static void hold_begin(struct admin_db *db, uint64_t epoch)
 {
 	if (db->state == HOLD_OPEN)
 		db->began = clock_now();
 	db->epoch = epoch;
+	db->gate_closed = false;
 	db->drain_acted = false;
 	db->end_wanted = false;
 	memset(db->drained, 0, sizeof(db->drained));
 	db->drained_count = 0;
+	(void)event_del(db->drain_timer);
 	hold_set_state(db, HOLD_DRAINING);
-	admin_post_all(db, MAIL_HOLD, epoch);
+}
+
+static void hold_close_gate(struct admin_db *db)
+{
+	db->gate_closed = true;
+	timer_set(db->drain_timer, db->drain);
+	admin_post_all(db, MAIL_HOLD, db->epoch);
 }
 
 void hold_end(struct admin_db *db, const char *reason)
@@ -117,6 +126,8 @@ static void hold_settle(struct admin_db *db)
 
 void hold_on_saved(struct admin_db *db)
 {
+	if (db->state == HOLD_DRAINING && !db->gate_closed && db->hold_number <= db->admin->saved)
+		hold_close_gate(db);
 	hold_settle(db);
 }
 
@@ -304,6 +315,7 @@ void hold_restore(struct admin_db *db)
 	db->state = HOLD_OPEN;
 	hold_begin(db, db->epoch);
 	hold_set_lease(db, db->lease);
+	hold_close_gate(db);
 }
 
 /* ---- commands ---- */
@@ -391,7 +403,7 @@ struct admin_request *admin_hold(struct admin *admin, const char *database,
 	if (fresh || options->drain != ADMIN_TIME_DEFAULT) {
 		db->drain = options->drain == ADMIN_TIME_DEFAULT ? config->hold_drain_timeout
 		                                                 : options->drain;
-		if (db->state == HOLD_DRAINING)
+		if (db->state == HOLD_DRAINING && db->gate_closed)
 			timer_set(db->drain_timer, db->drain);
 	}
 	request->nowait = options->nowait;

@@ -48,19 +48,10 @@ void check_free(struct check *check)
 	free(check);
 }
 
-/* libpq's messages end with a newline and may have several lines; the log and DETAIL want one. */
+/* The first line of libpq's message: what follows are questions to the user. */
 static void check_set_error(struct check *check, const char *text)
 {
-	size_t len;
-
-	(void)snprintf(check->error, sizeof(check->error), "%s", text);
-	len = strlen(check->error);
-	while (len > 0 && check->error[len - 1] == '\n')
-		check->error[--len] = '\0';
-	for (char *p = check->error; *p != '\0'; p++) {
-		if (*p == '\n')
-			*p = ' ';
-	}
+	(void)snprintf(check->error, sizeof(check->error), "%.*s", (int)strcspn(text, "\n"), text);
 	if (check->error[0] == '\0')
 		(void)snprintf(check->error, sizeof(check->error), "no answer");
 }

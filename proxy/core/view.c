@@ -237,11 +237,16 @@ struct merge_row {
 	size_t order;
 };
 
-static int cell_compare(const struct rowset_cell *a, const struct rowset_cell *b)
+static int cell_compare(const struct rowset_cell *a, const struct rowset_cell *b,
+                        enum column_type type)
 {
+	int64_t x = type == COLUMN_INT ? rowset_cell_int(a) : 0;
+	int64_t y = type == COLUMN_INT ? rowset_cell_int(b) : 0;
 	size_t n = a->len < b->len ? a->len : b->len;
 	int diff = n == 0 ? 0 : memcmp(a->bytes, b->bytes, n);
 
+	if (type == COLUMN_INT)
+		return (x > y) - (x < y);
 	return diff != 0 ? diff : (a->len > b->len) - (a->len < b->len);
 }
 
@@ -254,7 +259,7 @@ static int merge_compare(const void *a, const void *b, void *arg)
 
 	for (size_t i = 0; i < info->column_count; i++) {
 		int diff = info->columns[i].merge == MERGE_KEY
-		               ? cell_compare(&x->cells[i], &y->cells[i])
+		               ? cell_compare(&x->cells[i], &y->cells[i], info->columns[i].type)
 		               : 0;
 
 		if (diff != 0)
@@ -268,7 +273,7 @@ static bool merge_same_key(const struct view_info *info, const struct merge_row 
 {
 	for (size_t i = 0; i < info->column_count; i++) {
 		if (info->columns[i].merge == MERGE_KEY &&
-		    cell_compare(&x->cells[i], &y->cells[i]) != 0)
+		    cell_compare(&x->cells[i], &y->cells[i], info->columns[i].type) != 0)
 			return false;
 	}
 	return true;
