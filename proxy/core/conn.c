@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define CHUNK_LEAST 512u
+#define SEND_JOINED_MAX 2048
 
 static bool conn_register(struct conn *conn)
 {
@@ -238,19 +239,42 @@ static enum conn_io conn_keep_output(struct out_vec *out, struct conn *conn, siz
 	return CONN_IO_OK;
 }
 
-static enum conn_io conn_send_parts(struct out_vec *out, struct conn *conn, size_t *sent)
+/* A few parts of a small message: one copy costs less than the kernel's reading of a vector. */
+static ssize_t conn_send_small(const struct out_vec *out, const struct conn *conn)
+{
+	uint8_t joined[SEND_JOINED_MAX];
+	size_t len = 0;
+
+	for (int i = 0; i < out->count; i++) {
+		memcpy(joined + len, out->part[i].data, out->part[i].len);
+		len += out->part[i].len;
+	}
+	return send(conn->fd, joined, len, MSG_NOSIGNAL);
+}
+
+static ssize_t conn_send_vector(const struct out_vec *out, const struct conn *conn)
 {
 	struct iovec iov[OUT_VEC_MAX];
 	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)out->count};
-	ssize_t n;
 
 	for (int i = 0; i < out->count; i++) {
 		iov[i].iov_base = (void *)(uintptr_t)out->part[i].data;
 		iov[i].iov_len = out->part[i].len;
 	}
+	return sendmsg(conn->fd, &msg, MSG_NOSIGNAL);
+}
+
+static enum conn_io conn_send_parts(struct out_vec *out, struct conn *conn, size_t *sent)
+{
+	ssize_t n;
+
 	do {
-		n = out->count == 1 ? send(conn->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
-				    : sendmsg(conn->fd, &msg, MSG_NOSIGNAL);
+		if (out->count == 1)
+			n = send(conn->fd, out->part[0].data, out->part[0].len, MSG_NOSIGNAL);
+		else if (out->bytes <= SEND_JOINED_MAX)
+			n = conn_send_small(out, conn);
+		else
+			n = conn_send_vector(out, conn);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
 		return CONN_IO_ERROR;
