@@ -14,7 +14,7 @@
 #define FENCE_SQL_MAX ((size_t)4 * 1024 * 1024)
 #define FENCE_TIMEOUT (5 * USEC_PER_SEC)
 #define POLL_EVERY (1 * USEC_PER_MSEC)
-/* A session that ignored the first SIGTERM, or slipped in, gets another. */
+/* Who has not ended by then gets another SIGTERM. */
 #define TERMINATE_AGAIN (100 * USEC_PER_MSEC)
 /* How long the undo tries to reach the source. */
 #define UNDO_PATIENCE (15 * USEC_PER_SEC)
@@ -108,6 +108,14 @@ static void left_sql(const struct move *move, struct sbuf *out)
 	sbuf_add_str(out, ") AS prepared");
 }
 
+/* The cheap look while they are ending: polling must not take the CPU that they need for it. */
+static void count_sql(const struct move *move, struct sbuf *out)
+{
+	sbuf_add_str(out, "SELECT coalesce(sum(pg_stat_get_db_numbackends(oid)), 0) AS sessions"
+	                  " FROM pg_database WHERE datname IN ");
+	shards_literals(move, out);
+}
+
 static void target_sql(const struct move *move, struct sbuf *out)
 {
 	sbuf_add_str(out,
@@ -130,6 +138,9 @@ bool fence_warm(struct move *move)
 	left_sql(move, &sql);
 	ok = link_run(&move->loop, source, FENCE_TIMEOUT, sbuf_text(&sql));
 	sbuf_reset(&sql);
+	count_sql(move, &sql);
+	ok = ok && link_run(&move->loop, source, FENCE_TIMEOUT, sbuf_text(&sql));
+	sbuf_reset(&sql);
 	target_sql(move, &sql);
 	ok = link_run(&move->loop, target, FENCE_TIMEOUT, sbuf_text(&sql)) && ok;
 	sbuf_free(&sql);
@@ -143,11 +154,30 @@ bool fence_warm(struct move *move)
 	return true;
 }
 
+/* Until few enough are left that the exact look is worth its time. */
+static bool await_few(struct move *move, usec_t deadline)
+{
+	struct link *link = &move->source.link;
+	usec_t until = clock_now() + TERMINATE_AGAIN;
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	count_sql(move, &sql);
+	for (;;) {
+		ok = ask(move, link, sbuf_text(&sql), deadline);
+		if (!ok || link_number(link, 0, "sessions", 1) == 0 || clock_now() >= until)
+			break;
+		loop_sleep(&move->loop, POLL_EVERY);
+	}
+	sbuf_free(&sql);
+	return ok;
+}
+
 /* Until nobody was left twice in a row. */
 static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 {
 	struct link *link = &move->source.link;
-	usec_t again = clock_now() + TERMINATE_AGAIN;
 	int quiet = 0;
 
 	for (;;) {
@@ -166,12 +196,9 @@ static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 			return move_fail(move, "%" PRId64 " sessions did not end", left);
 		if (quiet > 0)
 			continue;
-		if (clock_now() >= again) {
-			again = clock_now() + TERMINATE_AGAIN;
-			if (!terminate_all(move, deadline))
-				return false;
-		}
-		loop_sleep(&move->loop, POLL_EVERY);
+		/* Somebody ignored the signal, or slipped in before the fence. */
+		if (!terminate_all(move, deadline) || !await_few(move, deadline))
+			return false;
 	}
 }
 
@@ -181,7 +208,7 @@ bool phase_terminate(struct move *move)
 	struct sbuf sql;
 	bool ok;
 
-	if (!terminate_all(move, deadline))
+	if (!terminate_all(move, deadline) || !await_few(move, deadline))
 		return false;
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	left_sql(move, &sql);

@@ -190,8 +190,9 @@ static bool read_children(struct reader *in, struct json *parent)
 		skip_blanks(in);
 		if (*in->at == end)
 			return in->at++, true;
-		if (*in->at++ != ',')
+		if (*in->at != ',')
 			return false;
+		in->at++;
 	}
 }
 
@@ -251,8 +252,10 @@ struct json *json_parse(const char *text)
 	struct reader in = {.at = text};
 	struct json *json = read_value(&in);
 
+	if (json == NULL)
+		return NULL;
 	skip_blanks(&in);
-	if (json != NULL && *in.at != '\0') {
+	if (*in.at != '\0') {
 		json_free(json);
 		return NULL;
 	}
