@@ -347,6 +347,9 @@ static bool proxy_catch_signals(struct proxy *proxy)
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+		/* What libevent restores when the event is freed: a second SIGINT that comes while
+		 * the process is ending must not kill it. */
+		(void)signal(signals[i], SIG_IGN);
 		proxy->signals[i] = evsignal_new(proxy->base, signals[i], proxy_signal, proxy);
 		if (proxy->signals[i] == NULL || event_add(proxy->signals[i], NULL) != 0)
 			return false;
