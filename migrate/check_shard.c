@@ -265,8 +265,7 @@ void check_proxies(struct checks *checks)
 	struct move *move = checks->move;
 
 	if (move->proxy_count == 0)
-		check_find(checks, CHECK_ROUTES, CHECK_WARN,
-		           "no proxy is configured: nobody holds the clients");
+		check_find(checks, CHECK_PROXIES, CHECK_WARN, "no proxy is configured");
 	for (size_t i = 0; i < move->proxy_count; i++) {
 		struct proxy *proxy = &move->proxies[i];
 		bool has_route = false;
@@ -274,7 +273,7 @@ void check_proxies(struct checks *checks)
 		for (size_t j = 0; j < move->route_count; j++)
 			has_route = has_route || move->routes[j].proxy == proxy;
 		if (!has_route)
-			check_find(checks, CHECK_ROUTES, CHECK_WARN, "%s has none of the shards",
+			check_find(checks, CHECK_PROXIES, CHECK_WARN, "%s has none of the shards",
 			           proxy->label);
 		check_holds(checks, proxy);
 	}

@@ -257,7 +257,7 @@ static int look_at_target(struct move *move, const char *sql, usec_t deadline)
 	struct link *link = &move->target.link;
 	uint64_t replayed = 0;
 
-	if (!ask(move, link, sql, deadline))
+	if (!ask(move, link, sql, deadline + USEC_PER_SEC))
 		return -1;
 	if (!link_true(link, 0, "recovery")) {
 		(void)move_fail(move, "%s was promoted by somebody else", link->name);

@@ -522,6 +522,7 @@ bool hold_repair(struct move *move, usec_t deadline)
 {
 	bool all;
 
+	move->phase = PHASE_RELEASE;
 	do {
 		all = true;
 		for (size_t i = 0; i < move->route_count; i++) {

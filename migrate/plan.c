@@ -268,6 +268,14 @@ static enum exit_code take_all(struct move *move, const char *all_of, struct sbu
 	return EXIT_REFUSED;
 }
 
+static enum exit_code unreachable(struct sbuf *error)
+{
+	sbuf_add_str(error,
+	             "remedy: is it running?  Check host, port, user and password file in the "
+	             "configuration, and who may log in there (pg_hba.conf, users_file)\n");
+	return EXIT_REFUSED;
+}
+
 static enum exit_code make(struct move *move, char *const *names, size_t count, const char *all_of,
                            const char *to, struct sbuf *error)
 {
@@ -282,7 +290,7 @@ static enum exit_code make(struct move *move, char *const *names, size_t count, 
 		return EXIT_USAGE;
 	}
 	if (!proxies_connect(move, error) || !plan_read_seen(move, error))
-		return EXIT_REFUSED;
+		return unreachable(error);
 	code =
 	    all_of != NULL ? take_all(move, all_of, error) : take_names(move, names, count, error);
 	if (code != EXIT_DONE)
@@ -294,7 +302,7 @@ static enum exit_code make(struct move *move, char *const *names, size_t count, 
 	if (!plan_pick_routes(move, error))
 		return EXIT_REFUSED;
 	if (!servers_connect(move, error) || !plan_connect_routes(move, error))
-		return EXIT_REFUSED;
+		return unreachable(error);
 	return plproxy_plan(move, error) ? EXIT_DONE : EXIT_REFUSED;
 }
 

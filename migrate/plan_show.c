@@ -72,9 +72,6 @@ static void print_routers(struct move *move)
 {
 	struct ui *ui = move->ui;
 
-	if (move->proxy_count == 0)
-		ui_line(ui, "  warning: no proxy is configured (mover.proxies): nobody holds the "
-		            "clients, they will see errors");
 	for (size_t i = 0; i < move->route_count; i++) {
 		const struct route *route = &move->routes[i];
 

@@ -318,7 +318,9 @@ bool phase_plproxy(struct move *move)
 bool plproxy_repair(struct move *move, usec_t deadline)
 {
 	bool all;
+	bool hopeless = false;
 
+	move->phase = PHASE_PLPROXY;
 	for (;;) {
 		all = true;
 		for (size_t i = 0; i < move->cluster_count; i++) {
@@ -333,8 +335,10 @@ bool plproxy_repair(struct move *move, usec_t deadline)
 				await_changes(move, ASK_TIMEOUT);
 			}
 			all = all && cluster->done;
+			/* Our own exception: the options are not what the plan saw. */
+			hopeless = strcmp(cluster->link.sqlstate, "P0001") == 0;
 		}
-		if (all || clock_now() >= deadline)
+		if (all || hopeless || clock_now() >= deadline)
 			break;
 		loop_sleep(&move->loop, 500 * USEC_PER_MSEC);
 	}

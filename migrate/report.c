@@ -27,7 +27,7 @@ static usec_t total_hold(const struct move *move)
 		if (shard->released_at > to)
 			to = shard->released_at;
 	}
-	if (from == 0) {
+	if (from == 0 && !move->resumed) {
 		from = move->times[PHASE_FENCE].began;
 		to = move->times[PHASE_OPEN].ok ? move->times[PHASE_OPEN].ended : 0;
 	}
