@@ -31,7 +31,8 @@ struct admin_db {
 	usec_t lease_end;
 	usec_t drain;
 	int policy;       /* enum config_drain_policy */
-	bool gate_closed; /* the workers were told */
+	bool gate_closed;    /* the workers were told */
+	uint64_t gate_token; /* what was asked of them later, was asked of a closed gate */
 	bool drain_acted; /* cancel or terminate was carried out: the next deadline aborts */
 	bool end_wanted;  /* the lease ended during a swap */
 	bool drained[WORKERS_MAX];
@@ -77,6 +78,7 @@ struct admin_request {
 
 	/* admin_view.c */
 	enum view view;
+	uint64_t asked; /* the workers' rows are not older than this token */
 
 	/* the answer */
 	struct admin_error error;

@@ -134,7 +134,16 @@ static struct load load_of(const struct rowset *loads, const char *database)
 	return (struct load){0};
 }
 
-static void holds_row(struct rowset *out, const struct admin_db *db, const struct rowset *loads)
+/* Draining is shown when every worker has closed its gate, so who sees it can rely on it. */
+static enum hold_state shown_state(const struct admin_db *db, uint64_t asked)
+{
+	return db->state == HOLD_DRAINING && (!db->gate_closed || db->gate_token > asked)
+	           ? HOLD_OPEN
+	           : db->state;
+}
+
+static void holds_row(struct rowset *out, const struct admin_db *db, const struct rowset *loads,
+                      uint64_t asked)
 {
 	const struct config_server *server = admin_db_server(db);
 	struct load load = load_of(loads, db->name);
@@ -143,7 +152,7 @@ static void holds_row(struct rowset *out, const struct admin_db *db, const struc
 	usec_t left = db->lease_end > now ? db->lease_end - now : 0;
 
 	rowset_text(out, db->name);
-	rowset_text(out, hold_state_name(db->state));
+	rowset_text(out, hold_state_name(shown_state(db, asked)));
 	rowset_int(out, (int64_t)db->epoch);
 	rowset_text(out, server == NULL ? NULL : server->name);
 	rowset_text(out, db->target);
@@ -315,7 +324,7 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 		                  : db == request->db;
 
 		if (request->view == VIEW_HOLDS && wanted)
-			holds_row(&request->rows, db, rows);
+			holds_row(&request->rows, db, rows, request->asked);
 		else if (request->view == VIEW_DATABASES)
 			databases_row(&request->rows, db, rows);
 	}
@@ -325,6 +334,7 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 void request_answer_holds(struct admin_request *request)
 {
 	request->view = VIEW_HOLDS;
+	request->asked = request->admin->last_token;
 	view_ask(request->admin, VIEW_LOADS, request->db->name, main_view_done, request);
 }
 
@@ -485,6 +495,7 @@ struct admin_request *admin_view(struct admin *admin, enum view view, const char
 	struct admin_request *request = request_new(admin, done, arg);
 
 	request->view = view;
+	request->asked = admin->last_token;
 	if (database != NULL && !request_find_db(request, database))
 		return request;
 	switch (view) {

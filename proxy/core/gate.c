@@ -202,6 +202,10 @@ static void gate_terminate_pool(struct pool *pool)
 				  "The database is being moved to another server, and this "
 				  "transaction or session did not end before the deadline.",
 				  "Connect again and repeat the transaction.");
+		/* A backend notices a closed connection only when it wants to send: what runs now
+		 * would go on, and commit, behind the hold. */
+		if (!ledger_quiet(&server->ledger))
+			cancel_server(server);
 		server_doom(server, SERVER_CLOSE_TERMINATED);
 	}
 }

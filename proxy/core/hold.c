@@ -82,6 +82,7 @@ static void hold_begin(struct admin_db *db, uint64_t epoch)
 static void hold_close_gate(struct admin_db *db)
 {
 	db->gate_closed = true;
+	db->gate_token = ++db->admin->last_token;
 	timer_set(db->drain_timer, db->drain);
 	admin_post_all(db, MAIL_HOLD, db->epoch);
 }
