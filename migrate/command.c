@@ -267,8 +267,8 @@ static void free_ids(char **ids, size_t count)
 	free(ids);
 }
 
-static enum exit_code resume_one(const struct config *config, struct ui *ui, int lock_fd,
-                                 const char *id, bool abort_wanted, bool *went_forward)
+static enum exit_code resume_one(const struct config *config, struct ui *ui, const char *id,
+                                 bool abort_wanted, bool *went_forward)
 {
 	struct move move;
 	enum exit_code code;
@@ -277,12 +277,11 @@ static enum exit_code resume_one(const struct config *config, struct ui *ui, int
 	code = resume_move(&move, id, abort_wanted, went_forward);
 	report_finish(&move, code);
 	move_free(&move);
-	(void)lock_fd;
 	return code;
 }
 
 static enum exit_code run_resume(const struct command_line *line, const struct config *config,
-                                 struct ui *ui, int lock_fd)
+                                 struct ui *ui)
 {
 	bool abort_wanted = strcmp(line->command, "abort") == 0;
 	enum exit_code code = EXIT_USAGE;
@@ -291,9 +290,9 @@ static enum exit_code run_resume(const struct command_line *line, const struct c
 	size_t count = journal_list(config->mover.journal_directory, false, &ids);
 
 	if (line->name_count == 1)
-		code = resume_one(config, ui, lock_fd, line->names[0], abort_wanted, &went_forward);
+		code = resume_one(config, ui, line->names[0], abort_wanted, &went_forward);
 	else if (count == 1)
-		code = resume_one(config, ui, lock_fd, ids[0], abort_wanted, &went_forward);
+		code = resume_one(config, ui, ids[0], abort_wanted, &went_forward);
 	else if (count == 0)
 		ui_line(ui, "no move is unfinished in %s", config->mover.journal_directory);
 	if (count == 0 && line->name_count == 0)
@@ -352,9 +351,10 @@ static void name_shards(const struct command_line *line, const struct config *co
 	}
 }
 
-/* Deals with an unfinished move before a new one.  EXIT_DONE and !*finished: go on with the new. */
+/* Deals with an unfinished move before a new one: it is undone or completed.  EXIT_DONE and
+ * !*finished: there was none. */
 static enum exit_code clear_way(const struct command_line *line, const struct config *config,
-                                struct ui *ui, int lock_fd, bool *finished)
+                                struct ui *ui, bool *finished)
 {
 	char **ids;
 	size_t count = journal_list(config->mover.journal_directory, false, &ids);
@@ -371,9 +371,12 @@ static enum exit_code clear_way(const struct command_line *line, const struct co
 		code = EXIT_REFUSED;
 	} else if (count == 1) {
 		ui_line(ui, "an earlier move of these shards is unfinished");
-		code = resume_one(config, ui, lock_fd, ids[0], false, finished);
-		if (code == EXIT_UNDONE)
-			code = EXIT_DONE;
+		code = resume_one(config, ui, ids[0], false, finished);
+		/* What is not what the operator expected to start from is not built upon. */
+		if (code == EXIT_UNDONE) {
+			ui_error(ui, "the earlier move was undone; run the command again to move");
+			code = EXIT_REFUSED;
+		}
 	}
 	move_free(&named);
 	free_ids(ids, count);
@@ -381,11 +384,11 @@ static enum exit_code clear_way(const struct command_line *line, const struct co
 }
 
 static enum exit_code run_new(const struct command_line *line, const struct config *config,
-                              struct ui *ui, int lock_fd)
+                              struct ui *ui)
 {
 	struct move move;
 	bool finished;
-	enum exit_code code = clear_way(line, config, ui, lock_fd, &finished);
+	enum exit_code code = clear_way(line, config, ui, &finished);
 
 	if (code != EXIT_DONE || finished)
 		return code;
@@ -414,8 +417,8 @@ enum exit_code command_run(const struct command_line *line, const struct config 
 	sbuf_free(&error);
 	if (lock_fd < 0)
 		return EXIT_INTERNAL;
-	code = strcmp(line->command, "move") == 0 ? run_new(line, config, ui, lock_fd)
-	                                          : run_resume(line, config, ui, lock_fd);
+	code = strcmp(line->command, "move") == 0 ? run_new(line, config, ui)
+	                                          : run_resume(line, config, ui);
 	(void)close(lock_fd);
 	return code;
 }
