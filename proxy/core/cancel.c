@@ -140,15 +140,47 @@ void cancel_forget_server(struct worker *worker, struct server *server)
 	}
 }
 
-void cancel_client(struct worker *worker, uint32_t slot, uint32_t key)
+static struct client *cancel_find_in(struct list *list, uint32_t slot)
 {
-	struct client *client = slot < worker->slot_count ? worker->slots[slot] : NULL;
+	struct list_node *node;
+	struct list_node *tmp;
 
-	if (client == NULL || client->doomed || client->pool == NULL ||
-	    client->cancel_key != key) {
-		log_debug("cancel request with a key that fits nobody");
-		return;
+	LIST_FOREACH(list, node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (client->slot == slot)
+			return client;
 	}
+	return NULL;
+}
+
+/* Looks through all clients: cancel requests are rare. */
+static struct client *cancel_find(struct worker *worker, uint32_t slot)
+{
+	struct client *found = NULL;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+		struct list_node *at;
+		struct list_node *next;
+
+		LIST_FOREACH(&database->pools, at, next)
+		{
+			struct pool *pool = CONTAINER_OF(at, struct pool, node);
+
+			for (int i = 0; i < CLIENT_STATE_COUNT && found == NULL; i++)
+				found = cancel_find_in(&pool->clients[i], slot);
+		}
+	}
+	return found;
+}
+
+static void cancel_do(struct client *client)
+{
 	if (client->state == CLIENT_WAITING) {
 		client_refuse_request(client, "57014", "canceling statement due to user request",
 				      NULL);
@@ -160,22 +192,36 @@ void cancel_client(struct worker *worker, uint32_t slot, uint32_t key)
 		cancel_server(client->server);
 }
 
+void cancel_client(struct worker *worker, uint32_t slot, uint32_t key)
+{
+	struct client *client = cancel_find(worker, slot);
+
+	if (client == NULL)
+		cancel_request(worker, slot + 1, key); /* it may have gone to another worker */
+	else if (client->cancel_key == key)
+		cancel_do(client);
+	else
+		log_debug("cancel request with a wrong key");
+}
+
 void cancel_request(struct worker *worker, uint32_t pid, uint32_t key)
 {
+	struct client *client;
 	unsigned owner;
-	uint32_t slot;
 	struct mail_cancel *mail;
 
-	if (!worker_of_cancel_pid(pid, worker->proxy->worker_count, &owner, &slot))
+	if (pid == 0 || !share_slot_find(worker->proxy->shares, pid - 1, &owner))
 		return;
 	if (owner == worker->index) {
-		cancel_client(worker, slot, key);
+		client = cancel_find(worker, pid - 1);
+		if (client != NULL && client->cancel_key == key)
+			cancel_do(client);
 		return;
 	}
 	mail = mail_new(sizeof(*mail), MAIL_CANCEL);
 	if (mail == NULL)
 		return;
-	mail->slot = slot;
+	mail->slot = pid - 1;
 	mail->key = key;
 	mailbox_post(&worker->proxy->workers[owner].mailbox, &mail->letter);
 }

@@ -66,46 +66,6 @@ void client_set_state(struct client *client, enum client_state state)
 		pool_publish_waiting(client->pool);
 }
 
-/* ---- slots: the numbers by which cancel requests find clients ---- */
-
-static bool slot_take(struct client *client)
-{
-	struct worker *worker = client->worker;
-
-	if (worker->slot_free == UINT32_MAX) {
-		uint32_t count = worker->slot_count == 0 ? 64 : worker->slot_count * 2;
-		struct client **slots = realloc(worker->slots, count * sizeof(*slots));
-		uint32_t *next;
-
-		if (slots == NULL)
-			return false;
-		worker->slots = slots;
-		next = realloc(worker->slot_next, count * sizeof(*next));
-		if (next == NULL)
-			return false;
-		worker->slot_next = next;
-		for (uint32_t i = worker->slot_count; i < count; i++) {
-			slots[i] = NULL;
-			next[i] = i + 1 < count ? i + 1 : UINT32_MAX;
-		}
-		worker->slot_free = worker->slot_count;
-		worker->slot_count = count;
-	}
-	client->slot = worker->slot_free;
-	worker->slot_free = worker->slot_next[client->slot];
-	worker->slots[client->slot] = client;
-	return true;
-}
-
-static void slot_give_back(struct client *client)
-{
-	struct worker *worker = client->worker;
-
-	worker->slots[client->slot] = NULL;
-	worker->slot_next[client->slot] = worker->slot_free;
-	worker->slot_free = client->slot;
-}
-
 /* ---- life ---- */
 
 void client_accept(struct worker *worker, int fd)
@@ -124,11 +84,11 @@ void client_accept(struct worker *worker, int fd)
 	}
 	client->worker = worker;
 	client->conn.fd = -1;
-	client->id = ++worker->next_client_id;
+	client->id = worker_new_client_id(worker);
 	client->connected = worker->now;
 	sock_tune(fd, &keepalive);
 	if (RAND_bytes((unsigned char *)&client->cancel_key, sizeof(client->cancel_key)) != 1 ||
-	    !slot_take(client)) {
+	    !share_slot_take(worker->proxy->shares, worker->index, &client->slot)) {
 		(void)close(fd);
 		atomic_fetch_sub(&worker->proxy->client_count, 1);
 		atomic_fetch_sub(&worker->client_count, 1);
@@ -226,7 +186,7 @@ void client_destroy(struct client *client)
 	param_set_unref(client->params);
 	client_login_free(client);
 	conn_close(&client->conn, worker);
-	slot_give_back(client);
+	share_slot_give_back(worker->proxy->shares, client->slot);
 	if (client->user_share != NULL)
 		atomic_fetch_sub(&client->user_share->clients, 1);
 	atomic_fetch_sub(&worker->proxy->client_count, 1);

@@ -52,7 +52,7 @@ struct client {
 	struct user_share *user_share; /* counted in it */
 	struct mail_console *console; /* on its way to the console */
 	uint64_t id;              /* unique in the process, never used again */
-	uint32_t slot;            /* index in worker->slots; pid of the cancel key comes from it */
+	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
 	uint32_t cancel_key;
 	uint32_t discard;         /* bytes of a refused message still to be thrown away */
 	uint8_t state;            /* enum client_state */

@@ -378,7 +378,7 @@ static void login_to_console(struct client *client)
 	mail->database = login->database;
 	mail->user = login->user;
 	mail->application_name = login->application_name;
-	mail->cancel_pid = worker_cancel_pid(worker, client->slot);
+	mail->cancel_pid = client->slot + 1;
 	mail->cancel_key = client->cancel_key;
 	login->database = NULL;
 	login->user = NULL;
@@ -490,7 +490,7 @@ void client_login_step(struct client *client)
 	sbuf_init(&out, PARAM_MAX_SQL);
 	wire_put_be32(key, client->cancel_key);
 	(void)param_set_write_status(client->params, &out);
-	wire_add_backend_key(&out, worker_cancel_pid(worker, client->slot), key, sizeof(key));
+	wire_add_backend_key(&out, client->slot + 1, key, sizeof(key));
 	wire_add_ready(&out, WIRE_TX_IDLE);
 	if (login_send_buf(client, &out)) {
 		login_log(client);

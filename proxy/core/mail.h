@@ -35,6 +35,7 @@ enum mail_type {
 	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
 	MAIL_SERVER,        /* mail_server: here is one */
 	MAIL_CANCEL,        /* mail_cancel: a CancelRequest for a client of yours */
+	MAIL_CLIENT,        /* mail_client (core/relocate.h): a client that lives with you now */
 	/* worker -> main */
 	MAIL_DRAINED,      /* mail_database: name, epoch, worker */
 	MAIL_PREPARED,     /* mail_database: name, token, worker, number = opened, failed, text */

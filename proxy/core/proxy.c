@@ -88,14 +88,21 @@ void proxy_set_routes(struct proxy *proxy, struct route_table *routes)
 
 /* ---- accepting ---- */
 
-static struct worker *proxy_least_worker(struct proxy *proxy)
+/* The first worker that has time left, so that few are busy and each wakes up for much at once; if
+ * none has, the one with the fewest clients. */
+static struct worker *proxy_choose_worker(struct proxy *proxy)
 {
+	const unsigned fill = (unsigned)proxy->config->proxy.worker_fill * 10;
 	struct worker *least = &proxy->workers[0];
 
-	for (unsigned i = 1; i < proxy->worker_count; i++) {
-		if (atomic_load_explicit(&proxy->workers[i].client_count, memory_order_relaxed) <
+	for (unsigned i = 0; i < proxy->worker_count; i++) {
+		struct worker *worker = &proxy->workers[i];
+
+		if (atomic_load_explicit(&worker->busy, memory_order_relaxed) < fill)
+			return worker;
+		if (atomic_load_explicit(&worker->client_count, memory_order_relaxed) <
 		    atomic_load_explicit(&least->client_count, memory_order_relaxed))
-			least = &proxy->workers[i];
+			least = worker;
 	}
 	return least;
 }
@@ -144,7 +151,7 @@ static void proxy_accept(evutil_socket_t listener, short what, void *arg)
 			(void)close(fd);
 			return;
 		}
-		worker = proxy_least_worker(proxy);
+		worker = proxy_choose_worker(proxy);
 		mail->fd = fd;
 		atomic_fetch_add(&proxy->client_count, 1);
 		atomic_fetch_add(&worker->client_count, 1);

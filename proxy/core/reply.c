@@ -11,6 +11,7 @@
 #include "core/client.h"
 #include "core/ledger.h"
 #include "core/pool.h"
+#include "core/relocate.h"
 #include "core/route.h"
 #include "core/server.h"
 #include "core/statement.h"
@@ -488,6 +489,8 @@ static void server_after_read(struct server *server, bool inside_done)
 			client_go_on(client);
 		if (worker->shutting_down)
 			client_leave_at_shutdown(client);
+		else if (UNLIKELY(worker->shed > 0))
+			relocate_client(client);
 		return;
 	}
 	/* The client reads slowly: so do we. */

@@ -32,6 +32,10 @@ struct request {
 	size_t used;
 };
 
+/* A request of at most so many bytes gets a server when it is here as a whole: a client that sends
+ * half a message and no more then neither occupies a server nor keeps a drain from ending. */
+#define REQUEST_WHOLE ((size_t)4096)
+
 enum step {
 	STEP_NEXT, /* a message, or what is here of it, was dealt with */
 	STEP_STOP, /* the rest stays: more bytes, a server, answers or room are needed */
@@ -345,6 +349,8 @@ static enum step request_message(struct request *request)
 			client_leave_at_shutdown(client);
 			return STEP_STOP;
 		}
+		if (UNLIKELY(total > request->len - request->used && total <= REQUEST_WHOLE))
+			return STEP_STOP;
 		if (!pool_serve(client->pool, client))
 			return STEP_STOP;
 	}

@@ -5,11 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SLOT_FREE 0x40000000u
+#define SLOT_NONE 0x3fffffffu
+#define SLOTS_FIRST 256u
+
 struct share_registry {
 	pthread_mutex_t lock;
 	struct database_share *databases;
 	struct pool_share *pools;
 	struct user_share *users;
+	uint32_t *slots; /* worker, or SLOT_FREE + the next free slot */
+	uint32_t slot_count;
+	uint32_t slot_free; /* SLOT_NONE: all are taken */
 };
 
 struct share_registry *share_registry_new(void)
@@ -18,6 +25,7 @@ struct share_registry *share_registry_new(void)
 
 	if (registry == NULL)
 		return NULL;
+	registry->slot_free = SLOT_NONE;
 	if (pthread_mutex_init(&registry->lock, NULL) != 0) {
 		free(registry);
 		return NULL;
@@ -50,6 +58,7 @@ void share_registry_free(struct share_registry *registry)
 		free(registry->databases);
 		registry->databases = next;
 	}
+	free(registry->slots);
 	(void)pthread_mutex_destroy(&registry->lock);
 	free(registry);
 }
@@ -151,6 +160,64 @@ struct user_share *share_user(struct share_registry *registry, const char *name)
 	share = share_user_locked(registry, name);
 	(void)pthread_mutex_unlock(&registry->lock);
 	return share;
+}
+
+static bool share_slots_grow(struct share_registry *registry)
+{
+	uint32_t count = registry->slot_count == 0 ? SLOTS_FIRST : registry->slot_count * 2;
+	uint32_t *slots = count > SLOT_NONE ? NULL
+					    : realloc(registry->slots, count * sizeof(*slots));
+
+	if (slots == NULL)
+		return false;
+	for (uint32_t i = registry->slot_count; i < count; i++)
+		slots[i] = SLOT_FREE | (i + 1 < count ? i + 1 : SLOT_NONE);
+	registry->slots = slots;
+	registry->slot_free = registry->slot_count;
+	registry->slot_count = count;
+	return true;
+}
+
+bool share_slot_take(struct share_registry *registry, unsigned worker, uint32_t *slot)
+{
+	bool good;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	good = registry->slot_free != SLOT_NONE || share_slots_grow(registry);
+	if (good) {
+		*slot = registry->slot_free;
+		registry->slot_free = registry->slots[*slot] & ~SLOT_FREE;
+		registry->slots[*slot] = worker;
+	}
+	(void)pthread_mutex_unlock(&registry->lock);
+	return good;
+}
+
+void share_slot_move(struct share_registry *registry, uint32_t slot, unsigned worker)
+{
+	(void)pthread_mutex_lock(&registry->lock);
+	registry->slots[slot] = worker;
+	(void)pthread_mutex_unlock(&registry->lock);
+}
+
+void share_slot_give_back(struct share_registry *registry, uint32_t slot)
+{
+	(void)pthread_mutex_lock(&registry->lock);
+	registry->slots[slot] = SLOT_FREE | registry->slot_free;
+	registry->slot_free = slot;
+	(void)pthread_mutex_unlock(&registry->lock);
+}
+
+bool share_slot_find(struct share_registry *registry, uint32_t slot, unsigned *worker)
+{
+	bool found;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	found = slot < registry->slot_count && (registry->slots[slot] & SLOT_FREE) == 0;
+	if (found)
+		*worker = registry->slots[slot];
+	(void)pthread_mutex_unlock(&registry->lock);
+	return found;
 }
 
 bool pool_share_take(struct pool_share *share)

@@ -55,6 +55,17 @@ struct user_share *share_user(struct share_registry *registry, const char *name)
 struct pool_share *share_pool(struct share_registry *registry, const char *database,
 			      const char *user) MUST_CHECK;
 
+/*
+ * Cancel keys: which worker has the client of a slot.  The pid of a client's key is its slot + 1, so
+ * the key stays good when the client goes to another worker.  Any thread (takes a lock: logins,
+ * relocations and cancel requests only).
+ */
+bool share_slot_take(struct share_registry *registry, unsigned worker, uint32_t *slot) MUST_CHECK;
+void share_slot_move(struct share_registry *registry, uint32_t slot, unsigned worker);
+void share_slot_give_back(struct share_registry *registry, uint32_t slot);
+/* False: nobody has that slot. */
+bool share_slot_find(struct share_registry *registry, uint32_t slot, unsigned *worker) MUST_CHECK;
+
 /* Counts one more server if the limit allows it. */
 bool pool_share_take(struct pool_share *share) MUST_CHECK;
 void pool_share_give_back(struct pool_share *share);

@@ -8,6 +8,7 @@
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
+#include "core/relocate.h"
 #include "core/route.h"
 #include "core/server.h"
 #include "core/view.h"
@@ -20,22 +21,9 @@
 
 #define TICK_USEC 100000
 
-/* Pid of a cancel key: 8 bits of worker, then the slot; positive in PostgreSQL's Int32. */
-#define PID_SLOT_BITS 22
-
-uint32_t worker_cancel_pid(const struct worker *worker, uint32_t slot)
+uint64_t worker_new_client_id(struct worker *worker)
 {
-	return (worker->index << PID_SLOT_BITS | slot) + 1;
-}
-
-bool worker_of_cancel_pid(uint32_t pid, unsigned count, unsigned *worker, uint32_t *slot)
-{
-	if (pid == 0)
-		return false;
-	pid--;
-	*worker = pid >> PID_SLOT_BITS;
-	*slot = pid & ((1u << PID_SLOT_BITS) - 1);
-	return *worker < count;
+	return (uint64_t)worker->index << 48 | ++worker->next_client_id;
 }
 
 void worker_end_turn(struct worker *worker)
@@ -86,6 +74,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	worker->now = clock_now();
+	relocate_tick(worker);
 	LIST_FOREACH(&worker->joining, node, tmp)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);
@@ -242,6 +231,9 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_WELCOME:
 		mail_free_welcome((struct mail_welcome *)letter);
 		return;
+	case MAIL_CLIENT:
+		relocate_drop(worker, (struct mail_client *)letter);
+		return;
 	case MAIL_VIEW:
 		free(((struct mail_view *)letter)->database);
 		break;
@@ -314,6 +306,9 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_SERVER:
 		worker_receive_server(worker, (struct mail_server *)letter);
 		break;
+	case MAIL_CLIENT:
+		relocate_receive(worker, (struct mail_client *)letter);
+		break;
 	case MAIL_CANCEL:
 		cancel_client(worker, ((struct mail_cancel *)letter)->slot,
 			      ((struct mail_cancel *)letter)->key);
@@ -340,8 +335,6 @@ static void worker_free(struct worker *worker)
 	route_table_unref(worker->routes);
 	userlist_unref(worker->users);
 	free(worker->inbuf);
-	free(worker->slots);
-	free(worker->slot_next);
 }
 
 static void *worker_main(void *arg)
@@ -403,7 +396,6 @@ bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
 
 	worker->proxy = proxy;
 	worker->index = index;
-	worker->slot_free = UINT32_MAX;
 	worker->now = clock_now();
 	list_init(&worker->databases);
 	list_init(&worker->joining);

@@ -44,10 +44,6 @@ struct worker {
 	struct list doomed_clients;  /* to be destroyed at the end of the turn */
 	struct list doomed_servers;
 	struct list cancels;         /* cancel requests under way (struct cancel.node) */
-	struct client **slots;       /* by client->slot */
-	uint32_t slot_count;
-	uint32_t slot_free;          /* head of the chain of free slots, UINT32_MAX: none */
-	uint32_t *slot_next;
 	uint64_t next_client_id;
 	usec_t now;                  /* of the present event */
 	bool shutting_down;
@@ -57,7 +53,12 @@ struct worker {
 	struct out_vec to_server;
 	uint8_t *inbuf;              /* WORKER_INBUF */
 	atomic_uint client_count;    /* read by the main thread, which gives new ones to the least */
-	_Atomic uint64_t busy_usec;
+	atomic_uint busy;            /* per mille of its time, lately; read by all */
+	usec_t cpu_before;           /* CPU time of the thread at the last tick … */
+	usec_t tick_before;          /* … and when that was */
+	unsigned shed;               /* so many clients are to go to another worker … */
+	unsigned shed_to;            /* … this one, each when it is at its safe point */
+	unsigned shed_pause;         /* ticks before clients are sent away again */
 };
 
 /* Starts the thread; false with a log line. */
@@ -73,10 +74,7 @@ void worker_close(struct worker *worker);
 /* The end of every event callback: destroys what was doomed in it. */
 void worker_end_turn(struct worker *worker);
 
-/* The pid of a client's cancel key: worker and slot in one number; never 0. */
-uint32_t worker_cancel_pid(const struct worker *worker, uint32_t slot);
-
-/* The other way: false if no worker of `count` has such a pid. */
-bool worker_of_cancel_pid(uint32_t pid, unsigned count, unsigned *worker, uint32_t *slot);
+/* Never used twice in the process. */
+uint64_t worker_new_client_id(struct worker *worker);
 
 #endif
