@@ -48,7 +48,7 @@ const char *client_database(const struct client *client)
 static struct list *client_list(struct client *client)
 {
 	return client->pool != NULL ? &client->pool->clients[client->state]
-				    : &client->worker->joining;
+	                            : &client->worker->joining;
 }
 
 void client_set_state(struct client *client, enum client_state state)
@@ -120,13 +120,13 @@ void client_doom(struct client *client, enum client_close reason)
 }
 
 void client_doom_fatal(struct client *client, enum client_close reason, const char *sqlstate,
-		       const char *message, const char *detail, const char *hint)
+                       const char *message, const char *detail, const char *hint)
 {
 	const struct wire_error error = {.severity = "FATAL",
-					 .sqlstate = sqlstate,
-					 .message = message,
-					 .detail = detail,
-					 .hint = hint};
+	                                 .sqlstate = sqlstate,
+	                                 .message = message,
+	                                 .detail = detail,
+	                                 .hint = hint};
 	struct worker *worker = client->worker;
 	struct sbuf out;
 
@@ -135,13 +135,14 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 	sbuf_init(&out, 8192);
 	wire_add_error(&out, &error);
 	/* The connection ends in any case: whether it can be told is the network's business. */
-	if (sbuf_ok(&out) && conn_send_copy(&worker->to_client, &client->conn, worker,
-					    sbuf_text(&out), out.len) == CONN_IO_OK &&
+	if (sbuf_ok(&out) &&
+	    conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out), out.len) ==
+	        CONN_IO_OK &&
 	    conn_flush(&worker->to_client, worker) != CONN_IO_OK)
 		reason = CLIENT_CLOSE_IO;
 	sbuf_free(&out);
 	log_info("client %s/%s: FATAL %s: %s", client_database(client), client_user(client),
-		 sqlstate, message);
+	         sqlstate, message);
 	client_doom(client, reason);
 }
 
@@ -151,13 +152,14 @@ static void client_log_end(const struct client *client)
 	usec_t age = client->worker->now - client->connected;
 	struct sock_name peer;
 
-	if (!conf->log_disconnections || client->close_reason == CLIENT_CLOSE_CANCEL)
+	if (!conf->log_disconnections || (client->close_reason == CLIENT_CLOSE_CANCEL ||
+	                                  client->close_reason == CLIENT_CLOSE_CONSOLE))
 		return;
 	sock_peer(client->conn.fd, &peer);
 	log_info("client %s/%s@%s:%d: closed after %lld.%03d s: %s", client_database(client),
-		 client_user(client), peer.addr, peer.port, (long long)(age / USEC_PER_SEC),
-		 (int)(age % USEC_PER_SEC / 1000),
-		 client_close_text((enum client_close)client->close_reason));
+	         client_user(client), peer.addr, peer.port, (long long)(age / USEC_PER_SEC),
+	         (int)(age % USEC_PER_SEC / 1000),
+	         client_close_text((enum client_close)client->close_reason));
 }
 
 /* The server of a client that leaves: of use to others if nothing is open on it. */
@@ -198,8 +200,8 @@ void client_leave_at_shutdown(struct client *client)
 {
 	if (client->server == NULL)
 		client_doom_fatal(client, CLIENT_CLOSE_SHUTDOWN, "57P01",
-				  "terminating connection due to administrator command",
-				  "The proxy shuts down.", NULL);
+		                  "terminating connection due to administrator command",
+		                  "The proxy shuts down.", NULL);
 }
 
 void client_event(evutil_socket_t fd, short what, void *arg)

@@ -21,7 +21,7 @@ REPORT = re.compile(r"(ERROR: AddressSanitizer|ERROR: LeakSanitizer|WARNING: Thr
 
 # What every test proxy has unless a test says otherwise.
 DEFAULTS = {
-    "auth_type": "trust", "workers": 2, "pool_mode": "transaction", "pool_size": 4,
+    "auth_type": "trust", "workers": 2, "worker_fill": 0, "pool_mode": "transaction", "pool_size": 4,
     "admin_users": [ADMIN], "stats_users": [STATS], "log_level": "debug",
     "server_login_retry": "200ms", "shutdown_timeout": "10s", "client_login_timeout": "20s",
 }
