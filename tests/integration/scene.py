@@ -43,7 +43,7 @@ class Scene:
             "proxies": {chr(ord("a") + n): {
                 "host": "127.0.0.1", "port": proxy.port, "user": ADMIN,
                 "password_file": password} for n, proxy in enumerate(self.proxies)},
-            "hold_timeout": "3s", "lease": "3s", "connect_timeout": "2s", "validate_seconds": 1,
+            "hold_timeout": "3s", "lease": "3s", "connect_timeout": "2s", "validate_seconds": 0,
             "catch_up_timeout": "5s", **(mover or {})}
         for proxy in self.proxies:
             proxy.extra["mover"] = self.mover
@@ -131,6 +131,8 @@ class Scene:
 
     def acknowledged(self):
         assert self.load_process.poll() is None, open(self.load_log + ".err").read()
+        if not os.path.exists(self.load_log):
+            return False
         with open(self.load_log) as log:
             return sum(1 for line in log if line.startswith("A")) > 50
 

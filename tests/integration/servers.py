@@ -175,7 +175,7 @@ class Cluster:
         wait_for(self.answers, 60, "PostgreSQL " + self.name)
 
     def answers(self):
-        assert self.process.poll() is None, open(self.log).read()[-3000:]
+        assert self.process.poll() is None, open(self.log, errors="replace").read()[-3000:]
         try:
             self.sql("SELECT 1")
             return True

@@ -100,7 +100,7 @@ def test_wrong_users_file(make_proxy, text):
 
 
 def test_users_file_that_does_not_exist(make_proxy):
-    proxy = make_proxy(start=False, users_file="/nonexistent/users")
+    proxy = make_proxy(start=False, auth_type="md5", users_file="/nonexistent/users")
     result = pgshuntd("--config", proxy.config_path)
     assert result.returncode == 2 and "/nonexistent/users" in result.stderr
 

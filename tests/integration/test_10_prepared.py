@@ -22,31 +22,24 @@ def test_statement_works_on_every_server(make_proxy):
     """Two clients take turns on two servers; each finds its statement on both."""
     proxy = make_proxy(pool_size=2)
     sql = "SELECT '%s', $1::int, pg_backend_pid()"
-    with proxy.wire() as one, proxy.wire() as two, proxy.wire() as third:
+    with proxy.wire() as one, proxy.wire() as two, proxy.wire() as first, proxy.wire() as second:
         for conn, name in ((one, "one"), (two, "two")):
             assert kinds(run(conn, parse(sql % name, "s"), describe("S", "s"))) == "1tTZ"
         seen = {"one": set(), "two": set()}
 
-        def use(conn, name):
-            messages = run(conn, bind([7], "s"), describe(), execute())
-            assert kinds(messages) == "2TDCZ"
-            assert rows(messages)[0][:2] == [name, "7"]
-            seen[name].add(rows(messages)[0][2])
-        for _ in range(2):
-            # While a transaction occupies one server, the others' requests go to the other.
-            third.query("BEGIN")
-            third.query("SELECT 1")
-            use(one, "one")
-            use(two, "two")
-            one.query("BEGIN")
-            use(one, "one")
-            third.query("COMMIT")
-            use(two, "two")
-            one.query("COMMIT")
-            two.query("BEGIN")
-            use(two, "two")
-            use(one, "one")
-            two.query("COMMIT")
+        def use():
+            for conn, name in ((one, "one"), (two, "two"), (one, "one")):
+                messages = run(conn, bind([7], "s"), describe(), execute())
+                assert kinds(messages) == "2TDCZ"
+                assert rows(messages)[0][:2] == [name, "7"]
+                seen[name].add(rows(messages)[0][2])
+        # A transaction occupies one server: the requests go to the other.  Then the other way.
+        first.query("BEGIN")
+        use()
+        second.query("BEGIN")
+        first.query("COMMIT")
+        use()
+        second.query("COMMIT")
         assert len(seen["one"]) == 2 and len(seen["two"]) == 2
 
 
@@ -289,10 +282,10 @@ def test_name_of_great_length(proxy):
         assert rows(run(conn, bind(name=name), execute())) == [["1"]]
 
 
-def test_pgwire_error_between_known_statements(proxy):
+def test_error_between_known_statements(proxy):
     with proxy.wire() as conn:
-        run(conn, parse("SELECT 1/$1::int", "div"), parse("SELECT $1::int", "id"))
-        conn.send(bind([1], "id"), execute(), bind([0], "div"), execute(), bind([2], "id"),
+        run(conn, parse("SELECT 1/(id - $1::int) FROM items WHERE id = 1", "div"), parse("SELECT $1::int", "id"))
+        conn.send(bind([1], "id"), execute(), bind([1], "div"), execute(), bind([2], "id"),
                   execute(), SYNC, bind([3], "id"), execute(), SYNC, query("SELECT 4"))
         assert kinds(conn.ready("I")) == "2DC2EZ"
         assert rows(conn.ready("I")) == [["3"]]

@@ -24,6 +24,7 @@ def fake(make_proxy, pg):
         server = FakeServer(script)
         servers.append(server)
         settings = {"login_timeout": "1s", "query_wait_timeout": "2s", "workers": 1,
+                    "connect_timeout": "1s",
                     "pool_size": 2, "log_level": "info", **settings}
         proxy = make_proxy({"pg": pg, "fake": server.check}, {"p1": "pg", "q": "fake"}, **settings)
         proxy.fake = server
@@ -120,6 +121,11 @@ def test_server_key_data_of_another_length(fake):
     others_are_fine(proxy)
 
 
+def numbered(value):
+    """A test's name that fits on a line."""
+    return repr(value)[2:22]
+
+
 SALT = base64.b64encode(b"0123456789abcdef")
 
 
@@ -129,7 +135,8 @@ SALT = base64.b64encode(b"0123456789abcdef")
     b"r=%sserver,s=" + SALT + b",i=-5", b"r=%sserver,s=" + SALT + b",i=99999999999999999999",
     b"r=%sserver,s=" + SALT + b",i=2147483647", b"r=%sserver,s=" + SALT, b"m=ext,r=%sx,s=eA==,i=1",
     b"r=%s" + b"n" * 100000 + b",s=" + SALT + b",i=4096",
-    b"r=%sserver,s=" + base64.b64encode(b"s" * 60000) + b",i=4096", b"\0" * 1000, b"\xff" * 1000])
+    b"r=%sserver,s=" + base64.b64encode(b"s" * 60000) + b",i=4096", b"\0" * 1000, b"\xff" * 1000],
+    ids=numbered)
 def test_hostile_scram_of_the_server(fake, first):
     """Among them an iteration count that would keep a worker busy for an hour."""
     def script(peer):
@@ -148,7 +155,8 @@ def test_hostile_scram_of_the_server(fake, first):
 
 @pytest.mark.parametrize("final", [
     auth(12, b""), auth(12, b"v="), auth(12, b"e=other-error"),
-    auth(12, b"v=" + base64.b64encode(b"x" * 32)), auth(12, b"v=" + b"A" * 100000), auth(0)])
+    auth(12, b"v=" + base64.b64encode(b"x" * 32)), auth(12, b"v=" + b"A" * 100000), auth(0)],
+    ids=numbered)
 def test_server_that_cannot_prove_itself(fake, final):
     """Also one that skips its proof."""
     def script(peer):
@@ -211,7 +219,7 @@ def test_nonsense_as_an_answer(fake, case):
 
 @pytest.mark.parametrize("extra", [
     ROW + DONE + READY, READY, DONE, ROW, message("1"), message("E", b"SERROR\0C57014\0Mx\0\0"),
-    message("G", b"\0\0\0"), b"\0\0\0\0\0\0"])
+    message("G", b"\0\0\0"), b"\0\0\0\0\0\0"], ids=numbered)
 def test_answers_nobody_asked_for(fake, extra):
     """After the answer, between transactions: such a server is closed, and the next request is
     answered by a new one with its own answer."""
@@ -243,7 +251,7 @@ def test_too_many_answers_at_once(fake):
         conn.send(query("SELECT 1"))
         try:
             conn.until("Z")
-            assert conn.silent(0.5)
+            assert kinds(conn.rest()) in ("", "E")
         except pgwire.Closed:
             pass
     others_are_fine(proxy)

@@ -109,13 +109,13 @@ def test_requests_sent_in_parts_are_held(proxy):
         assert rows(conn.ready("I")) == [["in parts"]]
 
 
-def test_partly_sent_request_does_not_block_the_drain(proxy):
+def test_partly_sent_header_does_not_block_the_drain(proxy):
     """Nothing of it has been forwarded."""
     with proxy.wire("p2") as conn:
-        conn.send(parse("SELECT 'later'")[:9])
+        conn.send(parse("SELECT 'later'")[:3])
         assert proxy.hold("p2", "DRAIN 2s")["state"] == "held"
         proxy.command("RELEASE p2")
-        conn.send(parse("SELECT 'later'")[9:], bind(), execute(), SYNC)
+        conn.send(parse("SELECT 'later'")[3:], bind(), execute(), SYNC)
         assert rows(conn.ready("I")) == [["later"]]
 
 

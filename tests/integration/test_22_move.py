@@ -10,7 +10,7 @@ import pytest
 
 from pgwire import query, rows, wait_for
 from scene import DONE, REFUSED, UNDONE, USAGE
-from servers import SLOW, subfolder
+from servers import SLOW
 
 
 def test_plan_changes_nothing(make_scene):
@@ -181,14 +181,14 @@ def test_plproxy_database_that_does_not_answer(make_scene):
 
 # --- refused ------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("args", [
-    [], ["mvoe", "p2", "--to", "pg2"], ["move"], ["move", "p2"], ["move", "--to", "pg2"],
-    ["move", "p9", "--to", "pg2"], ["move", "p2", "--to", "pg9"], ["move", "p2", "--to"],
-    ["move", "p2", "--to", "pg2", "--fast"]])
-def test_wrong_command_line(make_scene, args):
+def test_wrong_command_line(make_scene):
     scene = make_scene()
-    result = scene.run(*args)
-    assert result.returncode == USAGE and result.stderr
+    for args in ([], ["mvoe", "p2", "--to", "pg2"], ["move"], ["move", "p2"],
+                 ["move", "--to", "pg2"], ["move", "p9", "--to", "pg2"],
+                 ["move", "p2", "--to", "pg9"], ["move", "p2", "--to"],
+                 ["move", "p2", "--to", "pg2", "--fast"]):
+        result = scene.run(*args)
+        assert result.returncode == USAGE and result.stderr, args
     scene.check_on_pg1()
 
 
@@ -235,9 +235,7 @@ def test_target_is_a_standby_of_another_server(make_scene, make_cluster):
 def test_target_is_a_standby_of_the_standby(make_scene, make_cluster):
     """A cascade: promoting it would lose what the middle one has not sent."""
     scene = make_scene()
-    scene.pg2.sql("SELECT 1")
-    cascade = scene.pg2.clone(subfolder(scene.folder), "pg3")
-    make_cluster.made.append(cascade)
+    cascade = make_cluster.standby(scene.pg2, "pg3", slot="cascade")
     for proxy in scene.proxies:
         proxy.servers["pg3"] = proxy.server(cascade)
         proxy.write()
