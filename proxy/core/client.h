@@ -63,6 +63,8 @@ struct client {
 	bool counted_held;        /* in the database's share of held requests */
 	uint32_t held_bytes;      /* … and with so many bytes */
 	bool in_session;          /* session pool: keeps its server */
+	bool turning;             /* inside client_turn() */
+	bool again;               /* … which is to look once more */
 	usec_t connected;
 	usec_t since;             /* of the present state: for WAITING, of the request */
 };

@@ -89,26 +89,35 @@ void ledger_pop_newest(struct ledger *ledger)
 
 void ledger_copy_in(struct ledger *ledger)
 {
-	uint32_t mask = ledger->cap - 1;
 	uint32_t kept = 1; /* the Query or Execute that reads the data */
+	bool ended = false;
+	bool reopened = false;
 
 	ledger->copy_in = true;
 	if (ledger->count == 0)
 		return;
 	for (uint32_t i = 1; i < ledger->count; i++) {
-		struct ledger_entry *entry = &ledger->ring[(ledger->head + i) & mask];
+		struct ledger_entry *entry = ledger_at(ledger, i);
 
-		if (entry->op == OWES_SYNC) {
+		if (!ended && entry->op == OWES_SYNC) {
 			/* Read and ignored by CopyGetData(): the implicit transaction goes on. */
 			ledger->readies--;
-			ledger_release_entry(entry);
-			ledger->open = true;
+			reopened = ledger_head(ledger)->op == OWES_EXECUTE;
 			continue;
 		}
-		ledger->ring[(ledger->head + kept) & mask] = *entry;
+		if (!ended && entry->op == ENDS_COPY) {
+			ended = true;
+			continue;
+		}
+		if (entry->op == OWES_SYNC)
+			reopened = false;
+		*ledger_at(ledger, kept) = *entry;
 		kept++;
 	}
 	ledger->count = kept;
+	ledger->copy_in = !ended;
+	if (reopened)
+		ledger->open = true;
 }
 
 bool ledger_gives_only(const struct ledger *ledger)
@@ -116,7 +125,7 @@ bool ledger_gives_only(const struct ledger *ledger)
 	for (uint32_t i = 0; i < ledger->count; i++) {
 		uint8_t op = ledger->ring[(ledger->head + i) & (ledger->cap - 1)].op;
 
-		if (op != GIVES_PARSE && op != GIVES_CLOSE)
+		if (op != GIVES_PARSE && op != GIVES_CLOSE && op != ENDS_COPY)
 			return false;
 	}
 	return true;

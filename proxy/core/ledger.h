@@ -35,11 +35,13 @@ enum ledger_op {
 	OWES_HIDDEN_QUERY,  /* all answers up to ReadyForQuery are for the proxy */
 	GIVES_PARSE,        /* the proxy answers ParseComplete itself */
 	GIVES_CLOSE,        /* the proxy answers CloseComplete itself */
+	ENDS_COPY,          /* nothing: CopyDone or CopyFail sent before the server asked for data */
 };
 
 struct ledger_entry {
 	struct stmt *stmt; /* Parse and Close of statements: a reference, or NULL */
-	char *name;        /* the client's name for it if it is to be undone on error; malloc'ed */
+	char *name;        /* the client's name for it if it is to be undone on error ("": nothing
+			      is); of a hidden Close the digest of what is closed; malloc'ed */
 	uint8_t op;
 };
 
@@ -81,16 +83,23 @@ static inline struct ledger_entry *ledger_head(struct ledger *ledger)
 	return ledger->count == 0 ? NULL : &ledger->ring[ledger->head];
 }
 
+/* The i-th oldest entry, i < count. */
+static inline struct ledger_entry *ledger_at(const struct ledger *ledger, uint32_t i)
+{
+	return &ledger->ring[(ledger->head + i) & (ledger->cap - 1)];
+}
+
 /* Drops the oldest entry and what it holds. */
 void ledger_pop(struct ledger *ledger);
 
 /* The same for the newest one. */
 void ledger_pop_newest(struct ledger *ledger);
 
-/* Whether all that is owed is to be given by the proxy. */
+/* Whether nothing is owed but what the proxy gives itself. */
 bool ledger_gives_only(const struct ledger *ledger);
 
-/* The server began to read COPY data: the Syncs sent behind the Execute are ignored by it. */
+/* The server began to read COPY data: the Syncs sent behind the Execute are ignored by it, up to the
+ * end of the data if that was sent already. */
 void ledger_copy_in(struct ledger *ledger);
 
 #endif

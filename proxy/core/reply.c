@@ -99,13 +99,15 @@ static void reply_give(struct reply *reply)
 	struct server *server = reply->server;
 	struct ledger_entry *head;
 
-	while ((head = ledger_head(&server->ledger)) != NULL &&
-	       (head->op == GIVES_PARSE || head->op == GIVES_CLOSE)) {
+	/* Not into the middle of a message that is still coming. */
+	while (server->left == 0 && (head = ledger_head(&server->ledger)) != NULL &&
+	       (head->op == GIVES_PARSE || head->op == GIVES_CLOSE || head->op == ENDS_COPY)) {
 		const uint8_t *msg = head->op == GIVES_PARSE ? parse_complete : close_complete;
+		const bool silent = head->op == ENDS_COPY;
 
 		(void)reply_flush_run(reply);
 		ledger_pop(&server->ledger);
-		if (server->client != NULL && !server->client->doomed &&
+		if (!silent && server->client != NULL && !server->client->doomed &&
 		    conn_send(&reply->worker->to_client, &server->client->conn, reply->worker, msg,
 			      sizeof(parse_complete)) != CONN_IO_OK)
 			client_doom(server->client, CLIENT_CLOSE_IO);
@@ -160,14 +162,18 @@ static void reply_error_in_ledger(struct reply *reply)
 	struct server *server = reply->server;
 	struct ledger *ledger = &server->ledger;
 	uint8_t op = reply_head_op(reply);
+	uint32_t count = 0;
 
 	ledger->copy_in = false;
 	if (op == OWES_QUERY || op == OWES_FUNCTION || op == OWES_HIDDEN_QUERY || op == 0)
 		return;
-	while (ledger->count > 0 && reply_head_op(reply) != OWES_SYNC) {
-		statement_undo(server->client, server, ledger_head(ledger));
+	while (count < ledger->count && ledger_at(ledger, count)->op != OWES_SYNC)
+		count++;
+	/* The newest first: so a Close finds what was there before the Parse that it closed. */
+	for (uint32_t i = count; i > 0; i--)
+		statement_undo(server->client, server, ledger_at(ledger, i - 1));
+	while (count-- > 0)
 		ledger_pop(ledger);
-	}
 	ledger->skipping = ledger->count == 0;
 }
 
@@ -420,6 +426,7 @@ static void reply_left(struct reply *reply)
 	server->left -= (uint32_t)n;
 	if (server->left_hidden)
 		reply->run = reply->used;
+	reply_give(reply); /* what had to wait for the end of this message */
 }
 
 static void reply_run(struct reply *reply)

@@ -30,6 +30,7 @@ struct request {
 	uint8_t *data;
 	size_t len;
 	size_t used;
+	bool blocked; /* what is left is not for the lack of bytes: reading more would not help */
 };
 
 /* A request of at most so many bytes gets a server when it is here as a whole: a client that sends
@@ -122,11 +123,20 @@ void client_refuse_request(struct client *client, const char *sqlstate, const ch
 
 /* ---- without a server ---- */
 
+/* Throws the message away, what is here of it and what comes. */
+static void request_skip(struct request *request, size_t total)
+{
+	size_t have = request->len - request->used;
+	size_t n = total < have ? total : have;
+
+	request->used += n;
+	request->client->discard = (uint32_t)(total - n);
+}
+
 /* Messages that need none; true if it was such a one. */
 static bool request_without_server(struct request *request, uint8_t type, size_t total)
 {
 	struct client *client = request->client;
-	size_t have = request->len - request->used;
 
 	switch (type) {
 	case FE_TERMINATE:
@@ -145,14 +155,7 @@ static bool request_without_server(struct request *request, uint8_t type, size_t
 	default:
 		return false;
 	}
-	client->discard = (uint32_t)total;
-	if (client->discard <= have) {
-		request->used += client->discard;
-		client->discard = 0;
-	} else {
-		request->used = request->len;
-		client->discard -= (uint32_t)have;
-	}
+	request_skip(request, total);
 	return true;
 }
 
@@ -176,6 +179,8 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 	switch (type) {
 	case FE_QUERY:
 		op = OWES_QUERY;
+		if (ledger->skipping)
+			break;
 		ledger->open = false; /* its ReadyForQuery ends what was begun before */
 		server->unnamed_of = NULL;
 		if (request->client->stmts != NULL)
@@ -183,10 +188,10 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		break;
 	case FE_FUNCTION_CALL:
 		op = OWES_FUNCTION;
+		if (!ledger->skipping)
+			ledger->open = false;
 		break;
 	case FE_SYNC:
-		if (ledger->copy_in)
-			return true;
 		ledger->open = false;
 		ledger->skipping = false;
 		op = OWES_SYNC;
@@ -208,8 +213,12 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		break;
 	case FE_COPY_DONE:
 	case FE_COPY_FAIL:
-		ledger->copy_in = false;
-		return true;
+		if (ledger->copy_in || ledger->count == 0) {
+			ledger->copy_in = false;
+			return true;
+		}
+		op = ENDS_COPY; /* if what is under way asks for data */
+		break;
 	default:
 		return true;
 	}
@@ -297,8 +306,10 @@ static enum step request_stream(struct request *request, struct server *server)
 	size_t have = request->len - request->used;
 	size_t n = server->left_to < have ? server->left_to : have;
 
-	if (conn_unsent(&server->conn) > 0)
+	if (conn_unsent(&server->conn) > 0) {
+		request->blocked = true;
 		return STEP_STOP;
+	}
 	if (conn_send(&request->worker->to_server, &server->conn, request->worker,
 		      request->data + request->used, n) != CONN_IO_OK) {
 		server_doom(server, SERVER_CLOSE_IO);
@@ -342,6 +353,11 @@ static enum step request_message(struct request *request)
 
 	if (request->len - request->used < WIRE_HEADER_LEN || !request_header(request, at, &total))
 		return STEP_STOP;
+	if (UNLIKELY(conn_unsent(&client->conn) > 0)) {
+		/* It does not read its answers: a server would not go on either. */
+		request->blocked = true;
+		return STEP_STOP;
+	}
 	if (client->server == NULL) {
 		if (request_without_server(request, at[0], total))
 			return STEP_NEXT;
@@ -358,8 +374,16 @@ static enum step request_message(struct request *request)
 		client_doom(client, CLIENT_CLOSE_TERMINATE);
 		return STEP_STOP;
 	}
-	if (request_must_stop(client, client->server, at[0]))
+	if (request_must_stop(client, client->server, at[0])) {
+		request->blocked = true;
 		return STEP_STOP;
+	}
+	if (UNLIKELY(at[0] == FE_SYNC && client->server->ledger.copy_in)) {
+		/* Ignored by a server that reads COPY data.  It is not sent: should an error have
+		 * ended the COPY meanwhile, it would be answered. */
+		request_skip(request, total);
+		return STEP_NEXT;
+	}
 	return request_forward(request, client->server, at[0], total);
 }
 
@@ -391,14 +415,16 @@ static void request_give_now(struct client *client)
 {
 	struct ledger *ledger = client->server == NULL ? NULL : &client->server->ledger;
 
-	if (ledger == NULL || ledger->count == 0 || !ledger_gives_only(ledger))
+	if (ledger == NULL || ledger->count == 0 || client->server->left > 0 ||
+	    !ledger_gives_only(ledger))
 		return;
 	while (ledger->count > 0) {
-		const uint8_t msg[] = {ledger_head(ledger)->op == GIVES_PARSE ? BE_PARSE_COMPLETE
-									      : BE_CLOSE_COMPLETE,
+		const uint8_t op = ledger_head(ledger)->op;
+		const uint8_t msg[] = {op == GIVES_PARSE ? BE_PARSE_COMPLETE : BE_CLOSE_COMPLETE,
 				       0, 0, 0, 4};
 
-		client_tell(client, msg, sizeof(msg));
+		if (op != ENDS_COPY)
+			client_tell(client, msg, sizeof(msg));
 		ledger_pop(ledger);
 	}
 }
@@ -436,24 +462,49 @@ static void request_finish(struct request *request, const struct input *input)
 			gate_count_held(client);
 		return;
 	}
-	conn_want_read(&client->conn,
-		       conn_unsent(&server->conn) == 0 && !ledger_full(&server->ledger) &&
-			   !server_busy_inside(server) &&
-			   (kept == 0 || !client->pool->database->held || client->in_session));
+	if (UNLIKELY(!request->blocked && !client->in_session && server_quiet(server))) {
+		/* The last of a COPY that had failed: no answer will come at which to let go. */
+		server_release(server);
+		client_set_state(client, CLIENT_IDLE);
+		conn_want_read(&client->conn, conn_unsent(&client->conn) == 0);
+		return;
+	}
+	conn_want_read(&client->conn, !request->blocked && conn_unsent(&server->conn) == 0 &&
+					  conn_unsent(&client->conn) == 0 &&
+					  !ledger_full(&server->ledger) &&
+					  !server_busy_inside(server));
+}
+
+/* Uses what is here, and again if somebody wanted that meanwhile (a refused request gives way to
+ * the next): not by recursion, because a client may have sent thousands. */
+static void client_turn(struct client *client, struct input input)
+{
+	struct worker *worker = client->worker;
+
+	client->turning = true;
+	for (;;) {
+		struct request request = {client, worker, input.data, input.len, 0, false};
+
+		client->again = false;
+		/* In the queue: its turn comes, until then what it sends is only kept. */
+		if (client->state != CLIENT_WAITING)
+			request_run(&request);
+		request_finish(&request, &input);
+		if (LIKELY(!client->again) || client->doomed)
+			break;
+		input = conn_pending(&client->conn, worker);
+	}
+	client->turning = false;
 }
 
 void client_go_on(struct client *client)
 {
-	struct worker *worker = client->worker;
-	struct input input;
-	struct request request;
-
-	if (client->doomed || client->pool == NULL)
+	if (client->doomed || client->pool == NULL || client->login != NULL)
 		return;
-	input = conn_pending(&client->conn, worker);
-	request = (struct request){client, worker, input.data, input.len, 0};
-	request_run(&request);
-	request_finish(&request, &input);
+	if (client->turning)
+		client->again = true;
+	else
+		client_turn(client, conn_pending(&client->conn, client->worker));
 }
 
 /* The client has sent its last byte. */
@@ -475,7 +526,6 @@ void client_readable(struct client *client)
 	const struct config_proxy *conf = &worker->routes->config->proxy;
 	size_t limit = 0;
 	struct input input;
-	struct request request;
 	enum conn_io io;
 
 	if (client->state == CLIENT_WAITING) {
@@ -497,9 +547,5 @@ void client_readable(struct client *client)
 		return;
 	}
 	client->pool->stats.received += input.len - conn_kept(&client->conn);
-	request = (struct request){client, worker, input.data, input.len, 0};
-	/* In the queue already: its turn comes, until then what it sends is only kept. */
-	if (client->state != CLIENT_WAITING)
-		request_run(&request);
-	request_finish(&request, &input);
+	client_turn(client, input);
 }

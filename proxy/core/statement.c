@@ -62,11 +62,14 @@ static bool statement_evict(struct client *client, struct server *server)
 
 	while (server_stmts_evict(&server->stmts, (size_t)conf->max_prepared_statements, digest)) {
 		uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_CLOSE};
+		char *kept = malloc(STMT_DIGEST_LEN);
 
 		wire_put_be32(msg + 1, sizeof(msg) - 1);
 		msg[WIRE_HEADER_LEN] = 'S';
 		stmt_server_name(digest, (char *)msg + WIRE_HEADER_LEN + 1);
-		if (!ledger_push(&server->ledger, OWES_HIDDEN_CLOSE, NULL, NULL)) {
+		if (kept != NULL)
+			memcpy(kept, digest, STMT_DIGEST_LEN);
+		if (kept == NULL || !ledger_push(&server->ledger, OWES_HIDDEN_CLOSE, NULL, kept)) {
 			(void)statement_no_memory(client);
 			return false;
 		}
@@ -133,7 +136,8 @@ static enum statement_result statement_parse_named(struct client *client, struct
 		if (!server_stmts_contains(&server->stmts, stmt_digest(stmt)) &&
 		    !statement_give(client, server, stmt, OWES_HIDDEN_PARSE, NULL))
 			return STATEMENT_FAILED;
-		if (!ledger_push(&server->ledger, OWES_PARSE, NULL, NULL))
+		name = strdup(""); /* the error undoes nothing */
+		if (name == NULL || !ledger_push(&server->ledger, OWES_PARSE, NULL, name))
 			return statement_no_memory(client);
 		return send_parse(server, stmt_name(stmt), STMT_NAME_LEN, stmt) ? STATEMENT_DONE
 										: STATEMENT_FAILED;
@@ -159,8 +163,9 @@ static enum statement_result statement_parse_named(struct client *client, struct
 				  "setting.");
 		return STATEMENT_FAILED;
 	}
-	/* In a failed transaction the server must say so itself. */
-	if (server->tx_status != 'E' && server_stmts_touch(&server->stmts, stmt_digest(stmt)))
+	/* In a transaction that has failed, or may have by then, the server must say so itself. */
+	if (server->tx_status != 'E' && server->ledger.readies == 0 &&
+	    server_stmts_touch(&server->stmts, stmt_digest(stmt)))
 		sent = ledger_push(&server->ledger, GIVES_PARSE, stmt_ref(stmt), name);
 	else if (server_stmts_contains(&server->stmts, stmt_digest(stmt)))
 		sent = ledger_push(&server->ledger, OWES_PARSE, NULL, name) &&
@@ -168,7 +173,9 @@ static enum statement_result statement_parse_named(struct client *client, struct
 	else
 		sent = statement_give(client, server, stmt, OWES_PARSE, name);
 	stmt_unref(stmt);
-	return sent ? STATEMENT_DONE : STATEMENT_FAILED;
+	if (sent)
+		return STATEMENT_DONE;
+	return client->doomed || server->doomed ? STATEMENT_FAILED : statement_no_memory(client);
 }
 
 static enum statement_result statement_parse(struct client *client, struct server *server,
@@ -354,10 +361,16 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 	switch (entry->op) {
 	case OWES_PARSE:
 	case OWES_HIDDEN_PARSE:
-		if (entry->stmt != NULL)
+		if (entry->name != NULL && entry->name[0] == '\0')
+			break;
+		if (entry->stmt != NULL) {
 			(void)server_stmts_remove(&server->stmts, stmt_digest(entry->stmt));
-		else if (entry->name == NULL)
+		} else if (entry->name == NULL) {
 			server->unnamed_of = NULL;
+			/* The server has dropped the old one before it looked at the new one. */
+			if (entry->op == OWES_PARSE && client != NULL && client->stmts != NULL)
+				(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
+		}
 		if (entry->name != NULL && client != NULL)
 			(void)client_stmts_remove(client->stmts, entry->name,
 						  strlen(entry->name));
@@ -373,6 +386,13 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
 				     SIZE_MAX) != CLIENT_STMTS_OK)
 			break;
+		break;
+	case OWES_HIDDEN_CLOSE:
+		/* It still has what was to be closed; without memory it is not to be used again. */
+		if (entry->name == NULL)
+			server->unnamed_of = NULL;
+		else if (!server_stmts_add(&server->stmts, (const uint8_t *)entry->name))
+			server->stale = true;
 		break;
 	default:
 		break;
