@@ -70,10 +70,6 @@ void client_set_state(struct client *client, enum client_state state)
 
 void client_accept(struct worker *worker, int fd)
 {
-	const struct config_proxy *conf = &worker->routes->config->proxy;
-	const struct sock_keepalive keepalive = {
-	    conf->tcp_keepalive, (int)(conf->tcp_keepalive_idle / USEC_PER_SEC),
-	    (int)(conf->tcp_keepalive_interval / USEC_PER_SEC), conf->tcp_keepalive_count};
 	struct client *client = calloc(1, sizeof(*client));
 
 	if (client == NULL) {
@@ -86,7 +82,6 @@ void client_accept(struct worker *worker, int fd)
 	client->conn.fd = -1;
 	client->id = worker_new_client_id(worker);
 	client->connected = worker->now;
-	sock_tune(fd, &keepalive);
 	if (RAND_bytes((unsigned char *)&client->cancel_key, sizeof(client->cancel_key)) != 1 ||
 	    !share_slot_take(worker->proxy->shares, worker->index, &client->slot)) {
 		(void)close(fd);
@@ -152,8 +147,9 @@ static void client_log_end(const struct client *client)
 	usec_t age = client->worker->now - client->connected;
 	struct sock_name peer;
 
-	if (!conf->log_disconnections || (client->close_reason == CLIENT_CLOSE_CANCEL ||
-	                                  client->close_reason == CLIENT_CLOSE_CONSOLE))
+	if (!conf->log_disconnections || !log_wanted(LOG_LEVEL_INFO) ||
+	    (client->close_reason == CLIENT_CLOSE_CANCEL ||
+	     client->close_reason == CLIENT_CLOSE_CONSOLE))
 		return;
 	sock_peer(client->conn.fd, &peer);
 	log_info("client %s/%s@%s:%d: closed after %lld.%03d s: %s", client_database(client),

@@ -465,7 +465,8 @@ static void login_log(const struct client *client)
 {
 	struct sock_name peer;
 
-	if (!client->worker->routes->config->proxy.log_connections)
+	if (!client->worker->routes->config->proxy.log_connections ||
+	    !log_wanted(LOG_LEVEL_INFO))
 		return;
 	sock_peer(client->conn.fd, &peer);
 	log_info("client %s/%s@%s:%d: logged in as %s (%s)", client_database(client),

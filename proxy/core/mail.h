@@ -17,7 +17,7 @@ struct rowset;
 
 enum mail_type {
 	/* main -> worker */
-	MAIL_ACCEPT = 1,   /* mail_fd: a new connection */
+	MAIL_LISTEN = 1,   /* mail_fd: a listening socket, from now on yours */
 	MAIL_HOLD,         /* mail_database: name, epoch.  Answer: MAIL_DRAINED, when it is */
 	MAIL_RELEASE,      /* mail_database: name */
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
@@ -35,6 +35,7 @@ enum mail_type {
 	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
 	MAIL_SERVER,        /* mail_server: here is one */
 	MAIL_CANCEL,        /* mail_cancel: a CancelRequest for a client of yours */
+	MAIL_ACCEPT,        /* mail_fd: a new connection */
 	MAIL_CLIENT,        /* mail_client (core/relocate.h): a client that lives with you now */
 	/* worker -> main */
 	MAIL_DRAINED,      /* mail_database: name, epoch, worker */

@@ -17,9 +17,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define ACCEPT_BATCH 64
-#define ACCEPT_PAUSE_USEC 100000
-
 /* ---- letters of workers ---- */
 
 static void proxy_worker_stopped(struct proxy *proxy)
@@ -86,133 +83,59 @@ void proxy_set_routes(struct proxy *proxy, struct route_table *routes)
 	proxy_tell_workers(proxy, make_routes, routes);
 }
 
-/* ---- accepting ---- */
+/* ---- listening ---- */
 
-/* The first worker that has time left, so that few are busy and each wakes up for much at once; if
- * none has, the one with the fewest clients. */
-static struct worker *proxy_choose_worker(struct proxy *proxy)
-{
-	const unsigned fill = (unsigned)proxy->config->proxy.worker_fill * 10;
-	struct worker *least = &proxy->workers[0];
-
-	for (unsigned i = 0; i < proxy->worker_count; i++) {
-		struct worker *worker = &proxy->workers[i];
-
-		if (atomic_load_explicit(&worker->busy, memory_order_relaxed) < fill)
-			return worker;
-		if (atomic_load_explicit(&worker->client_count, memory_order_relaxed) <
-		    atomic_load_explicit(&least->client_count, memory_order_relaxed))
-			least = worker;
-	}
-	return least;
-}
-
-static void proxy_accept_again(evutil_socket_t fd, short what, void *arg)
-{
-	struct proxy *proxy = arg;
-
-	(void)fd;
-	(void)what;
-	for (int i = 0; i < proxy->listener_count; i++)
-		(void)event_add(proxy->accept_events[i], NULL);
-}
-
-/* Out of descriptors or memory: the queue in the kernel keeps them for a moment. */
-static void proxy_pause_accepting(struct proxy *proxy)
-{
-	const struct timeval pause = {0, ACCEPT_PAUSE_USEC};
-
-	log_error("cannot accept connections: %s", strerror(errno));
-	for (int i = 0; i < proxy->listener_count; i++)
-		(void)event_del(proxy->accept_events[i]);
-	(void)event_base_once(proxy->base, -1, EV_TIMEOUT, proxy_accept_again, proxy, &pause);
-}
-
-static void proxy_accept(evutil_socket_t listener, short what, void *arg)
-{
-	struct proxy *proxy = arg;
-
-	(void)what;
-	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		struct worker *worker;
-		struct mail_fd *mail;
-
-		if (fd < 0) {
-			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
-			    errno == ENOBUFS)
-				proxy_pause_accepting(proxy);
-			if (errno == EINTR || errno == ECONNABORTED)
-				continue;
-			return;
-		}
-		mail = mail_new(sizeof(*mail), MAIL_ACCEPT);
-		if (mail == NULL) {
-			(void)close(fd);
-			return;
-		}
-		worker = proxy_choose_worker(proxy);
-		mail->fd = fd;
-		atomic_fetch_add(&proxy->client_count, 1);
-		atomic_fetch_add(&worker->client_count, 1);
-		mailbox_post(&worker->mailbox, &mail->letter);
-	}
-}
-
-static bool proxy_add_listeners(struct proxy *proxy, int count)
-{
-	while (count-- > 0) {
-		int i = proxy->listener_count;
-
-		proxy->accept_events[i] = event_new(proxy->base, proxy->listeners[i],
-						    EV_READ | EV_PERSIST, proxy_accept, proxy);
-		if (proxy->accept_events[i] == NULL || event_add(proxy->accept_events[i], NULL) != 0)
-			return false;
-		proxy->listener_count++;
-	}
-	return true;
-}
-
-static bool proxy_listen(struct proxy *proxy)
+/* Opens the sockets; those who connect wait in the kernel's queue until somebody accepts. */
+static bool proxy_open_listeners(struct proxy *proxy, int fds[PROXY_LISTENERS_MAX], int *count)
 {
 	const struct config_proxy *conf = &proxy->config->proxy;
 	struct sbuf error;
 	bool good = true;
-	int count;
 
 	sbuf_init(&error, 1024);
+	*count = 0;
 	for (size_t i = 0; good && i < conf->listen_addresses.count; i++) {
-		count = sock_listen_tcp(conf->listen_addresses.items[i], conf->port,
-					conf->listen_backlog,
-					proxy->listeners + proxy->listener_count,
-					PROXY_LISTENERS_MAX - proxy->listener_count, &error);
-		good = count >= 0 && proxy_add_listeners(proxy, count);
-	}
-	if (good && conf->unix_socket_directory[0] != '\0' &&
-	    proxy->listener_count < PROXY_LISTENERS_MAX) {
-		int fd = sock_listen_unix(conf->unix_socket_directory, conf->port,
-					  conf->listen_backlog, (unsigned)conf->unix_socket_mode,
-					  proxy->unix_path, &error);
+		int n = sock_listen_tcp(conf->listen_addresses.items[i], conf->port,
+		                        conf->listen_backlog, fds + *count,
+		                        PROXY_LISTENERS_MAX - *count, &error);
 
-		proxy->listeners[proxy->listener_count] = fd;
-		good = fd >= 0 && proxy_add_listeners(proxy, 1);
+		good = n >= 0;
+		*count += good ? n : 0;
 	}
-	if (!good)
+	if (good && conf->unix_socket_directory[0] != '\0' && *count < PROXY_LISTENERS_MAX) {
+		fds[*count] =
+		    sock_listen_unix(conf->unix_socket_directory, conf->port, conf->listen_backlog,
+		                     (unsigned)conf->unix_socket_mode, proxy->unix_path, &error);
+		good = fds[*count] >= 0;
+		*count += good ? 1 : 0;
+	}
+	if (!good) {
 		log_error("%s", error.len > 0 ? sbuf_text(&error) : "out of memory");
+		while (*count > 0)
+			(void)close(fds[--*count]);
+	}
 	sbuf_free(&error);
 	return good;
 }
 
-static void proxy_close_listeners(struct proxy *proxy)
+/* The first worker accepts (core/accept.h): a hop over this thread would cost more than the rest of
+ * a login. */
+static bool proxy_listen(struct proxy *proxy)
 {
-	for (int i = 0; i < proxy->listener_count; i++) {
-		event_free(proxy->accept_events[i]);
-		(void)close(proxy->listeners[i]);
+	int fds[PROXY_LISTENERS_MAX];
+	int count;
+
+	if (!proxy_open_listeners(proxy, fds, &count))
+		return false;
+	for (int i = 0; i < count; i++) {
+		struct mail_fd *mail = mail_new(sizeof(*mail), MAIL_LISTEN);
+
+		if (mail == NULL)
+			return false;
+		mail->fd = fds[i];
+		mailbox_post(&proxy->workers[0].mailbox, &mail->letter);
 	}
-	proxy->listener_count = 0;
-	if (proxy->unix_path[0] != '\0')
-		(void)unlink(proxy->unix_path);
-	proxy->unix_path[0] = '\0';
+	return true;
 }
 
 /* ---- shutdown ---- */
@@ -246,7 +169,8 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 		log_info("shutting down%s", immediate ? " at once" : ": transactions may finish");
 		proxy->shutting_down = true;
 		proxy->shutdown_began = clock_now();
-		proxy_close_listeners(proxy);
+		if (proxy->unix_path[0] != '\0')
+			(void)unlink(proxy->unix_path);
 		proxy_tell_plain(proxy, MAIL_SHUTDOWN);
 		proxy->shutdown_timer =
 		    event_new(proxy->base, -1, EV_PERSIST, proxy_shutdown_tick, proxy);
@@ -261,7 +185,7 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 /* ---- reload ---- */
 
 static struct userlist *proxy_load_users(const struct config *config,
-					 const struct userlist *previous, struct sbuf *error)
+                                         const struct userlist *previous, struct sbuf *error)
 {
 	/* Trust needs no file, so a missing one is no error there. */
 	if (config->proxy.auth_type == CONFIG_AUTH_TRUST &&
@@ -375,7 +299,7 @@ static bool proxy_write_pid(const struct config *config)
 	file = fopen(config->proxy.pid_file, "we");
 	if (file == NULL || fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0) {
 		log_error("cannot write pid_file \"%s\": %s", config->proxy.pid_file,
-			  strerror(errno));
+		          strerror(errno));
 		return false;
 	}
 	return true;
@@ -389,20 +313,19 @@ static void proxy_raise_descriptors(const struct config *config)
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
 		return;
-	limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || wanted < limit.rlim_max
-			     ? wanted
-			     : limit.rlim_max;
+	limit.rlim_cur =
+	    limit.rlim_max == RLIM_INFINITY || wanted < limit.rlim_max ? wanted : limit.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
 		log_warning("only %llu file descriptors are allowed: fewer than %d clients and "
-			    "their servers may need",
-			    (unsigned long long)limit.rlim_cur,
-			    config->proxy.max_client_connections);
+		            "their servers may need",
+		            (unsigned long long)limit.rlim_cur,
+		            config->proxy.max_client_connections);
 }
 
 static unsigned proxy_count_workers(const struct config *config)
 {
-	long cpus = config->proxy.workers > 0 ? config->proxy.workers
-					      : sysconf(_SC_NPROCESSORS_ONLN);
+	long cpus =
+	    config->proxy.workers > 0 ? config->proxy.workers : sysconf(_SC_NPROCESSORS_ONLN);
 
 	return cpus < 1 ? 1 : cpus > WORKERS_MAX ? WORKERS_MAX : (unsigned)cpus;
 }
@@ -420,7 +343,7 @@ static bool proxy_start_workers(struct proxy *proxy)
 }
 
 bool proxy_init(struct proxy *proxy, struct config *config, const char *config_path,
-		proxy_console_fn console)
+                proxy_console_fn console)
 {
 	struct sbuf error;
 	bool good;
@@ -489,7 +412,7 @@ int proxy_run(struct proxy *proxy)
 	good = proxy_listen(proxy);
 	if (good) {
 		log_info("pgshuntd %s is ready: %u workers, port %d", PGSHUNT_VERSION,
-			 proxy->worker_count, proxy->config->proxy.port);
+		         proxy->worker_count, proxy->config->proxy.port);
 	} else {
 		proxy_shutdown(proxy, true);
 	}

@@ -42,9 +42,6 @@ struct proxy {
 	void (*before_free)(void);  /* control/ closes its clients; may be NULL */
 	pthread_mutex_t users_lock; /* of `users`: taken at start and RELOAD only */
 	struct userlist *users;
-	int listeners[PROXY_LISTENERS_MAX];
-	struct event *accept_events[PROXY_LISTENERS_MAX];
-	int listener_count;
 	char unix_path[108];
 	int interrupts;
 	bool shutting_down;

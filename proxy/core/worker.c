@@ -3,6 +3,7 @@
 
 #include "auth/userlist.h"
 #include "base/log.h"
+#include "core/accept.h"
 #include "core/cancel.h"
 #include "core/client.h"
 #include "core/mail.h"
@@ -125,6 +126,7 @@ static void worker_doom_pool(struct pool *pool)
 
 static void worker_stop(struct worker *worker)
 {
+	accept_stop(worker);
 	worker->shutting_down = true;
 	worker->stopping = true;
 	while (worker->joining.count > 0)
@@ -219,6 +221,7 @@ static void worker_receive_server(struct worker *worker, struct mail_server *mai
 static void worker_drop_letter(struct worker *worker, struct letter *letter)
 {
 	switch ((enum mail_type)letter->type) {
+	case MAIL_LISTEN:
 	case MAIL_ACCEPT:
 		(void)close(((struct mail_fd *)letter)->fd);
 		break;
@@ -261,6 +264,10 @@ static void worker_receive(void *owner, struct letter *letter)
 	}
 	worker->now = clock_now();
 	switch ((enum mail_type)letter->type) {
+	case MAIL_LISTEN:
+		accept_listen(worker, ((struct mail_fd *)letter)->fd);
+		free(letter);
+		break;
 	case MAIL_ACCEPT:
 		client_accept(worker, ((struct mail_fd *)letter)->fd);
 		free(letter);
@@ -286,6 +293,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		break;
 	case MAIL_SHUTDOWN:
 		worker->shutting_down = true;
+		accept_stop(worker);
 		worker_for_each_pool(worker, worker_leave_pool);
 		free(letter);
 		break;

@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct acceptor;
 struct proxy;
 struct route_table;
 struct userlist;
@@ -43,6 +44,7 @@ struct worker {
 	struct list joining;         /* clients before their pool is known (STARTUP, AUTH) */
 	struct list doomed_clients;  /* to be destroyed at the end of the turn */
 	struct list doomed_servers;
+	struct acceptor *acceptors;  /* listening sockets of this worker */
 	struct list cancels;         /* cancel requests under way (struct cancel.node) */
 	uint64_t next_client_id;
 	usec_t now;                  /* of the present event */

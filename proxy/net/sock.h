@@ -35,7 +35,8 @@ int sock_listen_tcp(const char *host, int port, int backlog, int *fds, int max,
 int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode, char path[108],
                      struct sbuf *error) MUST_CHECK;
 
-/* Options of a connected socket: no delay, keep-alive.  Failures are of no consequence. */
+/* Options of a socket: no delay, keep-alive.  What a listening socket accepts inherits them (tcp(7)).
+ * Failures are of no consequence. */
 void sock_tune(int fd, const struct sock_keepalive *keepalive);
 
 /* The peer's name, or (local) our own side's. */

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/accept.h"
+
+#include "base/log.h"
+#include "core/client.h"
+#include "core/mail.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/worker.h"
+#include "net/sock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ACCEPT_BATCH 64
+#define ACCEPT_PAUSE_USEC 100000
+
+struct acceptor {
+	struct acceptor *next;
+	struct worker *worker;
+	struct event *event;
+	struct event *pause; /* brings it back when descriptors had run out */
+	int fd;
+};
+
+/* The first worker that has time left, so that few are busy and each wakes up for much at once; if
+ * none has, the one with the fewest clients. */
+static struct worker *accept_choose(struct worker *self)
+{
+	struct proxy *proxy = self->proxy;
+	const unsigned fill = (unsigned)self->routes->config->proxy.worker_fill * 10;
+	struct worker *least = &proxy->workers[0];
+
+	for (unsigned i = 0; i < proxy->worker_count; i++) {
+		struct worker *worker = &proxy->workers[i];
+
+		if (atomic_load_explicit(&worker->busy, memory_order_relaxed) < fill)
+			return worker;
+		if (atomic_load_explicit(&worker->client_count, memory_order_relaxed) <
+		    atomic_load_explicit(&least->client_count, memory_order_relaxed))
+			least = worker;
+	}
+	return least;
+}
+
+static void accept_give(struct worker *self, int fd)
+{
+	struct worker *worker = accept_choose(self);
+	struct mail_fd *mail = NULL;
+
+	if (worker != self) {
+		mail = mail_new(sizeof(*mail), MAIL_ACCEPT);
+		if (mail == NULL) {
+			(void)close(fd);
+			return;
+		}
+	}
+	atomic_fetch_add(&self->proxy->client_count, 1);
+	atomic_fetch_add(&worker->client_count, 1);
+	if (worker == self) {
+		client_accept(self, fd);
+		return;
+	}
+	mail->fd = fd;
+	mailbox_post(&worker->mailbox, &mail->letter);
+}
+
+static void accept_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct acceptor *acceptor = arg;
+
+	(void)fd;
+	(void)what;
+	(void)event_add(acceptor->event, NULL);
+}
+
+/* Out of descriptors or memory: the queue in the kernel keeps them for a moment. */
+static void accept_rest(struct acceptor *acceptor)
+{
+	const struct timeval pause = {0, ACCEPT_PAUSE_USEC};
+
+	log_error("cannot accept connections: %s", strerror(errno));
+	(void)event_del(acceptor->event);
+	(void)event_add(acceptor->pause, &pause);
+}
+
+static void accept_ready(evutil_socket_t listener, short what, void *arg)
+{
+	struct acceptor *acceptor = arg;
+	struct worker *worker = acceptor->worker;
+
+	(void)what;
+	worker->now = clock_now();
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			accept_give(worker, fd);
+			continue;
+		}
+		if (errno == EINTR || errno == ECONNABORTED)
+			continue;
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			accept_rest(acceptor);
+		break;
+	}
+	worker_end_turn(worker);
+}
+
+void accept_listen(struct worker *worker, int fd)
+{
+	const struct config_proxy *conf = &worker->routes->config->proxy;
+	const struct sock_keepalive keepalive = {
+	    conf->tcp_keepalive, (int)(conf->tcp_keepalive_idle / USEC_PER_SEC),
+	    (int)(conf->tcp_keepalive_interval / USEC_PER_SEC), conf->tcp_keepalive_count};
+	struct acceptor *acceptor = calloc(1, sizeof(*acceptor));
+
+	if (acceptor == NULL) {
+		log_error("cannot listen: out of memory");
+		(void)close(fd);
+		return;
+	}
+	sock_tune(fd, &keepalive);
+	acceptor->worker = worker;
+	acceptor->fd = fd;
+	acceptor->event = event_new(worker->base, fd, EV_READ | EV_PERSIST, accept_ready, acceptor);
+	acceptor->pause = event_new(worker->base, -1, 0, accept_again, acceptor);
+	acceptor->next = worker->acceptors;
+	worker->acceptors = acceptor;
+	if (acceptor->event == NULL || acceptor->pause == NULL ||
+	    event_add(acceptor->event, NULL) != 0)
+		log_error("cannot listen: out of memory");
+}
+
+void accept_stop(struct worker *worker)
+{
+	while (worker->acceptors != NULL) {
+		struct acceptor *acceptor = worker->acceptors;
+
+		worker->acceptors = acceptor->next;
+		if (acceptor->event != NULL)
+			event_free(acceptor->event);
+		if (acceptor->pause != NULL)
+			event_free(acceptor->pause);
+		(void)close(acceptor->fd);
+		free(acceptor);
+	}
+}
