@@ -97,18 +97,80 @@ static bool sender_is_source(const struct move *move, const char *host, int port
 	return strcmp(host, source->host) == 0 || resolves_to(host, source_address);
 }
 
+/* Where the target's receiver is connected. */
+struct upstream {
+	char *host;
+	char *slot; /* NULL or "" = none */
+	int port;
+};
+
+static bool has_slot(const struct upstream *upstream)
+{
+	return upstream->slot != NULL && *upstream->slot != '\0';
+}
+
+/* Whether commits on the source wait for the target; the senders are the source's last result. */
+static void check_synchronous(struct checks *checks, const struct upstream *upstream)
+{
+	const struct link *source = &checks->move->source.link;
+	bool synchronous = false;
+	int others = 0;
+
+	for (int row = 0; row < link_rows(source); row++) {
+		const char *slot = link_value(source, row, "slot_name");
+		const char *state = link_value(source, row, "sync_state");
+
+		if (state == NULL || (strcmp(state, "sync") != 0 && strcmp(state, "quorum") != 0))
+			continue;
+		/* Without a slot any of the rows may be the target's. */
+		if (!has_slot(upstream) || (slot != NULL && strcmp(slot, upstream->slot) == 0))
+			synchronous = true;
+		else
+			others++;
+	}
+	if (synchronous)
+		check_find(checks, CHECK_SYNCHRONOUS, others > 0 ? CHECK_WARN : CHECK_REFUSE,
+		           "%s is a synchronous standby of %s%s", checks->move->target.link.name,
+		           source->name, others > 0 ? "; there are others" : " and the only one");
+}
+
+/* Whether the source itself sends to the target; the senders are the source's last result. */
+static void check_sender(struct checks *checks, const struct upstream *upstream, int source_port)
+{
+	struct move *move = checks->move;
+	const struct link *source = &move->source.link;
+	bool by_slot = false;
+
+	for (int row = 0; row < link_rows(source); row++) {
+		const char *slot = link_value(source, row, "slot_name");
+
+		by_slot = by_slot ||
+		          (slot != NULL && has_slot(upstream) && strcmp(slot, upstream->slot) == 0);
+	}
+	if (link_rows(source) == 0)
+		check_find(checks, CHECK_UPSTREAM, CHECK_REFUSE,
+		           "%s sends WAL to nobody; %s receives it from %s:%d", source->name,
+		           move->target.link.name, upstream->host, upstream->port);
+	else if (has_slot(upstream) && !by_slot)
+		check_find(checks, CHECK_UPSTREAM, CHECK_REFUSE,
+		           "%s uses slot %s at %s:%d, which is not active on %s",
+		           move->target.link.name, upstream->slot, upstream->host, upstream->port,
+		           source->name);
+	else if (!sender_is_source(move, upstream->host, upstream->port, source_port))
+		check_find(checks, CHECK_UPSTREAM, CHECK_REFUSE,
+		           "%s receives WAL from %s:%d, which is not known as %s (%s:%d)",
+		           move->target.link.name, upstream->host, upstream->port, source->name,
+		           move->source.conf->host, move->source.conf->port);
+}
+
 static void check_upstream(struct checks *checks, int source_port)
 {
 	struct move *move = checks->move;
 	struct link *target = &move->target.link;
-	struct link *source = &move->source.link;
 	const char *status;
-	char *host;
-	char *slot;
-	int port;
-	bool by_slot = false;
-	bool synchronous = false;
-	int others = 0;
+	const char *host;
+	struct upstream upstream;
+	int64_t timeline;
 
 	if (!check_query(checks, CHECK_RECEIVER, target, receiver_sql))
 		return;
@@ -118,53 +180,23 @@ static void check_upstream(struct checks *checks, int source_port)
 		           target->name, status == NULL ? "not running" : status);
 		return;
 	}
-	host = mem_must_strdup(link_value(target, 0, "sender_host"));
-	if (host == NULL)
-		host = mem_must_strdup("");
-	slot = mem_must_strdup(link_value(target, 0, "slot_name"));
-	port = (int)link_number(target, 0, "sender_port", 0);
-	if (link_number(target, 0, "received_tli", -1) != move->old_timeline)
+	timeline = link_number(target, 0, "received_tli", -1);
+	if (timeline != move->old_timeline)
 		check_find(checks, CHECK_TIMELINE, CHECK_REFUSE,
 		           "%s is on timeline %" PRId64 ", %s receives timeline %" PRId64,
-		           source->name, move->old_timeline, target->name,
-		           link_number(target, 0, "received_tli", -1));
-	if (!check_query(checks, CHECK_UPSTREAM, source, senders_sql))
-		goto out;
-	for (int row = 0; row < link_rows(source); row++) {
-		const char *row_slot = link_value(source, row, "slot_name");
-		const char *sync = link_value(source, row, "sync_state");
-		bool same = slot != NULL && row_slot != NULL && strcmp(slot, row_slot) == 0;
-		bool waits = sync != NULL && strcmp(sync, "async") != 0;
-
-		by_slot = by_slot || same;
-		/* Without a slot any of the rows may be the target's. */
-		if (waits && (same || slot == NULL))
-			synchronous = true;
-		else if (waits)
-			others++;
+		           move->source.link.name, move->old_timeline, target->name, timeline);
+	host = link_value(target, 0, "sender_host");
+	upstream = (struct upstream){
+	    .host = mem_must_strdup(host == NULL ? "" : host),
+	    .slot = mem_must_strdup(link_value(target, 0, "slot_name")),
+	    .port = (int)link_number(target, 0, "sender_port", 0),
+	};
+	if (check_query(checks, CHECK_UPSTREAM, &move->source.link, senders_sql)) {
+		check_sender(checks, &upstream, source_port);
+		check_synchronous(checks, &upstream);
 	}
-	if (link_rows(source) == 0) {
-		check_find(checks, CHECK_UPSTREAM, CHECK_REFUSE,
-		           "%s sends WAL to nobody; %s receives "
-		           "it from %s:%d",
-		           source->name, target->name, host, port);
-	} else if (slot != NULL && !by_slot) {
-		check_find(checks, CHECK_UPSTREAM, CHECK_REFUSE,
-		           "%s uses slot %s at %s:%d, which is not active on %s", target->name,
-		           slot, host, port, source->name);
-	} else if (!sender_is_source(move, host, port, source_port)) {
-		check_find(checks, CHECK_UPSTREAM, CHECK_REFUSE,
-		           "%s receives WAL from %s:%d, which is not known as %s (%s:%d)",
-		           target->name, host, port, source->name, move->source.conf->host,
-		           move->source.conf->port);
-	}
-	if (synchronous)
-		check_find(checks, CHECK_SYNCHRONOUS, others > 0 ? CHECK_WARN : CHECK_REFUSE,
-		           "%s is a synchronous standby of %s%s", target->name, source->name,
-		           others > 0 ? "; there are others" : " and the only one");
-out:
-	free(host);
-	free(slot);
+	free(upstream.host);
+	free(upstream.slot);
 }
 
 static void check_limits(struct checks *checks)

@@ -7,12 +7,9 @@
 #include <ctype.h>
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define LINK_SQL_MAX ((size_t)8 * 1024 * 1024)
 
 /*
  * Settings of every session on a server.  synchronous_commit = local: a commit of ours is on the
@@ -183,23 +180,6 @@ void link_send(struct link *link, const char *sql)
 	}
 	clear_results(link);
 	start_query(link, sql);
-}
-
-void link_sendf(struct link *link, const char *fmt, ...)
-{
-	struct sbuf sql;
-	va_list args;
-	char *text = NULL;
-
-	va_start(args, fmt);
-	if (vasprintf(&text, fmt, args) < 0)
-		text = NULL;
-	va_end(args);
-	sbuf_init(&sql, LINK_SQL_MAX);
-	sbuf_add_str(&sql, text == NULL ? "" : text);
-	free(text);
-	link_send(link, sbuf_text(&sql));
-	sbuf_free(&sql);
 }
 
 static void keep_result(struct link *link, PGresult *result)

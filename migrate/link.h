@@ -74,7 +74,6 @@ void link_connect(struct link *link);
 /* Sends one query text, which may have several statements.  If the link is not idle nothing is
  * sent, its error is set and it is broken: the wait for it then ends at once. */
 void link_send(struct link *link, const char *sql);
-void link_sendf(struct link *link, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 enum wait_end { WAIT_DONE, WAIT_DEADLINE, WAIT_STOPPED };
 

@@ -20,6 +20,7 @@ void ui_init(struct ui *ui, bool json)
 	*ui = (struct ui){.json = json, .started_at = clock_now()};
 	ui->terminal = !json && isatty(STDERR_FILENO) == 1;
 	sbuf_init(&ui->queue, UI_QUEUE_MAX);
+	sbuf_init(&ui->errors, UI_QUEUE_MAX);
 }
 
 void ui_free(struct ui *ui)
@@ -27,6 +28,7 @@ void ui_free(struct ui *ui)
 	ui_hurry(ui, false);
 	ui_status_clear(ui);
 	sbuf_free(&ui->queue);
+	sbuf_free(&ui->errors);
 }
 
 static bool is_ready(int fd)
@@ -50,20 +52,20 @@ static void write_all(int fd, const char *text, size_t len)
 	}
 }
 
-static void write_queue(struct ui *ui)
+static void write_queue(struct ui *ui, int fd, struct sbuf *queue)
 {
-	if (ui->queue.len > 0)
-		write_all(STDOUT_FILENO, ui->queue.data, ui->queue.len);
-	sbuf_reset(&ui->queue);
+	ui_status_clear(ui);
+	if (queue->len > 0)
+		write_all(fd, queue->data, queue->len);
+	sbuf_reset(queue);
 }
 
 static void put_line(struct ui *ui, const char *text)
 {
-	ui_status_clear(ui);
 	sbuf_add_str(&ui->queue, text);
 	sbuf_add_char(&ui->queue, '\n');
 	if (!ui->hurry || (ui->queue.len <= UI_ATOMIC && is_ready(STDOUT_FILENO)))
-		write_queue(ui);
+		write_queue(ui, STDOUT_FILENO, &ui->queue);
 }
 
 static char *format(const char *fmt, va_list args)
@@ -120,16 +122,10 @@ void ui_error(struct ui *ui, const char *fmt, ...)
 	va_end(args);
 	if (text == NULL)
 		return;
-	ui_status_clear(ui);
-	if (!ui->hurry || is_ready(STDERR_FILENO)) {
-		struct sbuf line;
-
-		sbuf_init(&line, UI_QUEUE_MAX);
-		sbuf_printf(&line, "pgshunt: %s\n", text);
-		write_all(STDERR_FILENO, sbuf_text(&line), line.len);
-		sbuf_free(&line);
-	}
+	sbuf_printf(&ui->errors, "pgshunt: %s\n", text);
 	free(text);
+	if (!ui->hurry || (ui->errors.len <= UI_ATOMIC && is_ready(STDERR_FILENO)))
+		write_queue(ui, STDERR_FILENO, &ui->errors);
 }
 
 void ui_status(struct ui *ui, const char *fmt, ...)
@@ -164,8 +160,12 @@ void ui_status_clear(struct ui *ui)
 void ui_hurry(struct ui *ui, bool hurry)
 {
 	ui->hurry = hurry;
-	if (!hurry)
-		write_queue(ui);
+	if (hurry)
+		return;
+	if (ui->queue.len > 0)
+		write_queue(ui, STDOUT_FILENO, &ui->queue);
+	if (ui->errors.len > 0)
+		write_queue(ui, STDERR_FILENO, &ui->errors);
 }
 
 bool ui_confirm(struct ui *ui, const char *question)

@@ -21,7 +21,8 @@ struct ui {
 	bool hurry;    /* clients are held: never wait for the reader */
 	bool status_shown;
 	usec_t started_at;
-	struct sbuf queue; /* of stdout */
+	struct sbuf queue;  /* of stdout */
+	struct sbuf errors; /* of stderr */
 };
 
 void ui_init(struct ui *ui, bool json);
