@@ -128,7 +128,9 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 	if (client->doomed)
 		return;
 	sbuf_init(&out, 8192);
-	wire_add_error(&out, &error);
+	/* In the middle of a message of the server's the text would be taken for data. */
+	if (client->server == NULL || client->server->left == 0 || client->server->left_hidden)
+		wire_add_error(&out, &error);
 	/* The connection ends in any case: whether it can be told is the network's business. */
 	if (sbuf_ok(&out) &&
 	    conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out), out.len) ==
@@ -194,7 +196,7 @@ void client_destroy(struct client *client)
 
 void client_leave_at_shutdown(struct client *client)
 {
-	if (client->server == NULL)
+	if (client->server == NULL || server_quiet(client->server))
 		client_doom_fatal(client, CLIENT_CLOSE_SHUTDOWN, "57P01",
 		                  "terminating connection due to administrator command",
 		                  "The proxy shuts down.", NULL);

@@ -77,7 +77,8 @@ void client_set_state(struct client *client, enum client_state state);
 /* To be closed at the end of the turn; the first reason counts. */
 void client_doom(struct client *client, enum client_close reason);
 
-/* The same after a FATAL ErrorResponse, which is sent if the socket takes it at once. */
+/* The same after a FATAL ErrorResponse, which is sent if the socket takes it at once, and if the
+ * client is not in the middle of a message. */
 void client_doom_fatal(struct client *client, enum client_close reason, const char *sqlstate,
 		       const char *message, const char *detail, const char *hint);
 

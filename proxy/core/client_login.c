@@ -432,6 +432,10 @@ static void login_after_auth(struct client *client)
 		login_to_console(client);
 		return;
 	}
+	if (worker->shutting_down) {
+		client_leave_at_shutdown(client);
+		return;
+	}
 	route = route_find(worker->routes, login->database);
 	if (route == NULL) {
 		(void)snprintf(text, sizeof(text), "database \"%.63s\" does not exist",

@@ -294,10 +294,12 @@ void pool_sync_done(struct server *server)
 
 	if (server->error != NULL) {
 		char text[512];
+		char sqlstate[sizeof(server->error_sqlstate)];
 
 		(void)snprintf(text, sizeof(text), "%s", server->error);
-		server_release(server);
-		client_doom_fatal(client, CLIENT_CLOSE_PARAMETERS, server->error_sqlstate, text,
+		memcpy(sqlstate, server->error_sqlstate, sizeof(sqlstate));
+		server_release(server); /* perhaps to another worker */
+		client_doom_fatal(client, CLIENT_CLOSE_PARAMETERS, sqlstate, text,
 				  "A parameter that this connection asked for was refused by the "
 				  "server.",
 				  NULL);

@@ -134,6 +134,8 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 	struct server *server = reply->server;
 	const char *name;
 	const char *value;
+	struct client *client = hidden ? NULL : server->client;
+	bool equal = client != NULL && client->params == server->params;
 	struct param_set *set;
 
 	if (!wire_parse_parameter_status(body, len, &name, &value)) {
@@ -144,8 +146,13 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 	if (set == NULL)
 		return;
 	param_set_replace(&server->params, set);
-	if (server->client != NULL && !hidden)
-		param_set_replace(&server->client->params, param_set_ref(set));
+	if (client == NULL)
+		return;
+	/* They differ after DISCARD ALL, which took the client's extras off the server. */
+	set = equal ? param_set_ref(set)
+		    : param_set_with(reply->worker->params, client->params, name, value, true);
+	if (set != NULL)
+		param_set_replace(&client->params, set);
 }
 
 static void reply_keep_error(struct server *server, const struct wire_error *error)
@@ -214,7 +221,19 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 {
 	static const char discard_all[] = "DISCARD ALL";
 	static const char deallocate_all[] = "DEALLOCATE ALL";
+	static const char reset[] = "RESET";
 	struct server *server = reply->server;
+
+	/* RESET and DISCARD ALL take what a client asked for at its start, and what the server does
+	 * not report, back to what the server connection started with: nothing. */
+	if ((body[0] == 'D' && len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0) ||
+	    (body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0)) {
+		struct param_set *bare =
+		    param_set_settle(reply->worker->params, NULL, server->params);
+
+		if (bare != NULL)
+			param_set_replace(&server->params, bare);
+	}
 
 	/* Both end every prepared statement, those of the protocol too. */
 	if (body[0] == 'D' &&
@@ -485,9 +504,12 @@ static void server_after_read(struct server *server, bool inside_done)
 	}
 	if (client == NULL || client->doomed)
 		return;
-	if (server_quiet(server) && (!client->in_session || client->conn.eof)) {
+	if (server_quiet(server) &&
+	    (!client->in_session || client->conn.eof || worker->shutting_down)) {
 		if (client->conn.eof)
 			client_doom(client, CLIENT_CLOSE_PEER);
+		else if (client->in_session)
+			client_leave_at_shutdown(client);
 		if (client->doomed)
 			return; /* its server is released with it */
 		server_release(server);

@@ -158,7 +158,7 @@ bool server_quiet(const struct server *server)
 static void server_leave_client(struct server *server)
 {
 	struct client *client = server->client;
-	bool untouched = !client->in_session && server_busy_inside(server);
+	bool untouched = server_busy_inside(server);
 
 	if (client->doomed) {
 		server_unlink(server);
@@ -167,7 +167,8 @@ static void server_leave_client(struct server *server)
 		 * before it. */
 		server_unlink(server);
 		pool_wait_first(server->pool, client);
-	} else if (server->fatal_sent) {
+	} else if (server->fatal_sent || server->left > 0) {
+		/* It knows, or cannot be told in the middle of a message. */
 		server_unlink(server);
 		client_doom(client, CLIENT_CLOSE_SERVER_LOST);
 	} else {

@@ -91,17 +91,27 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 
 static void worker_leave_pool(struct pool *pool)
 {
-	static const enum client_state states[] = {CLIENT_WELCOME, CLIENT_IDLE, CLIENT_WAITING};
-
-	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+	for (int state = CLIENT_WELCOME; state < CLIENT_STATE_COUNT; state++) {
 		struct list_node *node;
 		struct list_node *tmp;
 
-		LIST_FOREACH(&pool->clients[states[i]], node, tmp)
+		LIST_FOREACH(&pool->clients[state], node, tmp)
 		{
 			client_leave_at_shutdown(CONTAINER_OF(node, struct client, node));
 		}
 	}
+}
+
+/* No new requests: who is at a safe point leaves now, the others when they come to theirs. */
+static void worker_shut_down(struct worker *worker)
+{
+	worker->shutting_down = true;
+	accept_stop(worker);
+	while (worker->joining.count > 0)
+		client_doom_fatal(
+		    CONTAINER_OF(list_first(&worker->joining), struct client, node),
+		    CLIENT_CLOSE_SHUTDOWN, "57P03", "the proxy is shutting down", NULL, NULL);
+	worker_for_each_pool(worker, worker_leave_pool);
 }
 
 static void worker_doom_pool(struct pool *pool)
@@ -135,6 +145,7 @@ static void worker_stop(struct worker *worker)
 	worker_for_each_pool(worker, worker_doom_pool);
 	worker_end_turn(worker);
 	cancel_drop_all(worker);
+	/* What was cancelled, as a look-up of a name, may still want to be called back. */
 	(void)event_base_loopbreak(worker->base);
 }
 
@@ -217,7 +228,7 @@ static void worker_receive_server(struct worker *worker, struct mail_server *mai
 	free(mail);
 }
 
-/* Letters that come when the worker has ended. */
+/* Letters that come when the worker has ended, or is about to. */
 static void worker_drop_letter(struct worker *worker, struct letter *letter)
 {
 	switch ((enum mail_type)letter->type) {
@@ -258,7 +269,7 @@ static void worker_receive(void *owner, struct letter *letter)
 {
 	struct worker *worker = owner;
 
-	if (worker->ended) {
+	if (worker->stopping) {
 		worker_drop_letter(worker, letter);
 		return;
 	}
@@ -292,9 +303,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		mail_free_welcome((struct mail_welcome *)letter);
 		break;
 	case MAIL_SHUTDOWN:
-		worker->shutting_down = true;
-		accept_stop(worker);
-		worker_for_each_pool(worker, worker_leave_pool);
+		worker_shut_down(worker);
 		free(letter);
 		break;
 	case MAIL_STOP:
@@ -306,9 +315,8 @@ static void worker_receive(void *owner, struct letter *letter)
 		free(letter);
 		break;
 	case MAIL_SERVER_WANTED:
-		if (!worker->stopping)
-			pool_asked(worker, ((struct mail_pool *)letter)->share,
-				   ((struct mail_pool *)letter)->from);
+		pool_asked(worker, ((struct mail_pool *)letter)->share,
+			   ((struct mail_pool *)letter)->from);
 		free(letter);
 		break;
 	case MAIL_SERVER:
@@ -351,6 +359,7 @@ static void *worker_main(void *arg)
 	struct letter *last;
 
 	(void)event_base_dispatch(worker->base);
+	(void)event_base_loop(worker->base, EVLOOP_NONBLOCK);
 	worker_free(worker);
 	last = mail_new(sizeof(*last), MAIL_STOPPED);
 	if (last == NULL)
