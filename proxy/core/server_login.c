@@ -196,11 +196,6 @@ static void server_login_message(struct server *server, uint8_t type, const uint
 			server->key_len = (uint16_t)key_len;
 		}
 		break;
-	case BE_READY_FOR_QUERY:
-		good = server->auth == NULL && len == 1 && body[0] == 'I';
-		if (good)
-			server_login_done(server);
-		break;
 	case BE_NOTICE_RESPONSE:
 		break;
 	default:
@@ -238,6 +233,16 @@ void server_login_readable(struct server *server)
 		if (input.len - used < total)
 			break;
 		used += total;
+		if (at[0] == BE_READY_FOR_QUERY && server->auth == NULL && total == 6 &&
+		    at[5] == WIRE_TX_IDLE) {
+			/* The last step: a client of another worker may get the server at once, and
+			 * with it all that is known of it here. */
+			if (conn_keep(&server->conn, worker, &input, used))
+				server_login_done(server);
+			else
+				server_doom(server, SERVER_CLOSE_MEMORY);
+			return;
+		}
 		server_login_message(server, at[0], at + 5, total - 5);
 	}
 	if (!server->doomed && !conn_keep(&server->conn, worker, &input, used))
