@@ -363,7 +363,7 @@ def test_replay_stops_in_the_middle(make_scene):
     scene = make_scene()
     scene.configure(catch_up_timeout="1s")
     scene.load()
-    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.fence.intent=sleep:1000")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=sleep:1000")
     wait_for(lambda: scene.proxy.held()["state"] == "held", 30 * SLOW, "the hold")
     scene.pg2.sql("SELECT pg_wal_replay_pause()")
     assert mover.wait(60 * SLOW) == UNDONE

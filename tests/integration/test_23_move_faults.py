@@ -183,7 +183,7 @@ def test_target_dies_in_the_hold(make_scene):
 
 def test_target_dies_after_its_promotion(make_scene):
     """Nobody writes anywhere until it is back; pg1 stays fenced."""
-    scene = make_scene()
+    scene = make_scene(mover={"promote_timeout": "4s"})
     mover = scene.background("move", "p2", "--to", "pg2",
                              fault="journal.promote.outcome=sleep:1000")
     wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
