@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * One client of the console: its socket and protocol (session.c), what it asks for (execute.c), the
- * form of results (result.c).  Main thread only.
+ * One client of the console: its socket, messages and simple queries (session.c), the extended
+ * protocol (extended.c), what it asks for (execute.c), the form of results (result.c).  Main thread
+ * only.
  *
  *   bytes -> in -> message -> command -> request to core/admin.h ... answer -> out -> bytes
  *
@@ -91,18 +92,35 @@ void session_free(struct session *session);
 /* Goes on as far as it can: commands, messages, output.  May free the session. */
 void session_pump(struct session *session);
 
+/* The connection cannot go on: says why, and closes. */
+void session_fatal(struct session *session, const char *sqlstate, const char *message);
+
+/* A command that could not be parsed. */
+void session_parse_failed(struct session *session, const struct command_error *from);
+
 /* An ErrorResponse; ends the query, or all up to Sync. */
 void session_error(struct session *session, const struct admin_error *error, uint32_t position);
-
-/* Forgets a prepared statement, or all ("").  One that does not exist is no error: drivers tidy up
- * after themselves. */
-void session_deallocate(struct session *session, const char *name);
 
 /* The answer to session->request has come. */
 void session_answered(struct session *session, struct admin_answer *answer);
 
 /* The command is done: rows (taken over, or NULL) and a notice (or NULL). */
 void session_finish(struct session *session, struct rowset *rows, const char *notice);
+
+/* ---- extended.c ---- */
+
+/* Parse, Bind, Describe, Execute or Close. */
+void session_extended_message(struct session *session, uint8_t type, const uint8_t *body,
+                              size_t len);
+
+/* The command of session->running is done: its rows (taken over, or NULL) are sent. */
+void session_portal_ran(struct session *session, struct rowset *rows);
+
+void session_drop_portals(struct session *session);
+
+/* Forgets a prepared statement, or all ("").  One that does not exist is no error: drivers tidy up
+ * after themselves. */
+void session_deallocate(struct session *session, const char *name);
 
 /* ---- execute.c ---- */
 
