@@ -301,15 +301,29 @@ enum conn_io conn_flush(struct out_vec *out, struct worker *worker)
 	return io;
 }
 
+/* Empties the vector for `conn`.  That somebody else could not be sent what was in it is not for
+ * this caller: it finds its connection at its end. */
+static enum conn_io conn_turn_to(struct out_vec *out, struct conn *conn, struct worker *worker)
+{
+	struct conn *before = out->conn;
+	enum conn_io io = conn_flush(out, worker);
+
+	if (io != CONN_IO_OK && before != conn) {
+		(void)shutdown(before->fd, SHUT_RDWR);
+		io = CONN_IO_OK;
+	}
+	out->conn = conn;
+	return io;
+}
+
 enum conn_io conn_send(struct out_vec *out, struct conn *conn, struct worker *worker,
 		       const void *data, size_t len)
 {
 	if (out->conn != conn || out->count == OUT_VEC_MAX) {
-		enum conn_io io = conn_flush(out, worker);
+		enum conn_io io = conn_turn_to(out, conn, worker);
 
 		if (io != CONN_IO_OK)
 			return io;
-		out->conn = conn;
 	}
 	if (len == 0)
 		return CONN_IO_OK;
@@ -336,10 +350,9 @@ enum conn_io conn_send_copy(struct out_vec *out, struct conn *conn, struct worke
 
 		if (out->conn != conn || out->count == OUT_VEC_MAX ||
 		    out->scratch_used == OUT_SCRATCH) {
-			io = conn_flush(out, worker);
+			io = conn_turn_to(out, conn, worker);
 			if (io != CONN_IO_OK)
 				return io;
-			out->conn = conn;
 		}
 		n = OUT_SCRATCH - out->scratch_used;
 		if (n > len)

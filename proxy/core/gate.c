@@ -132,6 +132,12 @@ static void gate_release_pool(struct pool *pool)
 	pool->last_error = NULL;
 	pool->last_permanent = false;
 	pool_kick(pool);
+	/* Who still waits, waits from now on for a server: query_wait_timeout begins. */
+	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
+	{
+		CONTAINER_OF(node, struct client, node)->since = pool->worker->now;
+	}
+	pool_publish_waiting(pool);
 	/* Those who were stopped between two requests of a pipeline. */
 	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
 	{
@@ -177,7 +183,8 @@ static void gate_cancel_pool(struct pool *pool)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
-		if (!ledger_quiet(&server->ledger))
+		/* A query of the proxy's own ends by itself, and its client goes back then. */
+		if (!ledger_quiet(&server->ledger) && !server_busy_inside(server))
 			cancel_server(server);
 	}
 }
@@ -237,8 +244,13 @@ static void gate_prepare_clear(struct database *database)
 			{
 				struct server *server = CONTAINER_OF(at, struct server, node);
 
-				if (server->for_swap)
-					server_doom(server, SERVER_CLOSE_SURPLUS);
+				if (!server->for_swap)
+					continue;
+				/* No failure: nobody waits for it any more. */
+				if (state != SERVER_PREPARED)
+					database->swap_pending--;
+				server->for_swap = false;
+				server_doom(server, SERVER_CLOSE_SURPLUS);
 			}
 		}
 	}
@@ -267,15 +279,22 @@ void gate_prepare_report(struct database *database)
 static void gate_prepare_pool(struct pool *pool)
 {
 	struct database *database = pool->database;
-	size_t wanted = pool->servers[SERVER_ACTIVE].count + pool->servers[SERVER_IDLE].count +
-			pool->servers[SERVER_DIALING].count + pool->servers[SERVER_LOGIN].count +
-			pool->servers[SERVER_RESETTING].count +
-			pool->servers[SERVER_CANCELLED].count;
+	size_t wanted = 0;
+	size_t there = 0;
 
-	wanted -= pool->servers[SERVER_PREPARED].count < wanted
-		      ? pool->servers[SERVER_PREPARED].count
-		      : wanted;
-	while (wanted-- > 0) {
+	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
+		struct list_node *node;
+		struct list_node *tmp;
+
+		LIST_FOREACH(&pool->servers[state], node, tmp)
+		{
+			if (CONTAINER_OF(node, struct server, node)->for_swap)
+				there++;
+			else
+				wanted++;
+		}
+	}
+	while (there++ < wanted) {
 		/* Counted before: a failure that is noticed at once takes it away again. */
 		database->swap_pending++;
 		if (server_dial(pool, database->swap_routes, database->swap_target, true) == NULL) {
@@ -325,6 +344,7 @@ void gate_prepare_end(struct worker *worker, const char *name)
 		return;
 	database->swap_target = NULL;
 	gate_prepare_clear(database);
+	gate_prepare_report(database);
 	route_table_unref(database->swap_routes);
 	database->swap_routes = NULL;
 }
@@ -360,6 +380,20 @@ static void gate_adopt(struct server *server)
 	server_set_state(server, SERVER_IDLE);
 }
 
+/* What is left of an old route does not count in the pool's limit: the connections to the new
+ * server are not to be fewer because the old ones live until the release. */
+static void gate_set_stale(struct server *server, bool stale)
+{
+	server->stale = stale;
+	if (server->counted != stale)
+		return;
+	server->counted = !stale;
+	if (stale)
+		pool_share_give_back(server->pool->share);
+	else
+		atomic_fetch_add_explicit(&server->pool->share->servers, 1, memory_order_relaxed);
+}
+
 static void gate_route_pool(struct pool *pool)
 {
 	pool_apply_settings(pool);
@@ -379,7 +413,7 @@ static void gate_route_pool(struct pool *pool)
 					server_doom(server, SERVER_CLOSE_SURPLUS);
 				continue;
 			}
-			server->stale = !current;
+			gate_set_stale(server, !current);
 			/* The servers of the old route live until the release. */
 			if (server->stale && state == SERVER_IDLE && !pool->database->held)
 				server_doom(server, SERVER_CLOSE_STALE);

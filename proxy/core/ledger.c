@@ -123,9 +123,7 @@ void ledger_copy_in(struct ledger *ledger)
 bool ledger_gives_only(const struct ledger *ledger)
 {
 	for (uint32_t i = 0; i < ledger->count; i++) {
-		uint8_t op = ledger->ring[(ledger->head + i) & (ledger->cap - 1)].op;
-
-		if (op != GIVES_PARSE && op != GIVES_CLOSE && op != ENDS_COPY)
+		if (!ledger_is_given(ledger->ring[(ledger->head + i) & (ledger->cap - 1)].op))
 			return false;
 	}
 	return true;

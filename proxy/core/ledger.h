@@ -33,8 +33,10 @@ enum ledger_op {
 	OWES_HIDDEN_PARSE,  /* ParseComplete that the client must not see */
 	OWES_HIDDEN_CLOSE,  /* CloseComplete that the client must not see */
 	OWES_HIDDEN_QUERY,  /* all answers up to ReadyForQuery are for the proxy */
+	OWES_REFUSAL,       /* an error, in whose place the client gets `name`: SQLSTATE and message */
 	GIVES_PARSE,        /* the proxy answers ParseComplete itself */
 	GIVES_CLOSE,        /* the proxy answers CloseComplete itself */
+	GIVES_DEALLOCATE,   /* the proxy answers a Query DEALLOCATE itself */
 	ENDS_COPY,          /* nothing: CopyDone or CopyFail sent before the server asked for data */
 };
 
@@ -60,6 +62,12 @@ struct ledger {
 };
 
 void ledger_free(struct ledger *ledger);
+
+/* Whether the proxy settles such an entry itself when its turn comes. */
+static inline bool ledger_is_given(uint8_t op)
+{
+	return op >= GIVES_PARSE && op <= ENDS_COPY;
+}
 
 static inline bool ledger_full(const struct ledger *ledger)
 {

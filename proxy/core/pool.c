@@ -125,7 +125,7 @@ void pool_publish_idle(struct pool *pool)
 {
 	if (pool->worker->proxy->worker_count > 1)
 		atomic_store_explicit(&pool->share->worker[pool->worker->index].idle,
-				      (int)pool->servers[SERVER_IDLE].count, memory_order_relaxed);
+				      (int)pool->servers[SERVER_IDLE].count, memory_order_seq_cst);
 }
 
 static usec_t pool_waiting_since(struct pool *pool)
@@ -192,18 +192,20 @@ static bool pool_give_away(struct pool *pool, struct server *server)
 	return true;
 }
 
-/* Asks the other workers that seem to have an idle server. */
-static void pool_ask(struct pool *pool)
+/* Asks a worker, from `first` on, that seems to have an idle server.  (Here a wait was published
+ * before idle servers are looked for, there an idle server before waits are: one of both sees the
+ * other.) */
+static void pool_ask(struct pool *pool, unsigned first)
 {
 	const struct worker *me = pool->worker;
 
 	if (pool->asked || me->proxy->worker_count == 1)
 		return;
-	for (unsigned i = 0; i < me->proxy->worker_count; i++) {
+	for (unsigned i = first; i < me->proxy->worker_count; i++) {
 		struct mail_pool *mail;
 
 		if (i == me->index ||
-		    atomic_load_explicit(&pool->share->worker[i].idle, memory_order_relaxed) == 0)
+		    atomic_load_explicit(&pool->share->worker[i].idle, memory_order_seq_cst) == 0)
 			continue;
 		mail = mail_new(sizeof(*mail), MAIL_SERVER_WANTED);
 		if (mail == NULL)
@@ -211,6 +213,7 @@ static void pool_ask(struct pool *pool)
 		mail->share = pool->share;
 		mail->from = me->index;
 		pool->asked = true;
+		pool->asked_last = i;
 		mailbox_post(&me->proxy->workers[i].mailbox, &mail->letter);
 		return;
 	}
@@ -320,10 +323,16 @@ void pool_sync_done(struct server *server)
 	sbuf_free(&out);
 	param_set_replace(&server->params, param_set_ref(settled));
 	param_set_replace(&client->params, settled);
-	if (io != CONN_IO_OK)
+	if (io != CONN_IO_OK) {
 		client_doom(client, CLIENT_CLOSE_IO);
-	else
+	} else if (UNLIKELY(server->pool->database->held) && !client->doomed) {
+		/* The hold began meanwhile, and nothing of the client has been sent. */
+		client->in_session = false;
+		server_release(server);
+		pool_wait_first(client->pool, client);
+	} else {
 		client_go_on(client);
+	}
 }
 
 bool pool_serve(struct pool *pool, struct client *client)
@@ -399,7 +408,7 @@ void pool_kick(struct pool *pool)
 		demand++;
 	if (demand == 0)
 		return;
-	pool_ask(pool);
+	pool_ask(pool, 0);
 	pool_dial(pool, demand);
 }
 
@@ -466,6 +475,10 @@ void pool_given(struct worker *worker, struct pool_share *share, struct server_p
 	pool->asked = false;
 	if (parcel->fd < 0) {
 		pool_publish_waiting(pool);
+		/* The others in their order; once round, so that nobody is asked for ever. */
+		if (!pool->database->held &&
+		    pool->clients[CLIENT_WAITING].count + pool->clients[CLIENT_WELCOME].count > 0)
+			pool_ask(pool, pool->asked_last + 1);
 		return;
 	}
 	server = server_unpack(parcel, pool);
@@ -656,6 +669,14 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 			server_doom(server, SERVER_CLOSE_LOGIN_TIMEOUT);
 		}
 	}
+	LIST_FOREACH(&pool->servers[SERVER_RESETTING], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		/* Nobody waits for it, so nobody would ever give up. */
+		if (now - server->since > conf->login_timeout)
+			server_doom(server, SERVER_CLOSE_RESET);
+	}
 	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
@@ -667,6 +688,26 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 	}
 }
 
+/* A RELOAD has taken the database away: who wants something of it is told. */
+static void pool_tick_removed(struct pool *pool)
+{
+	static const enum client_state states[] = {CLIENT_WELCOME, CLIENT_WAITING};
+	char text[128];
+
+	if (pool->clients[CLIENT_WELCOME].count + pool->clients[CLIENT_WAITING].count == 0 ||
+	    route_find(pool->worker->routes, pool->database->name) != NULL)
+		return;
+	(void)snprintf(text, sizeof(text), "database \"%.63s\" does not exist",
+		       pool->database->name);
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		while (pool->clients[states[i]].count > 0)
+			client_doom_fatal(CONTAINER_OF(list_first(&pool->clients[states[i]]),
+						       struct client, node),
+					  CLIENT_CLOSE_DATABASE, "3D000", text,
+					  "It is no longer in the proxy's configuration.", NULL);
+	}
+}
+
 void pool_tick(struct pool *pool, usec_t now)
 {
 	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
@@ -674,6 +715,7 @@ void pool_tick(struct pool *pool, usec_t now)
 	struct list_node *tmp;
 
 	pool_tick_servers(pool, now);
+	pool_tick_removed(pool);
 	pool_tick_waiting(pool, now);
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{

@@ -59,6 +59,7 @@ struct pool {
 	struct pool_share *share;
 	bool session;          /* session pooling */
 	bool asked;            /* another worker has been asked for a server */
+	unsigned asked_last;   /* … this one */
 	struct list clients[CLIENT_STATE_COUNT]; /* those after login: WELCOME to ACTIVE */
 	struct list servers[SERVER_STATE_COUNT]; /* idle: the most recently used first */
 	struct param_set *welcome; /* parameters of a fresh server; NULL: not known yet */

@@ -16,6 +16,7 @@
 #include "core/server.h"
 #include "core/statement.h"
 #include "core/worker.h"
+#include "wire/build.h"
 #include "wire/message.h"
 #include "wire/parse.h"
 
@@ -94,22 +95,20 @@ static void reply_protocol_error(struct reply *reply, uint8_t type)
 /* Answers that the proxy gives itself, as soon as their turn comes. */
 static void reply_give(struct reply *reply)
 {
-	static const uint8_t parse_complete[] = {BE_PARSE_COMPLETE, 0, 0, 0, 4};
-	static const uint8_t close_complete[] = {BE_CLOSE_COMPLETE, 0, 0, 0, 4};
 	struct server *server = reply->server;
 	struct ledger_entry *head;
 
 	/* Not into the middle of a message that is still coming. */
 	while (server->left == 0 && (head = ledger_head(&server->ledger)) != NULL &&
-	       (head->op == GIVES_PARSE || head->op == GIVES_CLOSE || head->op == ENDS_COPY)) {
-		const uint8_t *msg = head->op == GIVES_PARSE ? parse_complete : close_complete;
-		const bool silent = head->op == ENDS_COPY;
+	       ledger_is_given(head->op)) {
+		size_t len;
+		const void *msg = statement_given(server, head->op, &len);
 
 		(void)reply_flush_run(reply);
 		ledger_pop(&server->ledger);
-		if (!silent && server->client != NULL && !server->client->doomed &&
+		if (len > 0 && server->client != NULL && !server->client->doomed &&
 		    conn_send(&reply->worker->to_client, &server->client->conn, reply->worker, msg,
-			      sizeof(parse_complete)) != CONN_IO_OK)
+			      len) != CONN_IO_OK)
 			client_doom(server->client, CLIENT_CLOSE_IO);
 	}
 }
@@ -184,6 +183,26 @@ static void reply_error_in_ledger(struct reply *reply)
 	ledger->skipping = ledger->count == 0;
 }
 
+/* The error that the client gets for what statement.c has refused. */
+static void reply_refusal(struct reply *reply, size_t total)
+{
+	struct server *server = reply->server;
+	const char *text = ledger_head(&server->ledger)->name;
+	char sqlstate[6];
+	struct sbuf out;
+
+	reply_hide(reply, total);
+	(void)snprintf(sqlstate, sizeof(sqlstate), "%.5s", text);
+	sbuf_init(&out, 1024);
+	wire_add_error_text(&out, "ERROR", sqlstate, text + 5);
+	if (!server->client->doomed &&
+	    (!sbuf_ok(&out) ||
+	     conn_send_copy(&reply->worker->to_client, &server->client->conn, reply->worker,
+			    sbuf_text(&out), out.len) != CONN_IO_OK))
+		client_doom(server->client, CLIENT_CLOSE_IO);
+	sbuf_free(&out);
+}
+
 static void reply_error(struct reply *reply, size_t total)
 {
 	struct server *server = reply->server;
@@ -209,6 +228,12 @@ static void reply_error(struct reply *reply, size_t total)
 	if (fatal) {
 		server->fatal_sent = true;
 		reply_keep_error(server, &error);
+	} else if (reply_head_op(reply) == OWES_REFUSAL && error.sqlstate != NULL &&
+		   strcmp(error.sqlstate, "26000") == 0) {
+		reply_refusal(reply, total);
+		reply_error_in_ledger(reply);
+		reply_give(reply);
+		return;
 	} else {
 		reply_error_in_ledger(reply);
 	}

@@ -24,6 +24,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Longer than every Query that is only DEALLOCATE and a name. */
+#define DEALLOCATE_MAX ((size_t)256)
+
 struct request {
 	struct client *client;
 	struct worker *worker;
@@ -257,6 +260,38 @@ static bool request_must_stop(const struct client *client, const struct server *
 	       !server->ledger.copy_in;
 }
 
+/* A Query that forgets one of the client's protocol-level statements; true if it was such a one. */
+static bool request_deallocates(struct request *request, size_t total)
+{
+	struct client *client = request->client;
+	struct server *server = client->server;
+	const uint8_t *msg = request->data + request->used;
+	struct stmt *stmt;
+	char *name;
+	size_t len;
+	const void *given;
+
+	if (client->stmts == NULL || client->in_session || total > DEALLOCATE_MAX ||
+	    total > request->len - request->used ||
+	    (server != NULL && (server->tx_status == 'E' || server->ledger.skipping)) ||
+	    !statement_deallocate(client, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &stmt,
+				  &name))
+		return false;
+	(void)client_stmts_set_unnamed(client->stmts, NULL, 0); /* as every Query does */
+	request->used += total;
+	if (server == NULL) {
+		stmt_unref(stmt);
+		free(name);
+		given = statement_given(NULL, GIVES_DEALLOCATE, &len);
+		client_tell(client, given, len);
+		return true;
+	}
+	server->unnamed_of = NULL;
+	if (!ledger_push(&server->ledger, GIVES_DEALLOCATE, stmt, name))
+		client_doom_fatal(client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL, NULL);
+	return true;
+}
+
 static enum step request_forward(struct request *request, struct server *server, uint8_t type,
 				 size_t total)
 {
@@ -367,6 +402,8 @@ static enum step request_message(struct request *request)
 		}
 		if (UNLIKELY(total > request->len - request->used && total <= REQUEST_WHOLE))
 			return STEP_STOP;
+		if (at[0] == FE_QUERY && request_deallocates(request, total))
+			return STEP_NEXT;
 		if (!pool_serve(client->pool, client))
 			return STEP_STOP;
 	}
@@ -384,6 +421,8 @@ static enum step request_message(struct request *request)
 		request_skip(request, total);
 		return STEP_NEXT;
 	}
+	if (at[0] == FE_QUERY && request_deallocates(request, total))
+		return STEP_NEXT;
 	return request_forward(request, client->server, at[0], total);
 }
 
@@ -419,12 +458,11 @@ static void request_give_now(struct client *client)
 	    !ledger_gives_only(ledger))
 		return;
 	while (ledger->count > 0) {
-		const uint8_t op = ledger_head(ledger)->op;
-		const uint8_t msg[] = {op == GIVES_PARSE ? BE_PARSE_COMPLETE : BE_CLOSE_COMPLETE,
-				       0, 0, 0, 4};
+		size_t len;
+		const void *msg = statement_given(client->server, ledger_head(ledger)->op, &len);
 
-		if (op != ENDS_COPY)
-			client_tell(client, msg, sizeof(msg));
+		if (len > 0)
+			client_tell(client, msg, len);
 		ledger_pop(ledger);
 	}
 }

@@ -9,8 +9,11 @@
 #include "wire/message.h"
 #include "wire/parse.h"
 
+#include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* How much of a Bind may be waited for to find its two names. */
 #define BIND_HEAD_MAX ((size_t)64 * 1024)
@@ -100,6 +103,27 @@ static bool statement_give(struct client *client, struct server *server, struct 
 	return send_parse(server, stmt_name(stmt), STMT_NAME_LEN, stmt);
 }
 
+/* ---- refusals ---- */
+
+/*
+ * The client's message is answered with this error.  It has to fail on the server too, so that the
+ * transaction does and all is skipped up to Sync: in its place goes a Describe of a statement that
+ * cannot exist, and the error that comes is replaced (reply.c).
+ */
+static enum statement_result statement_refuse(struct client *client, struct server *server,
+					      const char *sqlstate, const char *message)
+{
+	static const uint8_t describe[] = {FE_DESCRIBE, 0,   0,   0,   14,  'S', 1,
+					   'r',         'e', 'f', 'u', 's', 'e', 'd', 0};
+	char *text = NULL;
+
+	if (asprintf(&text, "%s%s", sqlstate, message) < 0)
+		return statement_no_memory(client);
+	if (!ledger_push(&server->ledger, OWES_REFUSAL, NULL, text))
+		return statement_no_memory(client);
+	return send_copy(server, describe, sizeof(describe)) ? STATEMENT_DONE : STATEMENT_FAILED;
+}
+
 /* ---- Parse ---- */
 
 static enum statement_result statement_parse_unnamed(struct client *client, struct server *server,
@@ -132,15 +156,11 @@ static enum statement_result statement_parse_named(struct client *client, struct
 		return statement_no_memory(client);
 	stmt = client_stmts_get(client->stmts, parse->name, parse->name_len);
 	if (stmt != NULL) {
-		/* The name is taken (42P05): the server says so when it is given its own twice. */
-		if (!server_stmts_contains(&server->stmts, stmt_digest(stmt)) &&
-		    !statement_give(client, server, stmt, OWES_HIDDEN_PARSE, NULL))
-			return STATEMENT_FAILED;
-		name = strdup(""); /* the error undoes nothing */
-		if (name == NULL || !ledger_push(&server->ledger, OWES_PARSE, NULL, name))
-			return statement_no_memory(client);
-		return send_parse(server, stmt_name(stmt), STMT_NAME_LEN, stmt) ? STATEMENT_DONE
-										: STATEMENT_FAILED;
+		char text[128];
+
+		(void)snprintf(text, sizeof(text), "prepared statement \"%.*s\" already exists",
+			       STMT_CLIENT_NAME_MAX, parse->name);
+		return statement_refuse(client, server, "42P05", text);
 	}
 	stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
 	name = strndup(parse->name, parse->name_len);
@@ -156,12 +176,9 @@ static enum statement_result statement_parse_named(struct client *client, struct
 		free(name);
 		if (status != CLIENT_STMTS_FULL)
 			return statement_no_memory(client);
-		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53400",
-				  "too many prepared statements in this connection",
-				  "There are max_client_prepared_statements already.",
-				  "Close statements that are not used any more, or raise the "
-				  "setting.");
-		return STATEMENT_FAILED;
+		return statement_refuse(client, server, "53400",
+					"too many prepared statements in this connection "
+					"(max_client_prepared_statements)");
 	}
 	/* In a transaction that has failed, or may have by then, the server must say so itself. */
 	if (server->tx_status != 'E' && server->ledger.readies == 0 &&
@@ -381,6 +398,7 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 						  strlen(entry->name));
 		break;
 	case GIVES_CLOSE:
+	case GIVES_DEALLOCATE:
 		/* What was closed behind an error is still there. */
 		if (client != NULL && client->stmts != NULL &&
 		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
@@ -396,5 +414,117 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 		break;
 	default:
 		break;
+	}
+}
+
+/* ---- what the proxy answers itself ---- */
+
+/* The identifier at *at, as PostgreSQL reads it, into out; false if there is none. */
+static bool read_identifier(const char **at, const char *end, char out[STMT_CLIENT_NAME_MAX + 1])
+{
+	const char *p = *at;
+	const bool quoted = p < end && *p == '"';
+	size_t n = 0;
+
+	for (p += quoted ? 1 : 0; p < end; p++) {
+		if (quoted && *p == '"' && (p + 1 == end || p[1] != '"'))
+			break;
+		if (quoted && *p == '"')
+			p++;
+		else if (!quoted && !isalnum((unsigned char)*p) && *p != '_' && *p != '$' &&
+			 ((unsigned char)*p & 0x80) == 0)
+			break;
+		if (n == STMT_CLIENT_NAME_MAX)
+			return false;
+		out[n++] = quoted ? *p : (char)tolower((unsigned char)*p);
+	}
+	if (quoted && p == end)
+		return false;
+	out[n] = '\0';
+	*at = p + (quoted ? 1 : 0);
+	return n > 0;
+}
+
+static void skip_spaces(const char **at, const char *end)
+{
+	while (*at < end && isspace((unsigned char)**at))
+		(*at)++;
+}
+
+/* The name in DEALLOCATE [PREPARE] name [;], which must be all of the text. */
+static bool read_deallocate(const char *at, const char *end, char id[STMT_CLIENT_NAME_MAX + 1])
+{
+	static const char word[] = "deallocate";
+	bool quoted;
+
+	skip_spaces(&at, end);
+	if ((size_t)(end - at) < sizeof(word) || strncasecmp(at, word, sizeof(word) - 1) != 0)
+		return false;
+	at += sizeof(word) - 1;
+	if (!isspace((unsigned char)*at) && *at != '"')
+		return false;
+	skip_spaces(&at, end);
+	quoted = at < end && *at == '"';
+	if (!read_identifier(&at, end, id))
+		return false;
+	if (!quoted && strcmp(id, "prepare") == 0) {
+		skip_spaces(&at, end);
+		quoted = at < end && *at == '"';
+		if (!read_identifier(&at, end, id))
+			return false;
+	}
+	skip_spaces(&at, end);
+	if (at < end && *at == ';')
+		at++;
+	skip_spaces(&at, end);
+	return at == end && (quoted || strcmp(id, "all") != 0);
+}
+
+bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
+			  struct stmt **stmt, char **name)
+{
+	const char *at = (const char *)text;
+	char id[STMT_CLIENT_NAME_MAX + 1];
+
+	if (len == 0 || text[len - 1] != '\0' || !read_deallocate(at, at + len - 1, id))
+		return false;
+	*stmt = stmt_ref(client_stmts_get(client->stmts, id, strlen(id)));
+	if (*stmt == NULL)
+		return false;
+	*name = strdup(id);
+	if (*name == NULL) {
+		stmt_unref(*stmt);
+		return false;
+	}
+	(void)client_stmts_remove(client->stmts, id, strlen(id));
+	return true;
+}
+
+#define DEALLOCATED(status)                                                                        \
+	{                                                                                          \
+		BE_COMMAND_COMPLETE, 0, 0, 0, 15, 'D', 'E', 'A', 'L', 'L', 'O', 'C', 'A', 'T',     \
+		    'E', 0, BE_READY_FOR_QUERY, 0, 0, 0, 5, (status)                               \
+	}
+
+const void *statement_given(const struct server *server, uint8_t op, size_t *len)
+{
+	static const uint8_t parse_complete[] = {BE_PARSE_COMPLETE, 0, 0, 0, 4};
+	static const uint8_t close_complete[] = {BE_CLOSE_COMPLETE, 0, 0, 0, 4};
+	static const uint8_t idle[] = DEALLOCATED('I');
+	static const uint8_t block[] = DEALLOCATED('T');
+
+	switch (op) {
+	case GIVES_PARSE:
+		*len = sizeof(parse_complete);
+		return parse_complete;
+	case GIVES_CLOSE:
+		*len = sizeof(close_complete);
+		return close_complete;
+	case GIVES_DEALLOCATE:
+		*len = sizeof(idle);
+		return server == NULL || server->tx_status == 'I' ? idle : block;
+	default:
+		*len = 0;
+		return NULL;
 	}
 }

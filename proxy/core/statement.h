@@ -24,6 +24,7 @@
 struct client;
 struct ledger_entry;
 struct server;
+struct stmt;
 
 /* Longest definition of a named statement: it is kept as a whole. */
 #define STATEMENT_MAX ((size_t)16 * 1024 * 1024)
@@ -41,6 +42,18 @@ enum statement_result {
 enum statement_result statement_message(struct client *client, struct server *server,
 					uint8_t *msg, size_t total, size_t have,
 					size_t *used) MUST_CHECK;
+
+/*
+ * A Query that is nothing but DEALLOCATE [PREPARE] name of a statement that this client has prepared
+ * by the protocol (psycopg does so): no server knows the name, so the statement is forgotten here.
+ * True: *stmt (a reference) and *name (malloc'ed) are what was forgotten.
+ */
+bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
+                          struct stmt **stmt, char **name) MUST_CHECK;
+
+/* The message with which the proxy itself settles a GIVES_… or ENDS_COPY entry; NULL, 0 for those
+ * that are settled silently.  Static. */
+const void *statement_given(const struct server *server, uint8_t op, size_t *len);
 
 /* An entry of the ledger is dropped because of an error: its Parse did not happen, its Close
  * neither. */
