@@ -139,7 +139,7 @@ void hold_tick(void *arg)
 		    now - proxy->renewed_at >= move->config->mover.lease / RENEWALS_PER_LEASE;
 
 		if (proxy->status.state != LINK_IDLE || move->phase < PHASE_HOLD ||
-		    move->promote_sent || proxy->renewed_at == 0)
+		    move->promote_sent || move->undoing || proxy->renewed_at == 0)
 			continue;
 		if (!move->lease_none && (due || proxy->renew_next > 0)) {
 			renew_next(move, proxy);
@@ -588,18 +588,26 @@ static void release_at_once(struct move *move)
 	free(links);
 }
 
+/* The status connection free for a command; what the tick asked last is waited for. */
+static bool settle_status(struct move *move, struct proxy *proxy)
+{
+	struct link *link = &proxy->status;
+
+	if (link->state == LINK_BUSY)
+		(void)!loop_wait(&move->loop, &link, 1, clock_now() + CONSOLE_PATIENCE, false);
+	if (link->state == LINK_BUSY)
+		link_close(link);
+	proxy->asked = PROXY_ASKED_NOTHING;
+	return link_revive(move, link);
+}
+
 static bool release_by_status(struct move *move, struct route *route)
 {
 	struct link *link = &route->proxy->status;
 	struct sbuf sql;
 	bool ok;
 
-	if (link->state == LINK_BUSY)
-		(void)!loop_wait(&move->loop, &link, 1, clock_now() + CONSOLE_PATIENCE, false);
-	if (link->state == LINK_BUSY)
-		link_close(link);
-	route->proxy->asked = PROXY_ASKED_NOTHING;
-	if (!link_revive(move, link))
+	if (!settle_status(move, route->proxy))
 		return false;
 	begin_release(move, &sql, route);
 	ok = link_run(&move->loop, link, move->config->mover.connect_timeout, sbuf_text(&sql)) ||
@@ -617,8 +625,11 @@ static void cancel_swaps(struct move *move)
 		struct link *link = &route->proxy->status;
 		struct sbuf sql;
 
-		if (link->state != LINK_IDLE)
+		if (!settle_status(move, route->proxy)) {
+			ui_error(move->ui, "%s: CANCEL SWAP %s: %s", route->proxy->label,
+			         route->database, link_error(link));
 			continue;
+		}
 		begin_command(&sql, "CANCEL SWAP", route);
 		if (!link_run(&move->loop, link, move->config->mover.connect_timeout,
 		              sbuf_text(&sql)))
@@ -632,6 +643,7 @@ bool hold_undo(struct move *move)
 {
 	bool all = true;
 
+	move->undoing = true;
 	for (size_t i = 0; i < move->proxy_count; i++)
 		move->proxies[i].status.done = NULL;
 	release_at_once(move);

@@ -146,6 +146,7 @@ struct move {
 	bool promote_sent;     /* the request may have left: no undo from here on */
 	bool lease_none;       /* holds have no expiry any more */
 	bool hold_lost;        /* a proxy says that a hold of ours is not there any more */
+	bool undoing;          /* the tick asks the proxies nothing any more */
 	bool resumed;
 	bool intended[PHASE_COUNT]; /* the intent was written before the phase's turn */
 	usec_t drawn_at;            /* status line */
