@@ -217,6 +217,10 @@ bool phase_proof(struct move *move)
 	struct sbuf sql;
 	bool ok;
 
+	/* The proxies ask the target and write their state meanwhile; their clients stay held, and
+	 * the shards closed, until the proof is there. */
+	if (!move->resumed)
+		hold_send_swaps(move);
 	sbuf_init(&sql, PROMOTE_SQL_MAX);
 	others_sql(move, &sql);
 	sbuf_add_str(&sql, PROOF_SQL);
@@ -238,22 +242,19 @@ bool phase_open(struct move *move)
 {
 	struct link *link = &move->target.link;
 	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
-	bool resumed = move->resumed;
 	struct sbuf sql;
 
 	/*
 	 * The commit need not be flushed before the clients go on: their first commit flushes it
 	 * with its own, and if the server crashed before that, the shards would only be closed
-	 * again. Routes and PL/Proxy are changed meanwhile; nobody gets through before the release.
+	 * again. PL/Proxy is changed meanwhile.
 	 */
 	sbuf_init(&sql, PROMOTE_SQL_MAX);
 	sbuf_add_str(&sql, "SET synchronous_commit = off;");
 	fence_sql(move, true, &sql);
 	link_send(link, sbuf_text(&sql));
-	if (!resumed) {
-		hold_send_swaps(move);
+	if (!move->resumed)
 		plproxy_send(move);
-	}
 	(void)!loop_wait(&move->loop, &link, 1, clock_now() + ASK_TIMEOUT, false);
 	while (!link_ok(link) && clock_now() < deadline) {
 		ui_error(move->ui, "%s: %s", link->name, link_error(link));
