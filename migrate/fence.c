@@ -269,7 +269,15 @@ static int look_at_target(struct move *move, const char *sql, usec_t deadline)
 	}
 	(void)!lsn_parse(link_value(link, 0, "lsn"), &replayed);
 	move->lag = move->barrier > replayed ? (int64_t)(move->barrier - replayed) : 0;
-	return move->lag == 0 && link_number(link, 0, "open", 1) == 0 ? 1 : 0;
+	if (link_number(link, 0, "open", 1) > 0)
+		return 0;
+	/*
+	 * It shows the fence: it replays what happened milliseconds ago.  From here on a hold that
+	 * ended by itself would let clients run into the fence, and the proxies need a moment to
+	 * write that down.
+	 */
+	hold_send_forever(move);
+	return move->lag == 0 ? 1 : 0;
 }
 
 bool phase_catch_up(struct move *move)
@@ -292,8 +300,7 @@ bool phase_catch_up(struct move *move)
 	if (caught_up != 1)
 		return false;
 	json_str(&move->evidence, "replayed", link_value(&move->target.link, 0, "lsn"));
-	/* From here on a hold that ends by itself would let clients run into the fence. */
-	return hold_renew_forever(move);
+	return hold_await_forever(move);
 }
 
 bool fence_undo(struct move *move)

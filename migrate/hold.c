@@ -315,20 +315,26 @@ bool phase_hold(struct move *move)
 	return false;
 }
 
-bool hold_renew_forever(struct move *move)
+void hold_send_forever(struct move *move)
 {
-	struct link **links = all_links(move);
-	enum wait_end end;
-	bool ok = true;
-
+	if (move->lease_none)
+		return;
 	move->lease_none = true;
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct sbuf sql;
 
 		begin_command(&sql, "RENEW", &move->routes[i]);
 		sbuf_printf(&sql, " EPOCH %" PRId64 " LEASE NONE", move->epoch);
-		send_command(links[i], &sql);
+		send_command(&move->routes[i].link, &sql);
 	}
+}
+
+bool hold_await_forever(struct move *move)
+{
+	struct link **links = all_links(move);
+	enum wait_end end;
+	bool ok = true;
+
 	end = loop_wait(&move->loop, links, move->route_count,
 	                clock_now() + move->config->mover.lease / 2, true);
 	if (end == WAIT_STOPPED)
@@ -340,9 +346,10 @@ bool hold_renew_forever(struct move *move)
 		if (!link_ok(links[i]))
 			ok = move_fail(move, "%s: RENEW %s: %s", route->proxy->label,
 			               route->database, link_error(links[i]));
-		else if (state != NULL && strcmp(state, "held") != 0)
+		else if (state == NULL || strcmp(state, "held") != 0)
 			ok = move_fail(move, "%s: database %s is %s instead of held",
-			               route->proxy->label, route->database, state);
+			               route->proxy->label, route->database,
+			               state == NULL ? "?" : state);
 	}
 	free(links);
 	return ok && !move->hold_lost;

@@ -240,8 +240,9 @@ bool phase_validate(struct move *move) MUST_CHECK;
 /* The tick of the loop: renews leases, asks for progress, draws it. */
 void hold_tick(void *arg);
 
-/* All holds without expiry; false if one proxy did not confirm. */
-bool hold_renew_forever(struct move *move) MUST_CHECK;
+/* Asks for holds without expiry; then false if one proxy did not confirm that it still holds. */
+void hold_send_forever(struct move *move);
+bool hold_await_forever(struct move *move) MUST_CHECK;
 
 /* Sends SWAP on every route (answers are awaited by phase_swap). */
 void hold_send_swaps(struct move *move);
