@@ -19,7 +19,7 @@ struct dial {
 	struct evutil_addrinfo *next; /* the address to try next */
 	struct event *timer;          /* the time-out, also the means to start later */
 	struct event *ready;          /* the connecting socket is writable */
-	usec_t deadline;
+	usec_t deadline; /* 0: none */
 	int fd;
 	int port;
 	bool in_lookup; /* inside evdns_getaddrinfo(): it may call back at once */
@@ -154,13 +154,27 @@ static void dial_lookup(struct dial *dial, struct evdns_base *dns)
 		event_active(dial->timer, EV_READ, 0);
 }
 
+/* Sets the time-out to what is left until the deadline. */
+static bool dial_arm(struct dial *dial)
+{
+	usec_t left = dial->deadline - clock_now();
+	struct timeval tv = {0, 1};
+
+	if (dial->deadline == 0)
+		return true;
+	if (left > 0)
+		tv = (struct timeval){left / USEC_PER_SEC, left % USEC_PER_SEC};
+	return event_add(dial->timer, &tv) == 0;
+}
+
 static void dial_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct dial *dial = arg;
 
 	(void)fd;
 	if ((what & EV_TIMEOUT) == 0) {
-		/* The deferred start. */
+		/* The deferred start.  That it was made active took the time-out away. */
+		(void)dial_arm(dial);
 		dial_try_next(dial);
 		return;
 	}
@@ -226,7 +240,6 @@ struct dial *dial_start(struct event_base *base, struct evdns_base *dns, const c
 {
 	size_t len = strlen(host) + 1;
 	struct dial *dial = calloc(1, sizeof(*dial) + len);
-	struct timeval tv = {timeout / USEC_PER_SEC, timeout % USEC_PER_SEC};
 
 	if (dial == NULL)
 		return NULL;
@@ -237,7 +250,8 @@ struct dial *dial_start(struct event_base *base, struct evdns_base *dns, const c
 	dial->done = done;
 	dial->arg = arg;
 	dial->timer = event_new(base, -1, 0, dial_timer, dial);
-	if (dial->timer == NULL || (timeout > 0 && event_add(dial->timer, &tv) != 0)) {
+	dial->deadline = timeout > 0 ? clock_now() + timeout : 0;
+	if (dial->timer == NULL || !dial_arm(dial)) {
 		dial_free(dial);
 		return NULL;
 	}
