@@ -37,6 +37,7 @@ enum ledger_op {
 	GIVES_PARSE,        /* the proxy answers ParseComplete itself */
 	GIVES_CLOSE,        /* the proxy answers CloseComplete itself */
 	GIVES_DEALLOCATE,   /* the proxy answers a Query DEALLOCATE itself */
+	GIVES_DEALLOCATE_X, /* the same in the extended protocol: Parse to Execute */
 	ENDS_COPY,          /* nothing: CopyDone or CopyFail sent before the server asked for data */
 };
 

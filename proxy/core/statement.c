@@ -124,6 +124,114 @@ static enum statement_result statement_refuse(struct client *client, struct serv
 	return send_copy(server, describe, sizeof(describe)) ? STATEMENT_DONE : STATEMENT_FAILED;
 }
 
+/* ---- DEALLOCATE of a protocol-level statement ---- */
+
+/* The identifier at *at, as PostgreSQL reads it, into out; false if there is none. */
+static bool read_identifier(const char **at, const char *end, char out[STMT_CLIENT_NAME_MAX + 1])
+{
+	const char *p = *at;
+	const bool quoted = p < end && *p == '"';
+	size_t n = 0;
+
+	for (p += quoted ? 1 : 0; p < end; p++) {
+		if (quoted && *p == '"' && (p + 1 == end || p[1] != '"'))
+			break;
+		if (quoted && *p == '"')
+			p++;
+		else if (!quoted && !isalnum((unsigned char)*p) && *p != '_' && *p != '$' &&
+			 ((unsigned char)*p & 0x80) == 0)
+			break;
+		if (n == STMT_CLIENT_NAME_MAX)
+			return false;
+		out[n++] = quoted ? *p : (char)tolower((unsigned char)*p);
+	}
+	if (quoted && p == end)
+		return false;
+	out[n] = '\0';
+	*at = p + (quoted ? 1 : 0);
+	return n > 0;
+}
+
+static void skip_spaces(const char **at, const char *end)
+{
+	while (*at < end && isspace((unsigned char)**at))
+		(*at)++;
+}
+
+/* The name in DEALLOCATE [PREPARE] name [;], which must be all of the text. */
+static bool read_deallocate(const char *at, const char *end, char id[STMT_CLIENT_NAME_MAX + 1])
+{
+	static const char word[] = "deallocate";
+	bool quoted;
+
+	skip_spaces(&at, end);
+	if ((size_t)(end - at) < sizeof(word) || strncasecmp(at, word, sizeof(word) - 1) != 0)
+		return false;
+	at += sizeof(word) - 1;
+	if (!isspace((unsigned char)*at) && *at != '"')
+		return false;
+	skip_spaces(&at, end);
+	quoted = at < end && *at == '"';
+	if (!read_identifier(&at, end, id))
+		return false;
+	if (!quoted && strcmp(id, "prepare") == 0) {
+		skip_spaces(&at, end);
+		quoted = at < end && *at == '"';
+		if (!read_identifier(&at, end, id))
+			return false;
+	}
+	skip_spaces(&at, end);
+	if (at < end && *at == ';')
+		at++;
+	skip_spaces(&at, end);
+	return at == end && (quoted || strcmp(id, "all") != 0);
+}
+
+/* The size of the message at `at` if it is of this type and all here; 0 if not. */
+static size_t whole_message(const uint8_t *at, size_t have, uint8_t type)
+{
+	size_t total;
+
+	if (have < WIRE_HEADER_LEN || at[0] != type ||
+	    wire_header_check(WIRE_FRONTEND, at, &total) != WIRE_HEADER_OK || total > have)
+		return 0;
+	return total;
+}
+
+/*
+ * Parse, Bind, Describe and Execute of such a DEALLOCATE, all with empty names, as libpq sends a
+ * query of the extended protocol.  True: it was answered here; *used are their bytes.
+ */
+static bool statement_deallocate_extended(struct client *client, struct server *server,
+					  const struct stmt_parse *parse, const uint8_t *msg,
+					  size_t total, size_t have, size_t *used)
+{
+	static const uint8_t describe[] = {FE_DESCRIBE, 0, 0, 0, 6, 'P', 0};
+	size_t bind = whole_message(msg + total, have - total, FE_BIND);
+	size_t at = total + bind;
+	size_t execute;
+	struct stmt *stmt;
+	char *name;
+
+	if ((parse->def[0] != 'D' && parse->def[0] != 'd') || server->tx_status == 'E' ||
+	    bind == 0 || msg[total + WIRE_HEADER_LEN] != 0 ||
+	    msg[total + WIRE_HEADER_LEN + 1] != 0 || have - at < sizeof(describe) ||
+	    memcmp(msg + at, describe, sizeof(describe)) != 0)
+		return false;
+	at += sizeof(describe);
+	execute = whole_message(msg + at, have - at, FE_EXECUTE);
+	if (execute == 0 || msg[at + WIRE_HEADER_LEN] != 0 ||
+	    !statement_deallocate(client, (const uint8_t *)parse->def, strlen(parse->def) + 1,
+				  &stmt, &name))
+		return false;
+	(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
+	server->unnamed_of = NULL;
+	*used = at + execute;
+	if (!ledger_push(&server->ledger, GIVES_DEALLOCATE_X, stmt, name))
+		(void)statement_no_memory(client);
+	return true;
+}
+
 /* ---- Parse ---- */
 
 static enum statement_result statement_parse_unnamed(struct client *client, struct server *server,
@@ -224,6 +332,9 @@ static enum statement_result statement_parse(struct client *client, struct serve
 		return STATEMENT_MORE;
 	if (!stmt_split_parse(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &parse))
 		return STATEMENT_FORWARD;
+	if (parse.name_len == 0 &&
+	    statement_deallocate_extended(client, server, &parse, msg, total, have, used))
+		return STATEMENT_DONE;
 	if (parse.name_len == 0)
 		return statement_parse_unnamed(client, server, &parse);
 	result = statement_parse_named(client, server, &parse);
@@ -399,6 +510,7 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 		break;
 	case GIVES_CLOSE:
 	case GIVES_DEALLOCATE:
+	case GIVES_DEALLOCATE_X:
 		/* What was closed behind an error is still there. */
 		if (client != NULL && client->stmts != NULL &&
 		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
@@ -418,67 +530,6 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 }
 
 /* ---- what the proxy answers itself ---- */
-
-/* The identifier at *at, as PostgreSQL reads it, into out; false if there is none. */
-static bool read_identifier(const char **at, const char *end, char out[STMT_CLIENT_NAME_MAX + 1])
-{
-	const char *p = *at;
-	const bool quoted = p < end && *p == '"';
-	size_t n = 0;
-
-	for (p += quoted ? 1 : 0; p < end; p++) {
-		if (quoted && *p == '"' && (p + 1 == end || p[1] != '"'))
-			break;
-		if (quoted && *p == '"')
-			p++;
-		else if (!quoted && !isalnum((unsigned char)*p) && *p != '_' && *p != '$' &&
-			 ((unsigned char)*p & 0x80) == 0)
-			break;
-		if (n == STMT_CLIENT_NAME_MAX)
-			return false;
-		out[n++] = quoted ? *p : (char)tolower((unsigned char)*p);
-	}
-	if (quoted && p == end)
-		return false;
-	out[n] = '\0';
-	*at = p + (quoted ? 1 : 0);
-	return n > 0;
-}
-
-static void skip_spaces(const char **at, const char *end)
-{
-	while (*at < end && isspace((unsigned char)**at))
-		(*at)++;
-}
-
-/* The name in DEALLOCATE [PREPARE] name [;], which must be all of the text. */
-static bool read_deallocate(const char *at, const char *end, char id[STMT_CLIENT_NAME_MAX + 1])
-{
-	static const char word[] = "deallocate";
-	bool quoted;
-
-	skip_spaces(&at, end);
-	if ((size_t)(end - at) < sizeof(word) || strncasecmp(at, word, sizeof(word) - 1) != 0)
-		return false;
-	at += sizeof(word) - 1;
-	if (!isspace((unsigned char)*at) && *at != '"')
-		return false;
-	skip_spaces(&at, end);
-	quoted = at < end && *at == '"';
-	if (!read_identifier(&at, end, id))
-		return false;
-	if (!quoted && strcmp(id, "prepare") == 0) {
-		skip_spaces(&at, end);
-		quoted = at < end && *at == '"';
-		if (!read_identifier(&at, end, id))
-			return false;
-	}
-	skip_spaces(&at, end);
-	if (at < end && *at == ';')
-		at++;
-	skip_spaces(&at, end);
-	return at == end && (quoted || strcmp(id, "all") != 0);
-}
 
 bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
 			  struct stmt **stmt, char **name)
@@ -500,18 +551,20 @@ bool statement_deallocate(struct client *client, const uint8_t *text, size_t len
 	return true;
 }
 
-#define DEALLOCATED(status)                                                                        \
-	{                                                                                          \
-		BE_COMMAND_COMPLETE, 0, 0, 0, 15, 'D', 'E', 'A', 'L', 'L', 'O', 'C', 'A', 'T',     \
-		    'E', 0, BE_READY_FOR_QUERY, 0, 0, 0, 5, (status)                               \
-	}
+#define DEALLOCATE_TAG                                                                             \
+	BE_COMMAND_COMPLETE, 0, 0, 0, 15, 'D', 'E', 'A', 'L', 'L', 'O', 'C', 'A', 'T', 'E', 0
+#define EMPTY_MESSAGE(type) (type), 0, 0, 0, 4
+#define READY(status) BE_READY_FOR_QUERY, 0, 0, 0, 5, (status)
 
 const void *statement_given(const struct server *server, uint8_t op, size_t *len)
 {
-	static const uint8_t parse_complete[] = {BE_PARSE_COMPLETE, 0, 0, 0, 4};
-	static const uint8_t close_complete[] = {BE_CLOSE_COMPLETE, 0, 0, 0, 4};
-	static const uint8_t idle[] = DEALLOCATED('I');
-	static const uint8_t block[] = DEALLOCATED('T');
+	static const uint8_t parse_complete[] = {EMPTY_MESSAGE(BE_PARSE_COMPLETE)};
+	static const uint8_t close_complete[] = {EMPTY_MESSAGE(BE_CLOSE_COMPLETE)};
+	static const uint8_t idle[] = {DEALLOCATE_TAG, READY('I')};
+	static const uint8_t block[] = {DEALLOCATE_TAG, READY('T')};
+	static const uint8_t extended[] = {EMPTY_MESSAGE(BE_PARSE_COMPLETE),
+					   EMPTY_MESSAGE(BE_BIND_COMPLETE),
+					   EMPTY_MESSAGE(BE_NO_DATA), DEALLOCATE_TAG};
 
 	switch (op) {
 	case GIVES_PARSE:
@@ -523,6 +576,9 @@ const void *statement_given(const struct server *server, uint8_t op, size_t *len
 	case GIVES_DEALLOCATE:
 		*len = sizeof(idle);
 		return server == NULL || server->tx_status == 'I' ? idle : block;
+	case GIVES_DEALLOCATE_X:
+		*len = sizeof(extended);
+		return extended;
 	default:
 		*len = 0;
 		return NULL;
