@@ -192,6 +192,10 @@ static void reply_refusal(struct reply *reply, size_t total)
 	struct sbuf out;
 
 	reply_hide(reply, total);
+	/* That comes first, whatever is asked for. */
+	if (server->tx_status == 'E')
+		text = "25P02current transaction is aborted, commands ignored until end of "
+		       "transaction block";
 	(void)snprintf(sqlstate, sizeof(sqlstate), "%.5s", text);
 	sbuf_init(&out, 1024);
 	wire_add_error_text(&out, "ERROR", sqlstate, text + 5);
@@ -473,6 +477,13 @@ static void reply_left(struct reply *reply)
 	reply_give(reply); /* what had to wait for the end of this message */
 }
 
+/* What a server may send although nothing is owed. */
+static bool reply_unasked(uint8_t type)
+{
+	return type == BE_NOTICE_RESPONSE || type == BE_NOTIFICATION_RESPONSE ||
+	       type == BE_PARAMETER_STATUS || type == BE_ERROR_RESPONSE;
+}
+
 static void reply_run(struct reply *reply)
 {
 	struct server *server = reply->server;
@@ -494,6 +505,10 @@ static void reply_run(struct reply *reply)
 		}
 		if (total > have && !reply_streams(at[0], total))
 			break;
+		if (UNLIKELY(server->ledger.count == 0 && !reply_unasked(at[0]))) {
+			reply_protocol_error(reply, at[0]);
+			break;
+		}
 		if ((at[0] == BE_DATA_ROW || at[0] == BE_COPY_DATA) && total <= have &&
 		    server->client != NULL && reply_head_op(reply) != OWES_HIDDEN_QUERY) {
 			reply_skip_rows(reply);

@@ -57,6 +57,25 @@ static bool send_parse(struct server *server, const char *name, size_t name_len,
 						   : send_bytes(server, stmt->text, stmt->len));
 }
 
+/* Sends the Close of a statement that was taken out of what the server has. */
+static bool statement_take(struct client *client, struct server *server,
+			   const uint8_t digest[STMT_DIGEST_LEN])
+{
+	uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_CLOSE};
+	char *kept = malloc(STMT_DIGEST_LEN);
+
+	wire_put_be32(msg + 1, sizeof(msg) - 1);
+	msg[WIRE_HEADER_LEN] = 'S';
+	stmt_server_name(digest, (char *)msg + WIRE_HEADER_LEN + 1);
+	if (kept != NULL)
+		memcpy(kept, digest, STMT_DIGEST_LEN);
+	if (kept == NULL || !ledger_push(&server->ledger, OWES_HIDDEN_CLOSE, NULL, kept)) {
+		(void)statement_no_memory(client);
+		return false;
+	}
+	return send_copy(server, msg, sizeof(msg));
+}
+
 /* Closes what the server has too much of. */
 static bool statement_evict(struct client *client, struct server *server)
 {
@@ -64,19 +83,7 @@ static bool statement_evict(struct client *client, struct server *server)
 	uint8_t digest[STMT_DIGEST_LEN];
 
 	while (server_stmts_evict(&server->stmts, (size_t)conf->max_prepared_statements, digest)) {
-		uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_CLOSE};
-		char *kept = malloc(STMT_DIGEST_LEN);
-
-		wire_put_be32(msg + 1, sizeof(msg) - 1);
-		msg[WIRE_HEADER_LEN] = 'S';
-		stmt_server_name(digest, (char *)msg + WIRE_HEADER_LEN + 1);
-		if (kept != NULL)
-			memcpy(kept, digest, STMT_DIGEST_LEN);
-		if (kept == NULL || !ledger_push(&server->ledger, OWES_HIDDEN_CLOSE, NULL, kept)) {
-			(void)statement_no_memory(client);
-			return false;
-		}
-		if (!send_copy(server, msg, sizeof(msg)))
+		if (!statement_take(client, server, digest))
 			return false;
 	}
 	return true;
@@ -263,6 +270,9 @@ static enum statement_result statement_parse_named(struct client *client, struct
 	if (!client_stmts_ensure(&client->stmts, client->worker->stmts))
 		return statement_no_memory(client);
 	stmt = client_stmts_get(client->stmts, parse->name, parse->name_len);
+	/* What is under way may be a DEALLOCATE ALL: only then is it known what there is. */
+	if (stmt != NULL && server->ledger.readies > 0)
+		return STATEMENT_WAIT;
 	if (stmt != NULL) {
 		char text[128];
 
@@ -271,6 +281,11 @@ static enum statement_result statement_parse_named(struct client *client, struct
 		return statement_refuse(client, server, "42P05", text);
 	}
 	stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
+	if (stmt != NULL && server->ledger.readies > 0 &&
+	    server_stmts_contains(&server->stmts, stmt_digest(stmt))) {
+		stmt_unref(stmt);
+		return STATEMENT_WAIT;
+	}
 	name = strndup(parse->name, parse->name_len);
 	if (stmt == NULL || name == NULL) {
 		stmt_unref(stmt);
@@ -288,15 +303,18 @@ static enum statement_result statement_parse_named(struct client *client, struct
 					"too many prepared statements in this connection "
 					"(max_client_prepared_statements)");
 	}
-	/* In a transaction that has failed, or may have by then, the server must say so itself. */
 	if (server->tx_status != 'E' && server->ledger.readies == 0 &&
-	    server_stmts_touch(&server->stmts, stmt_digest(stmt)))
+	    server_stmts_touch(&server->stmts, stmt_digest(stmt))) {
 		sent = ledger_push(&server->ledger, GIVES_PARSE, stmt_ref(stmt), name);
-	else if (server_stmts_contains(&server->stmts, stmt_digest(stmt)))
-		sent = ledger_push(&server->ledger, OWES_PARSE, NULL, name) &&
-		       send_parse(server, stmt_name(stmt), STMT_NAME_LEN, stmt);
-	else
+	} else if (server_stmts_remove(&server->stmts, stmt_digest(stmt)) &&
+		   !statement_take(client, server, stmt_digest(stmt))) {
+		free(name);
+		sent = false;
+	} else {
+		/* In a transaction that has failed, or may have by then, the server must say so
+		 * itself, and so parses it anew if it had it. */
 		sent = statement_give(client, server, stmt, OWES_PARSE, name);
+	}
 	stmt_unref(stmt);
 	if (sent)
 		return STATEMENT_DONE;
@@ -338,7 +356,7 @@ static enum statement_result statement_parse(struct client *client, struct serve
 	if (parse.name_len == 0)
 		return statement_parse_unnamed(client, server, &parse);
 	result = statement_parse_named(client, server, &parse);
-	*used = total;
+	*used = result == STATEMENT_DONE ? total : 0;
 	return result;
 }
 
