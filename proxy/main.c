@@ -100,6 +100,12 @@ int main(int argc, char **argv)
 		sbuf_free(&errors);
 		return EXIT_CONFIG;
 	}
+	if (!proxy_check_users(config, &errors)) {
+		(void)fprintf(stderr, "%s\n", sbuf_text(&errors));
+		sbuf_free(&errors);
+		config_unref(config);
+		return EXIT_CONFIG;
+	}
 	sbuf_free(&errors);
 	if (args.check) {
 		(void)printf("%s: good\n", args.config);

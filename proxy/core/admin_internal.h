@@ -26,7 +26,7 @@ struct admin_db {
 	/* hold.c */
 	enum hold_state state;
 	uint64_t epoch; /* the last one; of the hold while there is one */
-	usec_t began;
+	usec_t began; /* when the gates were closed; 0: not yet */
 	usec_t lease; /* 0: no expiry */
 	usec_t lease_end;
 	usec_t drain;
@@ -69,6 +69,8 @@ struct admin_request {
 	/* swap.c */
 	uint64_t token; /* of letters that belong to it */
 	uint64_t epoch;
+	usec_t began;	/* SWAP came */
+	usec_t checked; /* … and was found good */
 	char *server;
 	unsigned left; /* answers that are still to come */
 	unsigned opened;

@@ -166,7 +166,7 @@ static void holds_row(struct rowset *out, const struct admin_db *db, const struc
 		rowset_null(out);
 	rowset_text(out,
 	            held ? config_drain_policy_name((enum config_drain_policy)db->policy) : NULL);
-	if (held)
+	if (held && db->began != 0)
 		rowset_int(out, (now - db->began) / USEC_PER_MSEC);
 	else
 		rowset_null(out);

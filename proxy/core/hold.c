@@ -68,7 +68,7 @@ static void hold_set_lease(struct admin_db *db, usec_t lease)
 static void hold_begin(struct admin_db *db, uint64_t epoch)
 {
 	if (db->state == HOLD_OPEN)
-		db->began = clock_now();
+		db->began = 0;
 	db->epoch = epoch;
 	db->gate_closed = false;
 	db->drain_acted = false;
@@ -81,6 +81,9 @@ static void hold_begin(struct admin_db *db, uint64_t epoch)
 
 static void hold_close_gate(struct admin_db *db)
 {
+	/* A hold that takes another over finds the gates closed: clients have waited since then. */
+	if (db->began == 0)
+		db->began = clock_now();
 	db->gate_closed = true;
 	db->gate_token = ++db->admin->last_token;
 	timer_set(db->drain_timer, db->drain);

@@ -194,6 +194,16 @@ static struct userlist *proxy_load_users(const struct config *config,
 	return userlist_load(config->proxy.users_file, previous, error);
 }
 
+bool proxy_check_users(const struct config *config, struct sbuf *error)
+{
+	struct userlist *users = proxy_load_users(config, NULL, error);
+
+	if (users == NULL)
+		return false;
+	userlist_unref(users);
+	return true;
+}
+
 static void proxy_apply_log(const struct config *config)
 {
 	log_set_level(config->proxy.log_level);

@@ -53,6 +53,9 @@ struct proxy {
 	struct event *shutdown_timer;
 };
 
+/* Whether the users file can be read; false with one line in `error`. */
+bool proxy_check_users(const struct config *config, struct sbuf *error) MUST_CHECK;
+
 /* Builds everything but the listening sockets: state directory, routes, workers.  False with log
  * lines.  The configuration's reference passes to the proxy. */
 bool proxy_init(struct proxy *proxy, struct config *config, const char *config_path,

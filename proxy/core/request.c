@@ -306,7 +306,6 @@ static enum step request_forward(struct request *request, struct server *server,
 	if (server->xact_start == 0)
 		server->xact_start = worker->now;
 	if (is_extended(type)) {
-		server->ledger.open = true;
 		if (type != FE_EXECUTE && !client->in_session && !server->ledger.skipping &&
 		    worker->routes->config->proxy.max_prepared_statements > 0) {
 			size_t used = 0;
@@ -315,13 +314,18 @@ static enum step request_forward(struct request *request, struct server *server,
 			case STATEMENT_FORWARD:
 				break;
 			case STATEMENT_DONE:
+				server->ledger.open = true;
 				request->used += used;
 				return STEP_NEXT;
+			case STATEMENT_WAIT:
+				request->blocked = true;
+				return STEP_STOP;
 			case STATEMENT_MORE:
 			case STATEMENT_FAILED:
 				return STEP_STOP;
 			}
 		}
+		server->ledger.open = true;
 	}
 	if (type == FE_QUERY)
 		server_note_query(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);

@@ -35,6 +35,7 @@ enum statement_result {
 	STATEMENT_FORWARD, /* send the message as it is (and note its answer) */
 	STATEMENT_DONE,    /* *used bytes were dealt with; the rest of the message is to be streamed */
 	STATEMENT_MORE,    /* more of the message is needed first */
+	STATEMENT_WAIT,    /* the answers to earlier requests are needed first */
 	STATEMENT_FAILED,  /* client or server was doomed */
 };
 

@@ -302,8 +302,11 @@ static void swap_saved(struct admin_request *request, bool ok, const char *error
 		else
 			request_fail_save(request, error);
 	} else {
-		log_warning("database \"%s\": swapped from server \"%s\" to \"%s\", epoch %" PRIu64,
-		            db->name, route->server->name, server->name, db->epoch);
+		log_warning("database \"%s\": swapped from server \"%s\" to \"%s\", epoch %" PRIu64
+		            ", checked in %.1f ms, written in %.1f ms",
+		            db->name, route->server->name, server->name, db->epoch,
+		            (double)(request->checked - request->began) / USEC_PER_MSEC,
+		            (double)(clock_now() - request->checked) / USEC_PER_MSEC);
 		free(db->server);
 		db->server = db->swap_to;
 		db->swap_to = NULL;
@@ -327,6 +330,7 @@ static void swap_saved(struct admin_request *request, bool ok, const char *error
 
 static void swap_commit(struct admin_request *request)
 {
+	request->checked = clock_now();
 	replace_text(&request->db->swap_to, request->server);
 	request_save(request, swap_saved);
 }
@@ -462,6 +466,7 @@ struct admin_request *admin_swap(struct admin *admin, const char *database, cons
 	db = request->db;
 	request->server = mem_must_strdup(server);
 	request->epoch = epoch;
+	request->began = clock_now();
 	if (!swap_is_new(request))
 		return request;
 	request->epoch = db->epoch;
