@@ -154,7 +154,7 @@ bool command_parse(int argc, char **argv, struct command_line *line, enum exit_c
 
 /* ---- plan and move ---- */
 
-static void show_plan(struct move *move)
+static void show_plan(struct move *move, bool steps)
 {
 	struct sbuf members;
 
@@ -162,7 +162,7 @@ static void show_plan(struct move *move)
 	plan_json(move, &members);
 	ui_event(move->ui, "plan", sbuf_text(&members));
 	sbuf_free(&members);
-	plan_print(move);
+	plan_print(move, steps);
 }
 
 /* Plan and checks; EXIT_DONE if the move may begin. */
@@ -179,7 +179,7 @@ static enum exit_code examine(struct move *move, const struct command_line *line
 	ok = check_run(move);
 	move->times[PHASE_CHECK].ended = clock_now();
 	move->times[PHASE_CHECK].ok = ok;
-	show_plan(move);
+	show_plan(move, strcmp(line->command, "plan") == 0);
 	return ok ? EXIT_DONE : EXIT_REFUSED;
 }
 

@@ -86,6 +86,7 @@ struct plproxy {
 	const struct config_plproxy *conf;
 	char *label;
 	struct link link;
+	bool planned; /* its options are known */
 	bool pending; /* ALTER SERVER is under way */
 	bool done;
 };
@@ -212,7 +213,7 @@ bool plan_connect_routes(struct move *move, struct sbuf *error) MUST_CHECK;
 
 /* The plan as the inside of a JSON object: for the journal and for --json. */
 void plan_json(const struct move *move, struct sbuf *out);
-void plan_print(struct move *move);
+void plan_print(struct move *move, bool steps);
 
 /* ---- check.c ---- */
 

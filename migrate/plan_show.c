@@ -104,7 +104,7 @@ static void print_routers(struct move *move)
 	}
 }
 
-void plan_print(struct move *move)
+void plan_print(struct move *move, bool steps)
 {
 	struct ui *ui = move->ui;
 	const struct config_server *from = move->source.conf;
@@ -122,6 +122,8 @@ void plan_print(struct move *move)
 		        "  %s: the copy of database %s is closed after the promotion; it stays in "
 		        "use on %s",
 		        to->name, move->others[i], from->name);
+	if (!steps)
+		return;
 	ui_line(ui, "steps:");
 	for (enum phase phase = PHASE_PREPARE; phase < PHASE_COUNT; phase++)
 		ui_line(ui, "  %-20s %s\n  %-20s undo: %s", phase_row(phase)->title,

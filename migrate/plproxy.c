@@ -158,29 +158,51 @@ static void options_sql(const struct plproxy *cluster, struct sbuf *sql)
 	sql_literal(sql, cluster->conf->cluster);
 }
 
+static void drop_options(struct move *move, const struct plproxy *cluster)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < move->partition_count; i++) {
+		struct partition *partition = &move->partitions[i];
+
+		if (partition->cluster != cluster) {
+			move->partitions[kept++] = *partition;
+			continue;
+		}
+		free(partition->option);
+		free(partition->old);
+		free(partition->new);
+	}
+	move->partition_count = kept;
+}
+
+/* Reads the options of one cluster; a second time, too. */
+static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf *error)
+{
+	struct sbuf sql;
+	bool ok = false;
+
+	drop_options(move, cluster);
+	sbuf_init(&sql, PLPROXY_SQL_MAX);
+	options_sql(cluster, &sql);
+	if (!link_run(&move->loop, &cluster->link, ASK_TIMEOUT, sbuf_text(&sql)))
+		sbuf_printf(error, "%s: %s\n", cluster->label, link_error(&cluster->link));
+	else if (link_rows(&cluster->link) == 0)
+		sbuf_printf(error, "%s: database %s has no cluster %s, or it has no options\n",
+		            cluster->label, cluster->conf->dbname, cluster->conf->cluster);
+	else
+		ok = take_options(move, cluster, error);
+	sbuf_free(&sql);
+	cluster->planned = ok;
+	return ok;
+}
+
 bool plproxy_plan(struct move *move, struct sbuf *error)
 {
 	bool ok = true;
 
-	for (size_t i = 0; i < move->cluster_count; i++) {
-		struct plproxy *cluster = &move->clusters[i];
-		struct sbuf sql;
-
-		sbuf_init(&sql, PLPROXY_SQL_MAX);
-		options_sql(cluster, &sql);
-		if (!link_run(&move->loop, &cluster->link, ASK_TIMEOUT, sbuf_text(&sql))) {
-			sbuf_printf(error, "%s: %s\n", cluster->label, link_error(&cluster->link));
-			ok = false;
-		} else if (link_rows(&cluster->link) == 0) {
-			sbuf_printf(error,
-			            "%s: database %s has no cluster %s, or it has no options\n",
-			            cluster->label, cluster->conf->dbname, cluster->conf->cluster);
-			ok = false;
-		} else if (!take_options(move, cluster, error)) {
-			ok = false;
-		}
-		sbuf_free(&sql);
-	}
+	for (size_t i = 0; i < move->cluster_count; i++)
+		ok = plan_cluster(move, &move->clusters[i], error) && ok;
 	return ok;
 }
 
@@ -273,7 +295,7 @@ void plproxy_send(struct move *move)
 	for (size_t i = 0; i < move->cluster_count; i++) {
 		if (has_changes(move, &move->clusters[i]))
 			send_change(move, &move->clusters[i]);
-		else
+		else if (move->clusters[i].planned)
 			move->clusters[i].done = true;
 	}
 }
@@ -315,37 +337,54 @@ bool phase_plproxy(struct move *move)
 	return true;
 }
 
+/* One more try for one cluster; false and `error` if it did not succeed. */
+static bool repair_cluster(struct move *move, struct plproxy *cluster, struct sbuf *error)
+{
+	if (cluster->link.state == LINK_BUSY)
+		await_changes(move, ASK_TIMEOUT);
+	if (cluster->done)
+		return true;
+	if (!link_revive(move, &cluster->link)) {
+		sbuf_add_str(error, link_error(&cluster->link));
+		return false;
+	}
+	/* When a move is resumed, it may not have been possible to read the options before. */
+	if (!cluster->planned && !plan_cluster(move, cluster, error))
+		return false;
+	if (!has_changes(move, cluster)) {
+		cluster->done = true;
+		return true;
+	}
+	send_change(move, cluster);
+	await_changes(move, ASK_TIMEOUT);
+	if (!cluster->done)
+		sbuf_add_str(error, link_error(&cluster->link));
+	return cluster->done;
+}
+
 bool plproxy_repair(struct move *move, usec_t deadline)
 {
-	bool all;
-	bool hopeless = false;
+	bool all = true;
 
 	move->phase = PHASE_PLPROXY;
-	for (;;) {
-		all = true;
-		for (size_t i = 0; i < move->cluster_count; i++) {
-			struct plproxy *cluster = &move->clusters[i];
-
-			if (cluster->done)
-				continue;
-			if (cluster->link.state == LINK_BUSY)
-				await_changes(move, ASK_TIMEOUT);
-			if (!cluster->done && link_revive(move, &cluster->link)) {
-				send_change(move, cluster);
-				await_changes(move, ASK_TIMEOUT);
-			}
-			all = all && cluster->done;
-			/* Our own exception: the options are not what the plan saw. */
-			hopeless = strcmp(cluster->link.sqlstate, "P0001") == 0;
-		}
-		if (all || hopeless || clock_now() >= deadline)
-			break;
-		loop_sleep(&move->loop, 500 * USEC_PER_MSEC);
-	}
 	for (size_t i = 0; i < move->cluster_count; i++) {
-		if (!move->clusters[i].done)
+		struct plproxy *cluster = &move->clusters[i];
+		struct sbuf error;
+
+		if (cluster->done)
+			continue;
+		sbuf_init(&error, PLPROXY_SQL_MAX);
+		/* Not again after our own exception: the options are not what the plan saw. */
+		while (!repair_cluster(move, cluster, &error) && clock_now() < deadline &&
+		       strcmp(cluster->link.sqlstate, "P0001") != 0) {
+			loop_sleep(&move->loop, 500 * USEC_PER_MSEC);
+			sbuf_reset(&error);
+		}
+		if (!cluster->done)
 			move_problem(move, "%s: the options of the shards were not changed: %s",
-			             move->clusters[i].label, link_error(&move->clusters[i].link));
+			             cluster->label, sbuf_text(&error));
+		sbuf_free(&error);
+		all = all && cluster->done;
 	}
 	return all;
 }

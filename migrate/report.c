@@ -147,7 +147,8 @@ static void report_print(struct move *move, enum exit_code code)
 		        move->old_timeline, move->new_timeline, move->terminated,
 		        move->source.conf->name);
 	if (move->problems.len > 0)
-		ui_line(ui, "  to be repaired:\n%s", sbuf_text(&move->problems));
+		ui_line(ui, "  %s:\n%s", code == EXIT_DONE ? "problems met" : "to be repaired",
+		        sbuf_text(&move->problems));
 	if (move->journal.directory != NULL)
 		ui_line(ui, "  journal and report: %s", move->journal.directory);
 }

@@ -101,7 +101,7 @@ static bool connect_all(struct move *move, bool *source_reachable)
 	ok = servers_connect(move, &error);
 	*source_reachable = move->source.link.state == LINK_IDLE;
 	ok = proxies_connect(move, &error) && ok;
-	ok = ok && plan_read_seen(move, &error);
+	ok = plan_read_seen(move, &error) && ok;
 	ok = plan_pick_routes(move, &error) && ok;
 	move->epoch = epoch; /* that of the move, not a new one */
 	ok = plproxy_plan(move, &error) && ok;

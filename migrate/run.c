@@ -162,8 +162,11 @@ static enum exit_code finish_forward(struct move *move)
 	if (!journal_sync(&move->journal))
 		move_problem(move, "the journal could not be written");
 	ok = run_phase(move, PHASE_VALIDATE, phase_validate) && ok;
-	if (ok && end_record(move, "done"))
+	if (!ok)
+		return EXIT_FORWARD;
+	if (end_record(move, "done"))
 		return EXIT_DONE;
+	move_problem(move, "all is done, but the journal could not be written");
 	return EXIT_FORWARD;
 }
 
