@@ -76,18 +76,28 @@ unit() {
 	count_report "$work/unit.xml" "unit tests"
 }
 
-# integration SLOWNESS [pytest argument…]
+# pytest_run NAME FILES…: one pytest with servers of its own, output and report in $work.
+pytest_run() {
+	name=$1
+	shift
+	cd "$repo/tests/integration" || return
+	TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
+		PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -q --tb=short --durations=5 \
+		--junitxml="$work/$name.xml" "$@" >"$work/$name.log" 2>&1
+}
+
+# integration SLOWNESS [pytest argument…]: in two halves at once, for most tests wait more than
+# they work.  What failed is shown.
 integration() {
 	slow=$1
 	shift
-	rm -f "$work/integration.xml"
-	(
-		cd "$repo/tests/integration" || exit 1
-		TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
-			PYTHONDONTWRITEBYTECODE=1 \
-			"$python" -m pytest -q --tb=short --junitxml="$work/integration.xml" "$@"
-	)
-	count_report "$work/integration.xml" "integration tests"
+	rm -f "$work/first.xml" "$work/second.xml"
+	(pytest_run first test_0*.py test_1[0-7]*.py "$@") &
+	first=$!
+	(pytest_run second test_1[89]*.py test_2*.py "$@") || cat "$work/second.log"
+	wait "$first" || cat "$work/first.log"
+	count_report "$work/first.xml" "integration tests 01 to 17"
+	count_report "$work/second.xml" "integration tests 18 to 24"
 }
 
 stage_unit() {

@@ -10,12 +10,11 @@ import shutil
 import sys
 import tempfile
 
-import psycopg
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import pgwire
+from endpoint import Endpoint
 from proxy import Proxy
 from scene import Scene
 from servers import SCHEMA, Cluster, subfolder
@@ -111,27 +110,6 @@ def make_scene(make_cluster, make_proxy, folder):
         # Before the servers: a proxy is judged by how it ends.
         for proxy in scene.proxies:
             proxy.stop()
-
-
-class Endpoint:
-    """Where a client can connect: a server, or a proxy in front of it."""
-
-    def __init__(self, kind, host, port):
-        self.kind = kind
-        self.host = host
-        self.port = port
-
-    def raw(self):
-        return pgwire.Conn(self.host, self.port)
-
-    def wire(self, dbname="p1", user="app", **params):
-        conn = self.raw()
-        conn.login(user, dbname, **params)
-        return conn
-
-    def connect(self, dbname="p1", user="app", **kwargs):
-        return psycopg.connect(host=self.host, port=self.port, dbname=dbname, user=user,
-                               connect_timeout=20, **kwargs)
 
 
 def _endpoint(kind, pg, shared_proxies):

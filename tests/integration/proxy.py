@@ -21,12 +21,13 @@ REPORT = re.compile(r"(ERROR: AddressSanitizer|ERROR: LeakSanitizer|WARNING: Thr
 
 # What every test proxy has unless a test says otherwise.
 DEFAULTS = {
-    "auth_type": "trust", "workers": 2, "worker_fill": 0, "pool_mode": "transaction", "pool_size": 4,
+    "auth_type": "trust", "workers": 2, "worker_fill": 0, "pool_mode": "transaction",
+    "pool_size": 4,
     "admin_users": [ADMIN], "stats_users": [STATS], "log_level": "debug",
     "server_login_retry": "200ms", "shutdown_timeout": "10s", "client_login_timeout": "20s",
 }
 
-USERS = {ADMIN: ADMIN_PASSWORD, STATS: STATS_PASSWORD, "postgres": "", "app": "", "app2": "",
+USERS = {ADMIN: ADMIN_PASSWORD, STATS: STATS_PASSWORD, "postgres": "", "app": "", "app2": "", "counted": "",
          "u_clear": "clear secret", "u_md5": "md5 secret", "u_scram": "scram secret",
          "nobody_hba": ""}
 

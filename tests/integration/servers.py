@@ -89,7 +89,7 @@ host replication all 127.0.0.1/32 trust
 ROLES = """
 CREATE ROLE app LOGIN;
 CREATE ROLE app2 LOGIN;
-CREATE ROLE stats LOGIN;
+CREATE ROLE counted LOGIN;
 CREATE ROLE nobody_hba LOGIN;
 SET password_encryption = 'md5';
 CREATE ROLE u_md5 LOGIN PASSWORD 'md5 secret';

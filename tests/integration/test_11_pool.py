@@ -37,11 +37,11 @@ def test_limit_is_never_exceeded(make_proxy, pg):
 
     def watch():
         while not stop.is_set():
-            most.append(len(pg.sessions("p1", "app")))
+            most.append(len(pg.sessions("p1", "counted")))
             time.sleep(0.05)
 
     def work():
-        with proxy.wire() as conn:
+        with proxy.wire(user="counted") as conn:
             for _ in range(15):
                 conn.value("SELECT pg_sleep(0.005)")
     watcher = threading.Thread(target=watch)
@@ -51,7 +51,7 @@ def test_limit_is_never_exceeded(make_proxy, pg):
     watcher.join()
     assert max(most) <= 3
     assert [row["pool_size"] for row in proxy.command("SHOW POOLS")
-            if row["database"] == "p1" and row["user"] == "app"] == ["3"]
+            if row["database"] == "p1" and row["user"] == "counted"] == ["3"]
 
 
 def run_threads(functions, timeout=60):

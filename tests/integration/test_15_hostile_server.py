@@ -251,7 +251,7 @@ def test_too_many_answers_at_once(fake):
         conn.send(query("SELECT 1"))
         try:
             conn.until("Z")
-            assert kinds(conn.rest()) in ("", "E")
+            assert "Z" not in kinds(conn.rest())
         except pgwire.Closed:
             pass
     others_are_fine(proxy)

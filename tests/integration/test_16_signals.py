@@ -93,6 +93,9 @@ def test_shutdown_at_once(make_proxy, way):
             time.sleep(0.3)
             proxy.check_alive()
             proxy.process.send_signal(signal.SIGINT)
+            if way == "SIGTERM":
+                time.sleep(0.3)
+                proxy.process.send_signal(signal.SIGINT)
         failed = errors(busy.rest())
         assert not failed or (failed[-1]["S"] == "FATAL" and failed[-1]["C"] == "57P01")
     finish(proxy)
