@@ -68,7 +68,7 @@ static void put_line(struct ui *ui, const char *text)
 		write_queue(ui, STDOUT_FILENO, &ui->queue);
 }
 
-static char *format(const char *fmt, va_list args)
+static PRINTF_LIKE(1, 0) char *format(const char *fmt, va_list args)
 {
 	char *text = NULL;
 
