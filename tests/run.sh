@@ -137,7 +137,9 @@ stage_fuzz() {
 	}
 	found=0
 	for target in "$built"/tests/fuzz/fuzz_*; do
-		[ -f "$target" ] && [ -x "$target" ] || continue
+		if [ ! -f "$target" ] || [ ! -x "$target" ]; then
+			continue
+		fi
 		found=1
 		name=${target##*/}
 		mkdir -p "$work/corpus.$name"
@@ -166,6 +168,7 @@ stage_bench() {
 # shellcheck disable=SC2086
 install_packages pgbouncer python3-pytest python3-pytest-timeout python3-psycopg python3-psycopg2 \
 	python3-yaml clang libclang-rt-dev
+work=
 work_create pgshunt-run
 trap work_remove EXIT
 trap 'exit 130' INT

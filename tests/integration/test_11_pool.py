@@ -9,6 +9,8 @@ import pgwire
 from pgwire import LoginError, errors, query, rows, wait_for
 from servers import SLOW
 
+pytestmark = pytest.mark.threads
+
 
 def test_server_is_reused(make_proxy):
     proxy = make_proxy(pool_size=1)
@@ -29,7 +31,6 @@ def test_databases_and_users_have_pools_of_their_own(make_proxy, pg):
         conn.close()
 
 
-@pytest.mark.threads
 def test_limit_is_never_exceeded(make_proxy, pg):
     proxy = make_proxy(pool_size=3, workers=2)
     most = []
@@ -71,7 +72,6 @@ def run_threads(functions, timeout=60):
     assert not failed, failed
 
 
-@pytest.mark.threads
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_clients_of_all_workers_progress_with_one_server(make_proxy, mode):
     """No client waits while the server it could use is idle in another worker."""
@@ -90,7 +90,6 @@ def test_clients_of_all_workers_progress_with_one_server(make_proxy, mode):
     assert len(workers) == 2
 
 
-@pytest.mark.threads
 def test_idle_server_is_handed_over_at_once(make_proxy):
     """With one server and clients on both workers, a round trip takes no timer's time."""
     proxy = make_proxy(pool_size=1, workers=2)
@@ -106,7 +105,6 @@ def test_idle_server_is_handed_over_at_once(make_proxy):
         conn.close()
 
 
-@pytest.mark.threads
 def test_queue_is_first_come_first_served(make_proxy):
     proxy = make_proxy(pool_size=1, workers=1)
     with proxy.wire() as first:
@@ -220,7 +218,6 @@ def test_many_idle_clients(make_proxy):
         conn.close()
 
 
-@pytest.mark.threads
 def test_mixed_work_on_all_workers(make_proxy):
     """Every kind of request at once over few servers: answers never get mixed up."""
     proxy = make_proxy(pool_size=3, workers=2, log_level="info")
@@ -281,7 +278,7 @@ def test_login_while_no_server_can_be_had(make_proxy):
 def test_error_of_the_server_at_its_login_reaches_the_client(make_proxy, pg):
     pg.sql("ALTER ROLE app2 CONNECTION LIMIT 0")
     try:
-        proxy = make_proxy()
+        proxy = make_proxy(connect_timeout="500ms")
         with pytest.raises(LoginError) as error:
             proxy.wire(user="app2").value("SELECT 1")
         assert error.value.sqlstate == "53300"

@@ -9,6 +9,8 @@ import pgwire
 from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, wait_for
 from servers import SLOW
 
+pytestmark = pytest.mark.threads
+
 
 def running(pg, text):
     return pg.sql("SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%%%s%%' "
@@ -133,7 +135,6 @@ def test_waiting_query_in_the_extended_protocol(make_proxy):
         assert conn.value("SELECT count(*) FROM items WHERE id = 800002") == "0"
 
 
-@pytest.mark.threads
 def test_cancel_never_hits_another_client(make_proxy):
     """Clients share one server; one of them cancels all the time, also just after its query
     ended.  The others never see it."""

@@ -12,6 +12,8 @@ from pgwire import errors, query, rows, tags, wait_for
 from proxy import ConsoleError
 from servers import SLOW
 
+pytestmark = pytest.mark.threads
+
 
 def ended(proxy):
     return wait_for(lambda: proxy.process.poll() is not None, 30 * SLOW, "the end of pgshuntd")

@@ -10,6 +10,8 @@ from pgwire import (FLUSH, SYNC, bind, errors, execute, kinds, parse, query, row
 from proxy import ConsoleError
 from servers import SLOW
 
+pytestmark = pytest.mark.threads
+
 
 @pytest.fixture
 def proxy(make_proxy):
@@ -324,7 +326,7 @@ def test_blockers(proxy):
         idle.value("SELECT 1")
         busy.query("BEGIN")
         busy.query("SELECT 'the last thing'")
-        running.send(query("SELECT pg_sleep(2) /* running */"))
+        running.send(query("SELECT pg_sleep(60) /* running */"))
         copier.send(query("COPY items FROM STDIN"))
         copier.until("G")
         proxy.hold("p2", "NOWAIT DRAIN 30s")
@@ -339,6 +341,7 @@ def test_blockers(proxy):
         copier.send(pgwire.COPY_DONE)
         copier.ready("I")
         busy.query("COMMIT")
+        running.cancel()
         running.ready("I")
         wait_for(lambda: proxy.held()["state"] == "held", 10 * SLOW, "the drain")
         assert proxy.command("SHOW BLOCKERS p2") == []
@@ -514,7 +517,6 @@ def test_session_pool_with_terminate(make_proxy):
 
 # --- many ---------------------------------------------------------------------------------------
 
-@pytest.mark.threads
 def test_holds_under_load(make_proxy):
     """Clients of every kind over two workers; hold and release again and again; no error, and
     nothing runs while the database is held."""

@@ -9,6 +9,8 @@ import pgwire
 from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, wait_for
 from servers import SLOW
 
+pytestmark = pytest.mark.threads
+
 # name -> (settings, the error)
 LIMITS = {
     "time": ({"hold_wait_timeout": "400ms"}, "57P03"),

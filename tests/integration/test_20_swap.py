@@ -8,6 +8,8 @@ from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, wait_
 from proxy import ConsoleError
 from servers import SCHEMA, SLOW, Cluster, free_port, subfolder
 
+pytestmark = pytest.mark.threads
+
 
 @pytest.fixture(scope="module")
 def other(folder):

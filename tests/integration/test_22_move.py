@@ -57,6 +57,7 @@ def test_clients_notice_nothing(make_scene):
     scene.check_on_pg2()
 
 
+@pytest.mark.threads
 def test_move_under_load(make_scene):
     """Every acknowledged row exactly once on pg2, none lost, no error."""
     scene = make_scene()
@@ -71,6 +72,7 @@ def test_move_under_load(make_scene):
             assert group[broken] == 0, account
 
 
+@pytest.mark.threads
 def test_move_through_two_proxies(make_scene):
     scene = make_scene(proxies=2)
     scene.load()
