@@ -15,6 +15,31 @@ static bool owes_ready(uint8_t op)
 	       op == OWES_HIDDEN_QUERY;
 }
 
+/* Entries after whose settlement names may mean something else: a Parse or Close of a named
+ * statement, and a Query, which may be a DEALLOCATE ALL. */
+static bool decides_names(const struct ledger_entry *entry)
+{
+	return entry->op == OWES_QUERY || (entry->name != NULL && entry->name[0] != '\0' &&
+					   entry->op != OWES_HIDDEN_CLOSE && entry->op != OWES_REFUSAL);
+}
+
+/* Entries that tell which statements the server has, once they are settled. */
+static bool changes_server(const struct ledger_entry *entry)
+{
+	return entry->op == OWES_HIDDEN_PARSE || entry->op == OWES_HIDDEN_CLOSE ||
+	       (entry->op == OWES_PARSE && entry->stmt != NULL);
+}
+
+static void ledger_count(struct ledger *ledger, const struct ledger_entry *entry, uint32_t change)
+{
+	if (UNLIKELY(changes_server(entry)))
+		ledger->changes += change;
+	if (owes_ready(entry->op))
+		ledger->readies += change;
+	if (decides_names(entry))
+		ledger->namings += change;
+}
+
 static void ledger_release_entry(struct ledger_entry *entry)
 {
 	stmt_unref(entry->stmt);
@@ -57,8 +82,7 @@ bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt, ch
 	}
 	ledger->ring[(ledger->head + ledger->count) & (ledger->cap - 1)] = entry;
 	ledger->count++;
-	if (owes_ready(entry.op))
-		ledger->readies++;
+	ledger_count(ledger, &entry, 1);
 	return true;
 }
 
@@ -67,8 +91,7 @@ void ledger_pop(struct ledger *ledger)
 	struct ledger_entry *entry = ledger_head(ledger);
 
 	assert(entry != NULL);
-	if (owes_ready(entry->op))
-		ledger->readies--;
+	ledger_count(ledger, entry, (uint32_t)-1);
 	if (UNLIKELY(entry->stmt != NULL || entry->name != NULL))
 		ledger_release_entry(entry);
 	ledger->head = (ledger->head + 1) & (ledger->cap - 1);
@@ -81,8 +104,7 @@ void ledger_pop_newest(struct ledger *ledger)
 
 	assert(ledger->count > 0);
 	entry = &ledger->ring[(ledger->head + ledger->count - 1) & (ledger->cap - 1)];
-	if (owes_ready(entry->op))
-		ledger->readies--;
+	ledger_count(ledger, entry, (uint32_t)-1);
 	ledger_release_entry(entry);
 	ledger->count--;
 }

@@ -33,7 +33,8 @@ enum ledger_op {
 	OWES_HIDDEN_PARSE,  /* ParseComplete that the client must not see */
 	OWES_HIDDEN_CLOSE,  /* CloseComplete that the client must not see */
 	OWES_HIDDEN_QUERY,  /* all answers up to ReadyForQuery are for the proxy */
-	OWES_REFUSAL,       /* an error, in whose place the client gets `name`: SQLSTATE and message */
+	OWES_REFUSAL,       /* an error; if it has the SQLSTATE at the beginning of `name`, the client
+			       gets another in its place: the SQLSTATE and message behind it */
 	GIVES_PARSE,        /* the proxy answers ParseComplete itself */
 	GIVES_CLOSE,        /* the proxy answers CloseComplete itself */
 	GIVES_DEALLOCATE,   /* the proxy answers a Query DEALLOCATE itself */
@@ -57,7 +58,10 @@ struct ledger {
 	uint32_t count;
 	uint32_t cap;
 	uint32_t readies; /* ReadyForQuery messages owed */
+	uint32_t namings; /* entries that decide which prepared statements there are */
+	uint32_t changes; /* entries that change which prepared statements the server has */
 	bool open;        /* extended messages since the last Sync: an implicit transaction */
+	bool unnamed;     /* … the client's unnamed statement among them */
 	bool skipping;    /* after an error: the server reads up to Sync */
 	bool copy_in;     /* the server reads COPY data */
 };
@@ -96,6 +100,12 @@ static inline struct ledger_entry *ledger_head(struct ledger *ledger)
 static inline struct ledger_entry *ledger_at(const struct ledger *ledger, uint32_t i)
 {
 	return &ledger->ring[(ledger->head + i) & (ledger->cap - 1)];
+}
+
+/* Whether it is the client's Parse of the unnamed statement. */
+static inline bool ledger_parses_unnamed(const struct ledger_entry *entry)
+{
+	return entry->op == OWES_PARSE && entry->stmt == NULL && entry->name == NULL;
 }
 
 /* Drops the oldest entry and what it holds. */

@@ -169,6 +169,7 @@ static void reply_error_in_ledger(struct reply *reply)
 	struct ledger *ledger = &server->ledger;
 	uint8_t op = reply_head_op(reply);
 	uint32_t count = 0;
+	bool unnamed_later = false;
 
 	ledger->copy_in = false;
 	if (op == OWES_QUERY || op == OWES_FUNCTION || op == OWES_HIDDEN_QUERY || op == 0)
@@ -176,8 +177,10 @@ static void reply_error_in_ledger(struct reply *reply)
 	while (count < ledger->count && ledger_at(ledger, count)->op != OWES_SYNC)
 		count++;
 	/* The newest first: so a Close finds what was there before the Parse that it closed. */
+	for (uint32_t i = count; i < ledger->count && !unnamed_later; i++)
+		unnamed_later = ledger_parses_unnamed(ledger_at(ledger, i));
 	for (uint32_t i = count; i > 0; i--)
-		statement_undo(server->client, server, ledger_at(ledger, i - 1));
+		statement_undo(server->client, server, ledger_at(ledger, i - 1), unnamed_later);
 	while (count-- > 0)
 		ledger_pop(ledger);
 	ledger->skipping = ledger->count == 0;
@@ -187,7 +190,7 @@ static void reply_error_in_ledger(struct reply *reply)
 static void reply_refusal(struct reply *reply, size_t total)
 {
 	struct server *server = reply->server;
-	const char *text = ledger_head(&server->ledger)->name;
+	const char *text = ledger_head(&server->ledger)->name + 5;
 	char sqlstate[6];
 	struct sbuf out;
 
@@ -233,7 +236,7 @@ static void reply_error(struct reply *reply, size_t total)
 		server->fatal_sent = true;
 		reply_keep_error(server, &error);
 	} else if (reply_head_op(reply) == OWES_REFUSAL && error.sqlstate != NULL &&
-		   strcmp(error.sqlstate, "26000") == 0) {
+		   strncmp(error.sqlstate, ledger_head(&server->ledger)->name, 5) == 0) {
 		reply_refusal(reply, total);
 		reply_error_in_ledger(reply);
 		reply_give(reply);
@@ -268,10 +271,10 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	if (body[0] == 'D' &&
 	    ((len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0) ||
 	     (len == sizeof(deallocate_all) && memcmp(body, deallocate_all, len) == 0))) {
-		server_stmts_clear(&server->stmts);
 		server->unnamed_of = NULL;
-		if (server->client != NULL && reply_head_op(reply) != OWES_HIDDEN_QUERY)
-			client_stmts_clear(server->client->stmts);
+		statement_all_gone(reply_head_op(reply) == OWES_HIDDEN_QUERY ? NULL
+									     : server->client,
+				   server);
 	}
 }
 

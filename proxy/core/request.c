@@ -184,6 +184,7 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		op = OWES_QUERY;
 		if (ledger->skipping)
 			break;
+		ledger->unnamed = false;
 		ledger->open = false; /* its ReadyForQuery ends what was begun before */
 		server->unnamed_of = NULL;
 		if (request->client->stmts != NULL)
@@ -195,6 +196,7 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 			ledger->open = false;
 		break;
 	case FE_SYNC:
+		ledger->unnamed = false;
 		ledger->open = false;
 		ledger->skipping = false;
 		op = OWES_SYNC;
@@ -254,14 +256,19 @@ static bool request_must_stop(const struct client *client, const struct server *
 		return true;
 	if (ledger_full(&server->ledger) || conn_unsent(&server->conn) > 0)
 		return true;
+	/* An error may yet undo what the batch before was to change in the server's statements. */
+	if (UNLIKELY(server->ledger.changes > 0) && !server->ledger.open &&
+	    !server->ledger.copy_in && is_extended(type))
+		return true;
 	/* Draining: a request at a time, so that there is a boundary at which to stop. */
 	return client->pool->database->held && !client->in_session && !server->ledger.open &&
 	       server->ledger.readies > 0 && !is_copy(type) && !server->ledger.skipping &&
 	       !server->ledger.copy_in;
 }
 
-/* A Query that forgets one of the client's protocol-level statements; true if it was such a one. */
-static bool request_deallocates(struct request *request, size_t total)
+/* A Query that forgets one of the client's protocol-level statements.  False: it is not such a one,
+ * or the server is to answer it. */
+static bool request_deallocates(struct request *request, size_t total, enum step *step)
 {
 	struct client *client = request->client;
 	struct server *server = client->server;
@@ -273,10 +280,21 @@ static bool request_deallocates(struct request *request, size_t total)
 
 	if (client->stmts == NULL || client->in_session || total > DEALLOCATE_MAX ||
 	    total > request->len - request->used ||
-	    (server != NULL && (server->tx_status == 'E' || server->ledger.skipping)) ||
-	    !statement_deallocate(client, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &stmt,
-				  &name))
+	    !statement_is_deallocate(client, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN))
 		return false;
+	*step = STEP_STOP;
+	if (server != NULL && server->ledger.readies > 0) {
+		request->blocked = true; /* whether the transaction has failed is not known yet */
+		return true;
+	}
+	if (server != NULL && (server->tx_status == 'E' || server->ledger.skipping))
+		return false;
+	if (!statement_deallocate(client, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &stmt,
+				  &name)) {
+		client_doom_fatal(client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL, NULL);
+		return true;
+	}
+	*step = STEP_NEXT;
 	(void)client_stmts_set_unnamed(client->stmts, NULL, 0); /* as every Query does */
 	request->used += total;
 	if (server == NULL) {
@@ -389,6 +407,7 @@ static enum step request_message(struct request *request)
 	struct client *client = request->client;
 	const uint8_t *at = request->data + request->used;
 	size_t total = 0;
+	enum step step;
 
 	if (request->len - request->used < WIRE_HEADER_LEN || !request_header(request, at, &total))
 		return STEP_STOP;
@@ -406,8 +425,8 @@ static enum step request_message(struct request *request)
 		}
 		if (UNLIKELY(total > request->len - request->used && total <= REQUEST_WHOLE))
 			return STEP_STOP;
-		if (at[0] == FE_QUERY && request_deallocates(request, total))
-			return STEP_NEXT;
+		if (at[0] == FE_QUERY && request_deallocates(request, total, &step))
+			return step;
 		if (!pool_serve(client->pool, client))
 			return STEP_STOP;
 	}
@@ -425,8 +444,8 @@ static enum step request_message(struct request *request)
 		request_skip(request, total);
 		return STEP_NEXT;
 	}
-	if (at[0] == FE_QUERY && request_deallocates(request, total))
-		return STEP_NEXT;
+	if (at[0] == FE_QUERY && request_deallocates(request, total, &step))
+		return step;
 	return request_forward(request, client->server, at[0], total);
 }
 

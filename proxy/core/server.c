@@ -341,10 +341,14 @@ void server_event(evutil_socket_t fd, short what, void *arg)
 
 		if (io == CONN_IO_ERROR)
 			server_doom(server, SERVER_CLOSE_IO);
-		else if (io == CONN_IO_OK && server->client != NULL && !server->client->doomed)
+		else if (io != CONN_IO_OK || server->client == NULL || server->client->doomed ||
+			 (what & EV_READ) != 0)
+			; /* its client goes on when it can, or after what is to be read */
+		else
 			client_go_on(server->client);
 	}
-	if (!server->doomed && (what & EV_READ) != 0) {
+	/* Either of these may have given the server away: nothing is to follow. */
+	if ((what & EV_READ) != 0 && !server->doomed) {
 		if (server->state == SERVER_LOGIN)
 			server_login_readable(server);
 		else

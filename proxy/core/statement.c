@@ -112,22 +112,32 @@ static bool statement_give(struct client *client, struct server *server, struct 
 
 /* ---- refusals ---- */
 
+/* Expects an error with the SQLSTATE `expected`, which is to be replaced (reply.c).  Another one,
+ * as in a failed transaction, goes on as it is. */
+static bool statement_expect(struct client *client, struct server *server, const char *expected,
+			     const char *sqlstate, const char *message)
+{
+	char *text = NULL;
+
+	if (asprintf(&text, "%s%s%s", expected, sqlstate, message) >= 0 &&
+	    ledger_push(&server->ledger, OWES_REFUSAL, NULL, text))
+		return true;
+	(void)statement_no_memory(client);
+	return false;
+}
+
 /*
  * The client's message is answered with this error.  It has to fail on the server too, so that the
  * transaction does and all is skipped up to Sync: in its place goes a Describe of a statement that
- * cannot exist, and the error that comes is replaced (reply.c).
+ * cannot exist.
  */
 static enum statement_result statement_refuse(struct client *client, struct server *server,
 					      const char *sqlstate, const char *message)
 {
 	static const uint8_t describe[] = {FE_DESCRIBE, 0,   0,   0,   14,  'S', 1,
 					   'r',         'e', 'f', 'u', 's', 'e', 'd', 0};
-	char *text = NULL;
-
-	if (asprintf(&text, "%s%s", sqlstate, message) < 0)
-		return statement_no_memory(client);
-	if (!ledger_push(&server->ledger, OWES_REFUSAL, NULL, text))
-		return statement_no_memory(client);
+	if (!statement_expect(client, server, "26000", sqlstate, message))
+		return STATEMENT_FAILED;
 	return send_copy(server, describe, sizeof(describe)) ? STATEMENT_DONE : STATEMENT_FAILED;
 }
 
@@ -239,6 +249,16 @@ static bool statement_deallocate_extended(struct client *client, struct server *
 	return true;
 }
 
+/*
+ * Whether a name may come to mean something else by answers that are still to come to requests before
+ * this one: a Parse that may fail, a Query that may be DEALLOCATE ALL.  Those of the same request do
+ * not matter: after an error in it this message is skipped as well.
+ */
+static bool names_unsettled(const struct server *server)
+{
+	return server->ledger.readies > 0 && server->ledger.namings > 0;
+}
+
 /* ---- Parse ---- */
 
 static enum statement_result statement_parse_unnamed(struct client *client, struct server *server,
@@ -255,7 +275,34 @@ static enum statement_result statement_parse_unnamed(struct client *client, stru
 	stmt_unref(stmt);
 	server->unnamed_of = client;
 	server->unnamed_id = client->id;
+	server->ledger.unnamed = true;
 	return STATEMENT_FORWARD;
+}
+
+/*
+ * The client has a statement of this name.  The server is asked to prepare the new text under the
+ * name that the old one has there: it looks for errors in the text first, and then says 42P05.
+ */
+static enum statement_result statement_parse_again(struct client *client, struct server *server,
+						   const struct stmt_parse *parse,
+						   struct stmt *old)
+{
+	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
+	char text[128];
+
+	if (!server_stmts_contains(&server->stmts, stmt_digest(old)) &&
+	    !statement_give(client, server, old, OWES_HIDDEN_PARSE, NULL))
+		return STATEMENT_FAILED;
+	(void)snprintf(text, sizeof(text), "prepared statement \"%.*s\" already exists",
+		       STMT_CLIENT_NAME_MAX, parse->name);
+	if (!statement_expect(client, server, "42P05", "42P05", text))
+		return STATEMENT_FAILED;
+	wire_put_be32(head + 1, (uint32_t)(4 + STMT_NAME_LEN + 1 + parse->def_len));
+	return send_copy(server, head, sizeof(head)) &&
+		       send_copy(server, stmt_name(old), STMT_NAME_LEN + 1) &&
+		       send_bytes(server, parse->def, parse->def_len)
+		   ? STATEMENT_DONE
+		   : STATEMENT_FAILED;
 }
 
 static enum statement_result statement_parse_named(struct client *client, struct server *server,
@@ -270,22 +317,9 @@ static enum statement_result statement_parse_named(struct client *client, struct
 	if (!client_stmts_ensure(&client->stmts, client->worker->stmts))
 		return statement_no_memory(client);
 	stmt = client_stmts_get(client->stmts, parse->name, parse->name_len);
-	/* What is under way may be a DEALLOCATE ALL: only then is it known what there is. */
-	if (stmt != NULL && server->ledger.readies > 0)
-		return STATEMENT_WAIT;
-	if (stmt != NULL) {
-		char text[128];
-
-		(void)snprintf(text, sizeof(text), "prepared statement \"%.*s\" already exists",
-			       STMT_CLIENT_NAME_MAX, parse->name);
-		return statement_refuse(client, server, "42P05", text);
-	}
+	if (stmt != NULL)
+		return statement_parse_again(client, server, parse, stmt);
 	stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
-	if (stmt != NULL && server->ledger.readies > 0 &&
-	    server_stmts_contains(&server->stmts, stmt_digest(stmt))) {
-		stmt_unref(stmt);
-		return STATEMENT_WAIT;
-	}
 	name = strndup(parse->name, parse->name_len);
 	if (stmt == NULL || name == NULL) {
 		stmt_unref(stmt);
@@ -337,6 +371,7 @@ static enum statement_result statement_parse(struct client *client, struct serve
 			(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
 		server->unnamed_of = client;
 		server->unnamed_id = client->id;
+		server->ledger.unnamed = true;
 		return STATEMENT_FORWARD;
 	}
 	if (total > STATEMENT_MAX) {
@@ -350,17 +385,29 @@ static enum statement_result statement_parse(struct client *client, struct serve
 		return STATEMENT_MORE;
 	if (!stmt_split_parse(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &parse))
 		return STATEMENT_FORWARD;
+	if (parse.name_len == 0 && server->ledger.readies > 0 &&
+	    statement_is_deallocate(client, (const uint8_t *)parse.def, strlen(parse.def) + 1))
+		return STATEMENT_WAIT;
 	if (parse.name_len == 0 &&
 	    statement_deallocate_extended(client, server, &parse, msg, total, have, used))
 		return STATEMENT_DONE;
 	if (parse.name_len == 0)
 		return statement_parse_unnamed(client, server, &parse);
+	if (names_unsettled(server))
+		return STATEMENT_WAIT;
 	result = statement_parse_named(client, server, &parse);
 	*used = result == STATEMENT_DONE ? total : 0;
 	return result;
 }
 
 /* ---- what uses a statement ---- */
+
+/* Whether a Parse of the unnamed statement, in a batch before this one, may yet turn out to have been
+ * skipped: then the server has what somebody else left there. */
+static bool statement_unnamed_unsure(const struct server *server)
+{
+	return server->ledger.readies > 0 && !server->ledger.unnamed;
+}
 
 /* Sees to it that the server has the client's unnamed statement, or none. */
 static bool statement_ensure_unnamed(struct client *client, struct server *server)
@@ -408,9 +455,13 @@ static enum statement_result statement_bind(struct client *client, struct server
 	if (!wire_parse_bind(msg + WIRE_HEADER_LEN, have - WIRE_HEADER_LEN, &bind))
 		return have < total && have < BIND_HEAD_MAX ? STATEMENT_MORE : STATEMENT_FORWARD;
 	name_len = strlen(bind.statement);
+	if (name_len == 0 && statement_unnamed_unsure(server))
+		return STATEMENT_WAIT;
 	if (name_len == 0)
 		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
 								: STATEMENT_FAILED;
+	if (names_unsettled(server))
+		return STATEMENT_WAIT;
 	stmt = client_stmts_get(client->stmts, bind.statement, name_len);
 	if (stmt == NULL)
 		return STATEMENT_FORWARD; /* 26000, in the server's words */
@@ -435,6 +486,8 @@ static enum statement_result statement_describe(struct client *client, struct se
 	uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_DESCRIBE};
 	struct stmt *stmt;
 
+	if (name[0] == '\0' && statement_unnamed_unsure(server))
+		return STATEMENT_WAIT;
 	if (name[0] == '\0')
 		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
 								: STATEMENT_FAILED;
@@ -496,9 +549,31 @@ enum statement_result statement_message(struct client *client, struct server *se
 				       &name) ||
 		    kind != 'S')
 			return STATEMENT_FORWARD;
+		if (name[0] != '\0' && names_unsettled(server))
+			return STATEMENT_WAIT;
 		if (msg[0] == FE_DESCRIBE)
 			return statement_describe(client, server, name, total, used);
 		return statement_close(client, server, name, total, used);
+	}
+}
+
+void statement_all_gone(struct client *client, struct server *server)
+{
+	server_stmts_clear(&server->stmts);
+	if (client != NULL)
+		client_stmts_clear(client->stmts);
+	for (uint32_t i = 0; i < server->ledger.count; i++) {
+		struct ledger_entry *entry = ledger_at(&server->ledger, i);
+		bool parse = entry->op == OWES_PARSE || entry->op == OWES_HIDDEN_PARSE;
+
+		if (!parse || entry->stmt == NULL)
+			continue;
+		if (!server_stmts_add(&server->stmts, stmt_digest(entry->stmt)))
+			server->stale = true;
+		if (client != NULL && entry->op == OWES_PARSE && entry->name != NULL &&
+		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
+				     SIZE_MAX) != CLIENT_STMTS_OK)
+			server->stale = true;
 	}
 }
 
@@ -548,6 +623,15 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 }
 
 /* ---- what the proxy answers itself ---- */
+
+bool statement_is_deallocate(const struct client *client, const uint8_t *text, size_t len)
+{
+	const char *at = (const char *)text;
+	char id[STMT_CLIENT_NAME_MAX + 1];
+
+	return len > 0 && text[len - 1] == '\0' && read_deallocate(at, at + len - 1, id) &&
+	       client_stmts_get(client->stmts, id, strlen(id)) != NULL;
+}
 
 bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
 			  struct stmt **stmt, char **name)

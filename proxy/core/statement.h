@@ -47,8 +47,10 @@ enum statement_result statement_message(struct client *client, struct server *se
 /*
  * A Query that is nothing but DEALLOCATE [PREPARE] name of a statement that this client has prepared
  * by the protocol (psycopg does so): no server knows the name, so the statement is forgotten here.
- * True: *stmt (a reference) and *name (malloc'ed) are what was forgotten.
+ * The first tells whether it is one, the second forgets: true: *stmt (a reference) and *name
+ * (malloc'ed) are what was forgotten; false: it is none, or no memory.
  */
+bool statement_is_deallocate(const struct client *client, const uint8_t *text, size_t len) MUST_CHECK;
 bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
                           struct stmt **stmt, char **name) MUST_CHECK;
 
@@ -56,8 +58,14 @@ bool statement_deallocate(struct client *client, const uint8_t *text, size_t len
  * that are settled silently.  Static. */
 const void *statement_given(const struct server *server, uint8_t op, size_t *len);
 
+/* DISCARD ALL or DEALLOCATE ALL was run for this client (NULL: by the proxy): forgets what there was
+ * before it, not what was sent behind it. */
+void statement_all_gone(struct client *client, struct server *server);
+
 /* An entry of the ledger is dropped because of an error: its Parse did not happen, its Close
- * neither. */
-void statement_undo(struct client *client, struct server *server, struct ledger_entry *entry);
+ * neither.  `unnamed_later`: behind the next Sync the unnamed statement is parsed again, so the
+ * client's is that. */
+void statement_undo(struct client *client, struct server *server, struct ledger_entry *entry,
+		    bool unnamed_later);
 
 #endif
