@@ -211,6 +211,45 @@ static void proxy_apply_log(const struct config *config)
 		log_to_syslog(config->proxy.syslog_ident);
 }
 
+static void *proxy_warm(void *arg)
+{
+	struct proxy *proxy = arg;
+	struct userlist *users;
+
+	(void)pthread_mutex_lock(&proxy->users_lock);
+	users = userlist_ref(proxy->users);
+	(void)pthread_mutex_unlock(&proxy->users_lock);
+	userlist_warm(users, &proxy->stop_warming);
+	userlist_unref(users);
+	return NULL;
+}
+
+static void proxy_stop_warming(struct proxy *proxy)
+{
+	if (!proxy->warming)
+		return;
+	proxy->stop_warming = true;
+	(void)pthread_join(proxy->warm_thread, NULL);
+	proxy->warming = false;
+	proxy->stop_warming = false;
+}
+
+/* The first SCRAM login of a user with a plain password would take a millisecond of a worker's time,
+ * and tell by it that there is such a user. */
+static void proxy_start_warming(struct proxy *proxy)
+{
+	sigset_t all;
+	sigset_t before;
+
+	proxy_stop_warming(proxy);
+	if (proxy->config->proxy.auth_type == CONFIG_AUTH_TRUST)
+		return;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	proxy->warming = pthread_create(&proxy->warm_thread, NULL, proxy_warm, proxy) == 0;
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 {
 	struct config *fresh;
@@ -240,6 +279,7 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 	config_unref(proxy->config);
 	proxy->config = fresh;
 	proxy_apply_log(fresh);
+	proxy_start_warming(proxy);
 	proxy_tell_plain(proxy, MAIL_USERS);
 	proxy_set_routes(proxy, routes);
 	log_info("configuration read again");
@@ -384,11 +424,15 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	if (!good)
 		log_error("cannot start: %s", sbuf_text(&error));
 	sbuf_free(&error);
-	return good && proxy_write_pid(config) && proxy_start_workers(proxy);
+	if (!good || !proxy_write_pid(config) || !proxy_start_workers(proxy))
+		return false;
+	proxy_start_warming(proxy);
+	return true;
 }
 
 static void proxy_free(struct proxy *proxy)
 {
+	proxy_stop_warming(proxy);
 	for (unsigned i = 0; i < proxy->worker_count; i++)
 		worker_join(&proxy->workers[i]);
 	for (unsigned i = 0; i < proxy->worker_count; i++)

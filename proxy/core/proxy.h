@@ -42,6 +42,9 @@ struct proxy {
 	void (*before_free)(void);  /* control/ closes its clients; may be NULL */
 	pthread_mutex_t users_lock; /* of `users`: taken at start and RELOAD only */
 	struct userlist *users;
+	pthread_t warm_thread;      /* derives the secrets of `users`, so that no login has to */
+	bool warming;
+	atomic_bool stop_warming;
 	char unix_path[108];
 	int interrupts;
 	bool shutting_down;
