@@ -577,21 +577,27 @@ void statement_all_gone(struct client *client, struct server *server)
 	}
 }
 
-void statement_undo(struct client *client, struct server *server, struct ledger_entry *entry)
+/* The server has dropped the old one before it looked at the new one. */
+static void statement_undo_unnamed(struct client *client, struct server *server,
+				   const struct ledger_entry *entry)
+{
+	server->unnamed_of = NULL;
+	if (entry->op == OWES_PARSE && client != NULL && client->stmts != NULL)
+		(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
+}
+
+void statement_undo(struct client *client, struct server *server, struct ledger_entry *entry,
+		    bool unnamed_later)
 {
 	switch (entry->op) {
 	case OWES_PARSE:
 	case OWES_HIDDEN_PARSE:
 		if (entry->name != NULL && entry->name[0] == '\0')
 			break;
-		if (entry->stmt != NULL) {
+		if (entry->stmt != NULL)
 			(void)server_stmts_remove(&server->stmts, stmt_digest(entry->stmt));
-		} else if (entry->name == NULL) {
-			server->unnamed_of = NULL;
-			/* The server has dropped the old one before it looked at the new one. */
-			if (entry->op == OWES_PARSE && client != NULL && client->stmts != NULL)
-				(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
-		}
+		else if (entry->name == NULL && !unnamed_later)
+			statement_undo_unnamed(client, server, entry);
 		if (entry->name != NULL && client != NULL)
 			(void)client_stmts_remove(client->stmts, entry->name,
 						  strlen(entry->name));
@@ -612,9 +618,9 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 		break;
 	case OWES_HIDDEN_CLOSE:
 		/* It still has what was to be closed; without memory it is not to be used again. */
-		if (entry->name == NULL)
+		if (entry->name == NULL && !unnamed_later)
 			server->unnamed_of = NULL;
-		else if (!server_stmts_add(&server->stmts, (const uint8_t *)entry->name))
+		else if (entry->name != NULL && !server_stmts_add(&server->stmts, (const uint8_t *)entry->name))
 			server->stale = true;
 		break;
 	default:
