@@ -286,7 +286,7 @@ def normal(kind, body):
     """The answer without what may differ: names of prepared statements."""
     if kind not in "EN":
         return kind, body
-    fields = sorted(part.decode() for part in body.split(b"\0") if part)
+    fields = sorted(OUR_NAME.sub('"?"', part.decode()) for part in body.split(b"\0") if part)
     # Where in the server's sources: a hidden Parse notices some errors before a Bind does.
     return kind, tuple(field for field in fields if field[0] not in "FLR")
 
