@@ -65,7 +65,9 @@ static void print_help(const char *command)
 	    "pgshunt moves shard databases from one PostgreSQL server to another while "
 	    "their clients run.\n\nUsage: pgshunt [--config FILE] COMMAND ...\n\nCommands:\n");
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		(void)printf("  %-8s %s\n%.*s\n", commands[i].name, commands[i].arguments, 0, "");
+		(void)printf("  %-8s %s\n           %.*s\n", commands[i].name,
+		             commands[i].arguments, (int)strcspn(commands[i].help, "\n"),
+		             commands[i].help);
 	print_options();
 	print_exits();
 }
