@@ -144,7 +144,7 @@ bool fence_warm(struct move *move)
 	target_sql(move, &sql);
 	ok = link_run(&move->loop, target, FENCE_TIMEOUT, sbuf_text(&sql)) && ok;
 	sbuf_free(&sql);
-	/* Planned here, run after the promotion. */
+	/* To parse it loads what the proof, right after the promotion, will need. */
 	ok = link_run(&move->loop, target, FENCE_TIMEOUT,
 	              "DEALLOCATE ALL; PREPARE pgshunt_proof AS " PROOF_SQL) &&
 	     ok;
