@@ -87,11 +87,26 @@ static void gate_for_each_pool(struct database *database, void (*act)(struct poo
 	}
 }
 
+bool gate_leaves_server(const struct database *database)
+{
+	return database->held && database->swap_target != NULL && database->swap_opened > 0;
+}
+
+static void gate_leave_idle(struct pool *pool)
+{
+	while (pool->servers[SERVER_IDLE].count > 0)
+		server_doom(CONTAINER_OF(list_first(&pool->servers[SERVER_IDLE]), struct server,
+					 node),
+			    SERVER_CLOSE_MOVED);
+}
+
 static void gate_hold_pool(struct pool *pool)
 {
 	struct list_node *node;
 	struct list_node *tmp;
 
+	if (gate_leaves_server(pool->database))
+		gate_leave_idle(pool);
 	pool_publish_waiting(pool);
 	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
 	{

@@ -422,6 +422,10 @@ void pool_server_free(struct pool *pool, struct server *server)
 		server_doom(server, SERVER_CLOSE_STALE);
 		return;
 	}
+	if (gate_leaves_server(pool->database)) {
+		server_doom(server, SERVER_CLOSE_MOVED);
+		return;
+	}
 	if (conf->server_lifetime > 0 && pool->worker->now - server->born > conf->server_lifetime) {
 		server_doom(server, SERVER_CLOSE_LIFETIME);
 		return;

@@ -123,6 +123,10 @@ void pool_tick(struct pool *pool, usec_t now);
 
 /* ---- gate.c: hold, release, prepare, new routes ---- */
 void gate_hold(struct worker *worker, const char *database, uint64_t epoch);
+/* While a database is held for a swap that has been prepared, its connections to the old server are
+ * closed as soon as nobody uses them: backends take milliseconds to end, and the fence waits for
+ * them.  If the swap does not come about, new ones are opened at the release. */
+bool gate_leaves_server(const struct database *database);
 void gate_release(struct worker *worker, const char *database);
 void gate_check_drained(struct database *database);
 void gate_blockers_cancel(struct worker *worker, const char *database);
