@@ -12,7 +12,7 @@
 #
 #   DEMO_RUNS=10        as often, each from scratch
 #   DEMO_SECONDS=4      of load before and after the move
-#   DEMO_RATE=100       transactions a second of each kind of client; 0: as fast as it goes
+#   DEMO_RATE=100       transactions a second of most kinds of clients; 0: as fast as it goes
 #   DEMO_PROXY=pgbouncer    the same by hand through pgbouncer, for comparison: it breaks promises
 #   DEMO_KEEP=1         keeps logs also of a run that went well
 #   PGSHUNT_BUILD=DIR   build directory
