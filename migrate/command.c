@@ -277,7 +277,8 @@ static enum exit_code resume_one(const struct config *config, struct ui *ui, con
 
 	move_init(&move, config, ui);
 	code = resume_move(&move, id, abort_wanted, went_forward);
-	report_finish(&move, code);
+	/* What abort was asked for is done when everything is restored. */
+	report_finish(&move, code, code == EXIT_UNDONE && abort_wanted ? EXIT_DONE : (int)code);
 	move_free(&move);
 	return code;
 }
@@ -305,7 +306,6 @@ static enum exit_code run_resume(const struct command_line *line, const struct c
 			ui_error(ui, "  %s", ids[i]);
 	}
 	free_ids(ids, count);
-	/* What abort was asked for is done when everything is restored. */
 	return code == EXIT_UNDONE && abort_wanted ? EXIT_DONE : code;
 }
 
@@ -396,7 +396,7 @@ static enum exit_code run_new(const struct command_line *line, const struct conf
 		return code;
 	move_init(&move, config, ui);
 	code = do_move(&move, line);
-	report_finish(&move, code);
+	report_finish(&move, code, (int)code);
 	move_free(&move);
 	return code;
 }

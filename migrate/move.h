@@ -308,6 +308,7 @@ enum exit_code resume_move(struct move *move, const char *id, bool abort_wanted,
 
 /* ---- report.c ---- */
 
-void report_finish(struct move *move, enum exit_code code);
+/* `status`: what the program exits with; for abort, undone is what was asked for. */
+void report_finish(struct move *move, enum exit_code code, int status);
 
 #endif

@@ -84,14 +84,14 @@ static void shards_json(const struct move *move, struct sbuf *out)
 	json_close(out, ']');
 }
 
-static void report_json(const struct move *move, enum exit_code code, struct sbuf *out)
+static void report_json(const struct move *move, enum exit_code code, int status, struct sbuf *out)
 {
 	char text[LSN_TEXT_MAX];
 	char time_text[CLOCK_TEXT_MAX];
 	const struct passwd *user = getpwuid(getuid());
 
 	json_str(out, "result", exit_row(code)->word);
-	json_int(out, "exit_code", code);
+	json_int(out, "exit_code", status);
 	json_str(out, "move", move->journal.id);
 	json_str(out, "finished", clock_format(clock_wall(), time_text));
 	json_str(out, "operator", user == NULL ? "?" : user->pw_name);
@@ -119,13 +119,13 @@ static void report_json(const struct move *move, enum exit_code code, struct sbu
 	json_str(out, "problems", sbuf_text(&move->problems));
 }
 
-static void report_print(struct move *move, enum exit_code code)
+static void report_print(struct move *move, enum exit_code code, int status)
 {
 	struct ui *ui = move->ui;
 	char barrier[LSN_TEXT_MAX];
 	char point[LSN_TEXT_MAX];
 
-	ui_line(ui, "result: %s (exit code %d)", exit_row(code)->word, (int)code);
+	ui_line(ui, "result: %s (exit code %d)", exit_row(code)->word, status);
 	if (move->failure != NULL)
 		ui_line(ui, "  reason: %s: %s", phase_row(move->failed_phase)->title,
 		        move->failure);
@@ -153,15 +153,15 @@ static void report_print(struct move *move, enum exit_code code)
 		ui_line(ui, "  journal and report: %s", move->journal.directory);
 }
 
-void report_finish(struct move *move, enum exit_code code)
+void report_finish(struct move *move, enum exit_code code, int status)
 {
 	struct sbuf members;
 	struct sbuf file;
 
 	ui_hurry(move->ui, false);
 	sbuf_init(&members, REPORT_MAX);
-	report_json(move, code, &members);
-	report_print(move, code);
+	report_json(move, code, status, &members);
+	report_print(move, code, status);
 	ui_event(move->ui, "report", sbuf_text(&members));
 	if (move->journal.directory != NULL) {
 		sbuf_init(&file, REPORT_MAX + 16);
