@@ -359,7 +359,7 @@ static void *worker_main(void *arg)
 	struct letter *last;
 
 	(void)event_base_dispatch(worker->base);
-	(void)event_base_loop(worker->base, EVLOOP_NONBLOCK);
+	(void)event_base_loop(worker->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
 	worker_free(worker);
 	last = mail_new(sizeof(*last), MAIL_STOPPED);
 	if (last == NULL)

@@ -207,7 +207,7 @@ class Script:
         return start + between + self.maybe_pause() + self.copy_rows() + [self.copy_end(), SYNC]
 
     def copy_out(self):
-        text = self.sql(self.rng.choice(("COPY {t} TO STDOUT",
+        text = self.sql(self.rng.choice(("COPY (SELECT * FROM {t} ORDER BY k, v) TO STDOUT",
                                          "COPY (SELECT g, repeat('o', 50) FROM "
                                          "generate_series(1, 3000) g) TO STDOUT",
                                          "COPY (SELECT 1/(g - 50) FROM generate_series(1, 99) g) "
