@@ -133,6 +133,8 @@ void server_unlink(struct server *server)
 
 	server->client->server = NULL;
 	server->client = NULL;
+	server->request_start = 0;
+	server->xact_start = 0;
 	/* It may have been stopped because that client read slowly. */
 	if (!server->doomed)
 		conn_want_read(&server->conn, true);
