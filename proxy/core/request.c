@@ -260,6 +260,11 @@ static bool request_must_stop(const struct client *client, const struct server *
 	if (UNLIKELY(server->ledger.changes > 0) && !server->ledger.open &&
 	    !server->ledger.copy_in && is_extended(type))
 		return true;
+	/* COPY data that came before the server asked for it: whether it reads or ignores it, and what it
+	 * does with a Sync behind it, is known when it has answered. */
+	if (is_copy(type) && !server->ledger.copy_in && !server->ledger.open &&
+	    !server->ledger.skipping && server->ledger.readies > 0)
+		return true;
 	/* Draining: a request at a time, so that there is a boundary at which to stop. */
 	return client->pool->database->held && !client->in_session && !server->ledger.open &&
 	       server->ledger.readies > 0 && !is_copy(type) && !server->ledger.skipping &&
