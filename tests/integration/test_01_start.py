@@ -147,10 +147,10 @@ def test_unix_socket(make_proxy):
     proxy.write()
     proxy.start()
     path = "%s/.s.PGSQL.%d" % (proxy.folder, proxy.port)
-    assert os.stat(path).st_mode & 0o777 == 0o700
     with pgwire.Conn(proxy.folder, proxy.port) as conn:
         conn.login("app", "p1")
         assert conn.value("SELECT 1") == "1"
+    assert os.stat(path).st_mode & 0o777 == 0o700
     proxy.stop(signal.SIGTERM)
     assert not os.path.exists(path)
 
