@@ -14,10 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Per mille of its time beyond which a worker sends clients away, and how much less busy the other
- * must be; ticks between two decisions, so that the effect of one is seen before the next. */
-#define SHED_ABOVE 850u
-#define SHED_DIFFERENCE 300u
+/* A worker sends clients away when it is busier than worker_fill by so many per mille of its time
+ * (but not later than at SHED_LATEST), to one that is less busy by a third of that; ticks between two
+ * decisions, so that the effect of one is seen before the next. */
+#define SHED_MARGIN 150u
+#define SHED_LATEST 950u
 #define SHED_PAUSE 5u
 
 struct relocated_stmt {
@@ -83,6 +84,8 @@ static size_t relocate_count_working(struct worker *worker)
 void relocate_tick(struct worker *worker)
 {
 	const struct proxy *proxy = worker->proxy;
+	const unsigned fill = (unsigned)worker->routes->config->proxy.worker_fill * 10;
+	const unsigned above = fill + SHED_MARGIN < SHED_LATEST ? fill + SHED_MARGIN : SHED_LATEST;
 	unsigned busy = relocate_measure(worker);
 	unsigned least = busy;
 
@@ -91,7 +94,7 @@ void relocate_tick(struct worker *worker)
 		worker->shed_pause--;
 		return;
 	}
-	if (busy < SHED_ABOVE || worker->routes->config->proxy.worker_fill == 0)
+	if (busy < above || fill == 0)
 		return;
 	for (unsigned i = 0; i < proxy->worker_count; i++) {
 		unsigned other = atomic_load_explicit(&proxy->workers[i].busy, memory_order_relaxed);
@@ -101,7 +104,7 @@ void relocate_tick(struct worker *worker)
 			worker->shed_to = i;
 		}
 	}
-	if (least + SHED_DIFFERENCE > busy)
+	if (least + above / 3 > busy)
 		return;
 	/* Half of the difference, and half of that: the rest in the next rounds. */
 	worker->shed =
