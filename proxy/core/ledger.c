@@ -116,6 +116,7 @@ void ledger_copy_in(struct ledger *ledger)
 	bool reopened = false;
 
 	ledger->copy_in = true;
+	ledger->data_ahead = false;
 	if (ledger->count == 0)
 		return;
 	for (uint32_t i = 1; i < ledger->count; i++) {

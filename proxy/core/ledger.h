@@ -64,6 +64,7 @@ struct ledger {
 	bool unnamed;     /* … the client's unnamed statement among them */
 	bool skipping;    /* after an error: the server reads up to Sync */
 	bool copy_in;     /* the server reads COPY data */
+	bool data_ahead;  /* COPY data was sent in an open batch before the server asked for it */
 };
 
 void ledger_free(struct ledger *ledger);

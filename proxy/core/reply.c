@@ -172,6 +172,7 @@ static void reply_error_in_ledger(struct reply *reply)
 	bool unnamed_later = false;
 
 	ledger->copy_in = false;
+	ledger->data_ahead = false;
 	if (op == OWES_QUERY || op == OWES_FUNCTION || op == OWES_HIDDEN_QUERY || op == 0)
 		return;
 	while (count < ledger->count && ledger_at(ledger, count)->op != OWES_SYNC)

@@ -185,6 +185,7 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		if (ledger->skipping)
 			break;
 		ledger->unnamed = false;
+		ledger->data_ahead = false;
 		ledger->open = false; /* its ReadyForQuery ends what was begun before */
 		server->unnamed_of = NULL;
 		if (request->client->stmts != NULL)
@@ -216,8 +217,13 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 	case FE_CLOSE:
 		op = OWES_CLOSE;
 		break;
+	case FE_COPY_DATA:
+		if (UNLIKELY(!ledger->copy_in) && ledger->open && ledger->count > 0)
+			ledger->data_ahead = true;
+		return true;
 	case FE_COPY_DONE:
 	case FE_COPY_FAIL:
+		ledger->data_ahead = false;
 		if (ledger->copy_in || ledger->count == 0) {
 			ledger->copy_in = false;
 			return true;
@@ -448,6 +454,13 @@ static enum step request_message(struct request *request)
 		 * ended the COPY meanwhile, it would be answered. */
 		request_skip(request, total);
 		return STEP_NEXT;
+	}
+	if (UNLIKELY(at[0] == FE_SYNC && client->server->ledger.data_ahead)) {
+		/* Whether it falls into the COPY depends on where the COPY fails, if it does: how often
+		 * the server will be ready cannot be known. */
+		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01",
+				  "Sync inside COPY data that was not asked for yet", NULL, NULL);
+		return STEP_STOP;
 	}
 	if (at[0] == FE_QUERY && request_deallocates(request, total, &step))
 		return step;

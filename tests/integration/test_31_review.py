@@ -220,3 +220,15 @@ def test_database_that_a_reload_removes(make_proxy):
         time.sleep(0.3)
         conn.send(query("SELECT 1"))
         assert errors(conn.rest())[0]["C"] == "3D000"
+
+
+def test_sync_inside_copy_data_that_was_not_asked_for(make_proxy):
+    """How often the server will be ready cannot be known: others never get such a server."""
+    proxy = make_proxy(workers=1, pool_size=1)
+    for _ in range(5):
+        with proxy.wire() as conn, proxy.wire() as other:
+            conn.send(parse("COPY items FROM STDIN"), bind(), execute(), copy_data(b"bad\n"), SYNC,
+                      COPY_DONE, SYNC, query("SELECT 'mine'"))
+            assert errors(conn.rest())[-1]["C"] == "08P01"
+            for n in range(5):
+                assert other.value("SELECT %d" % n) == str(n)
