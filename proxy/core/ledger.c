@@ -126,6 +126,7 @@ void ledger_copy_in(struct ledger *ledger)
 			/* Read and ignored by CopyGetData(): the implicit transaction goes on. */
 			ledger->readies--;
 			reopened = ledger_head(ledger)->op == OWES_EXECUTE;
+			ledger->copied = true;
 			continue;
 		}
 		if (!ended && entry->op == ENDS_COPY) {

@@ -65,6 +65,8 @@ struct ledger {
 	bool skipping;    /* after an error: the server reads up to Sync */
 	bool copy_in;     /* the server reads COPY data */
 	bool data_ahead;  /* COPY data was sent in an open batch before the server asked for it */
+	bool sync_ahead;  /* … and a Sync behind it: ignored, unless the COPY fails before */
+	bool copied;      /* a Sync was taken for ignored since the last ReadyForQuery */
 };
 
 void ledger_free(struct ledger *ledger);

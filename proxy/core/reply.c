@@ -223,6 +223,13 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_protocol_error(reply, BE_ERROR_RESPONSE);
 		return;
 	}
+	if (server->ledger.sync_ahead && server->ledger.copied) {
+		/* Whether that Sync fell into the COPY, and so how often the server will be ready,
+		 * cannot be known: nobody is to have it after this. */
+		(void)reply_flush_run(reply);
+		server_doom(server, SERVER_CLOSE_PROTOCOL);
+		return;
+	}
 	fatal = error.severity != NULL &&
 		(strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0);
 	if (hidden || server->client == NULL) {
@@ -308,6 +315,8 @@ static void reply_ready(struct reply *reply, uint8_t status)
 	}
 	server->tx_status = (char)status;
 	server->ledger.copy_in = false;
+	server->ledger.sync_ahead = false;
+	server->ledger.copied = false;
 	if (op == OWES_HIDDEN_QUERY) {
 		reply_hide(reply, 6);
 		reply->inside_done = true;

@@ -197,6 +197,8 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 			ledger->open = false;
 		break;
 	case FE_SYNC:
+		if (UNLIKELY(ledger->data_ahead))
+			ledger->sync_ahead = true;
 		ledger->unnamed = false;
 		ledger->open = false;
 		ledger->skipping = false;
@@ -454,13 +456,6 @@ static enum step request_message(struct request *request)
 		 * ended the COPY meanwhile, it would be answered. */
 		request_skip(request, total);
 		return STEP_NEXT;
-	}
-	if (UNLIKELY(at[0] == FE_SYNC && client->server->ledger.data_ahead)) {
-		/* Whether it falls into the COPY depends on where the COPY fails, if it does: how often
-		 * the server will be ready cannot be known. */
-		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01",
-				  "Sync inside COPY data that was not asked for yet", NULL, NULL);
-		return STEP_STOP;
 	}
 	if (at[0] == FE_QUERY && request_deallocates(request, total, &step))
 		return step;
