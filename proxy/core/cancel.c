@@ -155,28 +155,26 @@ static struct client *cancel_find_in(struct list *list, uint32_t slot)
 	return NULL;
 }
 
+struct cancel_search {
+	uint32_t slot;
+	struct client *found;
+};
+
+static void cancel_find_in_pool(struct pool *pool, void *arg)
+{
+	struct cancel_search *search = arg;
+
+	for (int i = 0; i < CLIENT_STATE_COUNT && search->found == NULL; i++)
+		search->found = cancel_find_in(&pool->clients[i], search->slot);
+}
+
 /* Looks through all clients: cancel requests are rare. */
 static struct client *cancel_find(struct worker *worker, uint32_t slot)
 {
-	struct client *found = NULL;
-	struct list_node *node;
-	struct list_node *tmp;
+	struct cancel_search search = {slot, NULL};
 
-	LIST_FOREACH(&worker->databases, node, tmp)
-	{
-		struct database *database = CONTAINER_OF(node, struct database, node);
-		struct list_node *at;
-		struct list_node *next;
-
-		LIST_FOREACH(&database->pools, at, next)
-		{
-			struct pool *pool = CONTAINER_OF(at, struct pool, node);
-
-			for (int i = 0; i < CLIENT_STATE_COUNT && found == NULL; i++)
-				found = cancel_find_in(&pool->clients[i], slot);
-		}
-	}
-	return found;
+	pool_for_each(worker, cancel_find_in_pool, &search);
+	return search.found;
 }
 
 static void cancel_do(struct client *client)

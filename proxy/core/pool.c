@@ -119,6 +119,24 @@ struct pool *pool_get(struct worker *worker, const char *name, const char *user)
 	return pool;
 }
 
+void pool_for_each(struct worker *worker, void (*act)(struct pool *pool, void *arg), void *arg)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+		struct list_node *at;
+		struct list_node *next;
+
+		LIST_FOREACH(&database->pools, at, next)
+		{
+			act(CONTAINER_OF(at, struct pool, node), arg);
+		}
+	}
+}
+
 /* ---- what the other workers see ---- */
 
 void pool_publish_idle(struct pool *pool)

@@ -81,6 +81,9 @@ void pool_apply_settings(struct pool *pool);
 struct pool *pool_get(struct worker *worker, const char *database, const char *user) MUST_CHECK;
 struct pool *pool_find(struct worker *worker, const char *database, const char *user);
 
+/* Every pool of the worker. */
+void pool_for_each(struct worker *worker, void (*act)(struct pool *pool, void *arg), void *arg);
+
 /* The client has a request: links it with a server, or puts it into the queue (WAITING), held or
  * not.  True if it is linked and may go on at once. */
 bool pool_serve(struct pool *pool, struct client *client) MUST_CHECK;

@@ -58,27 +58,11 @@ static unsigned relocate_measure(struct worker *worker)
 	return busy;
 }
 
-static size_t relocate_count_working(struct worker *worker)
+static void relocate_count_working(struct pool *pool, void *arg)
 {
-	size_t count = 0;
-	struct list_node *node;
-	struct list_node *tmp;
+	size_t *count = arg;
 
-	LIST_FOREACH(&worker->databases, node, tmp)
-	{
-		struct database *database = CONTAINER_OF(node, struct database, node);
-		struct list_node *at;
-		struct list_node *next;
-
-		LIST_FOREACH(&database->pools, at, next)
-		{
-			struct pool *pool = CONTAINER_OF(at, struct pool, node);
-
-			count += pool->clients[CLIENT_ACTIVE].count +
-				 pool->clients[CLIENT_WAITING].count;
-		}
-	}
-	return count;
+	*count += pool->clients[CLIENT_ACTIVE].count + pool->clients[CLIENT_WAITING].count;
 }
 
 void relocate_tick(struct worker *worker)
@@ -88,6 +72,7 @@ void relocate_tick(struct worker *worker)
 	const unsigned above = fill + SHED_MARGIN < SHED_LATEST ? fill + SHED_MARGIN : SHED_LATEST;
 	unsigned busy = relocate_measure(worker);
 	unsigned least = busy;
+	size_t working = 0;
 
 	worker->shed = 0;
 	if (worker->shed_pause > 0) {
@@ -107,8 +92,8 @@ void relocate_tick(struct worker *worker)
 	if (least + above / 3 > busy)
 		return;
 	/* Half of the difference, and half of that: the rest in the next rounds. */
-	worker->shed =
-	    1 + (unsigned)(relocate_count_working(worker) * (busy - least) / (4 * (size_t)busy));
+	pool_for_each(worker, relocate_count_working, &working);
+	worker->shed = 1 + (unsigned)(working * (busy - least) / (4 * (size_t)busy));
 	worker->shed_pause = SHED_PAUSE;
 	log_debug("worker %u is busy for %u per mille: %u clients go to worker %u", worker->index,
 		  busy, worker->shed, worker->shed_to);

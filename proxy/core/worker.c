@@ -42,26 +42,9 @@ void worker_end_turn(struct worker *worker)
 	assert(worker->to_client.conn == NULL && worker->to_server.conn == NULL);
 }
 
-static void worker_for_each_pool(struct worker *worker, void (*act)(struct pool *pool))
+static void worker_tick_pool(struct pool *pool, void *arg)
 {
-	struct list_node *node;
-	struct list_node *tmp;
-
-	LIST_FOREACH(&worker->databases, node, tmp)
-	{
-		struct database *database = CONTAINER_OF(node, struct database, node);
-		struct list_node *at;
-		struct list_node *next;
-
-		LIST_FOREACH(&database->pools, at, next)
-		{
-			act(CONTAINER_OF(at, struct pool, node));
-		}
-	}
-}
-
-static void worker_tick_pool(struct pool *pool)
-{
+	(void)arg;
 	pool_tick(pool, pool->worker->now);
 }
 
@@ -83,14 +66,15 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 		if (limit > 0 && worker->now - client->connected > limit)
 			client_doom(client, CLIENT_CLOSE_LOGIN_TIMEOUT);
 	}
-	worker_for_each_pool(worker, worker_tick_pool);
+	pool_for_each(worker, worker_tick_pool, NULL);
 	worker_end_turn(worker);
 }
 
 /* ---- shutdown ---- */
 
-static void worker_leave_pool(struct pool *pool)
+static void worker_leave_pool(struct pool *pool, void *arg)
 {
+	(void)arg;
 	for (int state = CLIENT_WELCOME; state < CLIENT_STATE_COUNT; state++) {
 		struct list_node *node;
 		struct list_node *tmp;
@@ -111,11 +95,12 @@ static void worker_shut_down(struct worker *worker)
 		client_doom_fatal(
 		    CONTAINER_OF(list_first(&worker->joining), struct client, node),
 		    CLIENT_CLOSE_SHUTDOWN, "57P03", "the proxy is shutting down", NULL, NULL);
-	worker_for_each_pool(worker, worker_leave_pool);
+	pool_for_each(worker, worker_leave_pool, NULL);
 }
 
-static void worker_doom_pool(struct pool *pool)
+static void worker_doom_pool(struct pool *pool, void *arg)
 {
+	(void)arg;
 	for (int state = 0; state < CLIENT_STATE_COUNT; state++) {
 		while (pool->clients[state].count > 0) {
 			struct client *client =
@@ -142,7 +127,7 @@ static void worker_stop(struct worker *worker)
 	while (worker->joining.count > 0)
 		client_doom(CONTAINER_OF(list_first(&worker->joining), struct client, node),
 			    CLIENT_CLOSE_SHUTDOWN);
-	worker_for_each_pool(worker, worker_doom_pool);
+	pool_for_each(worker, worker_doom_pool, NULL);
 	worker_end_turn(worker);
 	cancel_drop_all(worker);
 	/* What was cancelled, as a look-up of a name, may still want to be called back. */
