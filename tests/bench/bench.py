@@ -112,6 +112,9 @@ class Bench:
             for system in self.rounds(systems):
                 if protocol == "prepared" and not system.prepared:
                     continue
+                # A thousand backends of their own say nothing about a proxy.
+                if clients >= 1000 and system.name in ("direct", "yardstick"):
+                    continue
                 rate, cpu = self.transactions(system, script, clients, protocol)
                 self.say("%s: %s, %d clients, %s: %.0f/s, %.2f µs"
                          % (section, system.name, clients, protocol, rate, cpu))
