@@ -78,11 +78,6 @@ static inline struct list_node *list_last(const struct list *list)
 	return list->count == 0 ? NULL : list->head.prev;
 }
 
-static inline struct list_node *list_next(const struct list *list, const struct list_node *node)
-{
-	return node->next == &list->head ? NULL : node->next;
-}
-
 /* Every node; the current one may be removed (and freed) inside the loop. */
 #define LIST_FOREACH(list, node, tmp)                                                              \
 	for ((node) = (list)->head.next;                                                           \

@@ -320,15 +320,13 @@ static void gate_prepare_pool(struct pool *pool)
 	database->swap_opened += (unsigned)pool->servers[SERVER_PREPARED].count;
 }
 
-void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token,
-		  unsigned least)
+void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token)
 {
 	struct database *database = database_get(worker, name);
 	const struct config_server *target =
 	    config_find_server(worker->routes->config, server);
 	struct mail_database *mail;
 
-	(void)least;
 	if (database == NULL || target == NULL) {
 		mail = mail_new_database(MAIL_PREPARED, name);
 		if (mail == NULL)

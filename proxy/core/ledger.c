@@ -98,17 +98,6 @@ void ledger_pop(struct ledger *ledger)
 	ledger->count--;
 }
 
-void ledger_pop_newest(struct ledger *ledger)
-{
-	struct ledger_entry *entry;
-
-	assert(ledger->count > 0);
-	entry = &ledger->ring[(ledger->head + ledger->count - 1) & (ledger->cap - 1)];
-	ledger_count(ledger, entry, (uint32_t)-1);
-	ledger_release_entry(entry);
-	ledger->count--;
-}
-
 void ledger_copy_in(struct ledger *ledger)
 {
 	uint32_t kept = 1; /* the Query or Execute that reads the data */

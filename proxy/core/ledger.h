@@ -114,9 +114,6 @@ static inline bool ledger_parses_unnamed(const struct ledger_entry *entry)
 /* Drops the oldest entry and what it holds. */
 void ledger_pop(struct ledger *ledger);
 
-/* The same for the newest one. */
-void ledger_pop_newest(struct ledger *ledger);
-
 /* Whether nothing is owed but what the proxy gives itself. */
 bool ledger_gives_only(const struct ledger *ledger);
 

@@ -22,8 +22,7 @@ enum mail_type {
 	MAIL_RELEASE,      /* mail_database: name */
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
 	MAIL_TERMINATE_BLOCKERS, /* mail_database: name */
-	MAIL_PREPARE,      /* mail_database: name, server, token, number = connections at least.
-			      Answer: MAIL_PREPARED */
+	MAIL_PREPARE,      /* mail_database: name, server, token.  Answer: MAIL_PREPARED */
 	MAIL_PREPARE_END,  /* mail_database: name: close what PREPARE opened */
 	MAIL_ROUTES,       /* mail_routes: from now on this table (a reference) */
 	MAIL_VIEW,         /* mail_view: fill a view.  Answer: MAIL_ROWS */

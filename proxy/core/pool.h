@@ -136,8 +136,7 @@ void gate_blockers_cancel(struct worker *worker, const char *database);
 void gate_blockers_terminate(struct worker *worker, const char *database);
 /* At the end of the worker. */
 void pool_free_all(struct worker *worker);
-void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token,
-		  unsigned least);
+void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token);
 void gate_prepare_end(struct worker *worker, const char *database);
 void gate_prepare_report(struct database *database);
 /* Counts what the client has waiting while its database is held; refuses it beyond the bounds. */

@@ -212,7 +212,6 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 		mail->server = mem_must_strdup(target->name);
 		mail->token = request->token;
 		mail->epoch = request->epoch;
-		mail->number = 1;
 		request->left++;
 		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
 	}

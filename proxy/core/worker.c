@@ -176,7 +176,7 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 		gate_blockers_terminate(worker, mail->name);
 		break;
 	case MAIL_PREPARE:
-		gate_prepare(worker, mail->name, mail->server, mail->token, mail->number);
+		gate_prepare(worker, mail->name, mail->server, mail->token);
 		break;
 	default:
 		gate_prepare_end(worker, mail->name);
