@@ -17,43 +17,48 @@ static const struct {
 #include "migrate/checks.def"
 };
 
-static void show_finding(struct checks *checks, enum check check, enum check_result result,
-                         const char *text)
-{
-	static const char *const words[] = {"pass", "warning", "refused"};
-	struct ui *ui = checks->move->ui;
-	struct sbuf event;
+static const char *const result_words[] = {"pass", "warning", "refused"};
 
-	ui_line(ui, "  %s: %s: %s", words[result], check_rows[check].title, text);
-	if (result != CHECK_PASS)
-		ui_line(ui, "    remedy: %s", check_rows[check].remedy);
-	sbuf_init(&event, 65536);
-	json_str(&event, "check", check_rows[check].name);
-	json_str(&event, "result", words[result]);
-	json_str(&event, "detail", text);
-	json_str(&event, "remedy", result == CHECK_PASS ? NULL : check_rows[check].remedy);
-	ui_event(ui, "check", sbuf_text(&event));
-	sbuf_free(&event);
-}
-
-void check_find(struct checks *checks, enum check check, enum check_result result, const char *fmt,
-                ...)
+static PRINTF_LIKE(4, 0) void add_finding(struct checks *checks, enum check check,
+                                          enum check_result result, const char *fmt, va_list args)
 {
-	va_list args;
+	struct finding *finding;
 	char *text = NULL;
 
-	va_start(args, fmt);
 	if (vasprintf(&text, fmt, args) < 0)
-		text = NULL;
-	va_end(args);
+		text = mem_must_strdup("?");
+	checks->findings =
+	    mem_must_grow(checks->findings, checks->finding_count + 1, sizeof(*checks->findings));
+	finding = &checks->findings[checks->finding_count++];
+	*finding = (struct finding){.check = check, .result = result, .text = text};
+	checks->made[check] = true;
 	if (result > checks->results[check])
 		checks->results[check] = result;
 	if (result == CHECK_REFUSE)
 		checks->refused++;
 	else if (result == CHECK_WARN)
 		checks->warned++;
-	show_finding(checks, check, result, text == NULL ? "?" : text);
-	free(text);
+}
+
+void check_find(struct checks *checks, enum check check, enum check_result result, const char *fmt,
+                ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	add_finding(checks, check, result, fmt, args);
+	va_end(args);
+}
+
+void check_pass(struct checks *checks, enum check check, const char *fmt, ...)
+{
+	va_list args;
+
+	if (checks->made[check])
+		return;
+	va_start(args, fmt);
+	add_finding(checks, check, CHECK_PASS, fmt, args);
+	va_end(args);
 }
 
 bool check_query(struct checks *checks, enum check check, struct link *link, const char *sql)
@@ -69,7 +74,56 @@ bool check_query(struct checks *checks, enum check check, struct link *link, con
 	return false;
 }
 
-bool check_run(struct move *move)
+/* A check that said nothing was not made: because another one refused, or by a mistake of ours. */
+static void refuse_unmade(struct checks *checks)
+{
+	bool explained = checks->refused > 0;
+
+	for (enum check check = 0; check < CHECK_COUNT; check++) {
+		if (checks->made[check])
+			continue;
+		check_find(checks, check, CHECK_REFUSE, "not checked%s",
+		           explained ? ", because of what else is refused" : "");
+		if (explained)
+			checks->refused--;
+	}
+}
+
+static void show_finding(struct ui *ui, const struct finding *finding)
+{
+	struct sbuf event;
+
+	sbuf_init(&event, 65536);
+	json_str(&event, "check", check_rows[finding->check].name);
+	json_str(&event, "result", result_words[finding->result]);
+	json_str(&event, "title", check_rows[finding->check].title);
+	json_str(&event, "detail", finding->text);
+	json_str(&event, "remedy",
+	         finding->result == CHECK_PASS ? NULL : check_rows[finding->check].remedy);
+	ui_event(ui, "check", sbuf_text(&event));
+	sbuf_free(&event);
+}
+
+/* In the order of the table; the remedy once, behind the last finding of its check. */
+static void show_check(const struct checks *checks, enum check check, bool all)
+{
+	struct ui *ui = checks->move->ui;
+
+	for (size_t i = 0; i < checks->finding_count; i++) {
+		const struct finding *finding = &checks->findings[i];
+
+		if (finding->check != check)
+			continue;
+		show_finding(ui, finding);
+		if (all || finding->result != CHECK_PASS)
+			ui_line(ui, "  %-8s %s: %s", result_words[finding->result],
+			        check_rows[check].title, finding->text);
+	}
+	if (checks->results[check] != CHECK_PASS)
+		ui_line(ui, "           remedy: %s", check_rows[check].remedy);
+}
+
+bool check_run(struct move *move, bool all)
 {
 	struct checks checks = {.move = move};
 	struct sbuf *out = &move->evidence;
@@ -79,14 +133,20 @@ bool check_run(struct move *move)
 	if (!checks.broken)
 		check_shards(&checks);
 	check_proxies(&checks);
+	refuse_unmade(&checks);
+	for (enum check check = 0; check < CHECK_COUNT; check++)
+		show_check(&checks, check, all);
+	for (size_t i = 0; i < checks.finding_count; i++)
+		free(checks.findings[i].text);
+	free(checks.findings);
 	json_int(out, "refused", (int64_t)checks.refused);
 	json_int(out, "warnings", (int64_t)checks.warned);
+	ui_status_clear(move->ui);
 	if (checks.refused == 0) {
 		ui_line(move->ui, "  all %d checks passed%s", (int)CHECK_COUNT,
 		        checks.warned > 0 ? ", with warnings" : "");
 		return true;
 	}
-	ui_status_clear(move->ui);
 	return move_fail(move, "%zu finding%s against the move", checks.refused,
 	                 checks.refused == 1 ? "" : "s");
 }

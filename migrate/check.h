@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * The checks before a move: their table and how a check says what it found.  Internal to check*.c.
+ *
+ * Every check says at least once what it found, also when it is that all is well.  One that has
+ * said nothing was not made, and then the move is refused: a check that cannot be made never counts
+ * as passed.
  */
 #ifndef MIGRATE_CHECK_H
 #define MIGRATE_CHECK_H
@@ -16,9 +20,18 @@ enum check {
 
 enum check_result { CHECK_PASS, CHECK_WARN, CHECK_REFUSE };
 
+struct finding {
+	enum check check;
+	enum check_result result;
+	char *text;
+};
+
 struct checks {
 	struct move *move;
-	enum check_result results[CHECK_COUNT];
+	struct finding *findings;
+	size_t finding_count;
+	enum check_result results[CHECK_COUNT]; /* the worst */
+	bool made[CHECK_COUNT];                 /* it has said something */
 	size_t refused;
 	size_t warned;
 	bool broken; /* a server stopped answering: what follows cannot be checked */
@@ -28,14 +41,18 @@ struct checks {
 void check_find(struct checks *checks, enum check check, enum check_result result, const char *fmt,
                 ...) PRINTF_LIKE(4, 5);
 
+/* What there is to say when nothing was found against it; nothing if something was. */
+void check_pass(struct checks *checks, enum check check, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
 /* Runs a query of a check; false (and refused) if it fails. */
 bool check_query(struct checks *checks, enum check check, struct link *link,
                  const char *sql) MUST_CHECK;
 
 /* check_standby.c: what the two servers are to each other. */
 void check_servers(struct checks *checks);
-/* check_shard.c: what is in the databases that move, and the proxies. */
+/* check_shard.c: what is in the databases that move. */
 void check_shards(struct checks *checks);
+/* check_proxy.c: the proxies. */
 void check_proxies(struct checks *checks);
 
 #endif

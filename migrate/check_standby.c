@@ -132,6 +132,7 @@ static void check_synchronous(struct checks *checks, const struct upstream *upst
 		check_find(checks, CHECK_SYNCHRONOUS, others > 0 ? CHECK_WARN : CHECK_REFUSE,
 		           "%s is a synchronous standby of %s%s", checks->move->target.link.name,
 		           source->name, others > 0 ? "; there are others" : " and the only one");
+	check_pass(checks, CHECK_SYNCHRONOUS, "%s does not wait for it", source->name);
 }
 
 /* Whether the source itself sends to the target; the senders are the source's last result. */
@@ -161,6 +162,9 @@ static void check_sender(struct checks *checks, const struct upstream *upstream,
 		           "%s receives WAL from %s:%d, which is not known as %s (%s:%d)",
 		           move->target.link.name, upstream->host, upstream->port, source->name,
 		           move->source.conf->host, move->source.conf->port);
+	check_pass(checks, CHECK_UPSTREAM, "it receives from %s:%d%s%s", upstream->host,
+	           upstream->port, has_slot(upstream) ? " by slot " : "",
+	           has_slot(upstream) ? upstream->slot : "");
 }
 
 static void check_upstream(struct checks *checks, int source_port)
@@ -180,11 +184,13 @@ static void check_upstream(struct checks *checks, int source_port)
 		           target->name, status == NULL ? "not running" : status);
 		return;
 	}
+	check_pass(checks, CHECK_RECEIVER, "its WAL receiver is streaming");
 	timeline = link_number(target, 0, "received_tli", -1);
 	if (timeline != move->old_timeline)
 		check_find(checks, CHECK_TIMELINE, CHECK_REFUSE,
 		           "%s is on timeline %" PRId64 ", %s receives timeline %" PRId64,
 		           move->source.link.name, move->old_timeline, target->name, timeline);
+	check_pass(checks, CHECK_TIMELINE, "timeline %" PRId64, timeline);
 	host = link_value(target, 0, "sender_host");
 	upstream = (struct upstream){
 	    .host = mem_must_strdup(host == NULL ? "" : host),
@@ -217,6 +223,7 @@ static void check_limits(struct checks *checks)
 			           link_value(source, row, "name"), here, target->name, there,
 			           source->name);
 	}
+	check_pass(checks, CHECK_SETTINGS, "none of %d is", link_rows(source));
 }
 
 static void check_replay(struct checks *checks)
@@ -234,6 +241,11 @@ static void check_replay(struct checks *checks)
 	if (delay != NULL && strcmp(delay, "0") != 0)
 		check_find(checks, CHECK_REPLAY, CHECK_REFUSE,
 		           "recovery_min_apply_delay is %s on %s", delay, target->name);
+	check_pass(checks, CHECK_REPLAY, "neither");
+	if (read_only != NULL && strcmp(read_only, "off") != 0)
+		check_find(checks, CHECK_READ_ONLY, CHECK_REFUSE,
+		           "default_transaction_read_only is on on %s", target->name);
+	check_pass(checks, CHECK_READ_ONLY, "default_transaction_read_only is off");
 	if (!lsn_parse(link_value(&move->source.link, 0, "lsn"), &written) ||
 	    !lsn_parse(link_value(target, 0, "lsn"), &replayed)) {
 		check_find(checks, CHECK_LAG, CHECK_REFUSE,
@@ -246,9 +258,7 @@ static void check_replay(struct checks *checks)
 		check_find(checks, CHECK_LAG, CHECK_REFUSE,
 		           "%s is %" PRId64 " bytes behind, mover.max_lag is %" PRId64,
 		           target->name, move->lag, move->config->mover.max_lag);
-	if (read_only != NULL && strcmp(read_only, "off") != 0)
-		check_find(checks, CHECK_READ_ONLY, CHECK_REFUSE,
-		           "default_transaction_read_only is on on %s", target->name);
+	check_pass(checks, CHECK_LAG, "%" PRId64 " bytes", move->lag);
 }
 
 /* What both say of themselves; the facts of both links are there. */
@@ -286,6 +296,12 @@ static bool check_identity(struct checks *checks)
 		check_find(checks, CHECK_VERSION, CHECK_WARN, "%s runs %s, %s runs %s",
 		           source->name, link_value(source, 0, "version_text"), target->name,
 		           link_value(target, 0, "version_text"));
+	check_pass(checks, CHECK_SUPERUSER, "%s on %s, %s on %s", source->target.user, source->name,
+	           target->target.user, target->name);
+	check_pass(checks, CHECK_SOURCE_PRIMARY, "%s is not in recovery", source->name);
+	check_pass(checks, CHECK_TARGET_STANDBY, "%s is in recovery", target->name);
+	check_pass(checks, CHECK_SYSTEM, "system identifier %s", system);
+	check_pass(checks, CHECK_VERSION, "%s", link_value(source, 0, "version_text"));
 	free(move->system_identifier);
 	move->system_identifier = mem_must_strdup(system);
 	move->old_timeline = link_number(source, 0, "timeline", 0);

@@ -12,15 +12,19 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct move;
+
+enum command_option {
+#define OPTION(id, name, argument, help) OPTION_##id,
+#include "migrate/options.def"
+	OPTION_COUNT
+};
+
 struct command_line {
-	const char *config_path;
 	const char *command;
-	const char *to;
-	const char *all_of;
-	char **names; /* SHARD... or MOVE; point into argv */
+	const char *option[OPTION_COUNT]; /* its argument, "" for one without, NULL = not given */
+	char **names;                     /* SHARD... or MOVE; point into argv */
 	size_t name_count;
-	bool json;
-	bool yes;
 };
 
 /* Reads the command line.  False: *code is the exit code (help, version, or a usage error that was
@@ -32,7 +36,15 @@ bool command_parse(int argc, char **argv, struct command_line *line,
 enum exit_code command_run(const struct command_line *line, const struct config *config,
                            struct ui *ui);
 
-/* status.c */
-enum exit_code status_show(const struct config *config, struct ui *ui);
+/* command_plan(), command_check(), ...: one for each row of commands.def, in a file of its own or
+ * in command_move.c. */
+#define COMMAND(name, arguments, names, options, lock, help)                                       \
+	enum exit_code command_##name(const struct command_line *line,                             \
+	                              const struct config *config, struct ui *ui);
+#include "migrate/commands.def"
+
+/* What the commands that are given shards and --to begin with: plan and checks.  EXIT_DONE if the
+ * move may begin.  `all`: checks that passed are shown as well. */
+enum exit_code command_examine(struct move *move, const struct command_line *line, bool all);
 
 #endif

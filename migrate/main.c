@@ -20,13 +20,13 @@ int main(int argc, char **argv)
 	if (!command_parse(argc, argv, &line, &code))
 		return (int)code;
 	sbuf_init(&errors, CONFIG_FILE_MAX);
-	if (!config_load(line.config_path, &config, &errors)) {
+	if (!config_load(line.option[OPTION_CONFIG], &config, &errors)) {
 		(void)fputs(sbuf_text(&errors), stderr);
 		sbuf_free(&errors);
 		return EXIT_USAGE;
 	}
 	sbuf_free(&errors);
-	ui_init(&ui, line.json);
+	ui_init(&ui, line.option[OPTION_JSON] != NULL);
 	code = command_run(&line, config, &ui);
 	ui_free(&ui);
 	config_unref(config);

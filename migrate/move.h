@@ -217,8 +217,8 @@ void plan_print(struct move *move, bool steps);
 
 /* ---- check.c ---- */
 
-/* Runs every check; false if one refuses.  All findings are shown. */
-bool check_run(struct move *move) MUST_CHECK;
+/* Runs every check; false if one refuses.  With `all` the checks that passed are shown as well. */
+bool check_run(struct move *move, bool all) MUST_CHECK;
 
 /* ---- the phases, in the order of phases.def ---- */
 

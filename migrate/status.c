@@ -159,10 +159,12 @@ static void show_proxies(struct move *move)
 	sbuf_free(&error);
 }
 
-enum exit_code status_show(const struct config *config, struct ui *ui)
+enum exit_code command_status(const struct command_line *line, const struct config *config,
+                              struct ui *ui)
 {
 	struct move move;
 
+	(void)line;
 	move_init(&move, config, ui);
 	show_moves(config, ui);
 	for (size_t i = 0; i < config->server_count; i++)

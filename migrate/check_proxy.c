@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Checks of the proxies: do they lead where they should, and may the mover command them?
+ */
+#include "migrate/check.h"
+
+#include <string.h>
+
+static void check_holds(struct checks *checks, struct proxy *proxy)
+{
+	struct link *link = &proxy->status;
+
+	if (!check_query(checks, CHECK_HOLDS, link, "SHOW HOLDS"))
+		return;
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *database = link_value(link, row, "database");
+		const char *state = link_value(link, row, "state");
+
+		for (size_t i = 0; i < checks->move->route_count; i++) {
+			const struct route *route = &checks->move->routes[i];
+
+			if (route->proxy == proxy && database != NULL && state != NULL &&
+			    strcmp(route->database, database) == 0 && strcmp(state, "open") != 0)
+				check_find(checks, CHECK_HOLDS, CHECK_REFUSE,
+				           "%s: database %s is %s, epoch %s", proxy->label,
+				           database, state, link_value(link, row, "epoch"));
+		}
+	}
+}
+
+static void check_route(struct checks *checks, struct route *route)
+{
+	struct move *move = checks->move;
+	struct sbuf sql;
+
+	if (strcmp(route->server, move->source.conf->name) != 0)
+		check_find(checks, CHECK_ROUTES, CHECK_REFUSE,
+		           "%s sends database %s to %s, not to %s", route->proxy->label,
+		           route->database, route->server, move->source.conf->name);
+	/* Harmless where nothing is prepared, and refused to who may only look. */
+	sbuf_init(&sql, 1024);
+	sbuf_add_str(&sql, "CANCEL SWAP ");
+	sql_identifier(&sql, route->database);
+	(void)!check_query(checks, CHECK_CONSOLE, &route->link, sbuf_text(&sql));
+	sbuf_free(&sql);
+}
+
+/* A proxy that knows the source by another address would swap something else. */
+static void check_addresses(struct checks *checks)
+{
+	struct move *move = checks->move;
+
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *seen = &move->seen[i];
+		const struct config_server *conf = config_find_server(move->config, seen->server);
+
+		if (seen->proxy == NULL || conf != move->source.conf || *seen->host == '\0' ||
+		    config_find_server_at(move->config, seen->host, seen->port) == conf)
+			continue;
+		check_find(checks, CHECK_ROUTES, CHECK_WARN,
+		           "%s knows %s as %s:%d, our configuration as %s:%d", seen->proxy->label,
+		           conf->name, seen->host, seen->port, conf->host, conf->port);
+		return;
+	}
+}
+
+void check_proxies(struct checks *checks)
+{
+	struct move *move = checks->move;
+
+	if (move->proxy_count == 0)
+		check_find(checks, CHECK_PROXIES, CHECK_WARN, "no proxy is configured");
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		struct proxy *proxy = &move->proxies[i];
+		bool has_route = false;
+
+		for (size_t j = 0; j < move->route_count; j++)
+			has_route = has_route || move->routes[j].proxy == proxy;
+		if (!has_route)
+			check_find(checks, CHECK_PROXIES, CHECK_WARN, "%s has none of the shards",
+			           proxy->label);
+		check_holds(checks, proxy);
+	}
+	for (size_t i = 0; i < move->route_count; i++)
+		check_route(checks, &move->routes[i]);
+	check_addresses(checks);
+	check_pass(checks, CHECK_PROXIES, "%zu", move->proxy_count);
+	check_pass(checks, CHECK_HOLDS, "nobody");
+	check_pass(checks, CHECK_ROUTES, "%zu routes lead to %s", move->route_count,
+	           move->source.conf->name);
+	check_pass(checks, CHECK_CONSOLE, "commands are taken");
+}
