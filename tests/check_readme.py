@@ -21,7 +21,8 @@ def split_arguments(text, at):
         char = text[i]
         if char == '"':
             string = re.compile(r'"((?:[^"\\]|\\.)*)"').match(text, i)
-            strings = (strings or "") + re.sub(r"\\(.)", r"\1", string.group(1))
+            strings = (strings or "") + re.sub(r"\\(.)", lambda m: " " if m[1] == "n" else m[1],
+                                             string.group(1))
             i = string.end()
             continue
         if char == "(":
@@ -122,6 +123,18 @@ def checks(repo, _pgshuntd):
                   calls(os.path.join(repo, "migrate", "checks.def"), ["CHECK"])])
 
 
+def commands(repo, _pgshuntd):
+    return table(("command", "what it does"),
+                 [("`%s`" % (a[0] + " " + a[1]).strip(), re.sub(" +", " ", a[5]))
+                  for _, a in calls(os.path.join(repo, "migrate", "commands.def"), ["COMMAND"])])
+
+
+def options(repo, _pgshuntd):
+    return table(("option", "meaning"),
+                 [("`--%s`" % (a[1] + ("" if a[2] == "NULL" else " " + a[2])), a[3])
+                  for _, a in calls(os.path.join(repo, "migrate", "options.def"), ["OPTION"])])
+
+
 def exits(repo, _pgshuntd):
     return table(("exit code", "meaning"),
                  [(a[1], a[3]) for _, a in
@@ -135,7 +148,7 @@ def main():
     with open(path, encoding="utf-8") as file:
         readme = file.read()
     bad = 0
-    for part in (settings, console, views, phases, checks, exits):
+    for part in (settings, console, views, phases, commands, options, checks, exits):
         name = part.__name__
         expected = "<!-- %s -->\n%s\n<!-- /%s -->" % (name, part(repo, pgshuntd), name)
         found = re.search(r"<!-- %s -->\n.*?<!-- /%s -->" % (name, name), readme, re.DOTALL)
