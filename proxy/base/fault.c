@@ -4,6 +4,7 @@
 #include "base/compiler.h"
 #include "base/log.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,12 +14,16 @@
 
 #define FAULTS_MAX 16
 
-enum fault_action { FAULT_KILL, FAULT_FAIL, FAULT_SLEEP };
+/* How often a point that waits looks whether its file is gone. */
+#define FAULT_LOOK_NSEC 1000000
+
+enum fault_action { FAULT_KILL, FAULT_FAIL, FAULT_SLEEP, FAULT_WAIT };
 
 static struct {
 	char name[64];
 	enum fault_action action;
 	long msec;
+	char *path;
 } faults[FAULTS_MAX];
 static size_t fault_count;
 
@@ -36,6 +41,11 @@ static bool fault_parse(char *word)
 		faults[fault_count].action = FAULT_KILL;
 	} else if (strcmp(action, "fail") == 0) {
 		faults[fault_count].action = FAULT_FAIL;
+	} else if (strncmp(action, "wait:/", 6) == 0) {
+		faults[fault_count].action = FAULT_WAIT;
+		faults[fault_count].path = strdup(action + 5);
+		if (faults[fault_count].path == NULL)
+			return false;
 	} else if (strncmp(action, "sleep:", 6) == 0) {
 		faults[fault_count].action = FAULT_SLEEP;
 		faults[fault_count].msec = strtol(action + 6, &end, 10);
@@ -60,13 +70,28 @@ void fault_init(void)
 	for (char *word = copy == NULL ? NULL : strtok_r(copy, ",", &save); word != NULL;
 	     word = strtok_r(NULL, ",", &save)) {
 		if (!fault_parse(word)) {
-			(void)fprintf(stderr, "PGSHUNT_FAULT: cannot parse \"%s\"; expected "
-					      "name=kill, name=fail or name=sleep:MILLISECONDS\n",
-				      word);
+			(void)fprintf(stderr,
+			              "PGSHUNT_FAULT: cannot parse \"%s\"; expected "
+			              "name=kill, name=fail, name=sleep:MILLISECONDS or "
+			              "name=wait:/FILE\n",
+			              word);
 			exit(2);
 		}
 	}
 	free(copy);
+}
+
+/* Makes the file, so that a test sees that the point is reached, and stays here while it exists. */
+static void fault_wait(const char *path)
+{
+	const struct timespec ts = {0, FAULT_LOOK_NSEC};
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return;
+	(void)close(fd);
+	while (access(path, F_OK) == 0)
+		(void)nanosleep(&ts, NULL);
 }
 
 bool fault_point(const char *name)
@@ -87,6 +112,9 @@ bool fault_point(const char *name)
 			return true;
 		case FAULT_SLEEP:
 			(void)nanosleep(&ts, NULL);
+			break;
+		case FAULT_WAIT:
+			fault_wait(faults[i].path);
 			break;
 		}
 	}

@@ -2,8 +2,9 @@
 /*
  * Fault points: named places where a test makes the program die, wait or fail.  The environment
  * variable PGSHUNT_FAULT holds "name=action[,name=action…]" with the actions kill (SIGKILL to
- * itself), fail (fault_point() returns true) and sleep:MILLISECONDS.  Without the variable a point
- * costs one load of a flag.  Not for the message path.
+ * itself), fail (fault_point() returns true), sleep:MILLISECONDS and wait:/FILE (the point makes
+ * the file and stays there until somebody removes it).  Without the variable a point costs one load
+ * of a flag.  Not for the message path.
  */
 #ifndef BASE_FAULT_H
 #define BASE_FAULT_H

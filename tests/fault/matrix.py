@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: PostgreSQL
+"""The fault matrix: a move under load, once for every fault at every record of its journal.
+
+The records are those that a move without faults writes.  For a cell the mover stops at the record
+(PGSHUNT_FAULT), the fault is made, the mover goes on; what was killed is started again and what was
+cut is healed, as an operator would; `resume` or `abort` is run until the journal has an end.  Then
+the invariants are checked: exactly one writable p2, no acknowledged commit lost or doubled, nobody
+held or paused, all clients go on, no error but those that the fault itself must cause, and journal,
+report and exit code say what is true.
+"""
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+
+import net
+import world as worlds
+from scene import DONE, FORWARD, REFUSED, UNDONE, UNDO_INCOMPLETE
+from servers import SLOW
+
+# How long a fault lasts if the mover does not end before.
+LASTS = 1.0
+CUT_LASTS = 2.5
+# Errors of a client whose connection, or whose server, died under it.
+LOST = ("08", "57P")
+
+
+class Fault:
+    """What happens, what takes it back, and which clients may notice it."""
+
+    def __init__(self, name, make, repair=None, lasts=LASTS, may_fail=None, recover="resume",
+                 why="-"):
+        self.name = name
+        self.make = make
+        self.repair = repair or (lambda world: None)
+        self.lasts = lasts
+        self.may_fail = may_fail or (lambda client, window: False)
+        self.recover = recover
+        self.why = why
+
+
+def cut(dialler, dialled, answers=False):
+    def make(world):
+        (world.net.cut_answers if answers else world.net.cut)(dialler, dialled)
+    return make
+
+
+def heal(world):
+    world.net.heal()
+
+
+def bouncer_starts(world):
+    world.start_bouncer()
+
+
+def restart(server):
+    def repair(world):
+        getattr(world, server).start()
+    return repair
+
+
+def crash(server):
+    def make(world):
+        getattr(world, server).crash()
+    return make
+
+
+def kill_mover(world):
+    world.process.kill()
+    world.process.wait()
+
+
+# `window`: where the record lies. "before" the drain is complete, "held", "after" the release.
+FAULTS = [
+    Fault("mover killed, resume", kill_mover, lasts=0),
+    Fault("mover killed, abort", kill_mover, lasts=0, recover="abort"),
+    Fault("proxy killed", lambda world: world.proxies["b"].kill(),
+          lambda world: world.proxies["b"].start(),
+          may_fail=lambda client, window: ".b." in client,
+          why="clients of the killed proxy lose their connections"),
+    Fault("pg1 killed", crash("pg1"), restart("pg1"),
+          may_fail=lambda client, window: client.startswith("p1") or window == "before",
+          why="what pg1 was working on is lost: p1's clients, and those of p2 before they are held"),
+    Fault("pg2 killed", crash("pg2"), restart("pg2"),
+          may_fail=lambda client, window: client.startswith("p2") and window == "after",
+          why="what pg2 was working on is lost: p2's clients after the release"),
+    Fault("pgbouncer killed", lambda world: world.bouncer.stop(), bouncer_starts,
+          may_fail=lambda client, window: ".bouncer." in client,
+          why="clients of the killed pgbouncer lose their connections"),
+    Fault("PL/Proxy killed", crash("pgx"), restart("pgx")),
+    Fault("mover-pg1 cut", cut("mover", "pg1"), heal, CUT_LASTS),
+    Fault("mover-pg2 cut", cut("mover", "pg2"), heal, CUT_LASTS),
+    Fault("pg2's answers lost", cut("mover", "pg2", True), heal, CUT_LASTS),
+    Fault("mover-proxy cut", cut("mover", "proxy b"), heal, CUT_LASTS),
+    Fault("proxy-pg1 cut", cut("proxy b", "pg1"), heal, CUT_LASTS),
+    Fault("proxy-pg2 cut", cut("proxy b", "pg2"), heal, CUT_LASTS),
+    Fault("pg2-pg1 cut", cut("pg2", "pg1"), heal, CUT_LASTS),
+    Fault("mover-PL/Proxy cut", cut("mover", "pgx"), heal, CUT_LASTS),
+]
+
+
+class Broken(Exception):
+    pass
+
+
+def check(condition, text, *args):
+    if not condition:
+        raise Broken(text % args)
+
+
+# --- records --------------------------------------------------------------------------------------
+
+def names_of(journal):
+    """phase.kind of every record, each once: fault points are named so."""
+    names = []
+    for record in journal:
+        name = "%s.%s" % (record["phase"], record["kind"])
+        if name not in names:
+            names.append(name)
+    return names
+
+
+def clean_run(world):
+    """The records of a move in which nothing goes wrong."""
+    world.begin()
+    world.load()
+    move = world.mover("move", "p2", "--to", "pg2", "--yes")
+    check(move.wait(60 * SLOW) == DONE, "the move without faults failed:\n%s", world.mover_log())
+    records = names_of(world.journal())
+    world.await_progress(world.now(), "after the move")
+    check(world.place() == "pg2", "the move without faults left p2 on pg1")
+    world.check_routers("pg2")
+    judge_clients(world, "pg2", lambda client: False)
+    world.fresh = False
+    return records
+
+
+def window_of(records, record):
+    at = records.index(record)
+    if at < records.index("hold.outcome"):
+        return "before"
+    return "held" if at < records.index("release.outcome") else "after"
+
+
+# --- a cell ---------------------------------------------------------------------------------------
+
+def judge_clients(world, place, may_fail):
+    account = world.account(place)
+    for name, group in account["groups"].items():
+        check(group["acked"] > 0, "%s: nothing was committed", name)
+        for broken in ("lost", "duplicated", "phantoms", "old_only"):
+            check(group[broken] == 0, "%s: %d rows %s", name, group[broken], broken)
+    for client, when, sqlstate, text in world.read_load()[1]:
+        if may_fail(client) and sqlstate.startswith(LOST):
+            continue
+        raise Broken("%s got an error at %.3f s: %s %s" % (client, when / 1e6, sqlstate, text))
+
+
+def reach(world, record):
+    """Starts the mover and waits until it stands at the record."""
+    mark = os.path.join(world.folder, "at-record")
+    if os.path.exists(mark):
+        os.unlink(mark)
+    log = os.path.join(world.folder, "mover.log")
+    if os.path.exists(log):
+        os.unlink(log)
+    world.process = world.mover("move", "p2", "--to", "pg2", "--yes",
+                                fault="journal.%s=wait:%s" % (record, mark))
+    deadline = time.monotonic() + 30 * SLOW
+    while not os.path.exists(mark):
+        check(world.process.poll() is None, "the mover ended before the record")
+        check(time.monotonic() < deadline, "the mover did not come to the record")
+        time.sleep(0.002)
+    return mark
+
+
+def await_mover(world, fault):
+    """Until it ended; the fault is repaired when it did or when it has lasted long enough."""
+    deadline = time.monotonic() + fault.lasts * SLOW
+    while world.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    fault.repair(world)
+    return world.process.wait(120 * SLOW)
+
+
+def recover(world, fault, code):
+    """What the operator does.  What was run, and its exit codes."""
+    steps = []
+    if fault.recover == "abort":
+        time.sleep(2.5 * SLOW)  # nobody is there until the leases have ended
+    while world.ended() is None and len(steps) < 4:
+        command = "abort" if fault.recover == "abort" and not steps else "resume"
+        process = world.mover(command)
+        code = process.wait(90 * SLOW)
+        steps.append((command, code))
+        if command == "abort" and code == REFUSED:
+            check("promoted" in world.mover_log(), "abort refused without the reason")
+            continue
+        check(code in (DONE, UNDONE, FORWARD, UNDO_INCOMPLETE), "%s ended with %d", command, code)
+    return steps, code
+
+
+def judge(world, fault, record, window, steps, code):
+    """Where p2 is now; every promise is checked."""
+    world.wait_open()
+    place = world.place()
+    ended = world.ended()
+    check(ended == ("done" if place == "pg2" else "undone"), "p2 is on %s, the journal says %s",
+          place, ended)
+    last = steps[-1][0] if steps else "move"
+    expected = DONE if place == "pg2" or last == "abort" else UNDONE
+    check(code == expected or code < 0, "p2 is on %s, %s ended with %d", place, last, code)
+    report = world.report()
+    if code >= 0:
+        check(report is not None, "no report was written")
+        check(report["result"] == ended, "p2 is on %s, the report says %s", place,
+              report["result"])
+        check(report["exit_code"] == code, "the report says exit code %s, it was %d",
+              report["exit_code"], code)
+    world.check_routers(place)
+    world.await_progress(world.now(), "afterwards")
+    judge_clients(world, place, lambda client: fault.may_fail(client, window))
+    return place
+
+
+def run_cell(world, fault, records, record):
+    """The outcome as it stands in the table."""
+    world.begin()
+    world.load()
+    mark = reach(world, record)
+    fault.make(world)
+    os.unlink(mark)
+    code = await_mover(world, fault)
+    steps, code = recover(world, fault, code)
+    place = judge(world, fault, record, window_of(records, record), steps, code)
+    if place == "pg2":
+        world.fresh = False
+    return place[-1] + "".join({"resume": "r", "abort": "a"}[step] for step, _ in steps)
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+LEGEND = """\
+1: undone, the clients work on pg1; 2: done, they work on pg2; r, a: after `resume`, `abort`, once for
+each that was needed; without letter the mover ended it itself."""
+
+
+def table(results, records, faults):
+    lines = ["| record | " + " | ".join(fault.name for fault in faults) + " |",
+             "|---|" + "---|" * len(faults)]
+    for record in records:
+        cells = [results.get((record, fault.name), "") for fault in faults]
+        if any(cells):
+            lines.append("| %s | %s |" % (record, " | ".join(cells)))
+    return "\n".join(lines)
+
+
+def short_cells(records, faults):
+    """One record for every fault, so that together they lie all over the move."""
+    cells = []
+    wanted = ["fence.outcome", "catch_up.outcome", "hold.outcome", "terminate.outcome",
+              "open.outcome", "proof.outcome", "promote.outcome", "hold.outcome",
+              "barrier.outcome", "catch_up.outcome", "fence.outcome", "swap.intent",
+              "swap.intent", "fence.outcome", "open.outcome"]
+    for n, fault in enumerate(faults):
+        cells.append((wanted[n % len(wanted)], fault))
+    # Those that promote need new servers: they come last.
+    return sorted(cells, key=lambda cell: records.index(cell[0]))
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description="The fault matrix of a move.")
+    parser.add_argument("--short", action="store_true", help="one record for every fault")
+    parser.add_argument("--fault", action="append", help="only faults whose name has this in it")
+    parser.add_argument("--record", action="append", help="only records whose name has this in it")
+    parser.add_argument("--keep", action="store_true", help="keep the folder of a run that failed")
+    parser.add_argument("--relay", action="store_true", help="cut with a relay, not by dropping")
+    parser.add_argument("--output", help="write the table to this file")
+    return parser.parse_args()
+
+
+def choose(options, records):
+    faults = [fault for fault in FAULTS if not options.fault or
+              any(word in fault.name for word in options.fault)]
+    if options.short:
+        return faults, short_cells(records, faults)
+    # By record: the cells of the first ones leave a world that can be used again.
+    return faults, [(record, fault) for record in records for fault in faults
+                    if not options.record or any(word in record for word in options.record)]
+
+
+def report_failure(world, folder, record, fault):
+    print("--- %s at %s" % (fault.name, record))
+    traceback.print_exc(limit=-3)
+    try:
+        print(world.mover_log()[-6000:])
+        for name, proxy in world.proxies.items():
+            print("--- log of proxy %s\n%s" % (name, proxy.log()[-2500:]))
+    except OSError:
+        pass
+    keep = os.path.join(folder, "failed.%s.%s" % (record, fault.name.replace("/", "-")))
+    os.makedirs(keep, exist_ok=True)
+    for name in ("mover.log", "load.log", "moves", "proxy.a/log", "proxy.b/log",
+                 "pg1/postgresql.log", "pg2/postgresql.log"):
+        source = os.path.join(folder, name)
+        if os.path.isdir(source):
+            shutil.copytree(source, os.path.join(keep, name), dirs_exist_ok=True)
+        elif os.path.exists(source):
+            shutil.copy(source, os.path.join(keep, name.replace("/", ".")))
+
+
+def main():
+    options = arguments()
+    if options.relay:
+        os.environ[net.INSIDE] = ""
+    net.enter_namespace()
+    folder = tempfile.mkdtemp(prefix="pgshunt-fault.")
+    os.chmod(folder, 0o755)
+    began = time.monotonic()
+    results, failed = {}, 0
+    world = worlds.World(folder, net.make())
+    try:
+        print("connections are cut by: %s" % world.net.kind, flush=True)
+        records = clean_run(world)
+        faults, cells = choose(options, records)
+        for record, fault in cells:
+            start = time.monotonic()
+            try:
+                outcome = run_cell(world, fault, records, record)
+            except (Broken, AssertionError, OSError, subprocess.TimeoutExpired,
+                    worlds.psycopg.Error) as error:
+                failed += 1
+                outcome = "FAILED"
+                report_failure(world, folder, record, fault)
+                print("FAILED: %s" % error)
+                world.net.heal()
+                world.fresh = False
+            results[record, fault.name] = outcome
+            print("%-20s %-22s %-8s %5.1f s" % (record, fault.name, outcome,
+                                               time.monotonic() - start), flush=True)
+    finally:
+        world.close()
+        if not (options.keep and failed):
+            shutil.rmtree(folder, ignore_errors=True)
+    text = table(results, records, faults)
+    print("\n%s\n\n%s" % (text, LEGEND))
+    if options.output:
+        with open(options.output, "w") as out:
+            out.write(text + "\n")
+    print("%d cells, %d failed, %.0f s" % (len(results), failed, time.monotonic() - began))
+    return 1 if failed or not results else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
