@@ -154,7 +154,7 @@ def judge_clients(world, place, may_fail):
     account = world.account(place)
     for name, group in account["groups"].items():
         check(group["acked"] > 0, "%s: nothing was committed", name)
-        for broken in ("lost", "duplicated", "phantoms", "old_only"):
+        for broken in ("lost", "duplicated", "foreign", "old_only"):
             check(group[broken] == 0, "%s: %d rows %s", name, group[broken], broken)
     for client, when, sqlstate, text in world.read_load()[1]:
         if may_fail(client) and sqlstate.startswith(LOST):
