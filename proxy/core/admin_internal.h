@@ -176,6 +176,8 @@ void hold_on_saved(struct admin_db *db);
 void hold_on_save_failed(struct admin_db *db, uint64_t number, const char *error);
 /* Opens the gate; HOLDs that wait fail with the reason. */
 void hold_end(struct admin_db *db, const char *reason);
+/* The same because nobody renewed the lease: who fenced the server may have died before undoing it. */
+void hold_lapse(struct admin_db *db);
 /* Fails a request whose epoch is not that of the hold; false then. */
 bool hold_check_epoch(struct admin_request *request, uint64_t epoch) MUST_CHECK;
 

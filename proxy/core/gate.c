@@ -95,8 +95,8 @@ bool gate_leaves_server(const struct database *database)
 static void gate_leave_idle(struct pool *pool)
 {
 	while (pool->servers[SERVER_IDLE].count > 0)
-		server_doom(CONTAINER_OF(list_first(&pool->servers[SERVER_IDLE]), struct server,
-					 node),
+		server_doom(
+		    CONTAINER_OF(list_first(&pool->servers[SERVER_IDLE]), struct server, node),
 			    SERVER_CLOSE_MOVED);
 }
 
@@ -122,6 +122,7 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch)
 		return;
 	if (!database->held || database->hold_epoch != epoch) {
 		database->held = true;
+		database->lapsed = false;
 		database->hold_epoch = epoch;
 		database->drained_told = false;
 		gate_for_each_pool(database, gate_hold_pool);
@@ -177,11 +178,14 @@ static void gate_drop_stale(struct pool *pool)
 	}
 }
 
-void gate_release(struct worker *worker, const char *name)
+void gate_release(struct worker *worker, const char *name, bool lapsed)
 {
 	struct database *database = database_find(worker, name);
 
-	if (database == NULL || !database->held)
+	if (database == NULL)
+		return;
+	database->lapsed = lapsed;
+	if (!database->held)
 		return;
 	database->held = false;
 	gate_for_each_pool(database, gate_release_pool);
@@ -215,8 +219,8 @@ void gate_blockers_cancel(struct worker *worker, const char *name)
 static void gate_terminate_pool(struct pool *pool)
 {
 	while (pool->clients[CLIENT_ACTIVE].count > 0) {
-		struct client *client = CONTAINER_OF(list_first(&pool->clients[CLIENT_ACTIVE]),
-						     struct client, node);
+		struct client *client =
+		    CONTAINER_OF(list_first(&pool->clients[CLIENT_ACTIVE]), struct client, node);
 		struct server *server = client->server;
 
 		client_doom_fatal(client, CLIENT_CLOSE_TERMINATED, "57P01",
@@ -323,8 +327,7 @@ static void gate_prepare_pool(struct pool *pool)
 void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token)
 {
 	struct database *database = database_get(worker, name);
-	const struct config_server *target =
-	    config_find_server(worker->routes->config, server);
+	const struct config_server *target = config_find_server(worker->routes->config, server);
 	struct mail_database *mail;
 
 	if (database == NULL || target == NULL) {
@@ -370,7 +373,8 @@ bool gate_server_current(const struct server *server)
 	const struct route *now = route_find(server->worker->routes, name);
 	const struct route *then = route_find(server->routes, name);
 
-	return now != NULL && then != NULL && strcmp(now->server->name, server->target->name) == 0 &&
+	return now != NULL && then != NULL &&
+	       strcmp(now->server->name, server->target->name) == 0 &&
 	       strcmp(now->server->host, server->target->host) == 0 &&
 	       now->server->port == server->target->port &&
 	       strcmp(now->database->dbname, then->database->dbname) == 0 &&

@@ -90,7 +90,7 @@ static void hold_close_gate(struct admin_db *db)
 	admin_post_all(db, MAIL_HOLD, db->epoch);
 }
 
-void hold_end(struct admin_db *db, const char *reason)
+static void hold_open(struct admin_db *db, const char *reason, enum mail_type letter)
 {
 	struct list_node *node;
 
@@ -100,7 +100,7 @@ void hold_end(struct admin_db *db, const char *reason)
 	if (db->state != HOLD_OPEN) {
 		log_info("database \"%s\": %s", db->name, reason);
 		hold_set_state(db, HOLD_OPEN);
-		admin_post_all(db, MAIL_RELEASE, db->epoch);
+		admin_post_all(db, letter, db->epoch);
 	}
 	while ((node = list_first(&db->waiters)) != NULL) {
 		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
@@ -108,6 +108,16 @@ void hold_end(struct admin_db *db, const char *reason)
 		request_hint(request, "Repeat HOLD for a new hold.");
 		request_fail(request, "55000", "%s", reason);
 	}
+}
+
+void hold_end(struct admin_db *db, const char *reason)
+{
+	hold_open(db, reason, MAIL_RELEASE);
+}
+
+void hold_lapse(struct admin_db *db)
+{
+	hold_open(db, "the hold ended with its lease", MAIL_LAPSE);
 }
 
 /* Answers the HOLDs whose wait is over. */
@@ -284,7 +294,7 @@ static void lease_ended(evutil_socket_t fd, short what, void *arg)
 	}
 	log_warning("database \"%s\": the lease of hold %" PRIu64 " was not renewed", db->name,
 	            db->epoch);
-	hold_end(db, "the hold ended with its lease");
+	hold_lapse(db);
 	swap_forget_target(db);
 	(void)admin_save(db->admin);
 }

@@ -20,6 +20,7 @@ enum mail_type {
 	MAIL_LISTEN = 1,   /* mail_fd: a listening socket, from now on yours */
 	MAIL_HOLD,         /* mail_database: name, epoch.  Answer: MAIL_DRAINED, when it is */
 	MAIL_RELEASE,      /* mail_database: name */
+	MAIL_LAPSE,        /* mail_database: name; the hold ended with its lease */
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
 	MAIL_TERMINATE_BLOCKERS, /* mail_database: name */
 	MAIL_PREPARE,      /* mail_database: name, server, token.  Answer: MAIL_PREPARED */

@@ -452,7 +452,8 @@ void pool_server_free(struct pool *pool, struct server *server)
 		server_set_state(server, SERVER_CANCELLED);
 		return;
 	}
-	if (server->counted && atomic_load_explicit(&pool->share->servers, memory_order_relaxed) >
+	if (server->counted &&
+	    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) >
 				   atomic_load_explicit(&pool->share->limit, memory_order_relaxed)) {
 		server_doom(server, SERVER_CLOSE_SURPLUS);
 		return;
@@ -472,8 +473,7 @@ void pool_asked(struct worker *worker, struct pool_share *share, unsigned from)
 {
 	struct pool *pool = pool_find(worker, share->database->name, share->user);
 	struct server_parcel parcel = {.fd = -1};
-	struct list_node *node =
-	    pool == NULL ? NULL : list_last(&pool->servers[SERVER_IDLE]);
+	struct list_node *node = pool == NULL ? NULL : list_last(&pool->servers[SERVER_IDLE]);
 	struct mail_server *mail;
 
 	if (node == NULL || pool->database->held || pool->clients[CLIENT_WAITING].count > 0 ||
@@ -587,6 +587,20 @@ static bool sqlstate_permanent(const char *sqlstate)
 	       strcmp(sqlstate, "42501") == 0 || strncmp(sqlstate, "0A", 2) == 0;
 }
 
+/*
+ * How long clients wait while no server can be had; 0 = for ever.  A database that the server has
+ * closed after its hold lapsed is in the middle of a move whose mover died: it will be opened
+ * again, or the route will lead elsewhere, when the move is resumed or undone.
+ */
+static usec_t pool_patience(const struct pool *pool)
+{
+	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+
+	return pool->database->lapsed && strcmp(pool->last_sqlstate, "55000") == 0
+	           ? conf->query_wait_timeout
+	           : conf->connect_timeout;
+}
+
 /* Those who wait since before `before` are told why there is no server. */
 static void pool_refuse_waiting(struct pool *pool, usec_t before)
 {
@@ -646,6 +660,24 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 
 /* ---- time ---- */
 
+/* A client that waited for a server for query_wait_timeout. */
+static void pool_refuse_late(struct pool *pool, struct client *client)
+{
+	char text[512];
+
+	if (pool->last_error == NULL) {
+		client_refuse_request(client, "53300",
+		                      "no server connection became free within "
+		                      "query_wait_timeout",
+		                      "Try the request again, or raise pool_size.");
+		return;
+	}
+	(void)snprintf(text, sizeof(text),
+	               "could not get a server connection within query_wait_timeout: %s",
+	               pool->last_error);
+	client_refuse_request(client, "57P03", text, "Try the request again.");
+}
+
 static void pool_tick_waiting(struct pool *pool, usec_t now)
 {
 	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
@@ -669,10 +701,7 @@ static void pool_tick_waiting(struct pool *pool, usec_t now)
 					      "has waited for hold_wait_timeout",
 					      "Try the request again.");
 		else
-			client_refuse_request(client, "53300",
-					      "no server connection became free within "
-					      "query_wait_timeout",
-					      "Try the request again, or raise pool_size.");
+			pool_refuse_late(pool, client);
 	}
 }
 
@@ -703,7 +732,8 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
-		if (conf->server_idle_timeout > 0 && now - server->since > conf->server_idle_timeout)
+		if (conf->server_idle_timeout > 0 &&
+		    now - server->since > conf->server_idle_timeout)
 			server_doom(server, SERVER_CLOSE_IDLE);
 		else if (conf->server_lifetime > 0 && now - server->born > conf->server_lifetime)
 			server_doom(server, SERVER_CLOSE_LIFETIME);
@@ -750,11 +780,13 @@ void pool_tick(struct pool *pool, usec_t now)
 					  pool->last_error, NULL);
 	}
 	if (pool->last_error != NULL && !pool->database->held) {
+		usec_t patience = pool_patience(pool);
+
 		if (pool->last_permanent &&
 		    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) == 0)
 			pool_refuse_waiting(pool, now);
-		else
-			pool_refuse_waiting(pool, now - conf->connect_timeout);
+		else if (patience > 0)
+			pool_refuse_waiting(pool, now - patience);
 	}
 	pool_kick(pool);
 }

@@ -40,6 +40,7 @@ struct database {
 	size_t active;         /* clients of it that have a server, and servers in a reset */
 	bool held;
 	bool drained_told;     /* DRAINED was mailed for hold_epoch */
+	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
 	uint64_t hold_epoch;
 	/* PREPARE SWAP */
 	const struct config_server *swap_target; /* of swap_routes; NULL: none */
@@ -130,7 +131,7 @@ void gate_hold(struct worker *worker, const char *database, uint64_t epoch);
  * closed as soon as nobody uses them: backends take milliseconds to end, and the fence waits for
  * them.  If the swap does not come about, new ones are opened at the release. */
 bool gate_leaves_server(const struct database *database);
-void gate_release(struct worker *worker, const char *database);
+void gate_release(struct worker *worker, const char *database, bool lapsed);
 void gate_check_drained(struct database *database);
 void gate_blockers_cancel(struct worker *worker, const char *database);
 void gate_blockers_terminate(struct worker *worker, const char *database);

@@ -322,7 +322,7 @@ static void swap_saved(struct admin_request *request, bool ok, const char *error
 		request_answer_holds(request);
 	}
 	if (db->end_wanted) {
-		hold_end(db, "the hold ended with its lease");
+		hold_lapse(db);
 		(void)admin_save(request->admin);
 	}
 }

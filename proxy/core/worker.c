@@ -92,9 +92,9 @@ static void worker_shut_down(struct worker *worker)
 	worker->shutting_down = true;
 	accept_stop(worker);
 	while (worker->joining.count > 0)
-		client_doom_fatal(
-		    CONTAINER_OF(list_first(&worker->joining), struct client, node),
-		    CLIENT_CLOSE_SHUTDOWN, "57P03", "the proxy is shutting down", NULL, NULL);
+		client_doom_fatal(CONTAINER_OF(list_first(&worker->joining), struct client, node),
+		                  CLIENT_CLOSE_SHUTDOWN, "57P03", "the proxy is shutting down",
+		                  NULL, NULL);
 	pool_for_each(worker, worker_leave_pool, NULL);
 }
 
@@ -113,8 +113,8 @@ static void worker_doom_pool(struct pool *pool, void *arg)
 	}
 	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
 		while (pool->servers[state].count > 0)
-			server_doom(CONTAINER_OF(list_first(&pool->servers[state]), struct server,
-						 node),
+			server_doom(
+			    CONTAINER_OF(list_first(&pool->servers[state]), struct server, node),
 				    SERVER_CLOSE_SHUTDOWN);
 	}
 }
@@ -167,7 +167,10 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 		gate_hold(worker, mail->name, mail->epoch);
 		break;
 	case MAIL_RELEASE:
-		gate_release(worker, mail->name);
+		gate_release(worker, mail->name, false);
+		break;
+	case MAIL_LAPSE:
+		gate_release(worker, mail->name, true);
 		break;
 	case MAIL_CANCEL_BLOCKERS:
 		gate_blockers_cancel(worker, mail->name);
@@ -238,6 +241,7 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 		break;
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
+	case MAIL_LAPSE:
 	case MAIL_CANCEL_BLOCKERS:
 	case MAIL_TERMINATE_BLOCKERS:
 	case MAIL_PREPARE:
@@ -270,6 +274,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		break;
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
+	case MAIL_LAPSE:
 	case MAIL_CANCEL_BLOCKERS:
 	case MAIL_TERMINATE_BLOCKERS:
 	case MAIL_PREPARE:

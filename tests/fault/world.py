@@ -161,7 +161,8 @@ class World:
 
     def start_bouncer(self):
         if self.bouncer is not None:
-            shutil.rmtree(self.bouncer.folder)
+            self.bouncer.start()
+            return
         self.bouncer = PgBouncer(self.folder, "bouncer",
                                  [(name, "127.0.0.1", self.proxies["a"].port, name)
                                   for name in ("p1", "p2")], "server_login_retry=0.2")

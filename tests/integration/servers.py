@@ -253,6 +253,9 @@ class PgBouncer:
         if OWNER:
             for path in [self.folder, users, self.folder + "/pgbouncer.ini"]:
                 os.chown(path, OWNER.pw_uid, OWNER.pw_gid)
+        self.start()
+
+    def start(self):
         binary = os.environ.get("PGBOUNCER") or shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
         self.process = start([binary, self.folder + "/pgbouncer.ini"], self.folder + "/log", OWNER)
         wait_for(lambda: port_open(self.port), what="pgbouncer")
