@@ -481,10 +481,12 @@ static void admin_take_state(struct admin *admin, struct state *state)
 
 		db->epoch = from->epoch;
 		db->server = mem_must_strdup(from->server);
-		db->target = mem_must_strdup(from->target);
 		if (db->server != NULL)
 			db->origin = ROUTE_FROM_STATE;
 		if (from->held) {
+			/* Without a hold nothing is left of a preparation: its connections died with
+			 * the process, and who prepared has to do it again. */
+			db->target = mem_must_strdup(from->target);
 			db->state = HOLD_DRAINING;
 			db->lease = from->lease;
 			db->policy = from->policy;

@@ -196,6 +196,16 @@ def test_kill_while_the_state_is_written(make_proxy, pg, other):
     assert len(glob.glob(proxy.state + "/*")) < 8
 
 
+def test_prepared_connections_do_not_come_back(proxy):
+    """They died with the process; nothing says that they were there."""
+    with proxy.wire("p2", "postgres") as conn:
+        conn.value("SELECT 1")
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert proxy.held()["target"] == "other"
+    restart(proxy, "kill")
+    assert proxy.held()["target"] is None
+
+
 def test_kill_at_random_moments(make_proxy, pg, other):
     """Whatever was answered is true after the restart."""
     proxy = make_proxy({"pg": pg, "other": other}, log_level="info")
