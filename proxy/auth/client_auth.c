@@ -1,16 +1,26 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "auth/client_auth.h"
 
+#include "auth/ident.h"
 #include "auth/md5.h"
 #include "auth/scram.h"
+#include "base/mem.h"
 #include "wire/build.h"
 #include "wire/parse.h"
 
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define PASSWORD_MAX 1023 /* of what a client sends in clear text */
 
 enum client_auth_state {
+	CLIENT_AUTH_DERIVE,      /* computes the SCRAM secret of a plain password */
+	CLIENT_AUTH_PEER,        /* computes the name of a user id */
+	CLIENT_AUTH_PLAIN,       /* clear text asked for */
+	CLIENT_AUTH_VERIFY,      /* computes whether it fits */
 	CLIENT_AUTH_MD5,         /* challenge sent */
 	CLIENT_AUTH_SASL_CHOICE, /* mechanisms sent */
 	CLIENT_AUTH_SASL_FIRST,  /* mechanism chosen without data: client-first is to come */
@@ -24,6 +34,15 @@ struct client_auth {
 	char *name;
 	uint8_t md5_salt[4];
 	char mechanism[32];
+	const uint8_t *binding;
+	size_t binding_len;
+	bool scram_usual;
+	bool right;     /* VERIFY: it fits */
+	char *password; /* VERIFY */
+	uid_t peer_uid;
+	char *system_user; /* PEER; NULL: there is none */
+	char *map;
+	struct ident *ident;
 	bool scram_used;
 	struct scram_server scram;
 	struct wire_error error;
@@ -67,7 +86,7 @@ static enum auth_status auth_internal(struct client_auth *auth)
 static const char *auth_why_refused(const struct client_auth *auth, const char *fitting)
 {
 	if (auth->user == NULL)
-		return "the user is not in the users file";
+		return "there is no such user";
 	return fitting != NULL ? fitting : "wrong password";
 }
 
@@ -91,18 +110,23 @@ static enum auth_status start_md5(struct client_auth *auth, struct sbuf *out)
 	return sbuf_ok(out) ? AUTH_CONTINUE : auth_internal(auth);
 }
 
-static enum auth_status start_scram(struct client_auth *auth,
-                                    const struct client_auth_request *request, struct sbuf *out)
+static enum auth_status start_scram(struct client_auth *auth, struct sbuf *out)
 {
 	const char *mechanisms[2];
 	size_t count = 0;
 	struct scram_secret secret;
-	bool have = auth->user != NULL && auth_user_scram_secret(auth->user, &secret);
+	bool have;
 	bool ok;
 
+	if (auth->user != NULL && !auth_user_scram_ready(auth->user) &&
+	    auth->state != CLIENT_AUTH_DERIVE) {
+		auth->state = CLIENT_AUTH_DERIVE;
+		return AUTH_COMPUTE;
+	}
+	have = auth->user != NULL && auth_user_scram_secret(auth->user, &secret);
 	auth->scram_used = true;
-	ok = scram_server_init(&auth->scram, auth->name, have ? &secret : NULL, request->binding,
-	                       request->binding_len);
+	ok = scram_server_init(&auth->scram, auth->name, have ? &secret : NULL, auth->binding,
+	                       auth->binding_len);
 	explicit_bzero(&secret, sizeof(secret));
 	if (!ok)
 		return auth_internal(auth);
@@ -114,6 +138,58 @@ static enum auth_status start_scram(struct client_auth *auth,
 	return sbuf_ok(out) ? AUTH_CONTINUE : auth_internal(auth);
 }
 
+static enum auth_status start_plain(struct client_auth *auth, struct sbuf *out)
+{
+	wire_add_auth_cleartext(out);
+	auth->state = CLIENT_AUTH_PLAIN;
+	return sbuf_ok(out) ? AUTH_CONTINUE : auth_internal(auth);
+}
+
+static enum auth_status start_cert(struct client_auth *auth, const char *cert_name,
+                                   struct sbuf *out)
+{
+	if (cert_name != NULL && ident_allows(auth->ident, auth->map, cert_name, auth->name))
+		return auth_accept(auth, out);
+	(void)snprintf(auth->error_text, sizeof(auth->error_text),
+	               "certificate authentication failed for user \"%.120s\"", auth->name);
+	if (cert_name == NULL)
+		(void)snprintf(auth->log_text, sizeof(auth->log_text),
+		               "the client showed no certificate with a name");
+	else
+		(void)snprintf(auth->log_text, sizeof(auth->log_text),
+		               "the certificate is of \"%.80s\"%s%.60s", cert_name,
+		               auth->map == NULL ? "" : ", map ",
+		               auth->map == NULL ? "" : auth->map);
+	return auth_fail(auth, "28000", auth->error_text, NULL);
+}
+
+static enum auth_status start_method(struct client_auth *auth,
+                                     const struct client_auth_request *request, struct sbuf *out)
+{
+	switch (request->type) {
+	case AUTH_TYPE_TRUST:
+	case AUTH_TYPE_ANY:
+		return auth_accept(auth, out);
+	case AUTH_TYPE_PLAIN:
+		return start_plain(auth, out);
+	case AUTH_TYPE_MD5:
+		if (auth->user == NULL ? auth->scram_usual
+		                       : auth_user_kind(auth->user) == AUTH_SECRET_SCRAM)
+			return start_scram(auth, out);
+		return start_md5(auth, out);
+	case AUTH_TYPE_SCRAM:
+		return start_scram(auth, out);
+	case AUTH_TYPE_CERT:
+		return start_cert(auth, request->cert_name, out);
+	case AUTH_TYPE_PEER:
+		auth->state = CLIENT_AUTH_PEER;
+		return AUTH_COMPUTE;
+	case AUTH_TYPE_REJECT:
+		break;
+	}
+	return auth_internal(auth);
+}
+
 enum auth_status client_auth_start(const struct client_auth_request *request, struct sbuf *out,
                                    struct client_auth **out_auth)
 {
@@ -123,23 +199,136 @@ enum auth_status client_auth_start(const struct client_auth_request *request, st
 	if (auth == NULL)
 		return AUTH_FAILED;
 	auth->name = strdup(request->name);
-	if (auth->name == NULL) {
-		free(auth);
+	auth->map = request->map == NULL ? NULL : strdup(request->map);
+	if (auth->name == NULL || (auth->map == NULL && request->map != NULL)) {
+		client_auth_free(auth);
 		*out_auth = NULL;
 		return AUTH_FAILED;
 	}
+	auth->state = CLIENT_AUTH_DONE;
 	auth->user = auth_user_ref(request->user);
-	switch (request->type) {
-	case AUTH_TYPE_TRUST:
-		return auth_accept(auth, out);
-	case AUTH_TYPE_MD5:
-		if (auth->user == NULL || auth_user_kind(auth->user) != AUTH_SECRET_SCRAM)
-			return start_md5(auth, out);
-		return start_scram(auth, request, out);
-	case AUTH_TYPE_SCRAM:
+	auth->ident = ident_ref(request->ident);
+	auth->binding = request->binding;
+	auth->binding_len = request->binding_len;
+	auth->scram_usual = request->scram_usual;
+	auth->peer_uid = request->peer_uid;
+	return start_method(auth, request, out);
+}
+
+/* ---- the costly steps ---- */
+
+static void compute_system_user(struct client_auth *auth)
+{
+	struct passwd entry;
+	struct passwd *found = NULL;
+	char text[4096];
+
+	if (getpwuid_r(auth->peer_uid, &entry, text, sizeof(text), &found) == 0 && found != NULL)
+		auth->system_user = strdup(found->pw_name);
+}
+
+void client_auth_compute(struct client_auth *auth)
+{
+	struct scram_secret secret;
+
+	switch (auth->state) {
+	case CLIENT_AUTH_DERIVE:
+		/* Kept in the user; start_scram() asks again. */
+		if (auth_user_scram_secret(auth->user, &secret))
+			explicit_bzero(&secret, sizeof(secret));
+		break;
+	case CLIENT_AUTH_PEER:
+		compute_system_user(auth);
+		break;
+	case CLIENT_AUTH_VERIFY:
+		auth->right = auth_user_verify(auth->user, auth->password);
+		break;
+	default:
 		break;
 	}
-	return start_scram(auth, request, out);
+}
+
+static enum auth_status resume_peer(struct client_auth *auth, struct sbuf *out)
+{
+	const char *name = auth->system_user;
+
+	if (name != NULL && ident_allows(auth->ident, auth->map, name, auth->name))
+		return auth_accept(auth, out);
+	(void)snprintf(auth->error_text, sizeof(auth->error_text),
+	               "Peer authentication failed for user \"%.120s\"", auth->name);
+	if (name == NULL)
+		(void)snprintf(auth->log_text, sizeof(auth->log_text),
+		               "there is no user with the id %ld", (long)auth->peer_uid);
+	else if (auth->map != NULL)
+		(void)snprintf(auth->log_text, sizeof(auth->log_text),
+		               "no match in usermap \"%.40s\" for user \"%.60s\" authenticated as "
+		               "\"%.60s\"",
+		               auth->map, auth->name, name);
+	else
+		(void)snprintf(
+		    auth->log_text, sizeof(auth->log_text),
+		    "provided user name (%.60s) and authenticated user name (%.60s) do not "
+		    "match",
+		    auth->name, name);
+	return auth_fail(auth, "28000", auth->error_text, NULL);
+}
+
+static void forget_password(struct client_auth *auth)
+{
+	mem_free_secret(auth->password);
+	auth->password = NULL;
+}
+
+enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out)
+{
+	switch (auth->state) {
+	case CLIENT_AUTH_DERIVE:
+		return start_scram(auth, out);
+	case CLIENT_AUTH_PEER:
+		return resume_peer(auth, out);
+	case CLIENT_AUTH_VERIFY:
+		forget_password(auth);
+		return auth->right ? auth_accept(auth, out)
+		                   : auth_refuse(auth, auth_why_refused(auth, NULL));
+	default:
+		return auth_internal(auth);
+	}
+}
+
+/* ---- clear text ---- */
+
+static enum auth_status feed_plain(struct client_auth *auth, const void *body, size_t len,
+                                   struct sbuf *out)
+{
+	const char *password;
+
+	if (!wire_parse_password(body, len, &password))
+		return auth_malformed(auth, "invalid password packet size", NULL);
+	if (*password == '\0') {
+		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
+		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
+	}
+	if (strlen(password) > PASSWORD_MAX)
+		return auth_refuse(auth, "the password is too long");
+	if (auth->user == NULL && !auth->scram_usual)
+		return auth_refuse(auth, auth_why_refused(auth, NULL));
+	switch (auth->user == NULL ? AUTH_CHECK_COSTLY : auth_user_check(auth->user, password)) {
+	case AUTH_CHECK_RIGHT:
+		return auth_accept(auth, out);
+	case AUTH_CHECK_WRONG:
+		return auth_refuse(
+		    auth, auth_why_refused(auth, auth_user_kind(auth->user) == AUTH_SECRET_NONE
+		                                     ? "the user has no password"
+		                                     : NULL));
+	case AUTH_CHECK_COSTLY:
+		break;
+	}
+	/* For an unknown user as well: the time must not tell. */
+	auth->password = strdup(password);
+	if (auth->password == NULL)
+		return auth_internal(auth);
+	auth->state = CLIENT_AUTH_VERIFY;
+	return AUTH_COMPUTE;
 }
 
 /* ---- md5 ---- */
@@ -192,8 +381,8 @@ static enum auth_status scram_failed(struct client_auth *auth, enum scram_status
 	case SCRAM_BAD_PROOF:
 		return auth_refuse(auth, auth_why_refused(auth, !auth->scram.doomed
 		                                                    ? NULL
-		                                                    : "the users file has no SCRAM "
-		                                                      "secret of the user"));
+		                                                    : "no SCRAM secret of the user "
+		                                                      "is known"));
 	case SCRAM_MALFORMED:
 		return auth_malformed(auth, "malformed SCRAM message", auth->scram.error);
 	default:
@@ -263,6 +452,8 @@ enum auth_status client_auth_feed(struct client_auth *auth, const void *body, si
                                   struct sbuf *out)
 {
 	switch (auth->state) {
+	case CLIENT_AUTH_PLAIN:
+		return feed_plain(auth, body, len, out);
 	case CLIENT_AUTH_MD5:
 		return feed_md5(auth, body, len, out);
 	case CLIENT_AUTH_SASL_CHOICE:
@@ -271,7 +462,7 @@ enum auth_status client_auth_feed(struct client_auth *auth, const void *body, si
 		return feed_client_first(auth, body, len, out);
 	case CLIENT_AUTH_SASL_FINAL:
 		return feed_client_final(auth, body, len, out);
-	case CLIENT_AUTH_DONE:
+	default:
 		break;
 	}
 	return auth_malformed(auth, "unexpected password message", NULL);
@@ -299,6 +490,10 @@ void client_auth_free(struct client_auth *auth)
 	if (auth->scram_used)
 		scram_server_end(&auth->scram);
 	auth_user_unref(auth->user);
+	ident_unref(auth->ident);
+	forget_password(auth);
+	free(auth->system_user);
+	free(auth->map);
 	free(auth->name);
 	explicit_bzero(auth, sizeof(*auth));
 	free(auth);

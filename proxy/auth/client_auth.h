@@ -4,12 +4,14 @@
  * thread at a time.
  *
  *   client_auth_start() -> CONTINUE: send `out`, then give each 'p' message to client_auth_feed()
+ *                       -> COMPUTE:  let client_auth_compute() run where it may take its time, then
+ *                                    client_auth_resume()
  *                       -> OK:       send `out` (it ends with AuthenticationOk); the client is
- * known
+ *                                    known
  *                       -> FAILED:   send client_auth_error() as ErrorResponse, close
  *
  * Unknown user, user without a fitting secret and wrong password cannot be told apart by the
- * client.
+ * client.  Nothing here takes longer than some digests but client_auth_compute().
  */
 #ifndef AUTH_CLIENT_AUTH_H
 #define AUTH_CLIENT_AUTH_H
@@ -19,19 +21,26 @@
 #include "base/sbuf.h"
 #include "wire/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum auth_type {
 	AUTH_TYPE_TRUST,
-	AUTH_TYPE_MD5,   /* md5 exchange; SCRAM for users whose secret is a SCRAM one, as PostgreSQL
-	                  */
-	AUTH_TYPE_SCRAM, /* plain and SCRAM secrets */
+	AUTH_TYPE_ANY,    /* as trust: every client is the same user at the server */
+	AUTH_TYPE_PLAIN,  /* the password in clear text, against a secret of any kind */
+	AUTH_TYPE_MD5,    /* md5 exchange; SCRAM where the secret is a SCRAM one, as PostgreSQL */
+	AUTH_TYPE_SCRAM,  /* plain and SCRAM secrets */
+	AUTH_TYPE_CERT,   /* the name in the client's certificate */
+	AUTH_TYPE_PEER,   /* the user of the process at the other end of the Unix socket */
+	AUTH_TYPE_REJECT, /* not for client_auth_start(): whoever chose the method refuses */
 };
 
-enum auth_status { AUTH_CONTINUE, AUTH_OK, AUTH_FAILED };
+enum auth_status { AUTH_CONTINUE, AUTH_COMPUTE, AUTH_OK, AUTH_FAILED };
 
 struct client_auth;
+struct ident;
 
 struct client_auth_request {
 	enum auth_type type;
@@ -41,6 +50,13 @@ struct client_auth_request {
 	 * binding is offered */
 	const uint8_t *binding;
 	size_t binding_len;
+	/* An unknown user is asked as one with a SCRAM secret would be: what most users have. */
+	bool scram_usual;
+	/* CERT: the verified name, NULL if there is none.  PEER: the user id of the process. */
+	const char *cert_name;
+	uid_t peer_uid;
+	const char *map;     /* of both; kept by reference, with: */
+	struct ident *ident; /* the maps; a reference is taken */
 };
 
 /* *out_auth is made in any case but lack of memory (then NULL and AUTH_FAILED); end it with
@@ -51,6 +67,12 @@ enum auth_status client_auth_start(const struct client_auth_request *request, st
 /* `body`: of a message of type FE_PASSWORD.  `out` is appended to. */
 enum auth_status client_auth_feed(struct client_auth *auth, const void *body, size_t len,
                                   struct sbuf *out) MUST_CHECK;
+
+/* The costly step after AUTH_COMPUTE.  Any thread; nothing else may use `auth` meanwhile. */
+void client_auth_compute(struct client_auth *auth);
+
+/* Goes on behind it. */
+enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out) MUST_CHECK;
 
 /* After AUTH_FAILED: the FATAL error for the client; NULL `auth` gives "out of memory". */
 const struct wire_error *client_auth_error(const struct client_auth *auth);

@@ -15,6 +15,7 @@ enum server_auth_state {
 	SERVER_AUTH_START,
 	SERVER_AUTH_PASSWORD_SENT,
 	SERVER_AUTH_FIRST_SENT, /* client-first-message */
+	SERVER_AUTH_DERIVE,     /* computes the keys for the server's salt */
 	SERVER_AUTH_FINAL_SENT, /* client-final-message */
 	SERVER_AUTH_VERIFIED,   /* the server's signature was right */
 	SERVER_AUTH_DONE,
@@ -169,16 +170,14 @@ static enum auth_status answer_sasl(struct server_auth *auth, const uint8_t *dat
 	return AUTH_CONTINUE;
 }
 
-static enum auth_status answer_server_first(struct server_auth *auth, const uint8_t *data,
-                                            size_t len, struct sbuf *out)
+/* The keys are at hand, or cannot be had. */
+static enum auth_status send_proof(struct server_auth *auth, struct sbuf *out)
 {
-	enum scram_status status = scram_client_read(&auth->scram, data, len);
+	enum scram_status status;
 	struct scram_keys keys;
 	struct sbuf message;
 	const char *why;
 
-	if (status != SCRAM_OK)
-		return fail_scram(auth, status);
 	if (!auth_user_server_keys(auth->user, auth->scram.salt, auth->scram.salt_len,
 	                           auth->scram.iterations, &keys, &why))
 		return fail(auth, "SCRAM is not possible: %s", why);
@@ -194,6 +193,38 @@ static enum auth_status answer_server_first(struct server_auth *auth, const uint
 		return fail_internal(auth);
 	auth->state = SERVER_AUTH_FINAL_SENT;
 	return AUTH_CONTINUE;
+}
+
+static enum auth_status answer_server_first(struct server_auth *auth, const uint8_t *data,
+                                            size_t len, struct sbuf *out)
+{
+	enum scram_status status = scram_client_read(&auth->scram, data, len);
+
+	if (status != SCRAM_OK)
+		return fail_scram(auth, status);
+	if (!auth_user_server_ready(auth->user, auth->scram.salt, auth->scram.salt_len,
+	                            auth->scram.iterations)) {
+		auth->state = SERVER_AUTH_DERIVE;
+		return AUTH_COMPUTE;
+	}
+	return send_proof(auth, out);
+}
+
+void server_auth_compute(struct server_auth *auth)
+{
+	struct scram_keys keys;
+	const char *why;
+
+	/* Kept in the user; send_proof() asks again, and finds out if it failed. */
+	if (auth->state == SERVER_AUTH_DERIVE &&
+	    auth_user_server_keys(auth->user, auth->scram.salt, auth->scram.salt_len,
+	                          auth->scram.iterations, &keys, &why))
+		explicit_bzero(&keys, sizeof(keys));
+}
+
+enum auth_status server_auth_resume(struct server_auth *auth, struct sbuf *out)
+{
+	return auth->state == SERVER_AUTH_DERIVE ? send_proof(auth, out) : fail_internal(auth);
 }
 
 static enum auth_status read_server_final(struct server_auth *auth, const uint8_t *data, size_t len)

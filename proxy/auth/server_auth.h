@@ -23,10 +23,15 @@ struct server_auth *server_auth_new(struct auth_user *user) MUST_CHECK;
 
 /*
  * `body`: of a message of type BE_AUTHENTICATION.  CONTINUE: send what was appended to `out` (maybe
- * nothing) and go on; OK: AuthenticationOk came, and it came when it should; FAILED: close.
+ * nothing) and go on; COMPUTE: as below; OK: AuthenticationOk came, and it came when it should;
+ * FAILED: close.
  */
 enum auth_status server_auth_feed(struct server_auth *auth, const void *body, size_t len,
                                   struct sbuf *out) MUST_CHECK;
+
+/* The costly step after AUTH_COMPUTE, on any thread, and what follows it (cf. client_auth.h). */
+void server_auth_compute(struct server_auth *auth);
+enum auth_status server_auth_resume(struct server_auth *auth, struct sbuf *out) MUST_CHECK;
 
 /* After AUTH_FAILED: what went wrong, for logs and for clients; names no secret. */
 const char *server_auth_error(const struct server_auth *auth);

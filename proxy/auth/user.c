@@ -29,6 +29,8 @@ struct auth_user {
 	pthread_mutex_t lock; /* guards what follows */
 	bool scram_known;
 	struct scram_secret scram; /* read from the secret, or derived from the password */
+	bool password_known;       /* password_tag is of the password that was right */
+	uint8_t password_tag[SHA256_LEN];
 	bool learned;
 	uint8_t client_key[SCRAM_KEY_LEN];
 	struct cached_keys cache[USER_CACHE_LEN];
@@ -156,6 +158,98 @@ bool auth_user_scram_secret(struct auth_user *user, struct scram_secret *out)
 	return true;
 }
 
+bool auth_user_scram_ready(struct auth_user *user)
+{
+	bool ready = user->kind != AUTH_SECRET_PLAIN;
+
+	if (!ready) {
+		user_lock(user);
+		ready = user->scram_known;
+		user_unlock(user);
+	}
+	return ready;
+}
+
+/* ---- passwords in clear text ---- */
+
+static uint8_t tag_key[SHA256_LEN];
+static bool tag_key_good;
+static pthread_once_t tag_once = PTHREAD_ONCE_INIT;
+
+static void tag_make_key(void)
+{
+	tag_key_good = crypto_random(tag_key, sizeof(tag_key));
+}
+
+/* What stays of a password, of use in this process only. */
+static bool password_tag(const char *password, uint8_t out[SHA256_LEN])
+{
+	struct crypto_part part = {password, strlen(password)};
+
+	(void)pthread_once(&tag_once, tag_make_key);
+	return tag_key_good && crypto_hmac_sha256(tag_key, sizeof(tag_key), &part, 1, out);
+}
+
+enum auth_check auth_user_check(struct auth_user *user, const char *password)
+{
+	char md5[MD5_SECRET_LEN + 1];
+	uint8_t tag[SHA256_LEN];
+	bool right = false;
+
+	switch (user->kind) {
+	case AUTH_SECRET_NONE:
+		return AUTH_CHECK_WRONG;
+	case AUTH_SECRET_PLAIN:
+		right = crypto_equal_str(password, user->secret);
+		return right ? AUTH_CHECK_RIGHT : AUTH_CHECK_WRONG;
+	case AUTH_SECRET_MD5:
+		right = md5_secret(user->name, password, md5) &&
+		        crypto_equal(md5, user->secret, MD5_SECRET_LEN);
+		explicit_bzero(md5, sizeof(md5));
+		return right ? AUTH_CHECK_RIGHT : AUTH_CHECK_WRONG;
+	case AUTH_SECRET_SCRAM:
+		break;
+	}
+	if (password_tag(password, tag)) {
+		user_lock(user);
+		right = user->password_known && crypto_equal(tag, user->password_tag, sizeof(tag));
+		user_unlock(user);
+	}
+	return right ? AUTH_CHECK_RIGHT : AUTH_CHECK_COSTLY;
+}
+
+bool auth_user_verify(struct auth_user *user, const char *password)
+{
+	static const uint8_t mock_salt[SCRAM_SALT_LEN];
+	uint8_t stored[SCRAM_KEY_LEN];
+	uint8_t tag[SHA256_LEN];
+	struct scram_keys keys;
+	struct scram_secret secret;
+	bool right;
+
+	if (user == NULL || !user_get_scram(user, &secret)) {
+		if (scram_derive(password, mock_salt, sizeof(mock_salt), SCRAM_ITERATIONS, &keys,
+		                 stored))
+			explicit_bzero(&keys, sizeof(keys));
+		return false;
+	}
+	right = scram_derive(password, secret.salt, secret.salt_len, secret.iterations, &keys,
+	                     stored) &&
+	        crypto_equal(stored, secret.stored_key, sizeof(stored));
+	if (right && password_tag(password, tag)) {
+		auth_user_learn(user, keys.client_key);
+		user_lock(user);
+		memcpy(user->password_tag, tag, sizeof(tag));
+		user->password_known = true;
+		user_unlock(user);
+	}
+	explicit_bzero(&keys, sizeof(keys));
+	explicit_bzero(&secret, sizeof(secret));
+	return right;
+}
+
+/* ---- keys ---- */
+
 void auth_user_learn(struct auth_user *user, const uint8_t client_key[SCRAM_KEY_LEN])
 {
 	struct crypto_part part = {client_key, SCRAM_KEY_LEN};
@@ -214,7 +308,7 @@ static bool user_learned_keys(struct auth_user *user, const void *salt, size_t s
 		memcpy(out->client_key, user->client_key, SCRAM_KEY_LEN);
 		memcpy(out->server_key, user->scram.server_key, SCRAM_KEY_LEN);
 	} else {
-		*why = "the server's SCRAM secret of this user is not the one of the users file";
+		*why = "the server's SCRAM secret of this user is not the one known here";
 	}
 	user_unlock(user);
 	return same;
@@ -251,6 +345,19 @@ static void user_cache_keys(struct auth_user *user, const void *salt, size_t sal
 	memcpy(entry->salt, salt, salt_len);
 	entry->keys = *keys;
 	user_unlock(user);
+}
+
+bool auth_user_server_ready(struct auth_user *user, const void *salt, size_t salt_len,
+                            uint32_t iterations)
+{
+	struct scram_keys keys;
+	bool ready;
+
+	if (user->kind != AUTH_SECRET_PLAIN || salt_len > SCRAM_SALT_MAX)
+		return true;
+	ready = user_cached_keys(user, salt, salt_len, iterations, &keys);
+	explicit_bzero(&keys, sizeof(keys));
+	return ready;
 }
 
 bool auth_user_server_keys(struct auth_user *user, const void *salt, size_t salt_len,

@@ -46,6 +46,19 @@ const char *auth_user_secret(const struct auth_user *user);
  */
 bool auth_user_scram_secret(struct auth_user *user, struct scram_secret *out) MUST_CHECK;
 
+/* Whether auth_user_scram_secret() has its answer at hand. */
+bool auth_user_scram_ready(struct auth_user *user);
+
+/*
+ * Is this the user's password?  COSTLY: auth_user_verify() must find out, which takes as long as
+ * the iteration count of the SCRAM secret demands; a password that was right is known the next
+ * time.
+ */
+enum auth_check { AUTH_CHECK_RIGHT, AUTH_CHECK_WRONG, AUTH_CHECK_COSTLY };
+enum auth_check auth_user_check(struct auth_user *user, const char *password) MUST_CHECK;
+/* `user` NULL takes the time and says no.  A right password also reveals the client key. */
+bool auth_user_verify(struct auth_user *user, const char *password) MUST_CHECK;
+
 /* Keeps the client key that the user's own login revealed.  Ignored unless it fits the secret. */
 void auth_user_learn(struct auth_user *user, const uint8_t client_key[SCRAM_KEY_LEN]);
 
@@ -58,6 +71,9 @@ bool auth_user_can_scram(struct auth_user *user, const char **why);
  * plain password, or the learned ones if the demand is that of the user's own secret.  False: not
  * possible; *why is a text for the log.
  */
+/* False: auth_user_server_keys() would have to compute for long. */
+bool auth_user_server_ready(struct auth_user *user, const void *salt, size_t salt_len,
+                            uint32_t iterations);
 bool auth_user_server_keys(struct auth_user *user, const void *salt, size_t salt_len,
                            uint32_t iterations, struct scram_keys *out,
                            const char **why) MUST_CHECK;

@@ -72,9 +72,18 @@ static bool login(enum auth_type type, struct auth_user *at_proxy, const char *n
 
 	proxy_status = client_auth_start(&request, &down, &proxy);
 	for (;;) {
+		if (proxy_status == AUTH_COMPUTE) {
+			client_auth_compute(proxy);
+			proxy_status = client_auth_resume(proxy, &down);
+		}
 		while (client_status == AUTH_CONTINUE &&
-		       (len = take(&down, WIRE_BACKEND, BE_AUTHENTICATION, body)) >= 0)
+		       (len = take(&down, WIRE_BACKEND, BE_AUTHENTICATION, body)) >= 0) {
 			client_status = server_auth_feed(client, body, (size_t)len, &up);
+			if (client_status == AUTH_COMPUTE) {
+				server_auth_compute(client);
+				client_status = server_auth_resume(client, &up);
+			}
+		}
 		len = take(&up, WIRE_FRONTEND, FE_PASSWORD, body);
 		if (len < 0 || proxy_status != AUTH_CONTINUE)
 			break;
@@ -125,6 +134,10 @@ static void test_good(void **state)
 	assert_true(login_as(AUTH_TYPE_MD5, "pencil", md5, &refusal));
 	assert_true(login_as(AUTH_TYPE_MD5, md5, md5, &refusal));
 	assert_true(login_as(AUTH_TYPE_MD5, PG_SCRAM, "pencil", &refusal));
+	assert_true(login_as(AUTH_TYPE_ANY, NULL, NULL, &refusal));
+	assert_true(login_as(AUTH_TYPE_PLAIN, "pencil", "pencil", &refusal));
+	assert_true(login_as(AUTH_TYPE_PLAIN, md5, "pencil", &refusal));
+	assert_true(login_as(AUTH_TYPE_PLAIN, PG_SCRAM, "pencil", &refusal));
 	assert_true(login_as(AUTH_TYPE_SCRAM, "pencil", "pencil", &refusal));
 	assert_true(login_as(AUTH_TYPE_SCRAM, PG_SCRAM, "pencil", &refusal));
 	assert_true(login_as(AUTH_TYPE_SCRAM, "p\xc3\xa4ss", "p\xc3\xa4ss", &refusal));
@@ -138,6 +151,9 @@ static void test_refused(void **state)
 		const char *secret;
 	} cases[] = {
 	    {AUTH_TYPE_SCRAM, "pencil"},  {AUTH_TYPE_SCRAM, PG_SCRAM},
+	    {AUTH_TYPE_PLAIN, "pencil"},  {AUTH_TYPE_PLAIN, PG_SCRAM},
+	    {AUTH_TYPE_PLAIN, NULL},      {AUTH_TYPE_PLAIN, PG_MD5_OF_U},
+	    {AUTH_TYPE_PLAIN, ""},
 	    {AUTH_TYPE_SCRAM, NULL},      {AUTH_TYPE_SCRAM, PG_MD5_OF_U},
 	    {AUTH_TYPE_SCRAM, ""},        {AUTH_TYPE_MD5, "pencil"},
 	    {AUTH_TYPE_MD5, PG_SCRAM},    {AUTH_TYPE_MD5, NULL},
