@@ -270,6 +270,31 @@ static void check_plproxy(struct loader *loader)
 	check_claims(loader, claims, count, "the PL/Proxy cluster");
 }
 
+static void check_auth(struct loader *loader)
+{
+	const struct config *config = loader->config;
+	const struct node *place = loader_place(loader->proxy, "auth_type", loader->proxy);
+	char label[LOADER_LABEL_MAX];
+
+	if (place == NULL)
+		return;
+	if (config->proxy.auth_type == CONFIG_AUTH_HBA && config->proxy.auth_hba_file[0] == '\0')
+		problem_add(loader->problems, place->line, place->column,
+		            "proxy.auth_type: hba needs auth_hba_file");
+	if (config->proxy.auth_type != CONFIG_AUTH_ANY)
+		return;
+	for (size_t i = 0; i < config->database_count; i++) {
+		const struct node *key = loader->keys[CONFIG_ENTRY_DATABASE][i];
+
+		if (config->databases[i].user[0] == '\0')
+			problem_add(
+			    loader->problems, key->line, key->column,
+			    "%s: auth_type any asks nobody who it is, so user must say as whom "
+			    "to log in to the server",
+			    loader_label(&entry_kinds[CONFIG_ENTRY_DATABASE], key->text, label));
+	}
+}
+
 /* A password without a user would be sent for whoever comes. */
 static void check_database_users(struct loader *loader)
 {
@@ -295,6 +320,7 @@ void config_check(struct loader *loader)
 	check_hosts(loader);
 	for (size_t i = 0; i < CONFIG_ENTRY_KINDS; i++)
 		check_secrets(loader, &entry_kinds[i]);
+	check_auth(loader);
 	check_database_users(loader);
 	check_shards(loader);
 	check_aliases(loader);

@@ -17,14 +17,17 @@ struct userlist {
 	struct auth_user **users;
 	size_t count;
 	size_t cap;
+	bool scram_usual;
 };
 
 struct userlist *userlist_empty(void)
 {
 	struct userlist *list = calloc(1, sizeof(*list));
 
-	if (list != NULL)
+	if (list != NULL) {
 		atomic_init(&list->refs, 1);
+		list->scram_usual = true;
+	}
 	return list;
 }
 
@@ -64,6 +67,25 @@ struct auth_user *userlist_find(const struct userlist *list, const char *name)
 			low = middle + 1;
 	}
 	return NULL;
+}
+
+bool userlist_scram_usual(const struct userlist *list)
+{
+	return list->scram_usual;
+}
+
+static void list_find_usual(struct userlist *list)
+{
+	size_t scram = 0;
+	size_t other = 0;
+
+	for (size_t i = 0; i < list->count; i++) {
+		enum auth_secret_kind kind = auth_user_kind(list->users[i]);
+
+		scram += kind == AUTH_SECRET_SCRAM;
+		other += kind == AUTH_SECRET_PLAIN || kind == AUTH_SECRET_MD5;
+	}
+	list->scram_usual = scram >= other;
 }
 
 size_t userlist_count(const struct userlist *list)
@@ -269,6 +291,7 @@ struct userlist *userlist_parse(const char *path, const char *text, size_t len,
 		userlist_unref(reader.list);
 		return NULL;
 	}
+	list_find_usual(reader.list);
 	return reader.list;
 }
 

@@ -48,6 +48,9 @@ void userlist_unref(struct userlist *list);
  * unknown. */
 struct auth_user *userlist_find(const struct userlist *list, const char *name);
 
+/* Most users have a SCRAM secret; so it is in an empty list. */
+bool userlist_scram_usual(const struct userlist *list);
+
 size_t userlist_count(const struct userlist *list);
 
 /*

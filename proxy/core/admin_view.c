@@ -3,6 +3,7 @@
  * SHOW: asks the workers for their rows, makes the rows that only the main thread knows, and
  * finishes those that need both.
  */
+#include "auth/hba.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "conf/show.h"
@@ -302,6 +303,33 @@ static void config_row(void *arg, const struct config_show_row *row)
 	rowset_end_row(out);
 }
 
+static void hba_row(struct rowset *out, size_t number, const struct hba_rule *rule)
+{
+	struct sbuf text;
+	char address[64];
+	char mask[64];
+
+	sbuf_init(&text, 4096);
+	hba_format_address(rule, address, mask);
+	rowset_int(out, (int64_t)number);
+	rowset_text(out, rule->file);
+	rowset_int(out, rule->line);
+	rowset_text(out, hba_conn_name(rule->conn));
+	field_format(&rule->databases, &text);
+	rowset_text(out, sbuf_text(&text));
+	sbuf_reset(&text);
+	field_format(&rule->users, &text);
+	rowset_text(out, sbuf_text(&text));
+	rowset_text(out, address[0] == '\0' ? NULL : address);
+	rowset_text(out, mask[0] == '\0' ? NULL : mask);
+	rowset_text(out, hba_method_name(rule->method));
+	sbuf_reset(&text);
+	hba_format_options(rule, &text);
+	rowset_text(out, text.len == 0 ? NULL : sbuf_text(&text));
+	rowset_end_row(out);
+	sbuf_free(&text);
+}
+
 /* ---- answers ---- */
 
 /* Runs when the workers' rows for a MAIN view are here. */
@@ -482,6 +510,12 @@ static void view_main(struct admin_request *request)
 		routes_row(&request->rows, CONTAINER_OF(node, struct admin_db, node));
 	} else if (request->view == VIEW_CONFIG) {
 		config_show(admin->proxy->config, config_row, &request->rows);
+	} else if (request->view == VIEW_HBA) {
+		/* Only this thread changes proxy->hba. */
+		const struct hba *hba = admin->proxy->hba;
+
+		for (size_t i = 0; hba != NULL && i < hba_count(hba); i++)
+			hba_row(&request->rows, i + 1, hba_rule_at(hba, i));
 	} else if (request->view == VIEW_VERSION) {
 		rowset_text(&request->rows, "pgshuntd " PGSHUNT_VERSION);
 		rowset_end_row(&request->rows);

@@ -8,11 +8,9 @@
  *
  * A client of the console leaves after AUTH, with its socket, for the main thread.  Worker thread.
  */
-#include "auth/client_auth.h"
-#include "auth/userlist.h"
 #include "base/log.h"
 #include "core/cancel.h"
-#include "core/client.h"
+#include "core/client_login.h"
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -27,15 +25,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-struct client_login {
-	char *user;
-	char *database;
-	char *application_name;
-	struct param_set *wanted; /* its startup parameters */
-	struct client_auth *auth;
-	uint8_t refused; /* SSLRequest and GSSENCRequest answered with N */
-};
 
 #define REFUSED_SSL 1
 #define REFUSED_GSS 2
@@ -52,12 +41,12 @@ void client_login_free(struct client *client)
 
 	if (login == NULL)
 		return;
+	login_end_auth(client);
 	client->login = NULL;
 	free(login->user);
 	free(login->database);
 	free(login->application_name);
 	param_set_unref(login->wanted);
-	client_auth_free(login->auth);
 	free(login);
 }
 
@@ -83,7 +72,7 @@ static bool login_send(struct client *client, const void *data, size_t len)
 	return false;
 }
 
-static bool login_send_buf(struct client *client, const struct sbuf *out)
+bool login_send_buf(struct client *client, const struct sbuf *out)
 {
 	if (!sbuf_ok(out)) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
@@ -161,64 +150,6 @@ static bool login_check_replication(struct client *client, const struct wire_sta
 				  NULL, "Connect to the server itself.");
 		return false;
 	}
-}
-
-static void login_after_auth(struct client *client);
-
-static void login_auth_result(struct client *client, enum auth_status status, struct sbuf *out)
-{
-	switch (status) {
-	case AUTH_CONTINUE:
-		(void)login_send_buf(client, out);
-		break;
-	case AUTH_FAILED: {
-		const struct wire_error *error = client_auth_error(client->login->auth);
-
-		log_warning("client %s/%s: authentication failed: %s", client_database(client),
-			    client_user(client),
-			    client->login->auth == NULL
-				? "out of memory"
-				: client_auth_log_text(client->login->auth));
-		client_doom_fatal(client, CLIENT_CLOSE_AUTH, error->sqlstate, error->message,
-				  error->detail, error->hint);
-		break;
-	}
-	case AUTH_OK:
-		/* AuthenticationOk goes out together with what follows. */
-		if (!sbuf_ok(out) ||
-		    conn_send_copy(&client->worker->to_client, &client->conn, client->worker,
-				   sbuf_text(out), out->len) != CONN_IO_OK) {
-			client_doom(client, CLIENT_CLOSE_IO);
-			break;
-		}
-		login_after_auth(client);
-		if (!client->doomed && client->state == CLIENT_WELCOME &&
-		    conn_flush(&client->worker->to_client, client->worker) != CONN_IO_OK)
-			client_doom(client, CLIENT_CLOSE_IO);
-		break;
-	}
-}
-
-static void login_start_auth(struct client *client)
-{
-	struct worker *worker = client->worker;
-	struct client_login *login = client->login;
-	static const enum auth_type types[] = {
-	    [CONFIG_AUTH_TRUST] = AUTH_TYPE_TRUST,
-	    [CONFIG_AUTH_MD5] = AUTH_TYPE_MD5,
-	    [CONFIG_AUTH_SCRAM] = AUTH_TYPE_SCRAM,
-	};
-	const struct client_auth_request request = {
-	    .type = types[worker->routes->config->proxy.auth_type],
-	    .name = login->user,
-	    .user = userlist_find(worker->users, login->user),
-	};
-	struct sbuf out;
-
-	client_set_state(client, CLIENT_AUTH);
-	sbuf_init(&out, 4096);
-	login_auth_result(client, client_auth_start(&request, &out, &login->auth), &out);
-	sbuf_free(&out);
 }
 
 static void login_startup_message(struct client *client, const struct wire_startup *startup)
@@ -322,7 +253,6 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 static size_t login_password(struct client *client, const uint8_t *data, size_t len)
 {
 	size_t total;
-	struct sbuf out;
 	char text[128];
 
 	if (len < WIRE_HEADER_LEN)
@@ -344,12 +274,7 @@ static size_t login_password(struct client *client, const uint8_t *data, size_t 
 	}
 	if (len < total)
 		return 0;
-	sbuf_init(&out, 4096);
-	login_auth_result(client,
-			  client_auth_feed(client->login->auth, data + WIRE_HEADER_LEN,
-					   total - WIRE_HEADER_LEN, &out),
-			  &out);
-	sbuf_free(&out);
+	login_feed_auth(client, data + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN);
 	return total;
 }
 
@@ -420,7 +345,7 @@ static bool login_count_user(struct client *client, const char *name)
 	       count <= user->max_client_connections;
 }
 
-static void login_after_auth(struct client *client)
+void login_after_auth(struct client *client)
 {
 	struct worker *worker = client->worker;
 	struct client_login *login = client->login;
@@ -505,34 +430,20 @@ void client_login_step(struct client *client)
 	sbuf_free(&out);
 }
 
-void client_login_readable(struct client *client)
+/* Uses what has come, as far as the login goes. */
+static void login_consume(struct client *client, const struct input *input)
 {
 	struct worker *worker = client->worker;
-	struct input input;
 	size_t used = 0;
-	enum conn_io io;
 
-	if (client->state == CLIENT_WELCOME) {
-		/* It may send its first request already: a bounded part of it is taken. */
-		if (conn_kept(&client->conn) >= WIRE_STARTUP_MAX) {
-			conn_want_read(&client->conn, false);
-			return;
-		}
-	}
-	io = conn_receive(&client->conn, worker, WIRE_AUTH_TOKEN * 2, &input);
-	if (io == CONN_IO_AGAIN)
-		return;
-	if (io != CONN_IO_OK) {
-		client_doom(client, io == CONN_IO_EOF ? CLIENT_CLOSE_PEER : CLIENT_CLOSE_IO);
-		return;
-	}
-	while (!client->doomed && client->console == NULL && used < input.len) {
+	while (!client->doomed && client->console == NULL && used < input->len &&
+	       !login_busy(client)) {
 		size_t n = 0;
 
 		if (client->state == CLIENT_STARTUP)
-			n = login_startup(client, input.data + used, input.len - used);
+			n = login_startup(client, input->data + used, input->len - used);
 		else if (client->state == CLIENT_AUTH)
-			n = login_password(client, input.data + used, input.len - used);
+			n = login_password(client, input->data + used, input->len - used);
 		if (n == 0)
 			break;
 		used += n;
@@ -540,13 +451,42 @@ void client_login_readable(struct client *client)
 	if (client->doomed)
 		return;
 	if (client->console != NULL) {
-		login_leave_for_console(client, input.data + used, input.len - used);
+		login_leave_for_console(client, input->data + used, input->len - used);
 		return;
 	}
-	if (!conn_keep(&client->conn, worker, &input, used)) {
+	if (!conn_keep(&client->conn, worker, input, used)) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}
 	if (client->login == NULL && conn_kept(&client->conn) > 0)
 		client_go_on(client);
+}
+
+void login_go_on(struct client *client)
+{
+	struct input input = conn_pending(&client->conn, client->worker);
+
+	conn_want_read(&client->conn, true);
+	login_consume(client, &input);
+}
+
+void client_login_readable(struct client *client)
+{
+	struct input input;
+	enum conn_io io;
+
+	/* It may send its first request already: a bounded part of it is taken. */
+	if ((client->state == CLIENT_WELCOME || login_busy(client)) &&
+	    conn_kept(&client->conn) >= WIRE_STARTUP_MAX) {
+		conn_want_read(&client->conn, false);
+		return;
+	}
+	io = conn_receive(&client->conn, client->worker, WIRE_AUTH_TOKEN * 2, &input);
+	if (io == CONN_IO_AGAIN)
+		return;
+	if (io != CONN_IO_OK) {
+		client_doom(client, io == CONN_IO_EOF ? CLIENT_CLOSE_PEER : CLIENT_CLOSE_IO);
+		return;
+	}
+	login_consume(client, &input);
 }

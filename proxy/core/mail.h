@@ -31,6 +31,8 @@ enum mail_type {
 	MAIL_SHUTDOWN,     /* struct letter: no new requests; close clients at their safe points */
 	MAIL_STOP,         /* struct letter: close everything, end the thread */
 	MAIL_USERS,        /* struct letter: the users file was read again (proxy->users) */
+	/* compute thread -> worker */
+	MAIL_COMPUTED,     /* struct compute_job (core/compute.h) */
 	/* worker -> worker */
 	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
 	MAIL_SERVER,        /* mail_server: here is one */

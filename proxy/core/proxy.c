@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/proxy.h"
 
+#include "auth/hba.h"
+#include "auth/ident.h"
 #include "auth/userlist.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "conf/show.h"
 #include "core/admin.h"
+#include "core/compute.h"
 #include "net/sock.h"
 
 #include <errno.h>
@@ -184,23 +187,77 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 
 /* ---- reload ---- */
 
-static struct userlist *proxy_load_users(const struct config *config,
-                                         const struct userlist *previous, struct sbuf *error)
+/* Who may log in and how: what the files say, read together. */
+struct access {
+	enum config_auth_type auth_type;
+	struct userlist *users;
+	struct hba *hba;
+	struct ident *ident;
+};
+
+static struct userlist *access_load_users(const struct config_proxy *conf,
+                                          const struct userlist *previous, struct sbuf *error)
 {
-	/* Trust needs no file, so a missing one is no error there. */
-	if (config->proxy.auth_type == CONFIG_AUTH_TRUST &&
-	    access(config->proxy.users_file, F_OK) != 0)
+	const bool needed =
+	    conf->auth_type != CONFIG_AUTH_TRUST && conf->auth_type != CONFIG_AUTH_ANY;
+
+	/* What needs no secrets needs no file either. */
+	if (conf->users_file[0] == '\0' || (!needed && access(conf->users_file, F_OK) != 0))
 		return userlist_empty();
-	return userlist_load(config->proxy.users_file, previous, error);
+	return userlist_load(conf->users_file, previous, error);
+}
+
+static void access_free(struct access *access)
+{
+	userlist_unref(access->users);
+	hba_unref(access->hba);
+	ident_unref(access->ident);
+	*access = (struct access){0};
+}
+
+static bool access_load(struct access *access, const struct config *config,
+                        const struct userlist *previous, struct sbuf *error)
+{
+	const struct config_proxy *conf = &config->proxy;
+	bool good = true;
+
+	*access = (struct access){.auth_type = conf->auth_type,
+	                          .users = access_load_users(conf, previous, error)};
+	if (conf->auth_type == CONFIG_AUTH_HBA) {
+		access->hba = hba_load(conf->auth_hba_file, error);
+		good = access->hba != NULL;
+		if (conf->auth_ident_file[0] != '\0') {
+			access->ident = ident_load(conf->auth_ident_file, error);
+			good = good && access->ident != NULL;
+		}
+	}
+	if (good && access->users != NULL)
+		return true;
+	access_free(access);
+	return false;
+}
+
+/* From now on these hold; workers fetch them when they are told to (MAIL_USERS). */
+static void proxy_set_access(struct proxy *proxy, const struct access *access)
+{
+	struct access old = {.users = proxy->users, .hba = proxy->hba, .ident = proxy->ident};
+
+	(void)pthread_mutex_lock(&proxy->users_lock);
+	proxy->auth_type = (int)access->auth_type;
+	proxy->users = access->users;
+	proxy->hba = access->hba;
+	proxy->ident = access->ident;
+	(void)pthread_mutex_unlock(&proxy->users_lock);
+	access_free(&old);
 }
 
 bool proxy_check_users(const struct config *config, struct sbuf *error)
 {
-	struct userlist *users = proxy_load_users(config, NULL, error);
+	struct access access;
 
-	if (users == NULL)
+	if (!access_load(&access, config, NULL, error))
 		return false;
-	userlist_unref(users);
+	access_free(&access);
 	return true;
 }
 
@@ -242,7 +299,8 @@ static void proxy_start_warming(struct proxy *proxy)
 	sigset_t before;
 
 	proxy_stop_warming(proxy);
-	if (proxy->config->proxy.auth_type == CONFIG_AUTH_TRUST)
+	if (proxy->config->proxy.auth_type == CONFIG_AUTH_TRUST ||
+	    proxy->config->proxy.auth_type == CONFIG_AUTH_ANY)
 		return;
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -254,12 +312,11 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 {
 	struct config *fresh;
 	struct route_table *routes;
-	struct userlist *users;
+	struct access access;
 
 	if (!config_load(proxy->config_path, &fresh, errors))
 		return false;
-	users = proxy_load_users(fresh, proxy->users, errors);
-	if (users == NULL) {
+	if (!access_load(&access, fresh, proxy->users, errors)) {
 		config_unref(fresh);
 		return false;
 	}
@@ -267,15 +324,12 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 	config_keep_fixed(proxy->config, fresh);
 	routes = admin_routes(proxy->admin, fresh, errors);
 	if (routes == NULL) {
-		userlist_unref(users);
+		access_free(&access);
 		config_unref(fresh);
 		return false;
 	}
 	routes->version = proxy->routes->version + 1;
-	(void)pthread_mutex_lock(&proxy->users_lock);
-	userlist_unref(proxy->users);
-	proxy->users = users;
-	(void)pthread_mutex_unlock(&proxy->users_lock);
+	proxy_set_access(proxy, &access);
 	config_unref(proxy->config);
 	proxy->config = fresh;
 	proxy_apply_log(fresh);
@@ -386,7 +440,7 @@ static bool proxy_start_workers(struct proxy *proxy)
 	if (proxy->workers == NULL)
 		return false;
 	for (unsigned i = 0; i < proxy->worker_count; i++) {
-		if (!worker_start(&proxy->workers[i], proxy, i, proxy->routes, proxy->users))
+		if (!worker_start(&proxy->workers[i], proxy, i, proxy->routes))
 			return false;
 	}
 	return true;
@@ -395,6 +449,7 @@ static bool proxy_start_workers(struct proxy *proxy)
 bool proxy_init(struct proxy *proxy, struct config *config, const char *config_path,
                 proxy_console_fn console)
 {
+	struct access access;
 	struct sbuf error;
 	bool good;
 
@@ -415,8 +470,10 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 		return false;
 	}
 	sbuf_init(&error, (size_t)16 * 1024);
-	proxy->users = proxy_load_users(config, NULL, &error);
-	if (proxy->users != NULL)
+	good = access_load(&access, config, NULL, &error);
+	if (good)
+		proxy_set_access(proxy, &access);
+	if (good)
 		proxy->admin = admin_create(proxy, &error);
 	if (proxy->admin != NULL)
 		proxy->routes = admin_routes(proxy->admin, config, &error);
@@ -424,7 +481,10 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	if (!good)
 		log_error("cannot start: %s", sbuf_text(&error));
 	sbuf_free(&error);
-	if (!good || !proxy_write_pid(config) || !proxy_start_workers(proxy))
+	if (!good || !proxy_write_pid(config))
+		return false;
+	proxy->compute = compute_start(proxy);
+	if (proxy->compute == NULL || !proxy_start_workers(proxy))
 		return false;
 	proxy_start_warming(proxy);
 	return true;
@@ -435,6 +495,7 @@ static void proxy_free(struct proxy *proxy)
 	proxy_stop_warming(proxy);
 	for (unsigned i = 0; i < proxy->worker_count; i++)
 		worker_join(&proxy->workers[i]);
+	compute_stop(proxy->compute);
 	for (unsigned i = 0; i < proxy->worker_count; i++)
 		worker_close(&proxy->workers[i]);
 	mailbox_close(&proxy->mailbox);
@@ -448,7 +509,7 @@ static void proxy_free(struct proxy *proxy)
 	if (proxy->config->proxy.pid_file[0] != '\0')
 		(void)unlink(proxy->config->proxy.pid_file);
 	route_table_unref(proxy->routes);
-	userlist_unref(proxy->users);
+	proxy_set_access(proxy, &(struct access){0});
 	config_unref(proxy->config);
 	share_registry_free(proxy->shares);
 	event_base_free(proxy->base);

@@ -22,6 +22,9 @@
 #define PROXY_LISTENERS_MAX 64
 
 struct admin;    /* core/admin.h */
+struct compute;  /* core/compute.h */
+struct hba;      /* auth/hba.h */
+struct ident;    /* auth/ident.h */
 struct userlist; /* auth/userlist.h */
 
 /* control/ takes the clients of the console over with this; it owns the letter. */
@@ -42,6 +45,10 @@ struct proxy {
 	void (*before_free)(void);  /* control/ closes its clients; may be NULL */
 	pthread_mutex_t users_lock; /* of `users`: taken at start and RELOAD only */
 	struct userlist *users;
+	int auth_type;              /* enum config_auth_type, with the same lock */
+	struct hba *hba;            /* with the same lock; NULL: auth_type is not hba */
+	struct ident *ident;        /* the same; NULL: no maps */
+	struct compute *compute;    /* any thread */
 	pthread_t warm_thread;      /* derives the secrets of `users`, so that no login has to */
 	bool warming;
 	atomic_bool stop_warming;
@@ -56,7 +63,7 @@ struct proxy {
 	struct event *shutdown_timer;
 };
 
-/* Whether the users file can be read; false with one line in `error`. */
+/* Whether the users, HBA and ident files can be read; false with lines in `error`. */
 bool proxy_check_users(const struct config *config, struct sbuf *error) MUST_CHECK;
 
 /* Builds everything but the listening sockets: state directory, routes, workers.  False with log

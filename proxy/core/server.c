@@ -228,7 +228,7 @@ void server_destroy(struct server *server)
 		pool->database->swap_failed++;
 		gate_prepare_report(pool->database);
 	}
-	server_auth_free(server->auth);
+	server_login_end(server);
 	ledger_free(&server->ledger);
 	param_set_unref(server->params);
 	server_stmts_free(&server->stmts);

@@ -23,6 +23,7 @@
 #include "session/stmts.h"
 
 struct client;
+struct compute_job;
 struct pool;
 struct route_table;
 struct worker;
@@ -65,6 +66,7 @@ struct server {
 	unsigned cancels;       /* cancel requests under way for it */
 	struct dial *dial;
 	struct server_auth *auth;
+	struct compute_job *job; /* a costly step of the login is being done elsewhere */
 	int32_t backend_pid;
 	uint16_t key_len;
 	uint8_t key[SERVER_KEY_MAX];
@@ -116,6 +118,8 @@ bool server_inject_query(struct server *server, const char *sql, size_t len) MUS
 void server_event(evutil_socket_t fd, short what, void *arg);
 void server_login_begin(struct server *server);
 void server_login_readable(struct server *server);
+/* The server is going away: leaves what is being done elsewhere to itself. */
+void server_login_end(struct server *server);
 
 /* Bytes arrived from a server that is logged in (reply.c). */
 void server_readable(struct server *server);

@@ -8,7 +8,9 @@
 #include "base/mem.h"
 #include "conf/secret.h"
 #include "core/client.h"
+#include "core/compute.h"
 #include "core/pool.h"
+#include "core/proxy.h"
 #include "core/route.h"
 #include "core/server.h"
 #include "core/worker.h"
@@ -114,26 +116,86 @@ static void server_login_error(struct server *server, const uint8_t *body, size_
 			  error.sqlstate == NULL ? "XX000" : error.sqlstate);
 }
 
-static void server_login_auth(struct server *server, const uint8_t *body, size_t len)
-{
-	struct sbuf out;
-	enum auth_status status;
+static void server_login_result(struct server *server, enum auth_status status, struct sbuf *out);
 
-	if (server->auth == NULL) {
-		server_login_fail(server, "authentication request after the login", "08P01");
+static void server_login_run(struct compute_job *job)
+{
+	server_auth_compute(job->subject);
+}
+
+static void server_login_computed(struct compute_job *job)
+{
+	struct server *server = job->owner;
+	struct sbuf out;
+
+	if (server == NULL) {
+		server_auth_free(job->subject);
+		free(job);
 		return;
 	}
+	server->job = NULL;
+	free(job);
 	sbuf_init(&out, WIRE_AUTH_TOKEN);
-	status = server_auth_feed(server->auth, body, len, &out);
+	server_login_result(server, server_auth_resume(server->auth, &out), &out);
+	sbuf_free(&out);
+}
+
+/* The keys for the server's salt take a while; meanwhile the server has nothing to say. */
+static void server_login_compute(struct server *server)
+{
+	struct compute_job *job = calloc(1, sizeof(*job));
+
+	if (job != NULL) {
+		job->worker = server->worker->index;
+		job->for_server = true;
+		job->subject = server->auth;
+		job->owner = server;
+		job->run = server_login_run;
+		job->done = server_login_computed;
+		if (compute_post(server->worker->proxy->compute, job)) {
+			server->job = job;
+			return;
+		}
+		free(job);
+	}
+	server_login_fail(server, "out of memory", "53200");
+}
+
+static void server_login_result(struct server *server, enum auth_status status, struct sbuf *out)
+{
 	if (status == AUTH_FAILED)
 		server_login_fail(server, server_auth_error(server->auth), "28000");
-	else if (out.len > 0)
-		(void)server_login_send(server, &out);
+	else if (status == AUTH_COMPUTE)
+		server_login_compute(server);
+	else if (out->len > 0)
+		(void)server_login_send(server, out);
 	if (status == AUTH_OK) {
 		server_auth_free(server->auth);
 		server->auth = NULL;
 	}
+}
+
+static void server_login_auth(struct server *server, const uint8_t *body, size_t len)
+{
+	struct sbuf out;
+
+	if (server->auth == NULL || server->job != NULL) {
+		server_login_fail(server, "authentication request out of turn", "08P01");
+		return;
+	}
+	sbuf_init(&out, WIRE_AUTH_TOKEN);
+	server_login_result(server, server_auth_feed(server->auth, body, len, &out), &out);
 	sbuf_free(&out);
+}
+
+void server_login_end(struct server *server)
+{
+	if (server->job != NULL)
+		server->job->owner = NULL; /* and frees the auth when it comes back */
+	else
+		server_auth_free(server->auth);
+	server->job = NULL;
+	server->auth = NULL;
 }
 
 static bool server_login_parameter(struct server *server, const uint8_t *body, size_t len)

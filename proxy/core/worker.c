@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/worker.h"
 
+#include "auth/hba.h"
+#include "auth/ident.h"
 #include "auth/userlist.h"
 #include "base/log.h"
 #include "core/accept.h"
 #include "core/cancel.h"
 #include "core/client.h"
+#include "core/compute.h"
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -155,8 +158,13 @@ static void worker_take_users(struct worker *worker)
 	struct proxy *proxy = worker->proxy;
 
 	userlist_unref(worker->users);
+	hba_unref(worker->hba);
+	ident_unref(worker->ident);
 	(void)pthread_mutex_lock(&proxy->users_lock);
 	worker->users = userlist_ref(proxy->users);
+	worker->auth_type = proxy->auth_type;
+	worker->hba = hba_ref(proxy->hba);
+	worker->ident = ident_ref(proxy->ident);
 	(void)pthread_mutex_unlock(&proxy->users_lock);
 }
 
@@ -216,6 +224,11 @@ static void worker_receive_server(struct worker *worker, struct mail_server *mai
 	free(mail);
 }
 
+static void worker_receive_job(struct compute_job *job)
+{
+	job->done(job);
+}
+
 /* Letters that come when the worker has ended, or is about to. */
 static void worker_drop_letter(struct worker *worker, struct letter *letter)
 {
@@ -239,6 +252,9 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_VIEW:
 		free(((struct mail_view *)letter)->database);
 		break;
+	case MAIL_COMPUTED:
+		worker_receive_job((struct compute_job *)letter);
+		return;
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
 	case MAIL_LAPSE:
@@ -304,6 +320,9 @@ static void worker_receive(void *owner, struct letter *letter)
 		worker_take_users(worker);
 		free(letter);
 		break;
+	case MAIL_COMPUTED:
+		worker_receive_job((struct compute_job *)letter);
+		break;
 	case MAIL_SERVER_WANTED:
 		pool_asked(worker, ((struct mail_pool *)letter)->share,
 			   ((struct mail_pool *)letter)->from);
@@ -340,6 +359,8 @@ static void worker_free(struct worker *worker)
 	param_pool_free(worker->params);
 	route_table_unref(worker->routes);
 	userlist_unref(worker->users);
+	hba_unref(worker->hba);
+	ident_unref(worker->ident);
 	free(worker->inbuf);
 }
 
@@ -395,7 +416,7 @@ static bool worker_make_base(struct worker *worker)
 }
 
 bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
-		  struct route_table *routes, struct userlist *users)
+		  struct route_table *routes)
 {
 	sigset_t all;
 	sigset_t before;
@@ -413,7 +434,7 @@ bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
 	worker->params = param_pool_new();
 	worker->stmts = stmt_store_new();
 	worker->routes = route_table_ref(routes);
-	worker->users = userlist_ref(users);
+	worker_take_users(worker);
 	if (worker->inbuf == NULL || worker->params == NULL || worker->stmts == NULL ||
 	    !worker_make_base(worker)) {
 		log_error("worker %u could not be started: out of memory or descriptors", index);

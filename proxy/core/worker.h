@@ -20,6 +20,8 @@
 #include <stdatomic.h>
 
 struct acceptor;
+struct hba;
+struct ident;
 struct proxy;
 struct route_table;
 struct userlist;
@@ -37,7 +39,10 @@ struct worker {
 	struct event *tick;
 	struct mailbox mailbox;
 	struct route_table *routes;  /* a reference */
-	struct userlist *users;      /* a reference */
+	struct userlist *users;      /* references: who may log in, and how */
+	int auth_type;               /* enum config_auth_type that goes with them */
+	struct hba *hba;             /* NULL: auth_type is not hba */
+	struct ident *ident;         /* NULL: no maps */
 	struct param_pool *params;
 	struct stmt_store *stmts;
 	struct list databases;       /* struct database.node */
@@ -65,7 +70,7 @@ struct worker {
 
 /* Starts the thread; false with a log line. */
 bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
-		  struct route_table *routes, struct userlist *users) MUST_CHECK;
+		  struct route_table *routes) MUST_CHECK;
 
 /* Waits for the end of the thread, after MAIL_STOP. */
 void worker_join(struct worker *worker);

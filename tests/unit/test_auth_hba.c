@@ -114,8 +114,8 @@ static void test_addresses(void **state)
 	assert_int_equal(fits("host all all all trust", "::1", false, "d", "u"), 1);
 	assert_int_equal(fits("host all all samehost trust", "127.0.0.1", false, "d", "u"), 1);
 	assert_int_equal(fits("host all all samenet trust", "127.9.9.9", false, "d", "u"), 1);
-	assert_int_equal(fits("host all all samehost trust", "192.0.2.77", false, "d", "u"), 0);
-	assert_int_equal(fits("host all all samenet trust", "192.0.2.77", false, "d", "u"), 0);
+	assert_int_equal(fits("host all all samehost trust", "240.1.2.3", false, "d", "u"), 0);
+	assert_int_equal(fits("host all all samenet trust", "240.1.2.3", false, "d", "u"), 0);
 	assert_int_equal(fits("local all all trust", "127.0.0.1", false, "d", "u"), 0);
 	assert_int_equal(fits("host all all all trust", NULL, false, "d", "u"), 0);
 }

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What the files of a client's login share.  For client_login.c, login_auth.c only.
+ */
+#ifndef CORE_CLIENT_LOGIN_H
+#define CORE_CLIENT_LOGIN_H
+
+#include "auth/client_auth.h"
+#include "base/compiler.h"
+#include "base/sbuf.h"
+#include "core/client.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct compute_job;
+
+struct client_login {
+	char *user;
+	char *database;
+	char *application_name;
+	struct param_set *wanted; /* its startup parameters */
+	struct client_auth *auth;
+	struct compute_job *job; /* a costly step is being done elsewhere: bytes wait */
+	uint8_t refused;         /* SSLRequest and GSSENCRequest answered with N */
+};
+
+/* ---- client_login.c ---- */
+
+/* Sends at once; false: the client is doomed. */
+bool login_send_buf(struct client *client, const struct sbuf *out) MUST_CHECK;
+
+/* The client is who it says it is; AuthenticationOk is in worker->to_client, unsent. */
+void login_after_auth(struct client *client);
+
+/* Goes on with the bytes that came while a step was done elsewhere. */
+void login_go_on(struct client *client);
+
+/* ---- login_auth.c ---- */
+
+/* Chooses the method and begins. */
+void login_start_auth(struct client *client);
+
+/* The body of a message of type FE_PASSWORD. */
+void login_feed_auth(struct client *client, const uint8_t *body, size_t len);
+
+/* Bytes of the client have to wait for a step that is done elsewhere. */
+bool login_busy(const struct client *client);
+
+/* The client is going away: leaves what is being done elsewhere to itself. */
+void login_end_auth(struct client *client);
+
+#endif

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The middle of a client's login: which method it is asked for (auth_type, or the rule of the HBA
+ * file), the exchange, and the steps of it that are done on another thread.  Worker thread.
+ */
+#include "auth/hba.h"
+#include "auth/ident.h"
+#include "auth/userlist.h"
+#include "base/log.h"
+#include "core/client_login.h"
+#include "core/compute.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/worker.h"
+#include "net/sock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* ---- the exchange ---- */
+
+static void login_auth_result(struct client *client, enum auth_status status, struct sbuf *out);
+
+static void login_run(struct compute_job *job)
+{
+	client_auth_compute(job->subject);
+}
+
+/* Back in the worker. */
+static void login_computed(struct compute_job *job)
+{
+	struct client *client = job->owner;
+	struct sbuf out;
+
+	if (client == NULL) {
+		client_auth_free(job->subject);
+		free(job);
+		return;
+	}
+	client->login->job = NULL;
+	free(job);
+	sbuf_init(&out, 4096);
+	login_auth_result(client, client_auth_resume(client->login->auth, &out), &out);
+	sbuf_free(&out);
+	if (!client->doomed)
+		login_go_on(client);
+}
+
+/* An attacker may bring about any number of costly steps: who comes when too many wait is sent
+ * away, so that those who wait have an end. */
+static void login_compute(struct client *client)
+{
+	struct compute_job *job = calloc(1, sizeof(*job));
+
+	if (job == NULL) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
+	job->worker = client->worker->index;
+	job->subject = client->login->auth;
+	job->owner = client;
+	job->run = login_run;
+	job->done = login_computed;
+	if (!compute_post(client->worker->proxy->compute, job)) {
+		free(job);
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300", "too many logins at a time",
+		                  NULL, "Try again.");
+		return;
+	}
+	client->login->job = job;
+}
+
+bool login_busy(const struct client *client)
+{
+	return client->login != NULL && client->login->job != NULL;
+}
+
+void login_end_auth(struct client *client)
+{
+	struct client_login *login = client->login;
+
+	if (login->job != NULL)
+		login->job->owner = NULL; /* and frees the auth when it comes back */
+	else
+		client_auth_free(login->auth);
+	login->job = NULL;
+	login->auth = NULL;
+}
+
+static void login_auth_failed(struct client *client)
+{
+	const struct wire_error *error = client_auth_error(client->login->auth);
+
+	log_warning("client %s/%s: authentication failed: %s", client_database(client),
+	            client_user(client),
+	            client->login->auth == NULL ? "out of memory"
+	                                        : client_auth_log_text(client->login->auth));
+	client_doom_fatal(client, CLIENT_CLOSE_AUTH, error->sqlstate, error->message, error->detail,
+	                  error->hint);
+}
+
+static void login_auth_ok(struct client *client, const struct sbuf *out)
+{
+	struct worker *worker = client->worker;
+
+	/* AuthenticationOk goes out together with what follows. */
+	if (!sbuf_ok(out) || conn_send_copy(&worker->to_client, &client->conn, worker,
+	                                    sbuf_text(out), out->len) != CONN_IO_OK) {
+		client_doom(client, CLIENT_CLOSE_IO);
+		return;
+	}
+	login_after_auth(client);
+	if (!client->doomed && client->state == CLIENT_WELCOME &&
+	    conn_flush(&worker->to_client, worker) != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+}
+
+static void login_auth_result(struct client *client, enum auth_status status, struct sbuf *out)
+{
+	switch (status) {
+	case AUTH_CONTINUE:
+		if (!login_send_buf(client, out))
+			return;
+		break;
+	case AUTH_COMPUTE:
+		login_compute(client);
+		break;
+	case AUTH_FAILED:
+		login_auth_failed(client);
+		break;
+	case AUTH_OK:
+		login_auth_ok(client, out);
+		break;
+	}
+}
+
+void login_feed_auth(struct client *client, const uint8_t *body, size_t len)
+{
+	struct sbuf out;
+
+	sbuf_init(&out, 4096);
+	login_auth_result(client, client_auth_feed(client->login->auth, body, len, &out), &out);
+	sbuf_free(&out);
+}
+
+/* ---- the method ---- */
+
+/* Where the client is. */
+struct login_peer {
+	struct sockaddr_storage name;
+	char host[64]; /* as PostgreSQL's errors name it */
+};
+
+static void login_find_peer(const struct client *client, struct login_peer *peer)
+{
+	socklen_t len = sizeof(peer->name);
+	struct sock_name name;
+
+	memset(&peer->name, 0, sizeof(peer->name));
+	/* A connection that is gone already: fits no rule. */
+	if (getpeername(client->conn.fd, (struct sockaddr *)&peer->name, &len) != 0)
+		peer->name.ss_family = AF_UNSPEC;
+	sock_peer(client->conn.fd, &name);
+	(void)snprintf(peer->host, sizeof(peer->host), "%s",
+	               peer->name.ss_family == AF_UNIX ? "[local]" : name.addr);
+}
+
+/* No rule, or one that rejects. */
+static void login_reject(struct client *client, const struct login_peer *peer,
+                         const struct hba_rule *rule)
+{
+	const struct client_login *login = client->login;
+	char text[512];
+
+	(void)snprintf(
+	    text, sizeof(text), "%s host \"%s\", user \"%.128s\", database \"%.128s\", %s",
+	    rule == NULL ? "no pg_hba.conf entry for" : "pg_hba.conf rejects connection for",
+	    peer->host, login->user, login->database, "no encryption");
+	if (rule != NULL)
+		log_warning("client %s/%s: rejected by %s:%u", login->database, login->user,
+		            rule->file, rule->line);
+	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", text, NULL, NULL);
+}
+
+/* The method of the rule that fits; false: the client is doomed. */
+static bool login_ask_hba(struct client *client, struct client_auth_request *request)
+{
+	const struct worker *worker = client->worker;
+	struct login_peer peer;
+	const struct hba_rule *rule;
+
+	login_find_peer(client, &peer);
+	rule = hba_match(worker->hba, &(struct hba_request){
+	                                  .peer = (const struct sockaddr *)&peer.name,
+	                                  .database = client->login->database,
+	                                  .user = client->login->user,
+	                              });
+	if (rule == NULL || rule->method == AUTH_TYPE_REJECT) {
+		login_reject(client, &peer, rule);
+		return false;
+	}
+	request->type = rule->method;
+	request->map = rule->map;
+	request->ident = worker->ident;
+	if (rule->method == AUTH_TYPE_PEER) {
+		struct ucred cred;
+		socklen_t len = sizeof(cred);
+
+		if (getsockopt(client->conn.fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0) {
+			client_doom(client, CLIENT_CLOSE_IO);
+			return false;
+		}
+		request->peer_uid = cred.uid;
+	}
+	return true;
+}
+
+void login_start_auth(struct client *client)
+{
+	struct worker *worker = client->worker;
+	struct client_login *login = client->login;
+	static const enum auth_type types[] = {
+	    [CONFIG_AUTH_TRUST] = AUTH_TYPE_TRUST, [CONFIG_AUTH_ANY] = AUTH_TYPE_ANY,
+	    [CONFIG_AUTH_PLAIN] = AUTH_TYPE_PLAIN, [CONFIG_AUTH_MD5] = AUTH_TYPE_MD5,
+	    [CONFIG_AUTH_SCRAM] = AUTH_TYPE_SCRAM,
+	};
+	const enum config_auth_type type = (enum config_auth_type)worker->auth_type;
+	struct client_auth_request request = {
+	    .name = login->user,
+	    .user = userlist_find(worker->users, login->user),
+	    .scram_usual = userlist_scram_usual(worker->users),
+	};
+	struct sbuf out;
+
+	client_set_state(client, CLIENT_AUTH);
+	if (type != CONFIG_AUTH_HBA)
+		request.type = types[type];
+	else if (!login_ask_hba(client, &request))
+		return;
+	sbuf_init(&out, 4096);
+	login_auth_result(client, client_auth_start(&request, &out, &login->auth), &out);
+	sbuf_free(&out);
+}
