@@ -12,21 +12,23 @@
 static bool owes_ready(uint8_t op)
 {
 	return op == OWES_SYNC || op == OWES_QUERY || op == OWES_FUNCTION ||
-	       op == OWES_HIDDEN_QUERY;
+	       op == OWES_DEALLOCATE || op == OWES_HIDDEN_QUERY;
 }
 
 /* Entries after whose settlement names may mean something else: a Parse or Close of a named
  * statement, and a Query, which may be a DEALLOCATE ALL. */
 static bool decides_names(const struct ledger_entry *entry)
 {
-	return entry->op == OWES_QUERY || (entry->name != NULL && entry->name[0] != '\0' &&
-					   entry->op != OWES_HIDDEN_CLOSE && entry->op != OWES_REFUSAL);
+	return entry->op == OWES_QUERY ||
+	       (entry->name != NULL && entry->name[0] != '\0' && entry->op != OWES_HIDDEN_CLOSE &&
+	        entry->op != OWES_REFUSAL);
 }
 
 /* Entries that tell which statements the server has, once they are settled. */
 static bool changes_server(const struct ledger_entry *entry)
 {
 	return entry->op == OWES_HIDDEN_PARSE || entry->op == OWES_HIDDEN_CLOSE ||
+	       entry->op == OWES_DEALLOCATE || entry->op == ENDS_STMT ||
 	       (entry->op == OWES_PARSE && entry->stmt != NULL);
 }
 
@@ -36,6 +38,8 @@ static void ledger_count(struct ledger *ledger, const struct ledger_entry *entry
 		ledger->changes += change;
 	if (owes_ready(entry->op))
 		ledger->readies += change;
+	else if (entry->op == OWES_EXECUTE)
+		ledger->executes += change;
 	if (decides_names(entry))
 		ledger->namings += change;
 }
@@ -43,8 +47,10 @@ static void ledger_count(struct ledger *ledger, const struct ledger_entry *entry
 static void ledger_release_entry(struct ledger_entry *entry)
 {
 	stmt_unref(entry->stmt);
+	stmt_unref(entry->unnamed);
 	free(entry->name);
 	entry->stmt = NULL;
+	entry->unnamed = NULL;
 	entry->name = NULL;
 }
 
@@ -72,10 +78,8 @@ static bool ledger_grow(struct ledger *ledger)
 	return true;
 }
 
-bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt, char *name)
+bool ledger_add(struct ledger *ledger, struct ledger_entry entry)
 {
-	struct ledger_entry entry = {stmt, name, (uint8_t)op};
-
 	if (UNLIKELY(ledger->count == ledger->cap) && !ledger_grow(ledger)) {
 		ledger_release_entry(&entry);
 		return false;
@@ -86,16 +90,32 @@ bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt, ch
 	return true;
 }
 
+bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt, char *name)
+{
+	return ledger_add(ledger,
+	                  (struct ledger_entry){.stmt = stmt, .name = name, .op = (uint8_t)op});
+}
+
 void ledger_pop(struct ledger *ledger)
 {
 	struct ledger_entry *entry = ledger_head(ledger);
 
 	assert(entry != NULL);
 	ledger_count(ledger, entry, (uint32_t)-1);
-	if (UNLIKELY(entry->stmt != NULL || entry->name != NULL))
+	if (UNLIKELY(entry->stmt != NULL || entry->name != NULL || entry->unnamed != NULL))
 		ledger_release_entry(entry);
 	ledger->head = (ledger->head + 1) & (ledger->cap - 1);
 	ledger->count--;
+}
+
+void ledger_deallocate_failed(struct ledger *ledger)
+{
+	struct ledger_entry *entry = ledger_head(ledger);
+
+	ledger_count(ledger, entry, (uint32_t)-1);
+	ledger_release_entry(entry);
+	entry->op = OWES_QUERY;
+	ledger_count(ledger, entry, 1);
 }
 
 void ledger_copy_in(struct ledger *ledger)

@@ -22,31 +22,38 @@
 struct stmt;
 
 enum ledger_op {
-	OWES_PARSE = 1,     /* ParseComplete */
-	OWES_BIND,          /* BindComplete */
-	OWES_CLOSE,         /* CloseComplete */
-	OWES_DESCRIBE,      /* RowDescription or NoData */
-	OWES_EXECUTE,       /* CommandComplete, EmptyQueryResponse or PortalSuspended */
-	OWES_SYNC,          /* ReadyForQuery */
-	OWES_QUERY,         /* results, ReadyForQuery */
-	OWES_FUNCTION,      /* FunctionCallResponse, ReadyForQuery */
-	OWES_HIDDEN_PARSE,  /* ParseComplete that the client must not see */
-	OWES_HIDDEN_CLOSE,  /* CloseComplete that the client must not see */
-	OWES_HIDDEN_QUERY,  /* all answers up to ReadyForQuery are for the proxy */
-	OWES_REFUSAL,       /* an error; if it has the SQLSTATE at the beginning of `name`, the client
-			       gets another in its place: the SQLSTATE and message behind it */
-	GIVES_PARSE,        /* the proxy answers ParseComplete itself */
-	GIVES_CLOSE,        /* the proxy answers CloseComplete itself */
-	GIVES_DEALLOCATE,   /* the proxy answers a Query DEALLOCATE itself */
-	GIVES_DEALLOCATE_X, /* the same in the extended protocol: Parse to Execute */
-	ENDS_COPY,          /* nothing: CopyDone or CopyFail sent before the server asked for data */
+	OWES_PARSE = 1,    /* ParseComplete */
+	OWES_BIND,         /* BindComplete */
+	OWES_CLOSE,        /* CloseComplete */
+	OWES_DESCRIBE,     /* RowDescription or NoData */
+	OWES_EXECUTE,      /* CommandComplete, EmptyQueryResponse or PortalSuspended */
+	OWES_SYNC,         /* ReadyForQuery */
+	OWES_QUERY,        /* results, ReadyForQuery */
+	OWES_FUNCTION,     /* FunctionCallResponse, ReadyForQuery */
+	OWES_DEALLOCATE,   /* as a Query: the client's DEALLOCATE of one of its statements, by the
+	                      server's name for it */
+	OWES_HIDDEN_PARSE, /* ParseComplete that the client must not see */
+	OWES_HIDDEN_CLOSE, /* CloseComplete that the client must not see */
+	OWES_HIDDEN_QUERY, /* all answers up to ReadyForQuery are for the proxy */
+	OWES_REFUSAL, /* an error; if it has the SQLSTATE at the beginning of `name`, the client
+	                 gets another in its place: the SQLSTATE and message behind it */
+	GIVES_PARSE,  /* the proxy answers ParseComplete itself */
+	GIVES_CLOSE,  /* the proxy answers CloseComplete itself */
+	ENDS_STMT,    /* nothing: a DEALLOCATE as OWES_DEALLOCATE, but in the extended protocol,
+	                 before it */
+	ENDS_COPY,    /* nothing: CopyDone or CopyFail sent before the server asked for data */
 };
 
 struct ledger_entry {
 	struct stmt *stmt; /* Parse and Close of statements: a reference, or NULL */
 	char *name;        /* the client's name for it if it is to be undone on error ("": nothing
-			      is); of a hidden Close the digest of what is closed; malloc'ed */
+	                      is); of a hidden Close the digest of what is closed; malloc'ed */
+	struct stmt *unnamed; /* sets_unnamed: the client's unnamed statement before, a reference,
+	                         or NULL */
 	uint8_t op;
+	bool sets_unnamed; /* a Parse or Close of the client's unnamed statement; Queries, which end
+	                      it, need no flag */
+	bool had_unnamed;  /* … which the server had before */
 };
 
 /* Most entries: a client that pipelines more is not read from until answers come. */
@@ -57,16 +64,17 @@ struct ledger {
 	uint32_t head;
 	uint32_t count;
 	uint32_t cap;
-	uint32_t readies; /* ReadyForQuery messages owed */
-	uint32_t namings; /* entries that decide which prepared statements there are */
-	uint32_t changes; /* entries that change which prepared statements the server has */
-	bool open;        /* extended messages since the last Sync: an implicit transaction */
-	bool unnamed;     /* … the client's unnamed statement among them */
-	bool skipping;    /* after an error: the server reads up to Sync */
-	bool copy_in;     /* the server reads COPY data */
-	bool data_ahead;  /* COPY data was sent in an open batch before the server asked for it */
-	bool sync_ahead;  /* … and a Sync behind it: ignored, unless the COPY fails before */
-	bool copied;      /* a Sync was taken for ignored since the last ReadyForQuery */
+	uint32_t readies;  /* ReadyForQuery messages owed */
+	uint32_t executes; /* of OWES_EXECUTE: each may be a DEALLOCATE ALL */
+	uint32_t namings;  /* entries that decide which prepared statements there are */
+	uint32_t changes;  /* entries that change which prepared statements the server has */
+	bool open;         /* extended messages since the last Sync: an implicit transaction */
+	bool unnamed;      /* … the client's unnamed statement among them */
+	bool skipping;     /* after an error: the server reads up to Sync */
+	bool copy_in;      /* the server reads COPY data */
+	bool data_ahead;   /* COPY data was sent in an open batch before the server asked for it */
+	bool sync_ahead;   /* … and a Sync behind it: ignored, unless the COPY fails before */
+	bool copied;       /* a Sync was taken for ignored since the last ReadyForQuery */
 };
 
 void ledger_free(struct ledger *ledger);
@@ -91,7 +99,10 @@ static inline bool ledger_quiet(const struct ledger *ledger)
 /* Adds an entry at the end; takes over stmt (a reference) and name.  False: no memory, both were
  * released. */
 bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt,
-		 char *name) MUST_CHECK;
+                 char *name) MUST_CHECK;
+
+/* The same for an entry with everything. */
+bool ledger_add(struct ledger *ledger, struct ledger_entry entry) MUST_CHECK;
 
 /* The oldest entry, NULL if there is none. */
 static inline struct ledger_entry *ledger_head(struct ledger *ledger)
@@ -105,20 +116,31 @@ static inline struct ledger_entry *ledger_at(const struct ledger *ledger, uint32
 	return &ledger->ring[(ledger->head + i) & (ledger->cap - 1)];
 }
 
-/* Whether it is the client's Parse of the unnamed statement. */
-static inline bool ledger_parses_unnamed(const struct ledger_entry *entry)
+/* Whether it ends the client's unnamed statement, or puts another in its place. */
+static inline bool ledger_sets_unnamed(const struct ledger_entry *entry)
 {
-	return entry->op == OWES_PARSE && entry->stmt == NULL && entry->name == NULL;
+	return entry->op == OWES_QUERY || entry->op == OWES_DEALLOCATE || entry->sets_unnamed;
+}
+
+/* Whether it is a Parse or Close of the proxy's own by which the server gets the client's unnamed
+ * statement, or loses that of somebody else. */
+static inline bool ledger_brings_unnamed(const struct ledger_entry *entry)
+{
+	return (entry->op == OWES_HIDDEN_PARSE || entry->op == OWES_HIDDEN_CLOSE) &&
+	       entry->stmt == NULL && entry->name == NULL;
 }
 
 /* Drops the oldest entry and what it holds. */
 void ledger_pop(struct ledger *ledger);
 
+/* The DEALLOCATE at the head has failed: a Query from now on, of which ReadyForQuery is owed. */
+void ledger_deallocate_failed(struct ledger *ledger);
+
 /* Whether nothing is owed but what the proxy gives itself. */
 bool ledger_gives_only(const struct ledger *ledger);
 
-/* The server began to read COPY data: the Syncs sent behind the Execute are ignored by it, up to the
- * end of the data if that was sent already. */
+/* The server began to read COPY data: the Syncs sent behind the Execute are ignored by it, up to
+ * the end of the data if that was sent already. */
 void ledger_copy_in(struct ledger *ledger);
 
 #endif

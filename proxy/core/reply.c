@@ -34,7 +34,7 @@ struct reply {
 	const uint8_t *data;
 	size_t len;
 	size_t used;
-	size_t run; /* data[run .. used) is for the client */
+	size_t run;       /* data[run .. used) is for the client */
 	bool inside_done; /* the answer to the proxy's own query is complete */
 };
 
@@ -47,7 +47,7 @@ static bool reply_flush_run(struct reply *reply)
 		return true;
 	if (client != NULL && !client->doomed &&
 	    conn_send(&reply->worker->to_client, &client->conn, reply->worker,
-		      reply->data + reply->run, len) != CONN_IO_OK)
+	              reply->data + reply->run, len) != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);
 	if (client != NULL)
 		client->pool->stats.sent += len;
@@ -87,7 +87,7 @@ static void reply_hide(struct reply *reply, size_t total)
 static void reply_protocol_error(struct reply *reply, uint8_t type)
 {
 	log_warning("server %s: unexpected message %s (0x%02x)", reply->server->target->name,
-		    wire_type_name(WIRE_BACKEND, type), type);
+	            wire_type_name(WIRE_BACKEND, type), type);
 	(void)reply_flush_run(reply);
 	server_doom(reply->server, SERVER_CLOSE_PROTOCOL);
 }
@@ -102,13 +102,13 @@ static void reply_give(struct reply *reply)
 	while (server->left == 0 && (head = ledger_head(&server->ledger)) != NULL &&
 	       ledger_is_given(head->op)) {
 		size_t len;
-		const void *msg = statement_given(server, head->op, &len);
+		const void *msg = statement_given(head->op, &len);
 
 		(void)reply_flush_run(reply);
 		ledger_pop(&server->ledger);
 		if (len > 0 && server->client != NULL && !server->client->doomed &&
 		    conn_send(&reply->worker->to_client, &server->client->conn, reply->worker, msg,
-			      len) != CONN_IO_OK)
+		              len) != CONN_IO_OK)
 			client_doom(server->client, CLIENT_CLOSE_IO);
 	}
 }
@@ -149,7 +149,7 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 		return;
 	/* They differ after DISCARD ALL, which took the client's extras off the server. */
 	set = equal ? param_set_ref(set)
-		    : param_set_with(reply->worker->params, client->params, name, value, true);
+	            : param_set_with(reply->worker->params, client->params, name, value, true);
 	if (set != NULL)
 		param_set_replace(&client->params, set);
 }
@@ -159,7 +159,7 @@ static void reply_keep_error(struct server *server, const struct wire_error *err
 	free(server->error);
 	server->error = strdup(error->message == NULL ? "unknown error" : error->message);
 	(void)snprintf(server->error_sqlstate, sizeof(server->error_sqlstate), "%s",
-		       error->sqlstate == NULL ? "XX000" : error->sqlstate);
+	               error->sqlstate == NULL ? "XX000" : error->sqlstate);
 }
 
 /* An error ends what is owed up to the next Sync. */
@@ -169,19 +169,19 @@ static void reply_error_in_ledger(struct reply *reply)
 	struct ledger *ledger = &server->ledger;
 	uint8_t op = reply_head_op(reply);
 	uint32_t count = 0;
-	bool unnamed_later = false;
 
 	ledger->copy_in = false;
 	ledger->data_ahead = false;
 	if (op == OWES_QUERY || op == OWES_FUNCTION || op == OWES_HIDDEN_QUERY || op == 0)
 		return;
+	if (op == OWES_DEALLOCATE) {
+		statement_undo_named(server->client, server, ledger_head(ledger));
+		ledger_deallocate_failed(ledger);
+		return;
+	}
 	while (count < ledger->count && ledger_at(ledger, count)->op != OWES_SYNC)
 		count++;
-	/* The newest first: so a Close finds what was there before the Parse that it closed. */
-	for (uint32_t i = count; i < ledger->count && !unnamed_later; i++)
-		unnamed_later = ledger_parses_unnamed(ledger_at(ledger, i));
-	for (uint32_t i = count; i > 0; i--)
-		statement_undo(server->client, server, ledger_at(ledger, i - 1), unnamed_later);
+	statement_undo(server->client, server, count, true);
 	while (count-- > 0)
 		ledger_pop(ledger);
 	ledger->skipping = ledger->count == 0;
@@ -206,7 +206,7 @@ static void reply_refusal(struct reply *reply, size_t total)
 	if (!server->client->doomed &&
 	    (!sbuf_ok(&out) ||
 	     conn_send_copy(&reply->worker->to_client, &server->client->conn, reply->worker,
-			    sbuf_text(&out), out.len) != CONN_IO_OK))
+	                    sbuf_text(&out), out.len) != CONN_IO_OK))
 		client_doom(server->client, CLIENT_CLOSE_IO);
 	sbuf_free(&out);
 }
@@ -231,7 +231,7 @@ static void reply_error(struct reply *reply, size_t total)
 		return;
 	}
 	fatal = error.severity != NULL &&
-		(strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0);
+	        (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0);
 	if (hidden || server->client == NULL) {
 		reply_keep_error(server, &error);
 		reply_hide(reply, total);
@@ -244,7 +244,7 @@ static void reply_error(struct reply *reply, size_t total)
 		server->fatal_sent = true;
 		reply_keep_error(server, &error);
 	} else if (reply_head_op(reply) == OWES_REFUSAL && error.sqlstate != NULL &&
-		   strncmp(error.sqlstate, ledger_head(&server->ledger)->name, 5) == 0) {
+	           strncmp(error.sqlstate, ledger_head(&server->ledger)->name, 5) == 0) {
 		reply_refusal(reply, total);
 		reply_error_in_ledger(reply);
 		reply_give(reply);
@@ -279,10 +279,8 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	if (body[0] == 'D' &&
 	    ((len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0) ||
 	     (len == sizeof(deallocate_all) && memcmp(body, deallocate_all, len) == 0))) {
-		server->unnamed_of = NULL;
-		statement_all_gone(reply_head_op(reply) == OWES_HIDDEN_QUERY ? NULL
-									     : server->client,
-				   server);
+		statement_all_gone(
+		    reply_head_op(reply) == OWES_HIDDEN_QUERY ? NULL : server->client, server);
 	}
 }
 
@@ -308,7 +306,7 @@ static void reply_ready(struct reply *reply, uint8_t status)
 	uint8_t op = reply_head_op(reply);
 
 	if ((status != 'I' && status != 'T' && status != 'E') ||
-	    (op != OWES_SYNC && op != OWES_QUERY && op != OWES_FUNCTION &&
+	    (op != OWES_SYNC && op != OWES_QUERY && op != OWES_FUNCTION && op != OWES_DEALLOCATE &&
 	     op != OWES_HIDDEN_QUERY)) {
 		reply_protocol_error(reply, BE_READY_FOR_QUERY);
 		return;
@@ -593,8 +591,7 @@ void server_readable(struct server *server)
 	if (io == CONN_IO_AGAIN)
 		return;
 	if (io != CONN_IO_OK) {
-		server_doom(server,
-			    io == CONN_IO_EOF ? SERVER_CLOSE_PEER : SERVER_CLOSE_IO);
+		server_doom(server, io == CONN_IO_EOF ? SERVER_CLOSE_PEER : SERVER_CLOSE_IO);
 		return;
 	}
 	reply.data = input.data;

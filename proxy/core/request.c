@@ -75,7 +75,8 @@ static void request_discard(struct request *request)
 			if (have < WIRE_HEADER_LEN)
 				return;
 			total = (size_t)wire_get_be32(at + 1) + 1;
-			if (total < WIRE_HEADER_LEN || total > WIRE_LARGE || at[0] == FE_TERMINATE) {
+			if (total < WIRE_HEADER_LEN || total > WIRE_LARGE ||
+			    at[0] == FE_TERMINATE) {
 				client->discard_to_sync = false;
 				return; /* the normal way finds what is wrong, or the end */
 			}
@@ -97,7 +98,7 @@ static void request_discard(struct request *request)
 }
 
 void client_refuse_request(struct client *client, const char *sqlstate, const char *message,
-			   const char *hint)
+                           const char *hint)
 {
 	struct worker *worker = client->worker;
 	const struct wire_error error = {
@@ -113,7 +114,7 @@ void client_refuse_request(struct client *client, const char *sqlstate, const ch
 		client_tell(client, sbuf_text(&out), out.len);
 	sbuf_free(&out);
 	log_info("client %s/%s: request refused: %s", client_database(client), client_user(client),
-		 message);
+	         message);
 	/* The first message of what waits is that of the request. */
 	if (input.data[0] == FE_QUERY || input.data[0] == FE_FUNCTION_CALL) {
 		client->discard = wire_get_be32(input.data + 1) + 1;
@@ -153,7 +154,8 @@ static bool request_without_server(struct request *request, uint8_t type, size_t
 	case FE_COPY_DATA:
 	case FE_COPY_DONE:
 	case FE_COPY_FAIL:
-		/* After an error in COPY the client may not know of it yet (documentation 55.2.6). */
+		/* After an error in COPY the client may not know of it yet (documentation 55.2.6).
+		 */
 		break;
 	default:
 		return false;
@@ -173,6 +175,14 @@ static void server_note_query(struct server *server, const uint8_t *text, size_t
 	server->query_len = (uint16_t)strlen(server->query);
 }
 
+static void server_note_start(struct server *server)
+{
+	if (server->request_start == 0)
+		server->request_start = server->worker->now;
+	if (server->xact_start == 0)
+		server->xact_start = server->worker->now;
+}
+
 /* Notes in the ledger what the message will be answered with.  False: doomed. */
 static bool request_note(struct request *request, struct server *server, uint8_t type)
 {
@@ -187,9 +197,9 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		ledger->unnamed = false;
 		ledger->data_ahead = false;
 		ledger->open = false; /* its ReadyForQuery ends what was begun before */
-		server->unnamed_of = NULL;
-		if (request->client->stmts != NULL)
-			(void)client_stmts_set_unnamed(request->client->stmts, NULL, 0);
+		if (server->unnamed_of != NULL || request->client->stmts != NULL)
+			return statement_set_unnamed(request->client, server,
+			                             (struct ledger_entry){.op = OWES_QUERY}, NULL);
 		break;
 	case FE_FUNCTION_CALL:
 		op = OWES_FUNCTION;
@@ -241,7 +251,7 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 	if (ledger_push(ledger, op, NULL, NULL))
 		return true;
 	client_doom_fatal(request->client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL,
-			  NULL);
+	                  NULL);
 	return false;
 }
 
@@ -258,7 +268,7 @@ static bool is_copy(uint8_t type)
 
 /* Whether the next message must not go to the server yet. */
 static bool request_must_stop(const struct client *client, const struct server *server,
-			      uint8_t type)
+                              uint8_t type)
 {
 	if (server_busy_inside(server))
 		return true;
@@ -268,8 +278,8 @@ static bool request_must_stop(const struct client *client, const struct server *
 	if (UNLIKELY(server->ledger.changes > 0) && !server->ledger.open &&
 	    !server->ledger.copy_in && is_extended(type))
 		return true;
-	/* COPY data that came before the server asked for it: whether it reads or ignores it, and what it
-	 * does with a Sync behind it, is known when it has answered. */
+	/* COPY data that came before the server asked for it: whether it reads or ignores it, and
+	 * what it does with a Sync behind it, is known when it has answered. */
 	if (is_copy(type) && !server->ledger.copy_in && !server->ledger.open &&
 	    !server->ledger.skipping && server->ledger.readies > 0)
 		return true;
@@ -293,49 +303,47 @@ static bool request_deallocates(struct request *request, size_t total, enum step
 
 	if (client->stmts == NULL || client->in_session || total > DEALLOCATE_MAX ||
 	    total > request->len - request->used ||
-	    !statement_is_deallocate(client, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN))
+	    !statement_is_deallocate(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN))
 		return false;
 	*step = STEP_STOP;
 	if (server != NULL && server->ledger.readies > 0) {
-		request->blocked = true; /* whether the transaction has failed is not known yet */
+		request->blocked = true; /* whether it is skipped, or there, is not known yet */
 		return true;
 	}
 	if (server != NULL && (server->tx_status == 'E' || server->ledger.skipping))
-		return false;
+		return false; /* refused, or skipped, as every Query */
 	if (!statement_deallocate(client, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &stmt,
-				  &name)) {
-		client_doom_fatal(client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL, NULL);
-		return true;
-	}
+	                          &name))
+		return false; /* not by the protocol */
 	*step = STEP_NEXT;
-	(void)client_stmts_set_unnamed(client->stmts, NULL, 0); /* as every Query does */
 	request->used += total;
-	if (server == NULL) {
-		stmt_unref(stmt);
-		free(name);
-		given = statement_given(NULL, GIVES_DEALLOCATE, &len);
-		client_tell(client, given, len);
+	if (server != NULL) {
+		server_note_start(server);
+		server->ledger.unnamed = false;
+		server->ledger.open = false;
+		if (!statement_deallocate_there(client, server, stmt, name))
+			*step = STEP_STOP;
 		return true;
 	}
-	server->unnamed_of = NULL;
-	if (!ledger_push(&server->ledger, GIVES_DEALLOCATE, stmt, name))
-		client_doom_fatal(client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL, NULL);
+	(void)client_stmts_set_unnamed(client->stmts, NULL, 0); /* as every Query does */
+	stmt_unref(stmt);
+	free(name);
+	given = statement_deallocated(&len);
+	client_tell(client, given, len);
 	return true;
 }
 
 static enum step request_forward(struct request *request, struct server *server, uint8_t type,
-				 size_t total)
+                                 size_t total)
 {
 	struct client *client = request->client;
 	struct worker *worker = request->worker;
 	size_t have = request->len - request->used;
 	size_t n = total < have ? total : have;
 	uint8_t *msg = request->data + request->used;
+	bool noted = false;
 
-	if (server->request_start == 0)
-		server->request_start = worker->now;
-	if (server->xact_start == 0)
-		server->xact_start = worker->now;
+	server_note_start(server);
 	if (is_extended(type)) {
 		if (type != FE_EXECUTE && !client->in_session && !server->ledger.skipping &&
 		    worker->routes->config->proxy.max_prepared_statements > 0) {
@@ -343,6 +351,9 @@ static enum step request_forward(struct request *request, struct server *server,
 
 			switch (statement_message(client, server, msg, total, have, &used)) {
 			case STATEMENT_FORWARD:
+				break;
+			case STATEMENT_NOTED:
+				noted = true;
 				break;
 			case STATEMENT_DONE:
 				server->ledger.open = true;
@@ -360,7 +371,7 @@ static enum step request_forward(struct request *request, struct server *server,
 	}
 	if (type == FE_QUERY)
 		server_note_query(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);
-	if (!request_note(request, server, type))
+	if (!noted && !request_note(request, server, type))
 		return STEP_STOP;
 	if (conn_send(&worker->to_server, &server->conn, worker, msg, n) != CONN_IO_OK) {
 		server_doom(server, SERVER_CLOSE_IO);
@@ -381,7 +392,7 @@ static enum step request_stream(struct request *request, struct server *server)
 		return STEP_STOP;
 	}
 	if (conn_send(&request->worker->to_server, &server->conn, request->worker,
-		      request->data + request->used, n) != CONN_IO_OK) {
+	              request->data + request->used, n) != CONN_IO_OK) {
 		server_doom(server, SERVER_CLOSE_IO);
 		return STEP_STOP;
 	}
@@ -406,8 +417,7 @@ static bool request_header(struct request *request, const uint8_t *at, size_t *t
 
 	if (LIKELY(status == WIRE_HEADER_OK) && at[0] != FE_PASSWORD)
 		return true;
-	if (status == WIRE_HEADER_TOO_SHORT && wire_get_be32(at + 1) >= 4 &&
-	    at[0] != FE_PASSWORD) {
+	if (status == WIRE_HEADER_TOO_SHORT && wire_get_be32(at + 1) >= 4 && at[0] != FE_PASSWORD) {
 		*total = (size_t)wire_get_be32(at + 1) + 1;
 		return true;
 	}
@@ -495,7 +505,7 @@ static void request_give_now(struct client *client)
 		return;
 	while (ledger->count > 0) {
 		size_t len;
-		const void *msg = statement_given(client->server, ledger_head(ledger)->op, &len);
+		const void *msg = statement_given(ledger_head(ledger)->op, &len);
 
 		if (len > 0)
 			client_tell(client, msg, len);
@@ -529,7 +539,8 @@ static void request_finish(struct request *request, const struct input *input)
 	server = client->server;
 	if (server == NULL) {
 		/* While it waits, a bounded part of what it sends is read; its end is noticed. */
-		bool more = client->state != CLIENT_WAITING || kept < (size_t)conf->hold_client_bytes;
+		bool more =
+		    client->state != CLIENT_WAITING || kept < (size_t)conf->hold_client_bytes;
 
 		conn_want_read(&client->conn, more && conn_unsent(&client->conn) == 0);
 		if (UNLIKELY(client->pool->database->held))
@@ -544,9 +555,9 @@ static void request_finish(struct request *request, const struct input *input)
 		return;
 	}
 	conn_want_read(&client->conn, !request->blocked && conn_unsent(&server->conn) == 0 &&
-					  conn_unsent(&client->conn) == 0 &&
-					  !ledger_full(&server->ledger) &&
-					  !server_busy_inside(server));
+	                                  conn_unsent(&client->conn) == 0 &&
+	                                  !ledger_full(&server->ledger) &&
+	                                  !server_busy_inside(server));
 }
 
 /* Uses what is here, and again if somebody wanted that meanwhile (a refused request gives way to
@@ -606,8 +617,8 @@ void client_readable(struct client *client)
 		size_t kept = conn_kept(&client->conn);
 
 		limit = kept < (size_t)conf->hold_client_bytes
-			    ? (size_t)conf->hold_client_bytes - kept
-			    : 1;
+		            ? (size_t)conf->hold_client_bytes - kept
+		            : 1;
 	}
 	io = conn_receive(&client->conn, worker, limit, &input);
 	if (io == CONN_IO_AGAIN)

@@ -47,19 +47,19 @@ static bool send_copy(struct server *server, const void *data, size_t len)
 /* Parse <name> <definition>.  Definitions are copied unless they are long; a long one is a named
  * one, to which the ledger refers until the answer comes, and so beyond the flush. */
 static bool send_parse(struct server *server, const char *name, size_t name_len,
-		       const struct stmt *stmt)
+                       const struct stmt *stmt)
 {
 	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
 
 	wire_put_be32(head + 1, (uint32_t)(4 + name_len + 1 + stmt->len));
 	return send_copy(server, head, sizeof(head)) && send_copy(server, name, name_len + 1) &&
 	       (stmt->len <= STATEMENT_UNNAMED_MAX ? send_copy(server, stmt->text, stmt->len)
-						   : send_bytes(server, stmt->text, stmt->len));
+	                                           : send_bytes(server, stmt->text, stmt->len));
 }
 
 /* Sends the Close of a statement that was taken out of what the server has. */
 static bool statement_take(struct client *client, struct server *server,
-			   const uint8_t digest[STMT_DIGEST_LEN])
+                           const uint8_t digest[STMT_DIGEST_LEN])
 {
 	uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_CLOSE};
 	char *kept = malloc(STMT_DIGEST_LEN);
@@ -92,7 +92,7 @@ static bool statement_evict(struct client *client, struct server *server)
 /* Sends the Parse of a statement that the server lacks.  `op` tells whose answer it is; `name` is
  * the client's name for it, to be undone on error, or NULL. */
 static bool statement_give(struct client *client, struct server *server, struct stmt *stmt,
-			   enum ledger_op op, char *name)
+                           enum ledger_op op, char *name)
 {
 	if (!server_stmts_add(&server->stmts, stmt_digest(stmt))) {
 		free(name);
@@ -115,7 +115,7 @@ static bool statement_give(struct client *client, struct server *server, struct 
 /* Expects an error with the SQLSTATE `expected`, which is to be replaced (reply.c).  Another one,
  * as in a failed transaction, goes on as it is. */
 static bool statement_expect(struct client *client, struct server *server, const char *expected,
-			     const char *sqlstate, const char *message)
+                             const char *sqlstate, const char *message)
 {
 	char *text = NULL;
 
@@ -132,13 +132,44 @@ static bool statement_expect(struct client *client, struct server *server, const
  * cannot exist.
  */
 static enum statement_result statement_refuse(struct client *client, struct server *server,
-					      const char *sqlstate, const char *message)
+                                              const char *sqlstate, const char *message)
 {
-	static const uint8_t describe[] = {FE_DESCRIBE, 0,   0,   0,   14,  'S', 1,
-					   'r',         'e', 'f', 'u', 's', 'e', 'd', 0};
+	static const uint8_t describe[] = {FE_DESCRIBE, 0,   0,   0,   14,  'S', 1, 'r',
+	                                   'e',         'f', 'u', 's', 'e', 'd', 0};
 	if (!statement_expect(client, server, "26000", sqlstate, message))
 		return STATEMENT_FAILED;
 	return send_copy(server, describe, sizeof(describe)) ? STATEMENT_DONE : STATEMENT_FAILED;
+}
+
+/* ---- the unnamed statement ---- */
+
+static bool server_has_unnamed(const struct server *server, const struct client *client)
+{
+	return server->unnamed_of == client && server->unnamed_id == client->id;
+}
+
+/* A Parse of it by this client is on its way to the server. */
+static void statement_has_unnamed(struct client *client, struct server *server)
+{
+	server->unnamed_of = client;
+	server->unnamed_id = client->id;
+	server->ledger.unnamed = true;
+}
+
+bool statement_set_unnamed(struct client *client, struct server *server, struct ledger_entry entry,
+                           struct stmt *stmt)
+{
+	entry.unnamed = stmt_ref(client_stmts_get_unnamed(client->stmts));
+	entry.sets_unnamed = true;
+	entry.had_unnamed = server_has_unnamed(server, client);
+	if (!ledger_add(&server->ledger, entry)) {
+		(void)statement_no_memory(client);
+		return false;
+	}
+	if (client->stmts != NULL)
+		(void)client_stmts_set_unnamed(client->stmts, stmt, STATEMENT_UNNAMED_MAX);
+	server->unnamed_of = NULL;
+	return true;
 }
 
 /* ---- DEALLOCATE of a protocol-level statement ---- */
@@ -156,7 +187,7 @@ static bool read_identifier(const char **at, const char *end, char out[STMT_CLIE
 		if (quoted && *p == '"')
 			p++;
 		else if (!quoted && !isalnum((unsigned char)*p) && *p != '_' && *p != '$' &&
-			 ((unsigned char)*p & 0x80) == 0)
+		         ((unsigned char)*p & 0x80) == 0)
 			break;
 		if (n == STMT_CLIENT_NAME_MAX)
 			return false;
@@ -215,13 +246,83 @@ static size_t whole_message(const uint8_t *at, size_t have, uint8_t type)
 	return total;
 }
 
+/* What the server is sent for a DEALLOCATE of this statement. */
+#define DEALLOCATE_TEXT_MAX (sizeof("DEALLOCATE ") + STMT_NAME_LEN)
+
+/* Sees to it that the server has the statement, if only to lose it at once. */
+static bool statement_have_to_end(struct client *client, struct server *server, struct stmt *stmt)
+{
+	static const char nothing[] = "SELECT\0\0"; /* and a zero: no parameters */
+	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
+
+	if (server_stmts_contains(&server->stmts, stmt_digest(stmt)))
+		return true;
+	if (!ledger_push(&server->ledger, OWES_HIDDEN_PARSE, stmt_ref(stmt), NULL)) {
+		(void)statement_no_memory(client);
+		return false;
+	}
+	wire_put_be32(head + 1, (uint32_t)(4 + STMT_NAME_LEN + 1 + sizeof(nothing)));
+	return send_copy(server, head, sizeof(head)) &&
+	       send_copy(server, stmt_name(stmt), STMT_NAME_LEN + 1) &&
+	       send_copy(server, nothing, sizeof(nothing));
+}
+
+bool statement_deallocate_there(struct client *client, struct server *server, struct stmt *stmt,
+                                char *name)
+{
+	uint8_t head[WIRE_HEADER_LEN] = {FE_QUERY};
+	char text[DEALLOCATE_TEXT_MAX];
+	struct ledger_entry entry = {.stmt = stmt, .name = name, .op = OWES_DEALLOCATE};
+	size_t len = (size_t)snprintf(text, sizeof(text), "DEALLOCATE %s", stmt_name(stmt)) + 1;
+
+	if (!statement_have_to_end(client, server, stmt)) {
+		stmt_unref(stmt);
+		free(name);
+		return false;
+	}
+	(void)server_stmts_remove(&server->stmts, stmt_digest(stmt));
+	if (!statement_set_unnamed(client, server, entry, NULL))
+		return false;
+	wire_put_be32(head + 1, (uint32_t)(4 + len));
+	return send_copy(server, head, sizeof(head)) && send_copy(server, text, len);
+}
+
+/* Parse of the DEALLOCATE of `stmt` and what follows it up to its Execute. */
+static bool statement_deallocate_parsed(struct client *client, struct server *server,
+                                        struct stmt *stmt, const uint8_t *rest, size_t rest_len)
+{
+	uint8_t head[WIRE_HEADER_LEN + 1] = {FE_PARSE};
+	char text[DEALLOCATE_TEXT_MAX + 2] = {0};
+	/* With the zeros behind it: no parameters. */
+	size_t len = (size_t)snprintf(text, sizeof(text) - 2, "DEALLOCATE %s", stmt_name(stmt)) + 3;
+	struct stmt *unnamed = stmt_store_intern(client->worker->stmts, text, len);
+	bool noted = unnamed != NULL &&
+	             statement_set_unnamed(client, server, (struct ledger_entry){.op = OWES_PARSE},
+	                                   unnamed) &&
+	             ledger_push(&server->ledger, OWES_BIND, NULL, NULL) &&
+	             ledger_push(&server->ledger, OWES_DESCRIBE, NULL, NULL) &&
+	             ledger_push(&server->ledger, OWES_EXECUTE, NULL, NULL);
+
+	stmt_unref(unnamed);
+	if (!noted) {
+		(void)statement_no_memory(client);
+		return false;
+	}
+	statement_has_unnamed(client, server);
+	wire_put_be32(head + 1, (uint32_t)(4 + 1 + len));
+	return send_copy(server, head, sizeof(head)) && send_copy(server, text, len) &&
+	       send_bytes(server, rest, rest_len);
+}
+
 /*
  * Parse, Bind, Describe and Execute of such a DEALLOCATE, all with empty names, as libpq sends a
- * query of the extended protocol.  True: it was answered here; *used are their bytes.
+ * query of the extended protocol.  STATEMENT_FORWARD: it is none.
  */
-static bool statement_deallocate_extended(struct client *client, struct server *server,
-					  const struct stmt_parse *parse, const uint8_t *msg,
-					  size_t total, size_t have, size_t *used)
+static enum statement_result statement_deallocate_extended(struct client *client,
+                                                           struct server *server,
+                                                           const struct stmt_parse *parse,
+                                                           const uint8_t *msg, size_t total,
+                                                           size_t have, size_t *used)
 {
 	static const uint8_t describe[] = {FE_DESCRIBE, 0, 0, 0, 6, 'P', 0};
 	size_t bind = whole_message(msg + total, have - total, FE_BIND);
@@ -234,25 +335,29 @@ static bool statement_deallocate_extended(struct client *client, struct server *
 	    bind == 0 || msg[total + WIRE_HEADER_LEN] != 0 ||
 	    msg[total + WIRE_HEADER_LEN + 1] != 0 || have - at < sizeof(describe) ||
 	    memcmp(msg + at, describe, sizeof(describe)) != 0)
-		return false;
+		return STATEMENT_FORWARD;
 	at += sizeof(describe);
 	execute = whole_message(msg + at, have - at, FE_EXECUTE);
 	if (execute == 0 || msg[at + WIRE_HEADER_LEN] != 0 ||
 	    !statement_deallocate(client, (const uint8_t *)parse->def, strlen(parse->def) + 1,
-				  &stmt, &name))
-		return false;
-	(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
-	server->unnamed_of = NULL;
+	                          &stmt, &name))
+		return STATEMENT_FORWARD;
 	*used = at + execute;
-	if (!ledger_push(&server->ledger, GIVES_DEALLOCATE_X, stmt, name))
-		(void)statement_no_memory(client);
-	return true;
+	if (!statement_have_to_end(client, server, stmt) ||
+	    !statement_deallocate_parsed(client, server, stmt, msg + total, *used - total)) {
+		stmt_unref(stmt);
+		free(name);
+		return STATEMENT_FAILED;
+	}
+	(void)server_stmts_remove(&server->stmts, stmt_digest(stmt));
+	return ledger_push(&server->ledger, ENDS_STMT, stmt, name) ? STATEMENT_DONE
+	                                                           : statement_no_memory(client);
 }
 
 /*
- * Whether a name may come to mean something else by answers that are still to come to requests before
- * this one: a Parse that may fail, a Query that may be DEALLOCATE ALL.  Those of the same request do
- * not matter: after an error in it this message is skipped as well.
+ * Whether a name may come to mean something else by answers that are still to come to requests
+ * before this one: a Parse that may fail, a Query that may be DEALLOCATE ALL.  Those of the same
+ * request do not matter: after an error in it this message is skipped as well.
  */
 static bool names_unsettled(const struct server *server)
 {
@@ -262,21 +367,23 @@ static bool names_unsettled(const struct server *server)
 /* ---- Parse ---- */
 
 static enum statement_result statement_parse_unnamed(struct client *client, struct server *server,
-						     const struct stmt_parse *parse)
+                                                     const struct stmt_parse *parse)
 {
 	struct stmt *stmt = NULL;
+	bool noted;
 
 	if (!client_stmts_ensure(&client->stmts, client->worker->stmts))
 		return statement_no_memory(client);
 	stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
 	if (stmt == NULL)
 		return statement_no_memory(client);
-	(void)client_stmts_set_unnamed(client->stmts, stmt, STATEMENT_UNNAMED_MAX);
+	noted =
+	    statement_set_unnamed(client, server, (struct ledger_entry){.op = OWES_PARSE}, stmt);
 	stmt_unref(stmt);
-	server->unnamed_of = client;
-	server->unnamed_id = client->id;
-	server->ledger.unnamed = true;
-	return STATEMENT_FORWARD;
+	if (!noted)
+		return STATEMENT_FAILED;
+	statement_has_unnamed(client, server);
+	return STATEMENT_NOTED;
 }
 
 /*
@@ -284,29 +391,34 @@ static enum statement_result statement_parse_unnamed(struct client *client, stru
  * name that the old one has there: it looks for errors in the text first, and then says 42P05.
  */
 static enum statement_result statement_parse_again(struct client *client, struct server *server,
-						   const struct stmt_parse *parse,
-						   struct stmt *old)
+                                                   const struct stmt_parse *parse, struct stmt *old)
 {
 	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
 	char text[128];
 
+	/* What is executed before it in this batch may be DEALLOCATE ALL: that has to be known. */
+	if (server->ledger.executes > 0) {
+		static const uint8_t flush[] = {FE_FLUSH, 0, 0, 0, 4};
+
+		return send_bytes(server, flush, sizeof(flush)) ? STATEMENT_WAIT : STATEMENT_FAILED;
+	}
 	if (!server_stmts_contains(&server->stmts, stmt_digest(old)) &&
 	    !statement_give(client, server, old, OWES_HIDDEN_PARSE, NULL))
 		return STATEMENT_FAILED;
 	(void)snprintf(text, sizeof(text), "prepared statement \"%.*s\" already exists",
-		       STMT_CLIENT_NAME_MAX, parse->name);
+	               STMT_CLIENT_NAME_MAX, parse->name);
 	if (!statement_expect(client, server, "42P05", "42P05", text))
 		return STATEMENT_FAILED;
 	wire_put_be32(head + 1, (uint32_t)(4 + STMT_NAME_LEN + 1 + parse->def_len));
 	return send_copy(server, head, sizeof(head)) &&
-		       send_copy(server, stmt_name(old), STMT_NAME_LEN + 1) &&
-		       send_bytes(server, parse->def, parse->def_len)
-		   ? STATEMENT_DONE
-		   : STATEMENT_FAILED;
+	               send_copy(server, stmt_name(old), STMT_NAME_LEN + 1) &&
+	               send_bytes(server, parse->def, parse->def_len)
+	           ? STATEMENT_DONE
+	           : STATEMENT_FAILED;
 }
 
 static enum statement_result statement_parse_named(struct client *client, struct server *server,
-						   const struct stmt_parse *parse)
+                                                   const struct stmt_parse *parse)
 {
 	const struct config_proxy *conf = &client->worker->routes->config->proxy;
 	struct stmt *stmt;
@@ -327,26 +439,27 @@ static enum statement_result statement_parse_named(struct client *client, struct
 		return statement_no_memory(client);
 	}
 	status = client_stmts_set(client->stmts, parse->name, parse->name_len, stmt,
-				  (size_t)conf->max_client_prepared_statements);
+	                          (size_t)conf->max_client_prepared_statements);
 	if (status != CLIENT_STMTS_OK) {
 		stmt_unref(stmt);
 		free(name);
 		if (status != CLIENT_STMTS_FULL)
 			return statement_no_memory(client);
 		return statement_refuse(client, server, "53400",
-					"too many prepared statements in this connection "
-					"(max_client_prepared_statements)");
+		                        "too many prepared statements in this connection "
+		                        "(max_client_prepared_statements)");
 	}
 	if (server->tx_status != 'E' && server->ledger.readies == 0 &&
-	    server_stmts_touch(&server->stmts, stmt_digest(stmt))) {
+	    server->ledger.executes == 0 && server_stmts_touch(&server->stmts, stmt_digest(stmt))) {
 		sent = ledger_push(&server->ledger, GIVES_PARSE, stmt_ref(stmt), name);
 	} else if (server_stmts_remove(&server->stmts, stmt_digest(stmt)) &&
-		   !statement_take(client, server, stmt_digest(stmt))) {
+	           !statement_take(client, server, stmt_digest(stmt))) {
 		free(name);
 		sent = false;
 	} else {
 		/* In a transaction that has failed, or may have by then, the server must say so
-		 * itself, and so parses it anew if it had it. */
+		 * itself, and so parses it anew if it had it; it may also lose it before, by a
+		 * DEALLOCATE ALL. */
 		sent = statement_give(client, server, stmt, OWES_PARSE, name);
 	}
 	stmt_unref(stmt);
@@ -356,8 +469,8 @@ static enum statement_result statement_parse_named(struct client *client, struct
 }
 
 static enum statement_result statement_parse(struct client *client, struct server *server,
-					     const uint8_t *msg, size_t total, size_t have,
-					     size_t *used)
+                                             const uint8_t *msg, size_t total, size_t have,
+                                             size_t *used)
 {
 	struct stmt_parse parse;
 	const bool unnamed = have > WIRE_HEADER_LEN && msg[WIRE_HEADER_LEN] == '\0';
@@ -367,18 +480,17 @@ static enum statement_result statement_parse(struct client *client, struct serve
 		return STATEMENT_MORE;
 	if (unnamed && total > STATEMENT_UNNAMED_MAX) {
 		/* Too long to be remembered: good for this transaction only. */
-		if (client->stmts != NULL)
-			(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
-		server->unnamed_of = client;
-		server->unnamed_id = client->id;
-		server->ledger.unnamed = true;
-		return STATEMENT_FORWARD;
+		if (!statement_set_unnamed(client, server, (struct ledger_entry){.op = OWES_PARSE},
+		                           NULL))
+			return STATEMENT_FAILED;
+		statement_has_unnamed(client, server);
+		return STATEMENT_NOTED;
 	}
 	if (total > STATEMENT_MAX) {
-		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "54000",
-				  "prepared statement is too long",
-				  "A named prepared statement may have 16 MB in transaction pooling.",
-				  "Use the unnamed statement, or session pooling.");
+		client_doom_fatal(
+		    client, CLIENT_CLOSE_LIMIT, "54000", "prepared statement is too long",
+		    "A named prepared statement may have 16 MB in transaction pooling.",
+		    "Use the unnamed statement, or session pooling.");
 		return STATEMENT_FAILED;
 	}
 	if (have < total)
@@ -386,13 +498,14 @@ static enum statement_result statement_parse(struct client *client, struct serve
 	if (!stmt_split_parse(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &parse))
 		return STATEMENT_FORWARD;
 	if (parse.name_len == 0 && server->ledger.readies > 0 &&
-	    statement_is_deallocate(client, (const uint8_t *)parse.def, strlen(parse.def) + 1))
+	    statement_is_deallocate((const uint8_t *)parse.def, strlen(parse.def) + 1))
 		return STATEMENT_WAIT;
-	if (parse.name_len == 0 &&
-	    statement_deallocate_extended(client, server, &parse, msg, total, have, used))
-		return STATEMENT_DONE;
-	if (parse.name_len == 0)
-		return statement_parse_unnamed(client, server, &parse);
+	if (parse.name_len == 0) {
+		result =
+		    statement_deallocate_extended(client, server, &parse, msg, total, have, used);
+		return result == STATEMENT_FORWARD ? statement_parse_unnamed(client, server, &parse)
+		                                   : result;
+	}
 	if (names_unsettled(server))
 		return STATEMENT_WAIT;
 	result = statement_parse_named(client, server, &parse);
@@ -402,8 +515,8 @@ static enum statement_result statement_parse(struct client *client, struct serve
 
 /* ---- what uses a statement ---- */
 
-/* Whether a Parse of the unnamed statement, in a batch before this one, may yet turn out to have been
- * skipped: then the server has what somebody else left there. */
+/* Whether a Parse of the unnamed statement, in a batch before this one, may yet turn out to have
+ * been skipped: then the server has what somebody else left there. */
 static bool statement_unnamed_unsure(const struct server *server)
 {
 	return server->ledger.readies > 0 && !server->ledger.unnamed;
@@ -415,7 +528,7 @@ static bool statement_ensure_unnamed(struct client *client, struct server *serve
 	static const uint8_t close_unnamed[] = {FE_CLOSE, 0, 0, 0, 6, 'S', 0};
 	struct stmt *stmt;
 
-	if (server->unnamed_of == client && server->unnamed_id == client->id)
+	if (server_has_unnamed(server, client))
 		return true;
 	stmt = client_stmts_get_unnamed(client->stmts);
 	server->unnamed_of = client;
@@ -443,8 +556,8 @@ static bool statement_ensure(struct client *client, struct server *server, struc
 }
 
 static enum statement_result statement_bind(struct client *client, struct server *server,
-					    const uint8_t *msg, size_t total, size_t have,
-					    size_t *used)
+                                            const uint8_t *msg, size_t total, size_t have,
+                                            size_t *used)
 {
 	struct wire_bind_message bind;
 	struct stmt *stmt;
@@ -459,7 +572,7 @@ static enum statement_result statement_bind(struct client *client, struct server
 		return STATEMENT_WAIT;
 	if (name_len == 0)
 		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
-								: STATEMENT_FAILED;
+		                                                : STATEMENT_FAILED;
 	if (names_unsettled(server))
 		return STATEMENT_WAIT;
 	stmt = client_stmts_get(client->stmts, bind.statement, name_len);
@@ -471,8 +584,7 @@ static enum statement_result statement_bind(struct client *client, struct server
 		return statement_no_memory(client);
 	portal_len = strlen(bind.portal) + 1;
 	wire_put_be32(head + 1, (uint32_t)(total - 1 - name_len + STMT_NAME_LEN));
-	if (!send_copy(server, head, sizeof(head)) ||
-	    !send_copy(server, bind.portal, portal_len) ||
+	if (!send_copy(server, head, sizeof(head)) || !send_copy(server, bind.portal, portal_len) ||
 	    !send_copy(server, stmt_name(stmt), STMT_NAME_LEN + 1))
 		return STATEMENT_FAILED;
 	*used = WIRE_HEADER_LEN + bind.rest_offset;
@@ -481,7 +593,7 @@ static enum statement_result statement_bind(struct client *client, struct server
 }
 
 static enum statement_result statement_describe(struct client *client, struct server *server,
-						const char *name, size_t total, size_t *used)
+                                                const char *name, size_t total, size_t *used)
 {
 	uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_DESCRIBE};
 	struct stmt *stmt;
@@ -490,7 +602,7 @@ static enum statement_result statement_describe(struct client *client, struct se
 		return STATEMENT_WAIT;
 	if (name[0] == '\0')
 		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
-								: STATEMENT_FAILED;
+		                                                : STATEMENT_FAILED;
 	stmt = client_stmts_get(client->stmts, name, strlen(name));
 	if (stmt == NULL)
 		return STATEMENT_FORWARD;
@@ -506,16 +618,16 @@ static enum statement_result statement_describe(struct client *client, struct se
 }
 
 static enum statement_result statement_close(struct client *client, struct server *server,
-					     const char *name, size_t total, size_t *used)
+                                             const char *name, size_t total, size_t *used)
 {
 	struct stmt *stmt;
 	char *kept;
 
-	if (name[0] == '\0') {
-		if (client->stmts != NULL)
-			(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
-		return STATEMENT_FORWARD;
-	}
+	if (name[0] == '\0')
+		return statement_set_unnamed(client, server,
+		                             (struct ledger_entry){.op = OWES_CLOSE}, NULL)
+		           ? STATEMENT_NOTED
+		           : STATEMENT_FAILED;
 	stmt = stmt_ref(client_stmts_get(client->stmts, name, strlen(name)));
 	if (stmt == NULL)
 		return STATEMENT_FORWARD; /* no error: the server answers as it does */
@@ -532,7 +644,7 @@ static enum statement_result statement_close(struct client *client, struct serve
 }
 
 enum statement_result statement_message(struct client *client, struct server *server, uint8_t *msg,
-					size_t total, size_t have, size_t *used)
+                                        size_t total, size_t have, size_t *used)
 {
 	char kind;
 	const char *name;
@@ -546,7 +658,7 @@ enum statement_result statement_message(struct client *client, struct server *se
 		if (have < total)
 			return STATEMENT_MORE;
 		if (!wire_parse_target(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &kind,
-				       &name) ||
+		                       &name) ||
 		    kind != 'S')
 			return STATEMENT_FORWARD;
 		if (name[0] != '\0' && names_unsettled(server))
@@ -557,70 +669,136 @@ enum statement_result statement_message(struct client *client, struct server *se
 	}
 }
 
-void statement_all_gone(struct client *client, struct server *server)
-{
-	server_stmts_clear(&server->stmts);
-	if (client != NULL)
-		client_stmts_clear(client->stmts);
-	for (uint32_t i = 0; i < server->ledger.count; i++) {
-		struct ledger_entry *entry = ledger_at(&server->ledger, i);
-		bool parse = entry->op == OWES_PARSE || entry->op == OWES_HIDDEN_PARSE;
-
-		if (!parse || entry->stmt == NULL)
-			continue;
-		if (!server_stmts_add(&server->stmts, stmt_digest(entry->stmt)))
-			server->stale = true;
-		if (client != NULL && entry->op == OWES_PARSE && entry->name != NULL &&
-		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
-				     SIZE_MAX) != CLIENT_STMTS_OK)
-			server->stale = true;
-	}
-}
-
-/* The server has dropped the old one before it looked at the new one. */
-static void statement_undo_unnamed(struct client *client, struct server *server,
-				   const struct ledger_entry *entry)
-{
-	server->unnamed_of = NULL;
-	if (entry->op == OWES_PARSE && client != NULL && client->stmts != NULL)
-		(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
-}
-
-void statement_undo(struct client *client, struct server *server, struct ledger_entry *entry,
-		    bool unnamed_later)
+/* What was sent behind it happens after it. */
+static void statement_redo(struct client *client, struct server *server,
+                           const struct ledger_entry *entry)
 {
 	switch (entry->op) {
 	case OWES_PARSE:
 	case OWES_HIDDEN_PARSE:
+		if (entry->stmt == NULL)
+			break;
+		if (!server_stmts_add(&server->stmts, stmt_digest(entry->stmt)))
+			server->stale = true;
+		if (client != NULL && entry->name != NULL &&
+		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
+		                     SIZE_MAX) != CLIENT_STMTS_OK)
+			server->stale = true;
+		break;
+	case OWES_DEALLOCATE:
+	case ENDS_STMT:
+		(void)server_stmts_remove(&server->stmts, stmt_digest(entry->stmt));
+		/* fall through */
+	case GIVES_CLOSE:
+		if (client != NULL)
+			(void)client_stmts_remove(client->stmts, entry->name, strlen(entry->name));
+		break;
+	case OWES_HIDDEN_CLOSE:
+		if (entry->name != NULL)
+			(void)server_stmts_remove(&server->stmts, (const uint8_t *)entry->name);
+		break;
+	default:
+		break;
+	}
+}
+
+void statement_all_gone(struct client *client, struct server *server)
+{
+	server_stmts_clear(&server->stmts);
+	if (client != NULL && client->stmts != NULL) {
+		/* The unnamed statement stays, or was ended by the Query. */
+		struct stmt *unnamed = stmt_ref(client_stmts_get_unnamed(client->stmts));
+
+		client_stmts_clear(client->stmts);
+		(void)client_stmts_set_unnamed(client->stmts, unnamed, SIZE_MAX);
+		stmt_unref(unnamed);
+	}
+	for (uint32_t i = 0; i < server->ledger.count; i++)
+		statement_redo(client, server, ledger_at(&server->ledger, i));
+}
+
+/* What happened to the unnamed statement among the `count` oldest entries did not happen. */
+static void statement_undo_unnamed(struct client *client, struct server *server, uint32_t count,
+                                   bool failed)
+{
+	struct ledger *ledger = &server->ledger;
+	struct ledger_entry *from = NULL;
+	struct stmt *before = NULL;
+	bool touched = false;
+	bool had = false;
+
+	for (uint32_t i = count; i > 0; i--) {
+		struct ledger_entry *entry = ledger_at(ledger, i - 1);
+
+		if (ledger_sets_unnamed(entry)) {
+			/* A Parse drops the old one before it looks at the new one. */
+			bool dropped = failed && i == 1;
+
+			from = entry;
+			before = dropped ? NULL : entry->unnamed;
+			had = !dropped && entry->had_unnamed;
+			touched = true;
+		} else if (ledger_brings_unnamed(entry)) {
+			had = false;
+			touched = true;
+		}
+	}
+	if (!touched)
+		return;
+	/* What came behind the next Sync stands, and has this before it. */
+	for (uint32_t i = count; i < ledger->count; i++) {
+		struct ledger_entry *entry = ledger_at(ledger, i);
+
+		if (!ledger_sets_unnamed(entry))
+			continue;
+		if (from != NULL) {
+			stmt_unref(entry->unnamed);
+			entry->unnamed = stmt_ref(before);
+		}
+		entry->had_unnamed = had;
+		return;
+	}
+	if (from != NULL && client->stmts != NULL)
+		(void)client_stmts_set_unnamed(client->stmts, before, SIZE_MAX);
+	server->unnamed_of = had ? client : NULL;
+	server->unnamed_id = client->id;
+}
+
+/* The client has the named statement of the entry again. */
+static void statement_undo_end(struct client *client, struct server *server,
+                               const struct ledger_entry *entry)
+{
+	if (client->stmts != NULL &&
+	    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
+	                     SIZE_MAX) == CLIENT_STMTS_NOMEM)
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	if (entry->op != GIVES_CLOSE && !server_stmts_add(&server->stmts, stmt_digest(entry->stmt)))
+		server->stale = true;
+}
+
+void statement_undo_named(struct client *client, struct server *server, struct ledger_entry *entry)
+{
+	switch (entry->op) {
+	case OWES_PARSE:
+	case OWES_HIDDEN_PARSE:
+	case GIVES_PARSE:
 		if (entry->name != NULL && entry->name[0] == '\0')
 			break;
-		if (entry->stmt != NULL)
+		if (entry->stmt != NULL && entry->op != GIVES_PARSE)
 			(void)server_stmts_remove(&server->stmts, stmt_digest(entry->stmt));
-		else if (entry->name == NULL && !unnamed_later)
-			statement_undo_unnamed(client, server, entry);
-		if (entry->name != NULL && client != NULL)
-			(void)client_stmts_remove(client->stmts, entry->name,
-						  strlen(entry->name));
-		break;
-	case GIVES_PARSE:
-		if (entry->name != NULL && client != NULL)
-			(void)client_stmts_remove(client->stmts, entry->name,
-						  strlen(entry->name));
+		if (entry->name != NULL)
+			(void)client_stmts_remove(client->stmts, entry->name, strlen(entry->name));
 		break;
 	case GIVES_CLOSE:
-	case GIVES_DEALLOCATE:
-	case GIVES_DEALLOCATE_X:
+	case ENDS_STMT:
+	case OWES_DEALLOCATE:
 		/* What was closed behind an error is still there. */
-		if (client != NULL && client->stmts != NULL &&
-		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
-				     SIZE_MAX) != CLIENT_STMTS_OK)
-			break;
+		statement_undo_end(client, server, entry);
 		break;
 	case OWES_HIDDEN_CLOSE:
 		/* It still has what was to be closed; without memory it is not to be used again. */
-		if (entry->name == NULL && !unnamed_later)
-			server->unnamed_of = NULL;
-		else if (entry->name != NULL && !server_stmts_add(&server->stmts, (const uint8_t *)entry->name))
+		if (entry->name != NULL &&
+		    !server_stmts_add(&server->stmts, (const uint8_t *)entry->name))
 			server->stale = true;
 		break;
 	default:
@@ -628,19 +806,26 @@ void statement_undo(struct client *client, struct server *server, struct ledger_
 	}
 }
 
+void statement_undo(struct client *client, struct server *server, uint32_t count, bool failed)
+{
+	statement_undo_unnamed(client, server, count, failed);
+	/* The newest first: so a Close finds what was there before the Parse that it closed. */
+	for (uint32_t i = count; i > 0; i--)
+		statement_undo_named(client, server, ledger_at(&server->ledger, i - 1));
+}
+
 /* ---- what the proxy answers itself ---- */
 
-bool statement_is_deallocate(const struct client *client, const uint8_t *text, size_t len)
+bool statement_is_deallocate(const uint8_t *text, size_t len)
 {
 	const char *at = (const char *)text;
 	char id[STMT_CLIENT_NAME_MAX + 1];
 
-	return len > 0 && text[len - 1] == '\0' && read_deallocate(at, at + len - 1, id) &&
-	       client_stmts_get(client->stmts, id, strlen(id)) != NULL;
+	return len > 0 && text[len - 1] == '\0' && read_deallocate(at, at + len - 1, id);
 }
 
 bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
-			  struct stmt **stmt, char **name)
+                          struct stmt **stmt, char **name)
 {
 	const char *at = (const char *)text;
 	char id[STMT_CLIENT_NAME_MAX + 1];
@@ -662,17 +847,19 @@ bool statement_deallocate(struct client *client, const uint8_t *text, size_t len
 #define DEALLOCATE_TAG                                                                             \
 	BE_COMMAND_COMPLETE, 0, 0, 0, 15, 'D', 'E', 'A', 'L', 'L', 'O', 'C', 'A', 'T', 'E', 0
 #define EMPTY_MESSAGE(type) (type), 0, 0, 0, 4
-#define READY(status) BE_READY_FOR_QUERY, 0, 0, 0, 5, (status)
 
-const void *statement_given(const struct server *server, uint8_t op, size_t *len)
+const void *statement_deallocated(size_t *len)
+{
+	static const uint8_t message[] = {DEALLOCATE_TAG, BE_READY_FOR_QUERY, 0, 0, 0, 5, 'I'};
+
+	*len = sizeof(message);
+	return message;
+}
+
+const void *statement_given(uint8_t op, size_t *len)
 {
 	static const uint8_t parse_complete[] = {EMPTY_MESSAGE(BE_PARSE_COMPLETE)};
 	static const uint8_t close_complete[] = {EMPTY_MESSAGE(BE_CLOSE_COMPLETE)};
-	static const uint8_t idle[] = {DEALLOCATE_TAG, READY('I')};
-	static const uint8_t block[] = {DEALLOCATE_TAG, READY('T')};
-	static const uint8_t extended[] = {EMPTY_MESSAGE(BE_PARSE_COMPLETE),
-					   EMPTY_MESSAGE(BE_BIND_COMPLETE),
-					   EMPTY_MESSAGE(BE_NO_DATA), DEALLOCATE_TAG};
 
 	switch (op) {
 	case GIVES_PARSE:
@@ -681,12 +868,6 @@ const void *statement_given(const struct server *server, uint8_t op, size_t *len
 	case GIVES_CLOSE:
 		*len = sizeof(close_complete);
 		return close_complete;
-	case GIVES_DEALLOCATE:
-		*len = sizeof(idle);
-		return server == NULL || server->tx_status == 'I' ? idle : block;
-	case GIVES_DEALLOCATE_X:
-		*len = sizeof(extended);
-		return extended;
 	default:
 		*len = 0;
 		return NULL;

@@ -16,13 +16,13 @@
 #define CORE_STATEMENT_H
 
 #include "base/compiler.h"
+#include "core/ledger.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct client;
-struct ledger_entry;
 struct server;
 struct stmt;
 
@@ -33,39 +33,56 @@ struct stmt;
 
 enum statement_result {
 	STATEMENT_FORWARD, /* send the message as it is (and note its answer) */
-	STATEMENT_DONE,    /* *used bytes were dealt with; the rest of the message is to be streamed */
-	STATEMENT_MORE,    /* more of the message is needed first */
-	STATEMENT_WAIT,    /* the answers to earlier requests are needed first */
-	STATEMENT_FAILED,  /* client or server was doomed */
+	STATEMENT_NOTED,   /* the same, but its answer has been noted */
+	STATEMENT_DONE, /* *used bytes were dealt with; the rest of the message is to be streamed */
+	STATEMENT_MORE, /* more of the message is needed first */
+	STATEMENT_WAIT, /* the answers to earlier requests are needed first */
+	STATEMENT_FAILED, /* client or server was doomed */
 };
 
 /* A Parse, Bind, Describe or Close of the client, of `total` bytes of which `have` are here. */
-enum statement_result statement_message(struct client *client, struct server *server,
-					uint8_t *msg, size_t total, size_t have,
-					size_t *used) MUST_CHECK;
+enum statement_result statement_message(struct client *client, struct server *server, uint8_t *msg,
+                                        size_t total, size_t have, size_t *used) MUST_CHECK;
 
 /*
- * A Query that is nothing but DEALLOCATE [PREPARE] name of a statement that this client has prepared
- * by the protocol (psycopg does so): no server knows the name, so the statement is forgotten here.
- * The first tells whether it is one, the second forgets: true: *stmt (a reference) and *name
- * (malloc'ed) are what was forgotten; false: it is none, or no memory.
+ * A Query that is nothing but DEALLOCATE [PREPARE] name of a statement that this client has
+ * prepared by the protocol (psycopg does so): no server knows the name, so the statement is
+ * forgotten here. The first tells whether the text is such a one, the second forgets: true: *stmt
+ * (a reference) and *name (malloc'ed) are what was forgotten; false: the client has no such
+ * statement, or no memory.
  */
-bool statement_is_deallocate(const struct client *client, const uint8_t *text, size_t len) MUST_CHECK;
+bool statement_is_deallocate(const uint8_t *text, size_t len) MUST_CHECK;
 bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
-                          struct stmt **stmt, char **name) MUST_CHECK;
+                          struct stmt **stmt, char **name);
+
+/* Sends the DEALLOCATE of a statement that the client has lost by statement_deallocate(), and takes
+ * both over: the server, which alone knows whether all is skipped after an error, runs it. */
+bool statement_deallocate_there(struct client *client, struct server *server, struct stmt *stmt,
+                                char *name) MUST_CHECK;
+
+/* Notes a message that ends the client's unnamed statement (a Query, a Parse or Close of it) in the
+ * ledger.  From then on the client's is `stmt`, or none.  False: the client was doomed; what the
+ * entry holds was released. */
+bool statement_set_unnamed(struct client *client, struct server *server, struct ledger_entry entry,
+                           struct stmt *stmt) MUST_CHECK;
+
+/* What a client without a server is answered then.  Static. */
+const void *statement_deallocated(size_t *len);
 
 /* The message with which the proxy itself settles a GIVES_… or ENDS_COPY entry; NULL, 0 for those
  * that are settled silently.  Static. */
-const void *statement_given(const struct server *server, uint8_t op, size_t *len);
+const void *statement_given(uint8_t op, size_t *len);
 
-/* DISCARD ALL or DEALLOCATE ALL was run for this client (NULL: by the proxy): forgets what there was
- * before it, not what was sent behind it. */
+/* DISCARD ALL or DEALLOCATE ALL was run for this client (NULL: by the proxy): forgets what there
+ * was before it, not what was sent behind it. */
 void statement_all_gone(struct client *client, struct server *server);
 
-/* An entry of the ledger is dropped because of an error: its Parse did not happen, its Close
- * neither.  `unnamed_later`: behind the next Sync the unnamed statement is parsed again, so the
- * client's is that. */
-void statement_undo(struct client *client, struct server *server, struct ledger_entry *entry,
-		    bool unnamed_later);
+/* The `count` oldest entries of the ledger are about to be dropped, because the first has failed
+ * (`failed`), so that the others were skipped, or because none was carried out: what was believed
+ * of them is believed no more. */
+void statement_undo(struct client *client, struct server *server, uint32_t count, bool failed);
+
+/* The same for what one entry did to named statements. */
+void statement_undo_named(struct client *client, struct server *server, struct ledger_entry *entry);
 
 #endif

@@ -259,6 +259,10 @@ PIECES = {
     "COPYOUT": query("COPY (SELECT 1) TO STDOUT"),
     "P(copy)E": parse("COPY items FROM STDIN") + bind() + execute() + COPY_DONE,
     "DEALLOCATE": query("DEALLOCATE ALL"), "DEALLOCATE s": query("DEALLOCATE s"),
+    "DEALLOCATE t": query("DEALLOCATE PREPARE t;"), "C()": pgwire.close("S"),
+    "XDEALLOCATE": parse("DEALLOCATE ALL") + bind() + execute(),
+    "XDEALLOCATE s": parse("DEALLOCATE s") + bind() + pgwire.describe() + execute(),
+    "B(c,s)": bind([1], "s", "c"), "E(c)": execute("c"), "D(c)": pgwire.describe("P", "c"),
     "F": pgwire.function_call(177, [b"1", b"2"], [0, 0]),
 }
 

@@ -217,13 +217,59 @@ static void test_entries_own_statements(void **state)
 	assert_int_equal(ledger.changes, 1);
 	assert_true(ledger_push(&ledger, GIVES_CLOSE, stmt_ref(stmt), strdup("s1")));
 	assert_true(ledger_push(&ledger, OWES_PARSE, NULL, NULL));
-	assert_true(ledger_parses_unnamed(ledger_at(&ledger, 2)));
-	assert_false(ledger_parses_unnamed(ledger_at(&ledger, 0)));
 	assert_int_equal(ledger.changes, 1);
 	ledger_pop(&ledger);
 	assert_int_equal(ledger.changes, 0);
 	ledger_free(&ledger);
 	assert_int_equal(stmt->refs, 1);
+	stmt_unref(stmt);
+	stmt_store_free(store);
+}
+
+static void test_unnamed_statement(void **state)
+{
+	struct stmt_store *store = stmt_store_new();
+	struct stmt *stmt = stmt_store_intern(store, "select 1\0\0", 11);
+	struct ledger ledger = {0};
+	struct ledger_entry parse = {
+	    .op = OWES_PARSE, .unnamed = stmt_ref(stmt), .sets_unnamed = true};
+
+	(void)state;
+	assert_true(ledger_add(&ledger, parse));
+	push_all(&ledger, "QPpcB");
+	assert_true(ledger_sets_unnamed(ledger_at(&ledger, 0)));
+	assert_true(ledger_sets_unnamed(ledger_at(&ledger, 1)));
+	assert_false(ledger_sets_unnamed(ledger_at(&ledger, 2)));
+	assert_true(ledger_brings_unnamed(ledger_at(&ledger, 3)));
+	assert_true(ledger_brings_unnamed(ledger_at(&ledger, 4)));
+	assert_false(ledger_brings_unnamed(ledger_at(&ledger, 5)));
+	ledger_pop(&ledger);
+	assert_int_equal(stmt->refs, 1);
+	ledger_free(&ledger);
+	stmt_unref(stmt);
+	stmt_store_free(store);
+}
+
+/* Its ReadyForQuery is still owed, the statement is not. */
+static void test_deallocate_that_fails(void **state)
+{
+	struct stmt_store *store = stmt_store_new();
+	struct stmt *stmt = stmt_store_intern(store, "select 1\0\0", 11);
+	struct ledger ledger = {0};
+
+	(void)state;
+	assert_true(ledger_push(&ledger, OWES_DEALLOCATE, stmt_ref(stmt), strdup("s1")));
+	assert_int_equal(ledger.readies, 1);
+	assert_int_equal(ledger.changes, 1);
+	ledger_deallocate_failed(&ledger);
+	assert_int_equal(stmt->refs, 1);
+	assert_int_equal(ledger_head(&ledger)->op, OWES_QUERY);
+	assert_int_equal(ledger.readies, 1);
+	assert_int_equal(ledger.changes, 0);
+	ledger_pop(&ledger);
+	assert_int_equal(ledger.readies, 0);
+	assert_int_equal(ledger.namings, 0);
+	ledger_free(&ledger);
 	stmt_unref(stmt);
 	stmt_store_free(store);
 }
@@ -238,6 +284,8 @@ int main(void)
 	    cmocka_unit_test(test_bound),
 	    cmocka_unit_test(test_gives_only),
 	    cmocka_unit_test(test_copy_ignores_sync),
+	    cmocka_unit_test(test_unnamed_statement),
+	    cmocka_unit_test(test_deallocate_that_fails),
 	    cmocka_unit_test(test_copy_sent_ahead),
 	    cmocka_unit_test(test_entries_own_statements),
 	};
