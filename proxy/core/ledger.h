@@ -54,6 +54,7 @@ struct ledger_entry {
 	bool sets_unnamed; /* a Parse or Close of the client's unnamed statement; Queries, which end
 	                      it, need no flag */
 	bool had_unnamed;  /* … which the server had before */
+	bool gone;         /* of what it ends there was nothing left */
 };
 
 /* Most entries: a client that pipelines more is not read from until answers come. */

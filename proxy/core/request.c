@@ -310,6 +310,10 @@ static bool request_deallocates(struct request *request, size_t total, enum step
 		request->blocked = true; /* whether it is skipped, or there, is not known yet */
 		return true;
 	}
+	if (server != NULL && server->ledger.executes > 0) {
+		request->blocked = statement_flush_first(server) == STATEMENT_WAIT;
+		return true;
+	}
 	if (server != NULL && (server->tx_status == 'E' || server->ledger.skipping))
 		return false; /* refused, or skipped, as every Query */
 	if (!statement_deallocate(client, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &stmt,

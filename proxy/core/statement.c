@@ -110,6 +110,13 @@ static bool statement_give(struct client *client, struct server *server, struct 
 	return send_parse(server, stmt_name(stmt), STMT_NAME_LEN, stmt);
 }
 
+enum statement_result statement_flush_first(struct server *server)
+{
+	static const uint8_t flush[] = {FE_FLUSH, 0, 0, 0, 4};
+
+	return send_bytes(server, flush, sizeof(flush)) ? STATEMENT_WAIT : STATEMENT_FAILED;
+}
+
 /* ---- refusals ---- */
 
 /* Expects an error with the SQLSTATE `expected`, which is to be replaced (reply.c).  Another one,
@@ -338,6 +345,9 @@ static enum statement_result statement_deallocate_extended(struct client *client
 		return STATEMENT_FORWARD;
 	at += sizeof(describe);
 	execute = whole_message(msg + at, have - at, FE_EXECUTE);
+	if (execute > 0 && server->ledger.executes > 0 &&
+	    statement_is_deallocate((const uint8_t *)parse->def, strlen(parse->def) + 1))
+		return statement_flush_first(server);
 	if (execute == 0 || msg[at + WIRE_HEADER_LEN] != 0 ||
 	    !statement_deallocate(client, (const uint8_t *)parse->def, strlen(parse->def) + 1,
 	                          &stmt, &name))
@@ -396,12 +406,8 @@ static enum statement_result statement_parse_again(struct client *client, struct
 	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
 	char text[128];
 
-	/* What is executed before it in this batch may be DEALLOCATE ALL: that has to be known. */
-	if (server->ledger.executes > 0) {
-		static const uint8_t flush[] = {FE_FLUSH, 0, 0, 0, 4};
-
-		return send_bytes(server, flush, sizeof(flush)) ? STATEMENT_WAIT : STATEMENT_FAILED;
-	}
+	if (server->ledger.executes > 0)
+		return statement_flush_first(server);
 	if (!server_stmts_contains(&server->stmts, stmt_digest(old)) &&
 	    !statement_give(client, server, old, OWES_HIDDEN_PARSE, NULL))
 		return STATEMENT_FAILED;
@@ -670,8 +676,7 @@ enum statement_result statement_message(struct client *client, struct server *se
 }
 
 /* What was sent behind it happens after it. */
-static void statement_redo(struct client *client, struct server *server,
-                           const struct ledger_entry *entry)
+static void statement_redo(struct client *client, struct server *server, struct ledger_entry *entry)
 {
 	switch (entry->op) {
 	case OWES_PARSE:
@@ -690,12 +695,12 @@ static void statement_redo(struct client *client, struct server *server,
 		(void)server_stmts_remove(&server->stmts, stmt_digest(entry->stmt));
 		/* fall through */
 	case GIVES_CLOSE:
-		if (client != NULL)
-			(void)client_stmts_remove(client->stmts, entry->name, strlen(entry->name));
+		entry->gone = client != NULL &&
+		              !client_stmts_remove(client->stmts, entry->name, strlen(entry->name));
 		break;
 	case OWES_HIDDEN_CLOSE:
-		if (entry->name != NULL)
-			(void)server_stmts_remove(&server->stmts, (const uint8_t *)entry->name);
+		entry->gone = entry->name != NULL &&
+		              !server_stmts_remove(&server->stmts, (const uint8_t *)entry->name);
 		break;
 	default:
 		break;
@@ -778,6 +783,8 @@ static void statement_undo_end(struct client *client, struct server *server,
 
 void statement_undo_named(struct client *client, struct server *server, struct ledger_entry *entry)
 {
+	if (entry->gone)
+		return;
 	switch (entry->op) {
 	case OWES_PARSE:
 	case OWES_HIDDEN_PARSE:

@@ -55,6 +55,10 @@ bool statement_is_deallocate(const uint8_t *text, size_t len) MUST_CHECK;
 bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
                           struct stmt **stmt, char **name);
 
+/* What was executed before in this batch may be a DEALLOCATE ALL: asks the server for the answers,
+ * which it would keep until Sync.  STATEMENT_WAIT or STATEMENT_FAILED. */
+enum statement_result statement_flush_first(struct server *server) MUST_CHECK;
+
 /* Sends the DEALLOCATE of a statement that the client has lost by statement_deallocate(), and takes
  * both over: the server, which alone knows whether all is skipped after an error, runs it. */
 bool statement_deallocate_there(struct client *client, struct server *server, struct stmt *stmt,

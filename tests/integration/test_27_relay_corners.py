@@ -1,19 +1,11 @@
 # SPDX-License-Identifier: PostgreSQL
 """Corners of the relay: what is skipped has no effect, what was not executed is sent again, what is
 cancelled is that and nothing else."""
-import os
-import signal
-import socket
-import struct
-import threading
 import time
 
 import pytest
 
-import fakeserver
 import pgwire
-from fakeserver import DONE, READY, ROW, WELCOME, FakeServer
-from proxy import ConsoleError
 from pgwire import (SYNC, bind, close, describe, errors, execute, kinds, message, parse, query, rows,
                     wait_for)
 from servers import SLOW
@@ -98,3 +90,21 @@ def test_deallocate(endpoint, name):
             conn.send(*messages)
             assert answers(conn, readies) == expected
             assert conn.value("SELECT 5") == "5"
+
+
+@pytest.mark.parametrize("first", ["describe", "close", "bind"])
+def test_deallocate_all_and_an_error_behind_it(make_proxy, first):
+    """What the proxy believes the server has, is what it has."""
+    proxy = make_proxy(pool_size=1)
+    error = {"describe": describe("P", "none"), "close": execute("none"),
+             "bind": bind([], "unknown")}[first]
+    with proxy.wire() as conn, proxy.wire() as other:
+        conn.send(parse("SELECT 1", "s"), SYNC)
+        assert answers(conn, 1) == "1Z"
+        conn.send(parse("DEALLOCATE ALL"), bind(), execute(), error, parse("SELECT 1", "s"),
+                  close("S", "s"), SYNC)
+        assert answers(conn, 1)[:4] == "12CE"
+        other.send(parse("SELECT 1", "s"), bind([], "s"), execute(), SYNC)
+        assert answers(other, 1) == "12DCZ"
+        conn.send(bind([], "s"), SYNC)
+        assert answers(conn, 1) == "E26000Z"
