@@ -6,6 +6,7 @@
 #include "migrate/command.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/verify.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -103,6 +104,8 @@ static enum exit_code do_move(struct move *move, const struct command_line *line
 		return EXIT_INTERNAL;
 	if (!begin_journal(move))
 		return EXIT_INTERNAL;
+	if (line->option[OPTION_VERIFY] != NULL)
+		move->verify = verify_create(move);
 	return run_move(move);
 }
 
@@ -280,6 +283,11 @@ enum exit_code command_move(const struct command_line *line, const struct config
 	move_init(&move, config, ui);
 	code = do_move(&move, line);
 	report_finish(&move, code, (int)code);
+	/* The clients are at work again; the comparison takes its time. */
+	if (code == EXIT_DONE && move.verify != NULL) {
+		code = verify_run(move.verify);
+		report_comparison(&move);
+	}
 	move_free(&move);
 	return code;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "base/mem.h"
 #include "migrate/move.h"
+#include "migrate/verify.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -81,6 +82,7 @@ void move_free(struct move *move)
 	for (size_t i = 0; i < move->proxy_count; i++)
 		move->proxies[i].status.done = NULL;
 	free_routers(move);
+	verify_free(move->verify);
 	link_close(&move->source.link);
 	link_close(&move->target.link);
 	for (size_t i = 0; i < move->shard_count; i++) {

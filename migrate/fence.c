@@ -7,6 +7,7 @@
 #include "migrate/lsn.h"
 #include "migrate/move.h"
 #include "migrate/proof.h"
+#include "migrate/verify.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -60,6 +61,16 @@ bool phase_fence(struct move *move)
 	return ok;
 }
 
+/* The sessions of the comparison, which only read, stay: nobody gets in once the fence stands. */
+static void add_spared(const struct move *move, struct sbuf *sql, const char *pid)
+{
+	if (move->verify == NULL)
+		return;
+	sbuf_printf(sql, " AND %s <> ALL (", pid);
+	verify_spared(move, sql);
+	sbuf_add_char(sql, ')');
+}
+
 /* Ends all sessions; counts them per shard. */
 static bool terminate_all(struct move *move, usec_t deadline)
 {
@@ -72,6 +83,7 @@ static bool terminate_all(struct move *move, usec_t deadline)
 	             "SELECT datname, count(*) FILTER (WHERE pg_terminate_backend(pid)) AS ended"
 	             " FROM pg_stat_activity WHERE datname IN ");
 	shards_literals(move, &sql);
+	add_spared(move, &sql, "pid");
 	sbuf_add_str(&sql, " GROUP BY 1");
 	ok = ask(move, link, sbuf_text(&sql), deadline);
 	sbuf_free(&sql);
@@ -99,9 +111,11 @@ static void left_sql(const struct move *move, struct sbuf *out)
 	                  " l.classid = 'pg_database'::regclass AND l.pid <> pg_backend_pid() AND"
 	                  " d.datname IN ");
 	shards_literals(move, out);
+	add_spared(move, out, "l.pid");
 	sbuf_add_str(out, ") AS starting, (SELECT count(*) FROM pg_stat_activity WHERE"
 	                  " backend_type <> 'autovacuum worker' AND datname IN ");
 	shards_literals(move, out);
+	add_spared(move, out, "pid");
 	sbuf_add_str(out, ") AS sessions, (SELECT count(*) FROM pg_prepared_xacts WHERE"
 	                  " database IN ");
 	shards_literals(move, out);
@@ -166,7 +180,9 @@ static bool await_few(struct move *move, usec_t deadline)
 	count_sql(move, &sql);
 	for (;;) {
 		ok = ask(move, link, sbuf_text(&sql), deadline);
-		if (!ok || link_number(link, 0, "sessions", 1) == 0 || clock_now() >= until)
+		if (!ok ||
+		    link_number(link, 0, "sessions", 1) <= (int64_t)verify_spared_count(move) ||
+		    clock_now() >= until)
 			break;
 		loop_sleep(&move->loop, POLL_EVERY);
 	}

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/verify.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -211,7 +212,7 @@ bool phase_prepare(struct move *move)
 	}
 	json_close(&move->evidence, ']');
 	free(links);
-	return ok && fence_warm(move);
+	return ok && (move->verify == NULL || verify_prepare(move->verify)) && fence_warm(move);
 }
 
 /* ---- hold ---- */

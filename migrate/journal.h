@@ -75,6 +75,9 @@ bool journal_save(const struct journal *journal, const char *name, const char *t
 
 /* ---- reading ---- */
 
+/* The text of a file next to the journal, NULL if it cannot be read.  Free it. */
+char *journal_load(const char *directory, const char *name) MUST_CHECK;
+
 /* The records in the text of a journal; false if a line other than the last is not a record. */
 bool journal_parse(const char *text, struct journal_records *records) MUST_CHECK;
 bool journal_read(const char *parent, const char *id, struct journal_records *records,

@@ -73,6 +73,19 @@ static char *read_file(const char *path, struct sbuf *error)
 	return out;
 }
 
+char *journal_load(const char *directory, const char *name)
+{
+	char *path = mem_must_printf("%s/%s", directory, name);
+	struct sbuf error;
+	char *text;
+
+	sbuf_init(&error, 4096);
+	text = read_file(path, &error);
+	sbuf_free(&error);
+	free(path);
+	return text;
+}
+
 bool journal_read(const char *parent, const char *id, struct journal_records *records,
                   struct sbuf *error)
 {

@@ -330,6 +330,12 @@ enum wait_end loop_wait(struct loop *loop, struct link *const *links, size_t cou
 	}
 }
 
+void loop_step(struct loop *loop, struct link *const *links, size_t count, usec_t until)
+{
+	loop_turn(loop, links, count, until);
+	loop_tick(loop);
+}
+
 void loop_sleep(struct loop *loop, usec_t duration)
 {
 	usec_t end = clock_now() + duration;

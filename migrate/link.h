@@ -82,6 +82,9 @@ enum wait_end { WAIT_DONE, WAIT_DEADLINE, WAIT_STOPPED };
 enum wait_end loop_wait(struct loop *loop, struct link *const *links, size_t count, usec_t deadline,
                         bool stoppable) MUST_CHECK;
 
+/* One turn: until something happens at one of the links, at most until `until`. */
+void loop_step(struct loop *loop, struct link *const *links, size_t count, usec_t until);
+
 /* Serves background links and the tick for that long. */
 void loop_sleep(struct loop *loop, usec_t duration);
 

@@ -153,8 +153,9 @@ struct move {
 	usec_t drawn_at;            /* status line */
 	char *failure;              /* why it failed; the first failure counts */
 	enum phase failed_phase;
-	struct sbuf problems; /* after the promotion: what must be repaired, a line each */
-	struct sbuf evidence; /* of the current phase: the inside of a JSON object */
+	struct verify *verify; /* the comparison, NULL = not asked for */
+	struct sbuf problems;  /* after the promotion: what must be repaired, a line each */
+	struct sbuf evidence;  /* of the current phase: the inside of a JSON object */
 };
 
 /* Says why the current step fails; later calls are only shown.  Returns false. */
@@ -302,6 +303,9 @@ enum exit_code run_undo(struct move *move) MUST_CHECK;
 
 /* ---- resume.c ---- */
 
+/* What the journal says was to be moved: servers, shards, epoch, barrier. */
+bool resume_take_plan(struct move *move, const struct journal_records *records) MUST_CHECK;
+
 /* Deals with the unfinished move `id` (NULL = the only one).  *went_forward: it was completed. */
 enum exit_code resume_move(struct move *move, const char *id, bool abort_wanted,
                            bool *went_forward) MUST_CHECK;
@@ -310,5 +314,11 @@ enum exit_code resume_move(struct move *move, const char *id, bool abort_wanted,
 
 /* `status`: what the program exits with; for abort, undone is what was asked for. */
 void report_finish(struct move *move, enum exit_code code, int status);
+
+/* Adds the comparison, which is done later, to the report. */
+void report_comparison(struct move *move);
+
+/* Whether an exact comparison was completed; then *code is its outcome. */
+bool report_has_comparison(const struct move *move, enum exit_code *code) MUST_CHECK;
 
 #endif

@@ -10,6 +10,7 @@
 #include "migrate/lsn.h"
 #include "migrate/move.h"
 #include "migrate/proof.h"
+#include "migrate/verify.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -142,6 +143,7 @@ bool phase_promote(struct move *move)
 	move->promote_sent_at = clock_now();
 	/* Not pg_promote(true): that one looks every 100 ms whether it is done. */
 	link_send(link, "SELECT pg_promote(false) AS ok");
+	verify_send_snapshots(move);
 	if (!run_intend(move, PHASE_OPEN))
 		move_problem(move, "the journal could not be written");
 	if (loop_wait(&move->loop, &link, 1, clock_now() + ASK_TIMEOUT, false) != WAIT_DONE)
@@ -192,6 +194,8 @@ static bool check_proof(struct move *move)
 		                 move->new_timeline, link->name);
 	json_int(&move->evidence, "timeline", move->new_timeline);
 	json_int(&move->evidence, "parent_timeline", parent);
+	/* What the target's clients will write has a number from here on. */
+	json_int(&move->evidence, "next_xid", link_number(link, 0, "next_xid", 0));
 	json_str(&move->evidence, "switch_point", lsn_format(move->switch_point, point));
 	json_str(&move->evidence, "barrier", lsn_format(move->barrier, barrier));
 	if (system == NULL || move->system_identifier == NULL ||
@@ -244,6 +248,8 @@ bool phase_open(struct move *move)
 	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
 	struct sbuf sql;
 
+	/* From here on somebody may write. */
+	verify_take_snapshots(move);
 	/*
 	 * The commit need not be flushed before the clients go on: their first commit flushes it
 	 * with its own, and if the server crashed before that, the shards would only be closed

@@ -11,6 +11,7 @@
 	"SELECT pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"     \
 	" || '.history') AS history,"                                                              \
 	" ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline," \
-	" (SELECT system_identifier FROM pg_control_system()) AS system"
+	" (SELECT system_identifier FROM pg_control_system()) AS system,"                          \
+	" txid_snapshot_xmax(txid_current_snapshot()) AS next_xid"
 
 #endif

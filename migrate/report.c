@@ -5,9 +5,13 @@
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
+#include "migrate/verify.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define REPORT_MAX ((size_t)16 * 1024 * 1024)
@@ -172,4 +176,44 @@ void report_finish(struct move *move, enum exit_code code, int status)
 		sbuf_free(&file);
 	}
 	sbuf_free(&members);
+}
+
+/* ---- the comparison ---- */
+
+#define COMPARISON_FILE "comparison.json"
+
+void report_comparison(struct move *move)
+{
+	struct sbuf file;
+
+	if (move->journal.directory == NULL || move->verify == NULL)
+		return;
+	sbuf_init(&file, REPORT_MAX);
+	json_open(&file, NULL, '{');
+	verify_json(move->verify, &file);
+	sbuf_add_str(&file, "}\n");
+	if (!sbuf_ok(&file) || !journal_save(&move->journal, COMPARISON_FILE, sbuf_text(&file)))
+		ui_error(move->ui, COMPARISON_FILE " could not be written to %s",
+		         move->journal.directory);
+	sbuf_free(&file);
+}
+
+bool report_has_comparison(const struct move *move, enum exit_code *code)
+{
+	char *text = journal_load(move->journal.directory, COMPARISON_FILE);
+	struct json *json = text == NULL ? NULL : json_parse(text);
+	const char *exact = json_text(json, "exact");
+	const char *state = json_text(json, "state");
+	bool complete = false;
+
+	if (exact != NULL && strcmp(exact, "true") == 0 && state != NULL) {
+		bool equal = strcmp(state, verify_state_name(VERIFY_EQUAL)) == 0;
+
+		complete = equal || strcmp(state, verify_state_name(VERIFY_DIFFERS)) == 0;
+		if (complete)
+			*code = equal ? EXIT_DONE : EXIT_DIFFERS;
+	}
+	json_free(json);
+	free(text);
+	return complete;
 }

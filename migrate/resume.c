@@ -16,19 +16,7 @@
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
 #define ERRORS_MAX ((size_t)64 * 1024)
 
-static void show_lines(struct move *move, const struct sbuf *text)
-{
-	char *copy = mem_must_strdup(sbuf_text(text));
-	char *save = NULL;
-
-	for (char *line = strtok_r(copy, "\n", &save); line != NULL;
-	     line = strtok_r(NULL, "\n", &save))
-		ui_error(move->ui, "%s", line);
-	free(copy);
-}
-
-/* What the journal says was to be moved. */
-static bool take_plan(struct move *move, const struct journal_records *records)
+bool resume_take_plan(struct move *move, const struct journal_records *records)
 {
 	const struct json *plan = json_get(journal_find(records, "outcome", "plan"), "data");
 	const struct json *shards = json_get(plan, "shards");
@@ -106,7 +94,7 @@ static bool connect_all(struct move *move, bool *source_reachable)
 	move->epoch = epoch; /* that of the move, not a new one */
 	ok = plproxy_plan(move, &error) && ok;
 	if (!ok)
-		show_lines(move, &error);
+		ui_lines(move->ui, &error);
 	sbuf_free(&error);
 	return ok;
 }
@@ -206,7 +194,7 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	const char *why;
 	bool opened;
 
-	if (!take_plan(move, records))
+	if (!resume_take_plan(move, records))
 		return EXIT_USAGE;
 	(void)!connect_all(move, &facts.source_reachable);
 	add_missing_routes(move, records);

@@ -128,6 +128,16 @@ void ui_error(struct ui *ui, const char *fmt, ...)
 		write_queue(ui, STDERR_FILENO, &ui->errors);
 }
 
+void ui_lines(struct ui *ui, const struct sbuf *text)
+{
+	for (const char *at = sbuf_text(text); *at != '\0'; at += strspn(at, "\n")) {
+		size_t len = strcspn(at, "\n");
+
+		ui_error(ui, "%.*s", (int)len, at);
+		at += len;
+	}
+}
+
 void ui_status(struct ui *ui, const char *fmt, ...)
 {
 	char line[200];

@@ -37,6 +37,9 @@ void ui_event(struct ui *ui, const char *name, const char *members);
 /* A line on stderr, in both forms. */
 void ui_error(struct ui *ui, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/* The same for every line of a text; nothing if it has none. */
+void ui_lines(struct ui *ui, const struct sbuf *text);
+
 /* The status line; only on a terminal. */
 void ui_status(struct ui *ui, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void ui_status_clear(struct ui *ui);
