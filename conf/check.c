@@ -86,8 +86,11 @@ static void check_host(struct loader *loader, const struct entry_kind *kind, siz
 		mistake = "a port does not stand in host; give it as port";
 	else if (strchr(host, ' ') != NULL)
 		mistake = "a host has no spaces; expected a name, an address or a directory";
-	else if (strchr(host, ',') != NULL)
+	else if (strchr(host, ',') != NULL && kind->kind != CONFIG_ENTRY_SERVER)
 		mistake = "expected one host, not several";
+	else if (host[0] == ',' || (host[0] != '\0' && host[strlen(host) - 1] == ',') ||
+	         strstr(host, ",,") != NULL)
+		mistake = "between two commas a host is missing";
 	else if (host[0] == '/' && strlen(host) > sizeof(((struct sockaddr_un *)NULL)->sun_path) -
 	                                              1 - SOCKET_NAME_MAX)
 		mistake = "the path is too long for a Unix socket";

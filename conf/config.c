@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 struct config *config_ref(struct config *config)
 {
@@ -107,6 +108,66 @@ int config_pool_size(const struct config *config, const struct config_database *
 	if (database != NULL && database->pool_size != CONFIG_UNSET)
 		return database->pool_size;
 	return config->proxy.pool_size;
+}
+
+/* A setting that may stand in several places: the first one that is given. */
+#define OF_DATABASE(database, field, otherwise)                                                    \
+	((database) != NULL && (database)->field != CONFIG_UNSET ? (database)->field : (otherwise))
+#define OF_USER(user, field, otherwise)                                                            \
+	((user) != NULL && (user)->field != CONFIG_UNSET ? (user)->field : (otherwise))
+
+int config_min_pool_size(const struct config *config, const struct config_database *database)
+{
+	return OF_DATABASE(database, min_pool_size, config->proxy.min_pool_size);
+}
+
+int config_reserve_pool_size(const struct config *config, const struct config_database *database,
+                             const struct config_user *user)
+{
+	return OF_USER(user, reserve_pool_size,
+	               OF_DATABASE(database, reserve_pool_size, config->proxy.reserve_pool_size));
+}
+
+usec_t config_server_lifetime(const struct config *config, const struct config_database *database)
+{
+	return OF_DATABASE(database, server_lifetime, config->proxy.server_lifetime);
+}
+
+usec_t config_query_wait_timeout(const struct config *config,
+                                 const struct config_database *database,
+                                 const struct config_user *user)
+{
+	return OF_USER(user, query_wait_timeout,
+	               OF_DATABASE(database, query_wait_timeout, config->proxy.query_wait_timeout));
+}
+
+int config_max_db_connections(const struct config *config, const struct config_database *database)
+{
+	return OF_DATABASE(database, max_db_connections, config->proxy.max_db_connections);
+}
+
+int config_max_db_clients(const struct config *config, const struct config_database *database)
+{
+	return OF_DATABASE(database, max_db_client_connections,
+	                   config->proxy.max_db_client_connections);
+}
+
+int config_max_user_connections(const struct config *config, const struct config_user *user)
+{
+	return OF_USER(user, max_user_connections, config->proxy.max_user_connections);
+}
+
+int config_max_user_clients(const struct config *config, const struct config_user *user)
+{
+	return OF_USER(user, max_client_connections, config->proxy.max_user_client_connections);
+}
+
+bool config_list_has_name(const struct config_list *list, const char *text)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (strcasecmp(list->items[i], text) == 0)
+			return true;
+	return false;
 }
 
 enum config_pool_mode config_pool_mode(const struct config *config,

@@ -35,6 +35,11 @@ enum config_pool_mode {
 #include "conf/enums.def"
 };
 
+enum config_balance {
+#define CONFIG_BALANCE_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
 enum config_drain_policy {
 #define CONFIG_DRAIN_POLICY_ROW(constant, word) constant,
 #include "conf/enums.def"
@@ -65,6 +70,7 @@ struct config_list {
 #define CONFIG_C_SERVER const struct config_server *
 #define CONFIG_C_AUTH_TYPE enum config_auth_type
 #define CONFIG_C_POOL_MODE enum config_pool_mode
+#define CONFIG_C_BALANCE enum config_balance
 #define CONFIG_C_DRAIN_POLICY enum config_drain_policy
 #define CONFIG_C_LOG_LEVEL enum log_level
 #define CONFIG_C_LOG_DESTINATION enum config_log_destination
@@ -192,6 +198,23 @@ enum config_pool_mode config_pool_mode(const struct config *config,
                                        const struct config_database *database,
                                        const struct config_user *user);
 
+int config_min_pool_size(const struct config *config, const struct config_database *database);
+int config_reserve_pool_size(const struct config *config, const struct config_database *database,
+                             const struct config_user *user);
+usec_t config_server_lifetime(const struct config *config, const struct config_database *database);
+usec_t config_query_wait_timeout(const struct config *config,
+                                 const struct config_database *database,
+                                 const struct config_user *user);
+
+/* Limits of a whole database and of a user; 0 = none. */
+int config_max_db_connections(const struct config *config, const struct config_database *database);
+int config_max_db_clients(const struct config *config, const struct config_database *database);
+int config_max_user_connections(const struct config *config, const struct config_user *user);
+int config_max_user_clients(const struct config *config, const struct config_user *user);
+
+/* Whether the list has the text; without regard to case. */
+bool config_list_has_name(const struct config_list *list, const char *text);
+
 /* Whether the user is in admin_users, or in admin_users or stats_users. */
 bool config_is_admin(const struct config *config, const char *user);
 bool config_is_stats_user(const struct config *config, const char *user);
@@ -202,6 +225,7 @@ bool config_is_console(const char *dbname);
 /* The words of enums.def. */
 const char *config_auth_type_name(enum config_auth_type value);
 const char *config_pool_mode_name(enum config_pool_mode value);
+const char *config_balance_name(enum config_balance value);
 const char *config_drain_policy_name(enum config_drain_policy value);
 bool config_drain_policy_parse(const char *word, enum config_drain_policy *value) MUST_CHECK;
 

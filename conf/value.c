@@ -22,6 +22,10 @@ static const struct word pool_mode_words[] = {
 #define CONFIG_POOL_MODE_ROW WORD_ROW
 #include "conf/enums.def"
     {NULL, 0}};
+static const struct word balance_words[] = {
+#define CONFIG_BALANCE_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
 static const struct word drain_policy_words[] = {
 #define CONFIG_DRAIN_POLICY_ROW WORD_ROW
 #include "conf/enums.def"
@@ -75,6 +79,8 @@ static const struct word *words_of(enum value_type type)
 		return auth_type_words;
 	case VALUE_POOL_MODE:
 		return pool_mode_words;
+	case VALUE_BALANCE:
+		return balance_words;
 	case VALUE_DRAIN_POLICY:
 		return drain_policy_words;
 	case VALUE_LOG_LEVEL:
@@ -496,6 +502,11 @@ const char *config_auth_type_name(enum config_auth_type value)
 const char *config_pool_mode_name(enum config_pool_mode value)
 {
 	return word_of(pool_mode_words, (int)value);
+}
+
+const char *config_balance_name(enum config_balance value)
+{
+	return word_of(balance_words, (int)value);
 }
 
 const char *config_drain_policy_name(enum config_drain_policy value)

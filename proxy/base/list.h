@@ -78,6 +78,12 @@ static inline struct list_node *list_last(const struct list *list)
 	return list->count == 0 ? NULL : list->head.prev;
 }
 
+/* The one behind `node`, NULL after the last. */
+static inline struct list_node *list_next(const struct list *list, const struct list_node *node)
+{
+	return node->next == &list->head ? NULL : node->next;
+}
+
 /* Every node; the current one may be removed (and freed) inside the loop. */
 #define LIST_FOREACH(list, node, tmp)                                                              \
 	for ((node) = (list)->head.next;                                                           \

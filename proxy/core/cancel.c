@@ -16,8 +16,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The server closes the connection at once; a network that lost it must not block a pool. */
-#define CANCEL_TIMEOUT_SEC 10
 
 struct cancel {
 	struct list_node node; /* worker->cancels */
@@ -66,7 +64,10 @@ static void cancel_answered(evutil_socket_t fd, short what, void *arg)
 
 static bool cancel_send(struct cancel *cancel)
 {
-	struct timeval timeout = {CANCEL_TIMEOUT_SEC, 0};
+	/* The server closes the connection at once; a network that lost it must not block a pool. */
+	const usec_t limit = cancel->worker->routes->config->proxy.cancel_wait_timeout;
+	const struct timeval timeout = {(time_t)(limit / USEC_PER_SEC),
+					(suseconds_t)(limit % USEC_PER_SEC)};
 	struct sbuf out;
 	bool good;
 
@@ -111,9 +112,8 @@ void cancel_server(struct server *server)
 	cancel->pid = (uint32_t)server->backend_pid;
 	cancel->key_len = server->key_len;
 	memcpy(cancel->key, server->key, server->key_len);
-	cancel->dial = dial_start(worker->base, worker->dns, server->target->host,
-				  server->target->port,
-				  server->routes->config->proxy.connect_timeout, cancel_dialled,
+	cancel->dial = dial_start(worker->base, worker->dns, server->host, server->target->port,
+				  worker->routes->config->proxy.cancel_wait_timeout, cancel_dialled,
 				  cancel);
 	if (cancel->dial == NULL) {
 		free(cancel);

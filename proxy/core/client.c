@@ -60,6 +60,7 @@ void client_set_state(struct client *client, enum client_state state)
 	if (waited && client->counted_held)
 		gate_uncount_held(client);
 	client->state = (uint8_t)state;
+	client->notified = false;
 	client->since = client->worker->now;
 	list_append(client_list(client), &client->node);
 	if ((waited || state == CLIENT_WAITING) && client->pool != NULL)
@@ -138,9 +139,37 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 	    conn_flush(&worker->to_client, worker) != CONN_IO_OK)
 		reason = CLIENT_CLOSE_IO;
 	sbuf_free(&out);
-	log_info("client %s/%s: FATAL %s: %s", client_database(client), client_user(client),
-	         sqlstate, message);
+	if (worker->routes->config->proxy.log_pooler_errors)
+		log_info("client %s/%s: FATAL %s: %s", client_database(client), client_user(client),
+		         sqlstate, message);
 	client_doom(client, reason);
+}
+
+void client_notice(struct client *client, const char *message)
+{
+	const struct wire_error notice = {.severity = "NOTICE", .sqlstate = "00000", .message = message};
+	struct worker *worker = client->worker;
+	struct sbuf out;
+
+	if (client->doomed || (client->server != NULL && client->server->left > 0))
+		return;
+	sbuf_init(&out, 8192);
+	wire_add_notice(&out, &notice);
+	if (sbuf_ok(&out) &&
+	    (conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out), out.len) !=
+	         CONN_IO_OK ||
+	     conn_flush(&worker->to_client, worker) != CONN_IO_OK))
+		client_doom(client, CLIENT_CLOSE_IO);
+	sbuf_free(&out);
+}
+
+void client_uncount(struct client *client, struct database_share *database)
+{
+	if (client->user_share == NULL || !client->counted)
+		return;
+	atomic_fetch_sub(&client->user_share->clients, 1);
+	atomic_fetch_sub(&database->clients, 1);
+	client->counted = false;
 }
 
 static void client_log_end(const struct client *client)
@@ -187,8 +216,8 @@ void client_destroy(struct client *client)
 	client_login_free(client);
 	conn_close(&client->conn, worker);
 	share_slot_give_back(worker->proxy->shares, client->slot);
-	if (client->user_share != NULL)
-		atomic_fetch_sub(&client->user_share->clients, 1);
+	if (client->counted)
+		client_uncount(client, client->pool->database->share);
 	atomic_fetch_sub(&worker->proxy->client_count, 1);
 	atomic_fetch_sub(&worker->client_count, 1);
 	free(client);

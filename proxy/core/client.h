@@ -24,6 +24,7 @@
 struct pool;
 struct server;
 struct user_share;
+struct database_share;
 struct worker;
 struct client_login;
 struct mail_console;
@@ -65,6 +66,8 @@ struct client {
 	bool in_session;          /* session pool: keeps its server */
 	bool turning;             /* inside client_turn() */
 	bool again;               /* … which is to look once more */
+	bool notified;            /* WAITING: was told that it waits */
+	bool counted;             /* in the shares of its database and user */
 	usec_t connected;
 	usec_t since;             /* of the present state: for WAITING, of the request */
 };
@@ -76,6 +79,9 @@ void client_set_state(struct client *client, enum client_state state);
 
 /* To be closed at the end of the turn; the first reason counts. */
 void client_doom(struct client *client, enum client_close reason);
+
+/* It no longer counts in the shares of its user and this database. */
+void client_uncount(struct client *client, struct database_share *database);
 
 /* The same after a FATAL ErrorResponse, which is sent if the socket takes it at once, and if the
  * client is not in the middle of a message. */
@@ -114,6 +120,9 @@ void client_go_on(struct client *client);
  * (PostgreSQL documentation 55.2.3: discard to Sync, then ReadyForQuery). */
 void client_refuse_request(struct client *client, const char *sqlstate, const char *message,
 			   const char *hint);
+
+/* A NOTICE, where it can stand: between messages. */
+void client_notice(struct client *client, const char *message);
 
 /* What an operator sees of the client. */
 const char *client_user(const struct client *client);

@@ -83,12 +83,24 @@ bool login_send_buf(struct client *client, const struct sbuf *out)
 
 /* ---- the startup packet ---- */
 
+/* Thrown away by ignore_startup_parameters. */
+static bool login_ignores(const struct client *client, const char *name, bool in_options)
+{
+	const struct config_list *list =
+	    &client->worker->routes->config->proxy.ignore_startup_parameters;
+
+	return list->count > 0 &&
+	       (config_list_has_name(list, name) ||
+		(in_options && param_reported_name(name) == NULL &&
+		 config_list_has_name(list, "options")));
+}
+
 static bool login_want(struct client *client, const char *name, const char *value)
 {
 	struct worker *worker = client->worker;
 	struct param_set *set;
 
-	if (!param_settable(name))
+	if (!param_settable(name) || login_ignores(client, name, false))
 		return true;
 	set = param_set_with(worker->params, client->login->wanted, name, value, false);
 	if (set == NULL) {
@@ -110,7 +122,8 @@ static bool login_want_options(struct client *client, const char *text)
 		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, options.sqlstate, options.error,
 				  NULL, options.hint);
 	for (size_t i = 0; good && i < options.count; i++)
-		good = login_want(client, options.items[i].name, options.items[i].value);
+		good = login_ignores(client, options.items[i].name, true) ||
+		       login_want(client, options.items[i].name, options.items[i].value);
 	wire_options_free(&options);
 	return good;
 }
@@ -132,6 +145,19 @@ static bool login_take_parameters(struct client *client, const struct wire_start
 			return false;
 	}
 	return true;
+}
+
+/* application_name_add_host; false: doomed. */
+static bool login_add_host(struct client *client)
+{
+	const char *name = param_set_get(client->login->wanted, "application_name");
+	struct sock_name peer;
+	char text[256];
+
+	sock_peer(client->conn.fd, &peer);
+	(void)snprintf(text, sizeof(text), "%.100s - %s:%d",
+		       name == NULL || name[0] == '\0' ? "app" : name, peer.addr, peer.port);
+	return login_want(client, "application_name", text);
 }
 
 static bool login_check_replication(struct client *client, const struct wire_startup *startup)
@@ -171,13 +197,16 @@ static void login_startup_message(struct client *client, const struct wire_start
 	}
 	if (!login_check_replication(client, startup) || !login_take_parameters(client, startup))
 		return;
+	if (conf->application_name_add_host && !login_add_host(client))
+		return;
 	application_name = param_set_get(login->wanted, "application_name");
 	login->application_name = strdup(application_name == NULL ? "" : application_name);
 	/* The console stays open to those who have to find out why it is full. */
 	if (atomic_load(&worker->proxy->client_count) > (unsigned)conf->max_client_connections &&
 	    !config_is_console(login->database)) {
 		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
-				  "sorry, too many clients already", NULL,
+				  "no more connections allowed (max_client_conn)",
+				  "sorry, too many clients already",
 				  "Raise max_client_connections of the proxy.");
 		return;
 	}
@@ -331,18 +360,31 @@ static void login_leave_for_console(struct client *client, const uint8_t *rest, 
 	client_doom(client, CLIENT_CLOSE_CONSOLE);
 }
 
-/* Counts the client among those of its user; false if there are too many, or no memory. */
-static bool login_count_user(struct client *client, const char *name)
+/* Counts the client among those of its user and database; false: there are too many, it is doomed. */
+static bool login_count(struct client *client, const char *name, struct database_share *database)
 {
-	const struct config_user *user = config_find_user(client->worker->routes->config, name);
-	int count;
+	struct user_share *user = share_user(client->worker->proxy->shares, name);
 
-	client->user_share = share_user(client->worker->proxy->shares, name);
-	if (client->user_share == NULL)
+	client->user_share = user;
+	if (user == NULL) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return false;
-	count = atomic_fetch_add(&client->user_share->clients, 1) + 1;
-	return user == NULL || user->max_client_connections < 0 ||
-	       count <= user->max_client_connections;
+	}
+	if (!share_count_take(&user->clients, &user->client_limit)) {
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
+				  "client connections exceeded (max_user_client_connections)",
+				  "too many connections for this role", NULL);
+		return false;
+	}
+	if (!share_count_take(&database->clients, &database->client_limit)) {
+		atomic_fetch_sub(&user->clients, 1);
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
+				  "client connections exceeded (max_db_client_connections)",
+				  "too many connections for this database", NULL);
+		return false;
+	}
+	client->counted = true;
+	return true;
 }
 
 void login_after_auth(struct client *client)
@@ -368,18 +410,20 @@ void login_after_auth(struct client *client)
 		client_doom_fatal(client, CLIENT_CLOSE_DATABASE, "3D000", text, NULL, NULL);
 		return;
 	}
-	if (!login_count_user(client, login->user)) {
-		(void)snprintf(text, sizeof(text), "too many connections for role \"%.63s\"",
-			       login->user);
-		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300", text, NULL, NULL);
-		return;
-	}
 	pool = pool_get(worker, login->database,
 			route->database->user[0] != '\0' ? route->database->user : login->user);
 	if (pool == NULL) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}
+	if (UNLIKELY(atomic_load(&pool->database->share->disabled))) {
+		(void)snprintf(text, sizeof(text), "database \"%.63s\" is disabled",
+			       login->database);
+		client_doom_fatal(client, CLIENT_CLOSE_DISABLED, "57P03", text, NULL, NULL);
+		return;
+	}
+	if (!login_count(client, login->user, pool->database->share))
+		return;
 	list_remove(&worker->joining, &client->node);
 	client->pool = pool;
 	client_set_state(client, CLIENT_WELCOME);
@@ -421,9 +465,18 @@ void client_login_step(struct client *client)
 	wire_put_be32(key, client->cancel_key);
 	(void)param_set_write_status(client->params, &out);
 	wire_add_backend_key(&out, client->slot + 1, key, sizeof(key));
+	if (worker->routes->config->proxy.login_notify_message[0] != '\0') {
+		const struct wire_error notice = {
+		    .severity = "NOTICE",
+		    .sqlstate = "00000",
+		    .message = worker->routes->config->proxy.login_notify_message};
+
+		wire_add_notice(&out, &notice);
+	}
 	wire_add_ready(&out, WIRE_TX_IDLE);
 	if (login_send_buf(client, &out)) {
 		login_log(client);
+		pool->stats.logins++;
 		client_login_free(client);
 		client_set_state(client, CLIENT_IDLE);
 	}

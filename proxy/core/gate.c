@@ -378,6 +378,10 @@ bool gate_server_current(const struct server *server)
 	       strcmp(now->server->host, server->target->host) == 0 &&
 	       now->server->port == server->target->port &&
 	       strcmp(now->database->dbname, then->database->dbname) == 0 &&
+	       strcmp(now->database->connect_query, then->database->connect_query) == 0 &&
+	       strcmp(now->database->client_encoding, then->database->client_encoding) == 0 &&
+	       strcmp(now->database->datestyle, then->database->datestyle) == 0 &&
+	       strcmp(now->database->timezone, then->database->timezone) == 0 &&
 	       strcmp(now->database->user, then->database->user) == 0;
 }
 
@@ -390,7 +394,7 @@ static void gate_adopt(struct server *server)
 
 	server->for_swap = false;
 	server->counted = true;
-	atomic_fetch_add_explicit(&server->pool->share->servers, 1, memory_order_relaxed);
+	pool_share_add(server->pool->share);
 	/* It was opened on a standby, which the swap has found promoted. */
 	if (set != NULL)
 		param_set_replace(&server->params, set);
@@ -408,7 +412,7 @@ static void gate_set_stale(struct server *server, bool stale)
 	if (stale)
 		pool_share_give_back(server->pool->share);
 	else
-		atomic_fetch_add_explicit(&server->pool->share->servers, 1, memory_order_relaxed);
+		pool_share_add(server->pool->share);
 }
 
 static void gate_route_pool(struct pool *pool)
@@ -445,6 +449,7 @@ void gate_new_routes(struct worker *worker, struct route_table *routes)
 
 	route_table_unref(worker->routes);
 	worker->routes = routes;
+	share_apply(worker->proxy->shares, routes->config);
 	LIST_FOREACH(&worker->databases, node, tmp)
 	{
 		struct database *database = CONTAINER_OF(node, struct database, node);

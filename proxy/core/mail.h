@@ -36,6 +36,7 @@ enum mail_type {
 	/* worker -> worker */
 	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
 	MAIL_SERVER,        /* mail_server: here is one */
+	MAIL_EVICT,         /* mail_pool: close an idle one of another pool: a limit is reached */
 	MAIL_CANCEL,        /* mail_cancel: a CancelRequest for a client of yours */
 	MAIL_ACCEPT,        /* mail_fd: a new connection */
 	MAIL_CLIENT,        /* mail_client (core/relocate.h): a client that lives with you now */
@@ -92,6 +93,7 @@ struct mail_pool {
 	struct letter letter;
 	struct pool_share *share;
 	unsigned from;
+	int full; /* MAIL_EVICT: enum share_full */
 };
 
 struct mail_server {

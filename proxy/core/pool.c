@@ -19,6 +19,12 @@
 /* A server that was idle for longer is looked at before it gets a request. */
 #define PEEK_AFTER ((usec_t)200000)
 
+/* Other workers are asked to close an idle server at most so often. */
+#define EVICT_PAUSE ((usec_t)100000)
+
+/* So long after a check a server needs none. */
+#define CHECK_HOLDS USEC_PER_SEC
+
 struct database *database_find(struct worker *worker, const char *name)
 {
 	struct list_node *node;
@@ -87,8 +93,15 @@ void pool_apply_settings(struct pool *pool)
 	if (route == NULL)
 		return;
 	atomic_store_explicit(&pool->share->limit, config_pool_size(config, route->database, user),
-			      memory_order_relaxed);
+	                      memory_order_relaxed);
 	pool->session = config_pool_mode(config, route->database, user) == CONFIG_POOL_SESSION;
+	pool->statement = config_pool_mode(config, route->database, user) == CONFIG_POOL_STATEMENT;
+	pool->pqexec_off = config->proxy.disable_pqexec;
+	pool->own_user = route->database->user[0] == '\0';
+	pool->min_size = config_min_pool_size(config, route->database);
+	pool->reserve = config_reserve_pool_size(config, route->database, user);
+	pool->lifetime = config_server_lifetime(config, route->database);
+	pool->query_wait = config_query_wait_timeout(config, route->database, user);
 }
 
 struct pool *pool_get(struct worker *worker, const char *name, const char *user)
@@ -143,7 +156,7 @@ void pool_publish_idle(struct pool *pool)
 {
 	if (pool->worker->proxy->worker_count > 1)
 		atomic_store_explicit(&pool->share->worker[pool->worker->index].idle,
-				      (int)pool->servers[SERVER_IDLE].count, memory_order_seq_cst);
+		                      (int)pool->servers[SERVER_IDLE].count, memory_order_seq_cst);
 }
 
 static usec_t pool_waiting_since(struct pool *pool)
@@ -159,7 +172,7 @@ void pool_publish_waiting(struct pool *pool)
 {
 	if (pool->worker->proxy->worker_count > 1)
 		atomic_store_explicit(&pool->share->worker[pool->worker->index].waiting_since,
-				      pool_waiting_since(pool), memory_order_seq_cst);
+		                      pool_waiting_since(pool), memory_order_seq_cst);
 }
 
 static void pool_post_parcel(struct pool *pool, unsigned to, struct server_parcel *parcel)
@@ -186,7 +199,7 @@ static bool pool_find_starving(struct pool *pool, unsigned *found)
 		if (i == pool->worker->index)
 			continue;
 		since = atomic_load_explicit(&pool->share->worker[i].waiting_since,
-					     memory_order_seq_cst);
+		                             memory_order_seq_cst);
 		if (since != 0 && (oldest == 0 || since < oldest)) {
 			oldest = since;
 			*found = i;
@@ -248,6 +261,43 @@ static bool server_seems_dead(struct server *server)
 	return n == 0 || (n == 1 && byte == 'E');
 }
 
+/* Unused for so long that its connection may have been lost on the way. */
+static bool pool_wants_check(const struct pool *pool, const struct server *server)
+{
+	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+
+	const usec_t unused = pool->worker->now - server->since;
+
+	return UNLIKELY(unused >= conf->server_check_delay) &&
+	       conf->server_check_query[0] != '\0' && !(server->checked && unused < CHECK_HOLDS);
+}
+
+/* Has as many idle servers checked as clients wait for one. */
+static size_t pool_check_idle(struct pool *pool, size_t demand)
+{
+	const char *query = pool->worker->routes->config->proxy.server_check_query;
+	size_t checking = 0;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_RESETTING], node, tmp)
+	{
+		if (CONTAINER_OF(node, struct server, node)->task == SERVER_TASK_CHECK)
+			checking++;
+	}
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (checking >= demand)
+			break;
+		if (!pool_outdated(pool, server) && pool_wants_check(pool, server) &&
+		    server_start_task(server, SERVER_TASK_CHECK, query))
+			checking++;
+	}
+	return checking;
+}
+
 static struct server *pool_take_idle(struct pool *pool)
 {
 	struct list_node *node;
@@ -257,10 +307,12 @@ static struct server *pool_take_idle(struct pool *pool)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
-		if (server->stale) {
+		if (pool_outdated(pool, server)) {
 			server_doom(server, SERVER_CLOSE_STALE);
+		} else if (pool_wants_check(pool, server)) {
+			return NULL; /* pool_check_idle() does it; those behind it need it, too */
 		} else if (pool->worker->now - server->since > PEEK_AFTER &&
-			   server_seems_dead(server)) {
+		           server_seems_dead(server)) {
 			server_doom(server, SERVER_CLOSE_PEER);
 		} else {
 			return server;
@@ -277,6 +329,7 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	size_t changes;
 	bool sent = false;
 
+	pool->stats.assigned++;
 	if (client->state == CLIENT_WAITING)
 		pool->stats.wait_usec += (uint64_t)(pool->worker->now - client->since);
 	server_link(server, client);
@@ -321,9 +374,9 @@ void pool_sync_done(struct server *server)
 		memcpy(sqlstate, server->error_sqlstate, sizeof(sqlstate));
 		server_release(server); /* perhaps to another worker */
 		client_doom_fatal(client, CLIENT_CLOSE_PARAMETERS, sqlstate, text,
-				  "A parameter that this connection asked for was refused by the "
-				  "server.",
-				  NULL);
+		                  "A parameter that this connection asked for was refused by the "
+		                  "server.",
+		                  NULL);
 		return;
 	}
 	settled = param_set_settle(worker->params, client->params, server->params);
@@ -334,7 +387,7 @@ void pool_sync_done(struct server *server)
 	sbuf_init(&out, PARAM_MAX_SQL);
 	if (param_set_write_status_diff(settled, client->params, &out) > 0 && sbuf_ok(&out)) {
 		io = conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out),
-				    out.len);
+		                    out.len);
 		if (io == CONN_IO_OK)
 			io = conn_flush(&worker->to_client, worker);
 	}
@@ -378,10 +431,104 @@ void pool_wait_first(struct pool *pool, struct client *client)
 		gate_count_held(client);
 }
 
-static void pool_dial(struct pool *pool, size_t demand)
+/* ---- room under the limits ---- */
+
+static struct server *pool_oldest_idle(struct pool *pool)
+{
+	struct server *oldest = NULL;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (oldest == NULL || server->since < oldest->since)
+			oldest = server;
+	}
+	return oldest;
+}
+
+struct evict_search {
+	const struct pool_share *share;
+	enum share_full full;
+	struct server *found;
+};
+
+static void pool_evict_look(struct pool *pool, void *arg)
+{
+	struct evict_search *search = arg;
+	const struct pool_share *share = search->share;
+	struct server *server;
+
+	if (pool->share == share ||
+	    (search->full == FULL_DATABASE && pool->share->database != share->database) ||
+	    (search->full == FULL_USER && pool->share->user_share != share->user_share) ||
+	    pool->database->held)
+		return;
+	server = pool_oldest_idle(pool);
+	if (server != NULL && server->counted &&
+	    (search->found == NULL || server->since < search->found->since))
+		search->found = server;
+}
+
+bool pool_evict(struct worker *worker, const struct pool_share *share, enum share_full full)
+{
+	struct evict_search search = {share, full, NULL};
+
+	pool_for_each(worker, pool_evict_look, &search);
+	if (search.found == NULL)
+		return false;
+	server_doom(search.found, SERVER_CLOSE_EVICTED);
+	return true;
+}
+
+/* The limit of the database or user is reached: an unused connection of another pool makes room,
+ * here or in another worker.  When it is closed, or at the next tick, the pool tries again. */
+static void pool_make_room(struct pool *pool, enum share_full full)
+{
+	const struct proxy *proxy = pool->worker->proxy;
+
+	if (full == FULL_POOL || pool_evict(pool->worker, pool->share, full) ||
+	    pool->worker->now < pool->evict_at)
+		return;
+	pool->evict_at = pool->worker->now + EVICT_PAUSE;
+	for (unsigned i = 0; i < proxy->worker_count; i++) {
+		struct mail_pool *mail;
+
+		if (i == pool->worker->index)
+			continue;
+		mail = mail_new(sizeof(*mail), MAIL_EVICT);
+		if (mail == NULL)
+			return;
+		mail->share = pool->share;
+		mail->from = pool->worker->index;
+		mail->full = full;
+		mailbox_post(&proxy->workers[i].mailbox, &mail->letter);
+	}
+}
+
+/* Connections beyond the limit that the pool may have now. */
+static int pool_reserve(const struct pool *pool)
+{
+	const usec_t delay = pool->worker->routes->config->proxy.reserve_pool_timeout;
+	static const enum client_state states[] = {CLIENT_WAITING, CLIENT_WELCOME};
+
+	for (size_t i = 0; pool->reserve > 0 && delay > 0 && i < ARRAY_LEN(states); i++) {
+		const struct list_node *node = list_first(&pool->clients[states[i]]);
+
+		if (node != NULL &&
+		    pool->worker->now - CONTAINER_OF(node, const struct client, node)->since >=
+		        delay)
+			return pool->reserve;
+	}
+	return 0;
+}
+
+static void pool_dial(struct pool *pool, size_t demand, size_t coming)
 {
 	const struct route *route = route_find(pool->worker->routes, pool->database->name);
-	size_t coming = 0;
+	enum share_full full;
 	struct list_node *node;
 	struct list_node *tmp;
 
@@ -396,7 +543,11 @@ static void pool_dial(struct pool *pool, size_t demand)
 				coming++;
 		}
 	}
-	while (coming < demand && pool_share_take(pool->share)) {
+	while (coming < demand) {
+		if (!pool_share_take(pool->share, pool_reserve(pool), &full)) {
+			pool_make_room(pool, full);
+			return;
+		}
 		if (server_dial(pool, pool->worker->routes, route->server, false) == NULL)
 			return;
 		coming++;
@@ -427,16 +578,58 @@ void pool_kick(struct pool *pool)
 	if (demand == 0)
 		return;
 	pool_ask(pool, 0);
-	pool_dial(pool, demand);
+	pool_dial(pool, demand, pool_check_idle(pool, demand));
+}
+
+static bool pool_has_clients(const struct pool *pool)
+{
+	for (int i = 0; i < CLIENT_STATE_COUNT; i++)
+		if (pool->clients[i].count > 0)
+			return true;
+	return false;
+}
+
+/* One more at each tick, so that a start is no storm of logins. */
+static void pool_keep_min(struct pool *pool)
+{
+	const struct route *route;
+	enum share_full full;
+	const int servers = atomic_load_explicit(&pool->share->servers, memory_order_relaxed);
+
+	if (servers >= pool->min_size ||
+	    servers >= atomic_load_explicit(&pool->share->limit, memory_order_relaxed) ||
+	    pool->database->held || pool->worker->stopping || pool->worker->shutting_down ||
+	    pool->worker->now < pool->retry_at ||
+	    (pool->own_user ? !pool_has_clients(pool) : pool->worker->index != 0))
+		return;
+	route = route_find(pool->worker->routes, pool->database->name);
+	if (route != NULL && pool_share_take(pool->share, 0, &full))
+		(void)!server_dial(pool, pool->worker->routes, route->server, false);
+}
+
+void pool_make_standing(struct worker *worker)
+{
+	const struct route_table *routes = worker->routes;
+
+	for (size_t i = 0; i < routes->count && worker->index == 0; i++) {
+		const struct config_database *database = routes->routes[i].database;
+
+		if (database->user[0] != '\0' &&
+		    config_min_pool_size(routes->config, database) > 0 &&
+		    strcmp(database->name, "*") != 0 &&
+		    pool_get(worker, database->name, database->user) == NULL)
+			return; /* no memory: they come with their clients */
+	}
 }
 
 void pool_server_free(struct pool *pool, struct server *server)
 {
-	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+	/* One that is new serves once, however short its lifetime is. */
+	const bool fresh = server->state == SERVER_LOGIN;
 
 	if (server->doomed)
 		return;
-	if (server->stale || pool->worker->stopping) {
+	if (pool_outdated(pool, server) || pool->worker->stopping) {
 		server_doom(server, SERVER_CLOSE_STALE);
 		return;
 	}
@@ -444,7 +637,7 @@ void pool_server_free(struct pool *pool, struct server *server)
 		server_doom(server, SERVER_CLOSE_MOVED);
 		return;
 	}
-	if (conf->server_lifetime > 0 && pool->worker->now - server->born > conf->server_lifetime) {
+	if (pool->lifetime > 0 && !fresh && pool->worker->now - server->born > pool->lifetime) {
 		server_doom(server, SERVER_CLOSE_LIFETIME);
 		return;
 	}
@@ -454,7 +647,7 @@ void pool_server_free(struct pool *pool, struct server *server)
 	}
 	if (server->counted &&
 	    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) >
-				   atomic_load_explicit(&pool->share->limit, memory_order_relaxed)) {
+	        atomic_load_explicit(&pool->share->limit, memory_order_relaxed) + pool->reserve) {
 		server_doom(server, SERVER_CLOSE_SURPLUS);
 		return;
 	}
@@ -610,14 +803,14 @@ static void pool_refuse_waiting(struct pool *pool, usec_t before)
 	char text[512];
 
 	(void)snprintf(text, sizeof(text), "could not get a server connection: %s",
-		       pool->last_error);
+	               pool->last_error);
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);
 
 		if (client->since <= before)
 			client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate, text, NULL,
-					  NULL);
+			                  NULL);
 	}
 	/* In order of age; a refused client may come back with its next request at the end. */
 	for (size_t n = pool->clients[CLIENT_WAITING].count; n > 0; n--) {
@@ -634,12 +827,12 @@ static void pool_refuse_waiting(struct pool *pool, usec_t before)
 }
 
 void pool_server_failed(struct pool *pool, struct server *server, const char *error,
-			const char *sqlstate)
+                        const char *sqlstate)
 {
 	usec_t now = pool->worker->now;
 
 	log_warning("server %s %s/%s: %s", server->target->name, pool->database->name, pool->user,
-		    error);
+	            error);
 	if (server->for_swap) {
 		free(pool->database->swap_error);
 		pool->database->swap_error = strdup(error);
@@ -660,8 +853,7 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 
 /* ---- time ---- */
 
-/* A client that waited for a server for query_wait_timeout. */
-static void pool_refuse_late(struct pool *pool, struct client *client)
+void pool_refuse_late(struct pool *pool, struct client *client)
 {
 	char text[512];
 
@@ -680,12 +872,11 @@ static void pool_refuse_late(struct pool *pool, struct client *client)
 
 static void pool_tick_waiting(struct pool *pool, usec_t now)
 {
-	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
 	const bool held = pool->database->held;
-	const usec_t limit = held ? conf->hold_wait_timeout : conf->query_wait_timeout;
+	const usec_t limit = pool->worker->routes->config->proxy.hold_wait_timeout;
 
-	if (limit == 0)
-		return;
+	if (!held || limit == 0)
+		return; /* timeout.c */
 	for (size_t n = pool->clients[CLIENT_WAITING].count; n > 0; n--) {
 		struct list_node *node = list_first(&pool->clients[CLIENT_WAITING]);
 		struct client *client;
@@ -695,13 +886,10 @@ static void pool_tick_waiting(struct pool *pool, usec_t now)
 		client = CONTAINER_OF(node, struct client, node);
 		if (now - client->since < limit)
 			break;
-		if (held)
-			client_refuse_request(client, "57P03",
-					      "the database is held for a move, and the request "
-					      "has waited for hold_wait_timeout",
-					      "Try the request again.");
-		else
-			pool_refuse_late(pool, client);
+		client_refuse_request(client, "57P03",
+		                      "the database is held for a move, and the request "
+		                      "has waited for hold_wait_timeout",
+		                      "Try the request again.");
 	}
 }
 
@@ -733,10 +921,14 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
 		if (conf->server_idle_timeout > 0 &&
-		    now - server->since > conf->server_idle_timeout)
+		    now - server->since > conf->server_idle_timeout &&
+		    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) >
+		        pool->min_size)
 			server_doom(server, SERVER_CLOSE_IDLE);
-		else if (conf->server_lifetime > 0 && now - server->born > conf->server_lifetime)
+		else if (pool->lifetime > 0 && now - server->born > pool->lifetime)
 			server_doom(server, SERVER_CLOSE_LIFETIME);
+		else if (pool_outdated(pool, server) && !pool->database->held)
+			server_doom(server, SERVER_CLOSE_STALE);
 	}
 }
 
@@ -750,13 +942,13 @@ static void pool_tick_removed(struct pool *pool)
 	    route_find(pool->worker->routes, pool->database->name) != NULL)
 		return;
 	(void)snprintf(text, sizeof(text), "database \"%.63s\" does not exist",
-		       pool->database->name);
+	               pool->database->name);
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		while (pool->clients[states[i]].count > 0)
 			client_doom_fatal(CONTAINER_OF(list_first(&pool->clients[states[i]]),
-						       struct client, node),
-					  CLIENT_CLOSE_DATABASE, "3D000", text,
-					  "It is no longer in the proxy's configuration.", NULL);
+			                               struct client, node),
+			                  CLIENT_CLOSE_DATABASE, "3D000", text,
+			                  "It is no longer in the proxy's configuration.", NULL);
 	}
 }
 
@@ -769,6 +961,7 @@ void pool_tick(struct pool *pool, usec_t now)
 	pool_tick_servers(pool, now);
 	pool_tick_removed(pool);
 	pool_tick_waiting(pool, now);
+	timeout_tick(pool, now);
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);
@@ -776,8 +969,8 @@ void pool_tick(struct pool *pool, usec_t now)
 		if (conf->client_login_timeout > 0 &&
 		    now - client->connected > conf->client_login_timeout)
 			client_doom_fatal(client, CLIENT_CLOSE_LOGIN_TIMEOUT, "57P03",
-					  "the login timed out: no server connection to be had",
-					  pool->last_error, NULL);
+			                  "the login timed out: no server connection to be had",
+			                  pool->last_error, NULL);
 	}
 	if (pool->last_error != NULL && !pool->database->held) {
 		usec_t patience = pool_patience(pool);
@@ -789,6 +982,8 @@ void pool_tick(struct pool *pool, usec_t now)
 			pool_refuse_waiting(pool, now - patience);
 	}
 	pool_kick(pool);
+	if (pool->min_size > 0)
+		pool_keep_min(pool);
 }
 
 static void pool_free(struct pool *pool)

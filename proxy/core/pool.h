@@ -22,6 +22,11 @@ struct route_table;
 struct worker;
 
 struct pool_stats {
+	uint64_t assigned;   /* servers given to clients */
+	uint64_t logins;
+	uint64_t client_parses;
+	uint64_t server_parses;
+	uint64_t binds;
 	uint64_t xacts;
 	uint64_t queries;
 	uint64_t received;   /* bytes from clients */
@@ -39,6 +44,7 @@ struct database {
 	struct list pools;     /* struct pool.node */
 	size_t active;         /* clients of it that have a server, and servers in a reset */
 	bool held;
+	usec_t reconnect_at;   /* RECONNECT: what was made before is closed when free; 0: never */
 	bool drained_told;     /* DRAINED was mailed for hold_epoch */
 	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
 	uint64_t hold_epoch;
@@ -59,6 +65,15 @@ struct pool {
 	char *user;
 	struct pool_share *share;
 	bool session;          /* session pooling */
+	bool statement;        /* statement pooling: no transaction blocks */
+	bool pqexec_off;       /* no simple queries */
+	bool own_user;         /* the clients' user, not one of the database's */
+	int min_size;
+	int reserve;
+	usec_t lifetime;
+	usec_t query_wait;
+	usec_t evict_at;       /* other workers are not asked to make room before */
+	unsigned host;         /* of several: the next one to try */
 	bool asked;            /* another worker has been asked for a server */
 	unsigned asked_last;   /* … this one */
 	struct list clients[CLIENT_STATE_COUNT]; /* those after login: WELCOME to ACTIVE */
@@ -74,6 +89,26 @@ struct pool {
 
 struct database *database_get(struct worker *worker, const char *name) MUST_CHECK;
 struct database *database_find(struct worker *worker, const char *name);
+
+/* Whether a server connection is to be closed as soon as nobody uses it. */
+static inline bool pool_outdated(const struct pool *pool, const struct server *server)
+{
+	return server->stale || server->born <= pool->database->reconnect_at;
+}
+
+/* Another worker, or (`share` NULL is not allowed) a pool here, needs room under the limit of the
+ * database or user: closes the idle server of another pool that was unused longest.  False: there
+ * is none. */
+bool pool_evict(struct worker *worker, const struct pool_share *share, enum share_full full);
+
+/* Once per worker and route table: the pools that exist without clients (min_pool_size). */
+void pool_make_standing(struct worker *worker);
+
+/* ---- timeout.c: by the tick of the worker, never by a timer of a client's own ---- */
+void timeout_tick(struct pool *pool, usec_t now);
+
+/* A client that waited for a server for query_wait_timeout. */
+void pool_refuse_late(struct pool *pool, struct client *client);
 
 /* Takes limit and mode from the worker's present route table. */
 void pool_apply_settings(struct pool *pool);

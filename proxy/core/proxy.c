@@ -478,7 +478,9 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	if (proxy->admin != NULL)
 		proxy->routes = admin_routes(proxy->admin, config, &error);
 	good = proxy->routes != NULL;
-	if (!good)
+	if (good)
+		share_apply(proxy->shares, config);
+	else
 		log_error("cannot start: %s", sbuf_text(&error));
 	sbuf_free(&error);
 	if (!good || !proxy_write_pid(config))

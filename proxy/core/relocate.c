@@ -254,8 +254,12 @@ void relocate_drop(struct worker *worker, struct mail_client *mail)
 
 	(void)close(mail->fd);
 	share_slot_give_back(worker->proxy->shares, client->slot);
-	if (client->user_share != NULL)
-		atomic_fetch_sub(&client->user_share->clients, 1);
+	if (client->counted) {
+		struct database_share *share = share_database(worker->proxy->shares, mail->database);
+
+		if (share != NULL) /* always: it was counted in it */
+			client_uncount(client, share);
+	}
 	atomic_fetch_sub(&worker->proxy->client_count, 1);
 	atomic_fetch_sub(&worker->client_count, 1);
 	free(client);

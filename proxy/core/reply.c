@@ -300,6 +300,19 @@ static void reply_count_xact(struct server *server, struct pool *pool)
 	}
 }
 
+/* Statement pooling: a transaction block would end with its first statement. */
+static void reply_no_block(struct reply *reply)
+{
+	struct server *server = reply->server;
+
+	(void)reply_flush_run(reply);
+	if (!server->client->doomed)
+		client_doom_fatal(server->client, CLIENT_CLOSE_BLOCK, "08P01",
+				  "transaction blocks not allowed in statement pooling mode", NULL,
+				  "Use transaction pooling for this database or user.");
+	server_doom(server, SERVER_CLOSE_BLOCK);
+}
+
 static void reply_ready(struct reply *reply, uint8_t status)
 {
 	struct server *server = reply->server;
@@ -319,6 +332,11 @@ static void reply_ready(struct reply *reply, uint8_t status)
 		reply_hide(reply, 6);
 		reply->inside_done = true;
 	} else {
+		server->ready_at = reply->worker->now;
+		if (UNLIKELY(server->pool->statement && status != 'I')) {
+			reply_no_block(reply);
+			return;
+		}
 		reply_forward(reply, 6);
 		reply_count_xact(server, server->pool);
 	}
@@ -534,9 +552,21 @@ static void reply_run(struct reply *reply)
 
 static void server_inside_done(struct server *server)
 {
-	if (server->state == SERVER_RESETTING) {
-		if (server->error != NULL || server->tx_status != 'I')
+	if (server->state == SERVER_LOGIN) {
+		if (server->error != NULL)
+			log_warning("server %s %s/%s: connect_query failed: %s", server->target->name,
+				    server->pool->database->name, server->pool->user,
+				    server->error);
+		if (server->tx_status == 'I')
+			server_login_done(server);
+		else
 			server_doom(server, SERVER_CLOSE_RESET);
+	} else if (server->state == SERVER_RESETTING) {
+		bool check = server->task == SERVER_TASK_CHECK;
+
+		server->checked = check;
+		if (server->error != NULL || server->tx_status != 'I')
+			server_doom(server, check ? SERVER_CLOSE_CHECK : SERVER_CLOSE_RESET);
 		else
 			pool_server_free(server->pool, server);
 	} else if (server->client != NULL) {

@@ -349,6 +349,8 @@ static enum step request_forward(struct request *request, struct server *server,
 
 	server_note_start(server);
 	if (is_extended(type)) {
+		if (type == FE_BIND)
+			client->pool->stats.binds++;
 		if (type != FE_EXECUTE && !client->in_session && !server->ledger.skipping &&
 		    worker->routes->config->proxy.max_prepared_statements > 0) {
 			size_t used = 0;
@@ -471,8 +473,15 @@ static enum step request_message(struct request *request)
 		request_skip(request, total);
 		return STEP_NEXT;
 	}
-	if (at[0] == FE_QUERY && request_deallocates(request, total, &step))
-		return step;
+	if (at[0] == FE_QUERY) {
+		if (UNLIKELY(client->pool->pqexec_off)) {
+			client_doom_fatal(client, CLIENT_CLOSE_PQEXEC, "08P01", "PQexec disallowed",
+					  NULL, "The proxy takes extended queries only.");
+			return STEP_STOP;
+		}
+		if (request_deallocates(request, total, &step))
+			return step;
+	}
 	return request_forward(request, client->server, at[0], total);
 }
 

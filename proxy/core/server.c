@@ -51,7 +51,7 @@ void server_set_state(struct server *server, enum server_state state)
 	server->state = state;
 	server->since = server->worker->now;
 	/* The most recently used one first: the others get idle and can be closed. */
-	if (state == SERVER_IDLE)
+	if (state == SERVER_IDLE && LIKELY(!server->worker->routes->config->proxy.server_round_robin))
 		list_prepend(&pool->servers[state], &server->node);
 	else
 		list_append(&pool->servers[state], &server->node);
@@ -69,6 +69,8 @@ static void server_dialled(void *arg, int fd, const char *error)
 		if (fd >= 0)
 			(void)close(fd);
 	} else if (fd < 0) {
+		if (server->host_text != NULL)
+			server->pool->host++; /* the next attempt is another host's */
 		pool_server_failed(server->pool, server, error, "");
 		server_doom(server, SERVER_CLOSE_DIAL);
 	} else {
@@ -87,6 +89,29 @@ static void server_dialled(void *arg, int fd, const char *error)
 		}
 	}
 	worker_end_turn(worker);
+}
+
+/* One of several hosts.  False: no memory. */
+static bool server_choose_host(struct server *server)
+{
+	const struct config_server *target = server->target;
+	const char *at = target->host;
+	unsigned count = 1;
+	unsigned chosen;
+
+	server->host = at;
+	if (LIKELY(strchr(at, ',') == NULL))
+		return true;
+	for (const char *comma = strchr(at, ','); comma != NULL; comma = strchr(comma + 1, ','))
+		count++;
+	chosen = server->pool->host % count;
+	if (target->load_balance_hosts == CONFIG_BALANCE_ROUND_ROBIN)
+		server->pool->host++;
+	while (chosen-- > 0)
+		at = strchr(at, ',') + 1;
+	server->host_text = strndup(at, strcspn(at, ","));
+	server->host = server->host_text;
+	return server->host != NULL;
 }
 
 struct server *server_dial(struct pool *pool, struct route_table *routes,
@@ -110,8 +135,10 @@ struct server *server_dial(struct pool *pool, struct route_table *routes,
 	server->routes = route_table_ref(routes);
 	server->born = worker->now;
 	server_set_state(server, SERVER_DIALING);
-	server->dial = dial_start(worker->base, worker->dns, target->host, target->port,
-				  routes->config->proxy.connect_timeout, server_dialled, server);
+	if (server_choose_host(server))
+		server->dial =
+		    dial_start(worker->base, worker->dns, server->host, target->port,
+			       routes->config->proxy.connect_timeout, server_dialled, server);
 	if (server->dial == NULL)
 		server_doom(server, SERVER_CLOSE_MEMORY);
 	return server;
@@ -123,6 +150,8 @@ void server_link(struct server *server, struct client *client)
 	server->client = client;
 	client->server = server;
 	server->pool->database->active++;
+	server->checked = false;
+	server->ready_at = server->worker->now;
 	server_set_state(server, SERVER_ACTIVE);
 	client_set_state(client, CLIENT_ACTIVE);
 }
@@ -197,6 +226,13 @@ void server_doom(struct server *server, enum server_close reason)
 	list_append(&server->worker->doomed_servers, &server->node);
 }
 
+static void server_kick_waiting(struct pool *pool, void *arg)
+{
+	if (pool != arg && !pool->database->held &&
+	    pool->clients[CLIENT_WAITING].count + pool->clients[CLIENT_WELCOME].count > 0)
+		pool_kick(pool);
+}
+
 void server_destroy(struct server *server)
 {
 	struct pool *pool = server->pool;
@@ -234,10 +270,19 @@ void server_destroy(struct server *server)
 	server_stmts_free(&server->stmts);
 	route_table_unref(server->routes);
 	free(server->error);
+	free(server->host_text);
 	explicit_bzero(server->key, sizeof(server->key));
 	free(server);
-	if (!pool->database->held && !worker->stopping)
+	if (worker->stopping)
+		return;
+	if (!pool->database->held)
 		pool_kick(pool);
+	/* What another pool of the database or user was waiting for. */
+	if (UNLIKELY(atomic_load_explicit(&pool->share->database->server_limit,
+					  memory_order_relaxed) > 0 ||
+		     atomic_load_explicit(&pool->share->user_share->server_limit,
+					  memory_order_relaxed) > 0))
+		pool_for_each(worker, server_kick_waiting, pool);
 }
 
 bool server_inject_query(struct server *server, const char *sql, size_t len)
@@ -273,22 +318,32 @@ void server_release(struct server *server)
 {
 	struct pool *pool = server->pool;
 	bool session = server->client != NULL && server->client->in_session;
-	const char *reset = server->worker->routes->config->proxy.server_reset_query;
+	const struct config_proxy *conf = &server->worker->routes->config->proxy;
 
 	if (server->client != NULL)
 		server_unlink(server);
-	if (session && reset[0] != '\0') {
+	if (UNLIKELY((session || conf->server_reset_query_always) &&
+		     conf->server_reset_query[0] != '\0'))
+		(void)!server_start_task(server, SERVER_TASK_RESET, conf->server_reset_query);
+	else
+		pool_server_free(pool, server);
+}
+
+bool server_start_task(struct server *server, enum server_task task, const char *sql)
+{
+	server->task = task;
+	/* connect_query is a part of the login. */
+	if (task == SERVER_TASK_CONNECT)
+		server->connected = true;
+	else
 		server_set_state(server, SERVER_RESETTING);
-		if (!server_inject_query(server, reset, strlen(reset)))
-			return;
-		return;
-	}
-	pool_server_free(pool, server);
+	return server_inject_query(server, sql, strlen(sql));
 }
 
 bool server_pack(struct server *server, struct server_parcel *parcel)
 {
-	if (server->state != SERVER_IDLE || server->doomed || server->stale ||
+	if (server->state != SERVER_IDLE || server->doomed ||
+	    pool_outdated(server->pool, server) ||
 	    server->cancels > 0 || !server_quiet(server) || conn_kept(&server->conn) > 0 ||
 	    conn_unsent(&server->conn) > 0)
 		return false;
@@ -351,7 +406,7 @@ void server_event(evutil_socket_t fd, short what, void *arg)
 	}
 	/* Either of these may have given the server away: nothing is to follow. */
 	if ((what & EV_READ) != 0 && !server->doomed) {
-		if (server->state == SERVER_LOGIN)
+		if (server->state == SERVER_LOGIN && !server_busy_inside(server))
 			server_login_readable(server);
 		else
 			server_readable(server);

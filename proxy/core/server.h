@@ -4,7 +4,7 @@
  *
  *   DIALING -> LOGIN -> IDLE <-> ACTIVE (linked with a client)
  *                  \-> PREPARED (opened before a swap; IDLE at the swap)
- *                       ACTIVE -> RESETTING -> IDLE   (session pools)
+ *                       ACTIVE -> RESETTING -> IDLE   (session pools; IDLE -> RESETTING: a check)
  *                       ACTIVE -> CANCELLED -> IDLE   (a cancel request for it is under way)
  *
  * Its state is the list of the pool that it is in (server_set_state() does both).  Worker thread of
@@ -40,6 +40,13 @@ enum server_close {
 #include "core/server_close.def"
 };
 
+/* A query of the proxy's own without a client: what it is for. */
+enum server_task {
+	SERVER_TASK_RESET,   /* server_reset_query */
+	SERVER_TASK_CHECK,   /* server_check_query */
+	SERVER_TASK_CONNECT, /* connect_query; state LOGIN */
+};
+
 #define SERVER_KEY_MAX 256
 #define SERVER_QUERY_MAX 128
 
@@ -50,6 +57,9 @@ struct server {
 	struct pool *pool;
 	struct client *client; /* ACTIVE: whose transaction or session it serves */
 	enum server_state state;
+	enum server_task task;  /* RESETTING, LOGIN */
+	bool checked;           /* server_check_query has succeeded since its last client */
+	bool connected;         /* connect_query has been run, if there is one */
 	bool doomed;            /* to be closed at the end of this turn */
 	bool for_swap;          /* opened by PREPARE SWAP: becomes PREPARED */
 	bool stale;             /* of a former route, or RELOAD: to be closed when free */
@@ -71,11 +81,14 @@ struct server {
 	uint16_t key_len;
 	uint8_t key[SERVER_KEY_MAX];
 	const struct config_server *target; /* of `routes` */
+	const char *host;       /* of target: the one of its hosts that is or was dialled */
+	char *host_text;        /* its memory, where there are several */
 	struct route_table *routes; /* the table it was dialled by: keeps target alive */
 	usec_t since;           /* of the present state */
 	usec_t born;
 	usec_t request_start;
 	usec_t xact_start;
+	usec_t ready_at;        /* of the last ReadyForQuery to the client, or of the link */
 	char *error;            /* of its login, or of a query of the proxy's own; malloc'ed */
 	char error_sqlstate[6];
 	bool fatal_sent;        /* a FATAL of its own was forwarded to the client */
@@ -113,6 +126,12 @@ bool server_busy_inside(const struct server *server);
 
 /* Sends a query of the proxy's own; the answers are not forwarded.  False: the server was doomed. */
 bool server_inject_query(struct server *server, const char *sql, size_t len) MUST_CHECK;
+
+/* Leaves its list for RESETTING with that query.  False: the server was doomed. */
+bool server_start_task(struct server *server, enum server_task task, const char *sql) MUST_CHECK;
+
+/* The login is complete and connect_query, if any, has run. */
+void server_login_done(struct server *server);
 
 /* The event callback, and the connection as it is after the dial (server_login.c). */
 void server_event(evutil_socket_t fd, short what, void *arg);

@@ -95,6 +95,12 @@ void server_login_begin(struct server *server)
 	start = wire_begin_startup(&out, WIRE_PROTOCOL_3_0);
 	wire_add_startup_param(&out, "user", auth_user_name(user));
 	wire_add_startup_param(&out, "database", route->database->dbname);
+	if (route->database->client_encoding[0] != '\0')
+		wire_add_startup_param(&out, "client_encoding", route->database->client_encoding);
+	if (route->database->datestyle[0] != '\0')
+		wire_add_startup_param(&out, "DateStyle", route->database->datestyle);
+	if (route->database->timezone[0] != '\0')
+		wire_add_startup_param(&out, "TimeZone", route->database->timezone);
 	wire_end_startup(&out, start);
 	auth_user_unref(user);
 	if (server->auth == NULL)
@@ -213,11 +219,19 @@ static bool server_login_parameter(struct server *server, const uint8_t *body, s
 	return true;
 }
 
-static void server_login_done(struct server *server)
+void server_login_done(struct server *server)
 {
 	struct pool *pool = server->pool;
+	const struct route *route = route_find(server->routes, pool->database->name);
 
 	server->tx_status = 'I';
+	server->checked = true; /* by its login */
+	if (UNLIKELY(route != NULL && route->database->connect_query[0] != '\0' &&
+		     !server->connected)) {
+		(void)!server_start_task(server, SERVER_TASK_CONNECT,
+					 route->database->connect_query);
+		return;
+	}
 	pool_login_succeeded(pool, server);
 	if (!server->for_swap) {
 		pool_server_free(pool, server);

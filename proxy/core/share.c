@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/share.h"
 
+#include "conf/config.h"
+
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +17,8 @@ struct share_registry {
 	struct database_share *databases;
 	struct pool_share *pools;
 	struct user_share *users;
+	struct config *config; /* of the last share_apply(); NULL before */
+	atomic_uint timeouts;
 	uint32_t *slots; /* worker, or SLOT_FREE + the next free slot */
 	uint32_t slot_count;
 	uint32_t slot_free; /* SLOT_NONE: all are taken */
@@ -58,13 +63,79 @@ void share_registry_free(struct share_registry *registry)
 		free(registry->databases);
 		registry->databases = next;
 	}
+	config_unref(registry->config);
 	free(registry->slots);
 	(void)pthread_mutex_destroy(&registry->lock);
 	free(registry);
 }
 
+static void share_apply_database(const struct config *config, struct database_share *share)
+{
+	const struct config_database *database = config_find_database(config, share->name);
+
+	atomic_store(&share->server_limit, config_max_db_connections(config, database));
+	atomic_store(&share->client_limit, config_max_db_clients(config, database));
+}
+
+/* Bits of the time-outs that are not 0. */
+static unsigned share_apply_user(const struct config *config, struct user_share *share)
+{
+	const struct config_proxy *proxy = &config->proxy;
+	const struct config_user *user = config_find_user(config, share->name);
+	usec_t timeout[USER_TIMEOUTS] = {
+	    [TIMEOUT_QUERY] = proxy->query_timeout,
+	    [TIMEOUT_QUERY_WAIT] = CONFIG_UNSET,
+	    [TIMEOUT_TRANSACTION] = proxy->transaction_timeout,
+	    [TIMEOUT_IDLE_TRANSACTION] = proxy->idle_transaction_timeout,
+	    [TIMEOUT_CLIENT_IDLE] = proxy->client_idle_timeout,
+	};
+	unsigned used = 0;
+
+	if (user != NULL) {
+		const usec_t own[USER_TIMEOUTS] = {
+		    [TIMEOUT_QUERY] = user->query_timeout,
+		    [TIMEOUT_QUERY_WAIT] = user->query_wait_timeout,
+		    [TIMEOUT_TRANSACTION] = user->transaction_timeout,
+		    [TIMEOUT_IDLE_TRANSACTION] = user->idle_transaction_timeout,
+		    [TIMEOUT_CLIENT_IDLE] = user->client_idle_timeout,
+		};
+
+		for (size_t i = 0; i < USER_TIMEOUTS; i++)
+			timeout[i] = own[i] == CONFIG_UNSET ? timeout[i] : own[i];
+	}
+	for (size_t i = 0; i < USER_TIMEOUTS; i++) {
+		atomic_store(&share->timeout[i], timeout[i]);
+		used |= timeout[i] != 0 && timeout[i] != CONFIG_UNSET ? 1u << i : 0;
+	}
+	atomic_store(&share->client_limit, config_max_user_clients(config, user));
+	atomic_store(&share->server_limit, config_max_user_connections(config, user));
+	return used;
+}
+
+void share_apply(struct share_registry *registry, struct config *config)
+{
+	unsigned used = 0;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	if (registry->config != config) {
+		config_unref(registry->config);
+		registry->config = config_ref(config);
+	}
+	for (struct database_share *share = registry->databases; share != NULL; share = share->next)
+		share_apply_database(config, share);
+	for (struct user_share *share = registry->users; share != NULL; share = share->next)
+		used |= share_apply_user(config, share);
+	atomic_store(&registry->timeouts, used);
+	(void)pthread_mutex_unlock(&registry->lock);
+}
+
+unsigned share_timeouts(const struct share_registry *registry)
+{
+	return atomic_load_explicit(&registry->timeouts, memory_order_relaxed);
+}
+
 static struct database_share *share_database_locked(struct share_registry *registry,
-						    const char *name)
+                                                    const char *name)
 {
 	struct database_share *share;
 
@@ -80,9 +151,23 @@ static struct database_share *share_database_locked(struct share_registry *regis
 		free(share);
 		return NULL;
 	}
+	if (registry->config != NULL)
+		share_apply_database(registry->config, share);
 	share->next = registry->databases;
 	registry->databases = share;
 	return share;
+}
+
+bool share_is_disabled(struct share_registry *registry, const char *name)
+{
+	const struct database_share *share;
+	bool disabled = false;
+
+	(void)pthread_mutex_lock(&registry->lock);
+	for (share = registry->databases; share != NULL && !disabled; share = share->next)
+		disabled = strcmp(share->name, name) == 0 && atomic_load(&share->disabled);
+	(void)pthread_mutex_unlock(&registry->lock);
+	return disabled;
 }
 
 struct database_share *share_database(struct share_registry *registry, const char *name)
@@ -95,8 +180,10 @@ struct database_share *share_database(struct share_registry *registry, const cha
 	return share;
 }
 
+static struct user_share *share_user_locked(struct share_registry *registry, const char *name);
+
 static struct pool_share *share_pool_locked(struct share_registry *registry, const char *database,
-					    const char *user)
+                                            const char *user)
 {
 	struct pool_share *share;
 
@@ -110,7 +197,8 @@ static struct pool_share *share_pool_locked(struct share_registry *registry, con
 	memset(share, 0, sizeof(*share));
 	share->database = share_database_locked(registry, database);
 	share->user = strdup(user);
-	if (share->database == NULL || share->user == NULL) {
+	share->user_share = share_user_locked(registry, user);
+	if (share->database == NULL || share->user == NULL || share->user_share == NULL) {
 		free(share->user);
 		free(share);
 		return NULL;
@@ -121,7 +209,7 @@ static struct pool_share *share_pool_locked(struct share_registry *registry, con
 }
 
 struct pool_share *share_pool(struct share_registry *registry, const char *database,
-			      const char *user)
+                              const char *user)
 {
 	struct pool_share *share;
 
@@ -147,6 +235,8 @@ static struct user_share *share_user_locked(struct share_registry *registry, con
 		free(share);
 		return NULL;
 	}
+	if (registry->config != NULL)
+		atomic_fetch_or(&registry->timeouts, share_apply_user(registry->config, share));
 	share->next = registry->users;
 	registry->users = share;
 	return share;
@@ -165,8 +255,8 @@ struct user_share *share_user(struct share_registry *registry, const char *name)
 static bool share_slots_grow(struct share_registry *registry)
 {
 	uint32_t count = registry->slot_count == 0 ? SLOTS_FIRST : registry->slot_count * 2;
-	uint32_t *slots = count > SLOT_NONE ? NULL
-					    : realloc(registry->slots, count * sizeof(*slots));
+	uint32_t *slots =
+	    count > SLOT_NONE ? NULL : realloc(registry->slots, count * sizeof(*slots));
 
 	if (slots == NULL)
 		return false;
@@ -220,20 +310,53 @@ bool share_slot_find(struct share_registry *registry, uint32_t slot, unsigned *w
 	return found;
 }
 
-bool pool_share_take(struct pool_share *share)
+/* Counts one more if there are fewer than `limit`. */
+static bool count_take(atomic_int *count, int limit)
 {
-	int count = atomic_load_explicit(&share->servers, memory_order_relaxed);
+	int now = atomic_load_explicit(count, memory_order_relaxed);
 
 	do {
-		if (count >= atomic_load_explicit(&share->limit, memory_order_relaxed))
+		if (now >= limit)
 			return false;
-	} while (!atomic_compare_exchange_weak_explicit(&share->servers, &count, count + 1,
-							memory_order_relaxed,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(count, &now, now + 1, memory_order_relaxed,
+	                                                memory_order_relaxed));
 	return true;
+}
+
+bool share_count_take(atomic_int *count, const atomic_int *limit)
+{
+	int most = atomic_load_explicit(limit, memory_order_relaxed);
+
+	return count_take(count, most == 0 ? INT_MAX : most);
+}
+
+bool pool_share_take(struct pool_share *share, int extra, enum share_full *full)
+{
+	*full = FULL_POOL;
+	if (!count_take(&share->servers,
+	                atomic_load_explicit(&share->limit, memory_order_relaxed) + extra))
+		return false;
+	*full = FULL_DATABASE;
+	if (share_count_take(&share->database->servers, &share->database->server_limit)) {
+		*full = FULL_USER;
+		if (share_count_take(&share->user_share->servers, &share->user_share->server_limit))
+			return true;
+		atomic_fetch_sub_explicit(&share->database->servers, 1, memory_order_relaxed);
+	}
+	atomic_fetch_sub_explicit(&share->servers, 1, memory_order_relaxed);
+	return false;
+}
+
+void pool_share_add(struct pool_share *share)
+{
+	atomic_fetch_add_explicit(&share->servers, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&share->database->servers, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&share->user_share->servers, 1, memory_order_relaxed);
 }
 
 void pool_share_give_back(struct pool_share *share)
 {
 	atomic_fetch_sub_explicit(&share->servers, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&share->database->servers, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&share->user_share->servers, 1, memory_order_relaxed);
 }

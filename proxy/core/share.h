@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * What the pools of one (database, user) in all workers share: the count of server connections and
- * its limit, who has idle ones and who starves; and what all workers share of one database: the
- * requests it holds.  Everything here is atomic; entries are made once and live as long as the
+ * its limit, who has idle ones and who starves; and what all workers share of one database or user:
+ * the requests it holds, its connections and their limits, time-outs.  Everything here is atomic; entries are made once and live as long as the
  * process, so workers keep pointers to them.
  */
 #ifndef CORE_SHARE_H
 #define CORE_SHARE_H
 
+#include "base/clock.h"
 #include "base/compiler.h"
 
 #include <stdatomic.h>
@@ -16,16 +17,37 @@
 
 #define WORKERS_MAX 256
 
+struct config;
+
 struct database_share {
 	atomic_long held_requests;
 	atomic_llong held_bytes;
+	atomic_int servers;      /* connections of all its pools, as they count there */
+	atomic_int server_limit; /* 0: none */
+	atomic_int clients;
+	atomic_int client_limit; /* 0: none */
+	atomic_bool disabled;    /* DISABLE: nobody may log in */
 	char *name;
 	struct database_share *next;
 };
 
-/* The clients of one user in all workers. */
+enum user_timeout {
+	TIMEOUT_QUERY,
+	TIMEOUT_QUERY_WAIT, /* -1: that of the pool */
+	TIMEOUT_TRANSACTION,
+	TIMEOUT_IDLE_TRANSACTION,
+	TIMEOUT_CLIENT_IDLE,
+	USER_TIMEOUTS
+};
+
+/* One user in all workers: the clients that logged in as it, the servers that were logged in to as
+ * it. */
 struct user_share {
 	atomic_int clients;
+	atomic_int client_limit; /* 0: none */
+	atomic_int servers;
+	atomic_int server_limit; /* 0: none */
+	_Atomic usec_t timeout[USER_TIMEOUTS]; /* 0: none */
 	char *name;
 	struct user_share *next;
 };
@@ -33,6 +55,7 @@ struct user_share {
 struct pool_share {
 	struct database_share *database;
 	char *user;
+	struct user_share *user_share;
 	atomic_int servers;   /* connections, dialling ones included, prepared ones not */
 	atomic_int limit;
 	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each
@@ -55,6 +78,16 @@ struct user_share *share_user(struct share_registry *registry, const char *name)
 struct pool_share *share_pool(struct share_registry *registry, const char *database,
 			      const char *user) MUST_CHECK;
 
+/* Limits and time-outs of all databases and users, from now on also of new ones, are those of this
+ * configuration (a reference is kept).  Any thread (takes the lock: at RELOAD only). */
+void share_apply(struct share_registry *registry, struct config *config);
+
+/* Bits 1 << enum user_timeout of the time-outs that somebody has. */
+unsigned share_timeouts(const struct share_registry *registry);
+
+/* DISABLE and ENABLE as they are. */
+bool share_is_disabled(struct share_registry *registry, const char *database);
+
 /*
  * Cancel keys: which worker has the client of a slot.  The pid of a client's key is its slot + 1, so
  * the key stays good when the client goes to another worker.  Any thread (takes a lock: logins,
@@ -66,8 +99,17 @@ void share_slot_give_back(struct share_registry *registry, uint32_t slot);
 /* False: nobody has that slot. */
 bool share_slot_find(struct share_registry *registry, uint32_t slot, unsigned *worker) MUST_CHECK;
 
-/* Counts one more server if the limit allows it. */
-bool pool_share_take(struct pool_share *share) MUST_CHECK;
+enum share_full { FULL_POOL, FULL_DATABASE, FULL_USER };
+
+/* Counts one more server if the limits allow it: that of the pool and `extra`, the database's and
+ * the user's.  False: *full says which one does not. */
+bool pool_share_take(struct pool_share *share, int extra, enum share_full *full) MUST_CHECK;
+
+/* Counts one more whatever the limits are. */
+void pool_share_add(struct pool_share *share);
 void pool_share_give_back(struct pool_share *share);
+
+/* Counts one more if that keeps within the limit (0: none). */
+bool share_count_take(atomic_int *count, const atomic_int *limit) MUST_CHECK;
 
 #endif

@@ -51,6 +51,7 @@ static bool send_parse(struct server *server, const char *name, size_t name_len,
 {
 	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
 
+	server->pool->stats.server_parses++;
 	wire_put_be32(head + 1, (uint32_t)(4 + name_len + 1 + stmt->len));
 	return send_copy(server, head, sizeof(head)) && send_copy(server, name, name_len + 1) &&
 	       (stmt->len <= STATEMENT_UNNAMED_MAX ? send_copy(server, stmt->text, stmt->len)
@@ -484,6 +485,7 @@ static enum statement_result statement_parse(struct client *client, struct serve
 
 	if (have == WIRE_HEADER_LEN && total > WIRE_HEADER_LEN)
 		return STATEMENT_MORE;
+	client->pool->stats.client_parses++;
 	if (unnamed && total > STATEMENT_UNNAMED_MAX) {
 		/* Too long to be remembered: good for this transaction only. */
 		if (!statement_set_unnamed(client, server, (struct ledger_entry){.op = OWES_PARSE},

@@ -270,7 +270,9 @@ static void pool_row(struct filler *filler, struct pool *pool)
 	/* The main thread splits it: only one number can be merged by its maximum. */
 	rowset_int(rows, 0);
 	rowset_int(rows, longest_wait(filler, pool));
-	rowset_text(rows, pool->session ? "session" : "transaction");
+	rowset_text(rows, pool->session     ? "session"
+	                  : pool->statement ? "statement"
+	                                    : "transaction");
 	rowset_null(rows);
 	rowset_int(rows, pool->database->held ? waiting : 0);
 	rowset_int(rows, (int64_t)pool->servers[SERVER_PREPARED].count);
@@ -284,7 +286,7 @@ static void stats_row(struct filler *filler, struct pool *pool)
 	struct rowset *rows = filler->rows;
 
 	rowset_text(rows, pool->database->name);
-	rowset_int(rows, (int64_t)stats->xacts);
+	rowset_int(rows, (int64_t)stats->assigned);
 	rowset_int(rows, (int64_t)stats->xacts);
 	rowset_int(rows, (int64_t)stats->queries);
 	rowset_int(rows, (int64_t)stats->received);

@@ -69,6 +69,10 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 		if (limit > 0 && worker->now - client->connected > limit)
 			client_doom(client, CLIENT_CLOSE_LOGIN_TIMEOUT);
 	}
+	if (UNLIKELY(worker->standing_version != worker->routes->version)) {
+		worker->standing_version = worker->routes->version;
+		pool_make_standing(worker);
+	}
 	pool_for_each(worker, worker_tick_pool, NULL);
 	worker_end_turn(worker);
 }
@@ -209,6 +213,7 @@ static void worker_drop_parcel(struct server_parcel *parcel)
 	server_stmts_free(&server->stmts);
 	route_table_unref(server->routes);
 	free(server->error);
+	free(server->host_text);
 	free(server);
 }
 
@@ -330,6 +335,11 @@ static void worker_receive(void *owner, struct letter *letter)
 		break;
 	case MAIL_SERVER:
 		worker_receive_server(worker, (struct mail_server *)letter);
+		break;
+	case MAIL_EVICT:
+		(void)pool_evict(worker, ((struct mail_pool *)letter)->share,
+				 (enum share_full)((struct mail_pool *)letter)->full);
+		free(letter);
 		break;
 	case MAIL_CLIENT:
 		relocate_receive(worker, (struct mail_client *)letter);

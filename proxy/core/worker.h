@@ -43,6 +43,7 @@ struct worker {
 	int auth_type;               /* enum config_auth_type that goes with them */
 	struct hba *hba;             /* NULL: auth_type is not hba */
 	struct ident *ident;         /* NULL: no maps */
+	uint64_t standing_version;   /* of the table that pool_make_standing() was called for */
 	struct param_pool *params;
 	struct stmt_store *stmts;
 	struct list databases;       /* struct database.node */

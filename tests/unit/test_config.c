@@ -124,6 +124,8 @@ static const char *other_value(const struct setting *setting)
 		return "0700";
 	case VALUE_AUTH_TYPE:
 		return "md5";
+	case VALUE_BALANCE:
+		return "disable";
 	case VALUE_POOL_MODE:
 		return "session";
 	case VALUE_DRAIN_POLICY:

@@ -215,7 +215,9 @@ static void test_unknown(void **state)
 	              "f:5:3: proxy: unknown setting \"pool_sise\"; did you mean \"pool_size\"?\n");
 	expect_errors(REST "users: {u: {colour: red}}\n",
 	              "f:3:13: users.u: unknown setting \"colour\"; known are pool_mode, "
-	              "pool_size, max_client_connections\n");
+	              "pool_size, reserve_pool_size, max_client_connections, max_user_connections, "
+	              "query_timeout, query_wait_timeout, transaction_timeout, "
+	              "idle_transaction_timeout, client_idle_timeout\n");
 	expect_errors(REST "mover: {proxie: {}}\n",
 	              "f:3:9: mover: unknown setting \"proxie\"; did you mean \"proxies\"?\n");
 	expect_errors("servers: {a: {host: h, prot: 1}}\ndatabases: {}\n",
@@ -249,8 +251,7 @@ static void test_missing(void **state)
 {
 	(void)state;
 	expect_errors("servers:\n  a: {port: 1}\ndatabases:\n  d:\n",
-	              "f:2:3: servers.a: host is missing (name, address or directory of a Unix "
-	              "socket)\n"
+	              "f:2:3: servers.a: host is missing (name, address or directory of a Unix socket, or several with commas between them)\n"
 	              "f:4:3: databases.d: server is missing (the server on which the database is, "
 	              "until a SWAP says otherwise)\n");
 	expect_errors("servers: {a: {host: \"\"}}\ndatabases: {}\n",
@@ -331,8 +332,9 @@ static void test_wrong_types(void **state)
 	    "as \"0770\"");
 	expect_value_error("auth_type", "scram",
 	                   "\"scram\" is not known; expected one of: trust md5 scram-sha-256");
-	expect_value_error("pool_mode", "statement",
-	                   "\"statement\" is not known; expected one of: transaction session");
+	expect_value_error(
+	    "pool_mode", "query",
+	    "\"query\" is not known; expected one of: transaction session statement");
 	expect_value_error("hold_drain_policy", "Abort",
 	                   "\"Abort\" is not known; expected one of: abort cancel terminate");
 	expect_value_error("log_level", "trace",
@@ -434,11 +436,11 @@ static void test_hosts(void **state)
 {
 	(void)state;
 	expect_errors("servers:\n  a: {host: \"h:5432\"}\n  b: {host: \"a b\"}\n"
-	              "  c: {host: \"a,b\"}\n  d: {host: \"::1\"}\ndatabases: {}\n",
+	              "  c: {host: \"a,,b\"}\n  d: {host: \"::1\"}\ndatabases: {}\n",
 	              "f:2:13: servers.a.host: a port does not stand in host; give it as port\n"
 	              "f:3:13: servers.b.host: a host has no spaces; expected a name, an address "
 	              "or a directory\n"
-	              "f:4:13: servers.c.host: expected one host, not several\n");
+	              "f:4:13: servers.c.host: between two commas a host is missing\n");
 }
 
 static void test_aliases(void **state)
@@ -496,8 +498,7 @@ static void test_all_at_once(void **state)
 	              "f:5:21: proxy: nobody can connect; give listen_addresses or "
 	              "unix_socket_directory\n"
 	              "f:6:3: proxy: unknown setting \"prot\"; did you mean \"port\"?\n"
-	              "f:8:3: servers.a: host is missing (name, address or directory of a Unix "
-	              "socket)\n");
+	              "f:8:3: servers.a: host is missing (name, address or directory of a Unix socket, or several with commas between them)\n");
 }
 
 static void test_unreadable(void **state)

@@ -48,21 +48,56 @@ static void test_found_again(void **state)
 
 static void test_limit(void **state)
 {
+	enum share_full full;
 	struct pool_share *pool = share_pool(*state, "db", "app");
 
 	atomic_store(&pool->limit, 2);
-	assert_true(pool_share_take(pool));
-	assert_true(pool_share_take(pool));
-	assert_false(pool_share_take(pool));
+	assert_true(pool_share_take(pool, 0, &full));
+	assert_true(pool_share_take(pool, 0, &full));
+	assert_false(pool_share_take(pool, 0, &full));
 	pool_share_give_back(pool);
-	assert_true(pool_share_take(pool));
+	assert_true(pool_share_take(pool, 0, &full));
 	/* A limit that was lowered below what there is. */
 	atomic_store(&pool->limit, 1);
 	pool_share_give_back(pool);
-	assert_false(pool_share_take(pool));
+	assert_false(pool_share_take(pool, 0, &full));
 	pool_share_give_back(pool);
-	assert_true(pool_share_take(pool));
+	assert_true(pool_share_take(pool, 0, &full));
 	assert_int_equal(atomic_load(&pool->servers), 1);
+}
+
+static void test_limits_of_database_and_user(void **state)
+{
+	struct pool_share *one = share_pool(*state, "db", "app");
+	struct pool_share *two = share_pool(*state, "db", "other");
+	struct pool_share *elsewhere = share_pool(*state, "db2", "other");
+	enum share_full full;
+
+	atomic_store(&one->limit, 5);
+	atomic_store(&two->limit, 5);
+	atomic_store(&elsewhere->limit, 1);
+	atomic_store(&one->database->server_limit, 2);
+	atomic_store(&two->user_share->server_limit, 1);
+	assert_true(pool_share_take(two, 0, &full));
+	assert_false(pool_share_take(elsewhere, 0, &full));
+	assert_int_equal(full, FULL_USER);
+	assert_true(pool_share_take(one, 0, &full));
+	assert_false(pool_share_take(one, 0, &full));
+	assert_int_equal(full, FULL_DATABASE);
+	/* What was refused counts nowhere. */
+	assert_int_equal(atomic_load(&elsewhere->servers), 0);
+	assert_int_equal(atomic_load(&elsewhere->database->servers), 0);
+	assert_int_equal(atomic_load(&one->database->servers), 2);
+	pool_share_give_back(two);
+	assert_true(pool_share_take(elsewhere, 0, &full));
+	assert_false(pool_share_take(elsewhere, 0, &full));
+	assert_int_equal(full, FULL_POOL);
+	pool_share_give_back(elsewhere);
+	/* The reserve is beyond the pool's limit, not beyond the others. */
+	atomic_store(&one->limit, 1);
+	assert_true(pool_share_take(one, 1, &full));
+	assert_false(pool_share_take(one, 2, &full));
+	assert_int_equal(full, FULL_DATABASE);
 }
 
 struct contest {
@@ -74,12 +109,13 @@ struct contest {
 static void *contend(void *arg)
 {
 	struct contest *contest = arg;
+	enum share_full full;
 
 	for (int i = 0; i < ROUNDS; i++) {
 		int now;
 		int most;
 
-		if (!pool_share_take(contest->pool))
+		if (!pool_share_take(contest->pool, 0, &full))
 			continue;
 		now = atomic_fetch_add(&contest->inside, 1) + 1;
 		most = atomic_load(&contest->most);
@@ -168,6 +204,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_found_again, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_limits_of_database_and_user, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_limit_under_contention, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_slots, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_slots_under_contention, setup, teardown),
