@@ -45,6 +45,7 @@ enum exit_code command_run(const struct command_line *line, const struct config 
 
 /* What the commands that are given shards and --to begin with: plan and checks.  EXIT_DONE if the
  * move may begin.  `all`: checks that passed are shown as well. */
-enum exit_code command_examine(struct move *move, const struct command_line *line, bool all);
+enum exit_code command_examine(struct move *move, const struct command_line *line, bool all,
+                               bool lock);
 
 #endif

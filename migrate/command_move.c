@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "migrate/command.h"
 #include "migrate/json.h"
+#include "migrate/lock.h"
 #include "migrate/move.h"
 #include "migrate/verify.h"
 
@@ -25,7 +26,8 @@ static void show_plan(struct move *move, bool steps)
 	plan_print(move, steps);
 }
 
-enum exit_code command_examine(struct move *move, const struct command_line *line, bool all)
+enum exit_code command_examine(struct move *move, const struct command_line *line, bool all,
+                               bool lock)
 {
 	enum exit_code code = plan_make(move, line->names, line->name_count,
 	                                line->option[OPTION_ALL_OF], line->option[OPTION_TO]);
@@ -34,6 +36,9 @@ enum exit_code command_examine(struct move *move, const struct command_line *lin
 	if (code != EXIT_DONE)
 		return code;
 	move->phase = PHASE_CHECK;
+	/* Before the checks: what they find stays true only while nobody else is at work. */
+	if (lock && !lock_source(move))
+		return EXIT_INTERNAL;
 	move->times[PHASE_CHECK].began = clock_now();
 	ok = check_run(move, all);
 	move->times[PHASE_CHECK].ended = clock_now();
@@ -89,7 +94,7 @@ static bool begin_journal(struct move *move)
 
 static enum exit_code do_move(struct move *move, const struct command_line *line)
 {
-	enum exit_code code = command_examine(move, line, false);
+	enum exit_code code = command_examine(move, line, false, true);
 
 	if (move->times[PHASE_CHECK].ended != 0)
 		show_plan(move, false);
@@ -100,8 +105,6 @@ static enum exit_code do_move(struct move *move, const struct command_line *line
 		(void)move_fail(move, "not wanted");
 		return EXIT_REFUSED;
 	}
-	if (!move_lock_source(move))
-		return EXIT_INTERNAL;
 	if (!begin_journal(move))
 		return EXIT_INTERNAL;
 	if (line->option[OPTION_VERIFY] != NULL)
@@ -116,7 +119,7 @@ enum exit_code command_plan(const struct command_line *line, const struct config
 	enum exit_code code;
 
 	move_init(&move, config, ui);
-	code = command_examine(&move, line, false);
+	code = command_examine(&move, line, false, false);
 	if (move.times[PHASE_CHECK].ended != 0)
 		show_plan(&move, true);
 	move_free(&move);
@@ -130,7 +133,7 @@ enum exit_code command_check(const struct command_line *line, const struct confi
 	enum exit_code code;
 
 	move_init(&move, config, ui);
-	code = command_examine(&move, line, true);
+	code = command_examine(&move, line, true, false);
 	move_free(&move);
 	return code;
 }

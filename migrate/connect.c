@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "base/mem.h"
+#include "migrate/lock.h"
 #include "migrate/move.h"
 #include "migrate/verify.h"
 
@@ -10,10 +11,6 @@
 #include <unistd.h>
 
 #define PROBLEMS_MAX ((size_t)1024 * 1024)
-/* "pgshunt" as a number: the advisory lock that only one move holds. */
-#define MOVE_LOCK_KEY "31640438183880308"
-/* A mover that was just killed still has its session on the source for a moment. */
-#define MOVE_LOCK_PATIENCE (3 * USEC_PER_SEC)
 
 static volatile sig_atomic_t stop_requested;
 
@@ -183,9 +180,17 @@ bool link_revive(struct move *move, struct link *link)
 
 	if (link->state == LINK_IDLE)
 		return true;
+	if (link == &move->source.link && move->lock_lost)
+		return false;
 	link_connect(link);
-	if (loop_wait(&move->loop, &link, 1, deadline, false) == WAIT_DONE)
-		return link->state == LINK_IDLE;
+	if (loop_wait(&move->loop, &link, 1, deadline, false) != WAIT_DONE)
+		link_close(link);
+	if (link->state != LINK_IDLE)
+		return false;
+	/* The lock went with the old session, and somebody else may have it now. */
+	if (link != &move->source.link || !move->locked || lock_source(move))
+		return true;
+	move->lock_lost = link->state == LINK_IDLE;
 	link_close(link);
 	return false;
 }
@@ -199,26 +204,6 @@ void shards_literals(const struct move *move, struct sbuf *out)
 		sql_literal(out, move->shards[i].dbname);
 	}
 	sbuf_add_char(out, ')');
-}
-
-bool move_lock_source(struct move *move)
-{
-	usec_t deadline = clock_now() + MOVE_LOCK_PATIENCE;
-	struct link *link = &move->source.link;
-
-	do {
-		if (!link_run(&move->loop, link, move->config->mover.connect_timeout,
-		              "SELECT pg_try_advisory_lock(" MOVE_LOCK_KEY ") AS locked"))
-			return move_fail(move, "%s: %s", link->name, link_error(link));
-		if (link_true(link, 0, "locked"))
-			return true;
-		loop_sleep(&move->loop, 100 * USEC_PER_MSEC);
-	} while (clock_now() < deadline && !move_stopped(move));
-	return move_fail(
-	    move,
-	    "another pgshunt is moving shards of %s: it holds the advisory lock " MOVE_LOCK_KEY
-	    " in database %s",
-	    link->name, link->target.dbname);
 }
 
 bool proxies_connect(struct move *move, struct sbuf *error)

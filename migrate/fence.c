@@ -338,7 +338,7 @@ bool fence_undo(struct move *move)
 		    link_run(&move->loop, link, FENCE_TIMEOUT, "ROLLBACK") &&
 		    link_run(&move->loop, link, FENCE_TIMEOUT, sbuf_text(&sql)))
 			ok = true;
-		if (ok || clock_now() >= deadline)
+		if (ok || move->lock_lost || clock_now() >= deadline)
 			break;
 		loop_sleep(&move->loop, 250 * USEC_PER_MSEC);
 	}

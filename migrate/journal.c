@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/mem.h"
+#include "migrate/lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,6 +46,33 @@ static bool sync_directory(const char *path)
 	return ok;
 }
 
+/* What the holder wrote about itself, for who finds the file locked. */
+static void read_holder(int fd, struct sbuf *error)
+{
+	char who[256];
+	ssize_t n = pread(fd, who, sizeof(who) - 1, 0);
+
+	if (n <= 0)
+		return;
+	who[n] = '\0';
+	who[strcspn(who, "\n")] = '\0';
+	sbuf_printf(error, " by %s", who);
+}
+
+static void write_holder(int fd)
+{
+	char name[64];
+	char time_text[CLOCK_TEXT_MAX];
+	char who[256];
+
+	lock_name(name, sizeof(name));
+	(void)snprintf(who, sizeof(who), "%s since %s\n", name,
+	               clock_format(clock_wall(), time_text));
+	/* Only for people: the lock itself is what counts. */
+	if (ftruncate(fd, 0) == 0)
+		(void)!pwrite(fd, who, strlen(who), 0);
+}
+
 int journal_lock(const char *directory, struct sbuf *error)
 {
 	char *path;
@@ -60,8 +88,11 @@ int journal_lock(const char *directory, struct sbuf *error)
 		sbuf_printf(error, "cannot open %s: %s", path, strerror(errno));
 	} else if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
 		sbuf_printf(error, "another pgshunt is at work: %s is locked", path);
+		read_holder(fd, error);
 		(void)close(fd);
 		fd = -1;
+	} else {
+		write_holder(fd);
 	}
 	free(path);
 	return fd;

@@ -142,6 +142,8 @@ struct move {
 
 	/* how it stands */
 	bool anything_changed; /* an intent of hold or later is written */
+	bool locked;           /* the session on the source has, or had, the lock (lock.h) */
+	bool lock_lost;        /* somebody else has it now: nothing more is done on the source */
 	bool fenced;           /* ALLOW_CONNECTIONS false may have been run on the source */
 	bool promote_intended; /* the intent is written */
 	bool promote_sent;     /* the request may have left: no undo from here on */
@@ -179,14 +181,11 @@ void server_target(const struct config_server *conf, struct link_target *out);
 bool links_connect(struct loop *loop, struct link **links, size_t count, usec_t timeout,
                    struct sbuf *error) MUST_CHECK;
 
-/* Connects the links again that are broken or closed.  For repairs. */
+/* Connects the link again if it is broken or closed; that to the source takes the lock again. */
 bool link_revive(struct move *move, struct link *link) MUST_CHECK;
 
 /* Appends (dbname, dbname, …) of the shards as literals. */
 void shards_literals(const struct move *move, struct sbuf *out);
-
-/* Takes the lock that keeps operators on other machines out (advisory, on the source). */
-bool move_lock_source(struct move *move) MUST_CHECK;
 
 /* Connects to the consoles of all proxies, or to both servers and all PL/Proxy databases. */
 bool proxies_connect(struct move *move, struct sbuf *error) MUST_CHECK;

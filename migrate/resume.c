@@ -5,6 +5,7 @@
  */
 #include "base/mem.h"
 #include "migrate/json.h"
+#include "migrate/lock.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
 #include "migrate/proof.h"
@@ -64,7 +65,7 @@ static bool end_old_sessions(struct move *move, struct link *link)
 {
 	static const char sql[] =
 	    "SELECT count(pg_terminate_backend(pid)) AS left FROM pg_stat_activity"
-	    " WHERE application_name = 'pgshunt' AND pid <> pg_backend_pid()";
+	    " WHERE application_name LIKE 'pgshunt%' AND pid <> pg_backend_pid()";
 	usec_t deadline = clock_now() + ASK_TIMEOUT;
 
 	for (;;) {
@@ -199,7 +200,7 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	(void)!connect_all(move, &facts.source_reachable);
 	add_missing_routes(move, records);
 	if (facts.source_reachable &&
-	    (!move_lock_source(move) || !end_old_sessions(move, &move->source.link)))
+	    (!lock_source(move) || !end_old_sessions(move, &move->source.link)))
 		return EXIT_INTERNAL;
 	if (move->target.link.state == LINK_IDLE)
 		(void)!end_old_sessions(move, &move->target.link);

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Two operators at once: the second is refused and told who the first is; a dead one is in nobody's
+way."""
+import os
+import socket
+import subprocess
+
+import pytest
+import yaml
+
+from pgwire import wait_for
+from proxy import program
+from scene import DONE, ERROR
+from servers import SLOW
+
+KEY = 31640438183880308
+
+
+def elsewhere(scene, *args):
+    """The same move by an operator with another journal, as on another machine."""
+    with open(scene.proxy.config_path) as text:
+        config = yaml.safe_load(text)
+    config["mover"]["journal_directory"] = os.path.join(scene.folder, "other-moves")
+    path = scene.file("other.yml", yaml.safe_dump(config))
+    result = subprocess.run([program("pgshunt"), "--config", path, *args], capture_output=True,
+                            text=True, stdin=subprocess.DEVNULL, timeout=60 * SLOW, check=False)
+    print(result.stdout, result.stderr)
+    return result
+
+
+def test_second_operator_is_refused(make_scene):
+    """On the same machine by the journal's lock, elsewhere by the one on pg1."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "mark")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.prepare.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 30 * SLOW, "the first move")
+    who = "@%s pid %d/" % (socket.gethostname()[:20], mover.pid)
+    for result in (scene.run("move", "p2", "--to", "pg2"), elsewhere(scene, "move", "p2", "--to",
+                                                                     "pg2")):
+        assert result.returncode == ERROR
+        assert "another pgshunt is at work" in result.stderr
+        assert who[who.index(" pid"):] in result.stderr
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == DONE
+    scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_lock_of_a_dead_mover(make_scene, alive):
+    """What a mover of this machine has left is ended; one that may live elsewhere is not."""
+    scene = make_scene()
+    namespace = os.readlink("/proc/self/ns/pid").split("[")[1].rstrip("]")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host = "elsewhere" if alive else socket.gethostname()
+    name = "pgshunt x@%s pid %d/%x" % (host, dead.pid, int(namespace))
+    with scene.pg1.connect(autocommit=True) as conn:
+        conn.execute("SET application_name = '%s'" % name)
+        conn.execute("SELECT pg_advisory_lock(%d)" % KEY)
+        result = scene.run("move", "p2", "--to", "pg2")
+        if alive:
+            assert result.returncode == ERROR and name in result.stderr
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+        else:
+            assert result.returncode == DONE
+    if alive:
+        scene.check_on_pg1()
+    else:
+        scene.check_on_pg2()
+
+
+def test_lock_is_taken_again_with_a_new_session(make_scene):
+    """The session on pg1 ends under the mover, and somebody else takes the lock: it does nothing
+    more on pg1, and does not fight."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "mark")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.fence.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 30 * SLOW, "the fence")
+    scene.pg1.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE "
+                  "application_name LIKE 'pgshunt%'")
+    with scene.pg1.connect(autocommit=True) as conn:
+        conn.execute("SELECT pg_advisory_lock(%d)" % KEY)
+        os.unlink(mark)
+        assert mover.wait(90 * SLOW) not in (DONE, -9)
+        assert scene.open_databases(scene.pg1) == {"p1"}
+    assert scene.run("abort").returncode == DONE
+    scene.check_on_pg1()
