@@ -5,7 +5,6 @@
 #include "base/mem.h"
 #include "migrate/command.h"
 #include "migrate/json.h"
-#include "migrate/lock.h"
 #include "migrate/move.h"
 #include "migrate/verify.h"
 
@@ -37,7 +36,7 @@ enum exit_code command_examine(struct move *move, const struct command_line *lin
 		return code;
 	move->phase = PHASE_CHECK;
 	/* Before the checks: what they find stays true only while nobody else is at work. */
-	if (lock && !lock_source(move))
+	if (lock && !move_lock_source(move))
 		return EXIT_INTERNAL;
 	move->times[PHASE_CHECK].began = clock_now();
 	ok = check_run(move, all);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "base/mem.h"
-#include "migrate/lock.h"
 #include "migrate/move.h"
 #include "migrate/verify.h"
 
@@ -188,7 +187,7 @@ bool link_revive(struct move *move, struct link *link)
 	if (link->state != LINK_IDLE)
 		return false;
 	/* The lock went with the old session, and somebody else may have it now. */
-	if (link != &move->source.link || !move->locked || lock_source(move))
+	if (link != &move->source.link || !move->locked || move_lock_source(move))
 		return true;
 	move->lock_lost = link->state == LINK_IDLE;
 	link_close(link);

@@ -125,7 +125,7 @@ static bool lock_try(struct move *move, const char *sql, bool *locked)
 	return link_ok(link) || move_fail(move, "%s: %s", link->name, link_error(link));
 }
 
-bool lock_source(struct move *move)
+bool move_lock_source(struct move *move)
 {
 	usec_t deadline = clock_now() + LOCK_PATIENCE;
 	struct link *link = &move->source.link;

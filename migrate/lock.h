@@ -5,16 +5,8 @@
 #ifndef MIGRATE_LOCK_H
 #define MIGRATE_LOCK_H
 
-#include "base/compiler.h"
-
 #include <stdbool.h>
 #include <stddef.h>
-
-struct move;
-
-/* Takes the lock with the session on the source; waits a moment for one that is just ending.  False
- * after move_fail() said who has it. */
-bool lock_source(struct move *move) MUST_CHECK;
 
 /* How this process calls itself: "pgshunt user@host pid 123/4026531836". */
 void lock_name(char *name, size_t size);

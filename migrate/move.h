@@ -191,6 +191,12 @@ void shards_literals(const struct move *move, struct sbuf *out);
 bool proxies_connect(struct move *move, struct sbuf *error) MUST_CHECK;
 bool servers_connect(struct move *move, struct sbuf *error) MUST_CHECK;
 
+/* ---- lock.c ---- */
+
+/* Takes the lock that keeps other operators out with the session on the source; waits a moment for
+ * one that is just ending.  False after move_fail() said who has it. */
+bool move_lock_source(struct move *move) MUST_CHECK;
+
 /* ---- plan.c ---- */
 
 /* Finds shards, source and routes for what the operator named.  The exit code; EXIT_DONE = go on.

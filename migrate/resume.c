@@ -5,7 +5,6 @@
  */
 #include "base/mem.h"
 #include "migrate/json.h"
-#include "migrate/lock.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
 #include "migrate/proof.h"
@@ -200,7 +199,7 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	(void)!connect_all(move, &facts.source_reachable);
 	add_missing_routes(move, records);
 	if (facts.source_reachable &&
-	    (!lock_source(move) || !end_old_sessions(move, &move->source.link)))
+	    (!move_lock_source(move) || !end_old_sessions(move, &move->source.link)))
 		return EXIT_INTERNAL;
 	if (move->target.link.state == LINK_IDLE)
 		(void)!end_old_sessions(move, &move->target.link);
