@@ -22,6 +22,10 @@
 #define HOLD_GRACE (3 * USEC_PER_SEC)
 /* A proxy that does not answer in the hold must not keep the clients of the others waiting. */
 #define CONSOLE_PATIENCE (500 * USEC_PER_MSEC)
+/* Between the preparation and the hold. */
+#define SETTLE_MIN (200 * USEC_PER_MSEC)
+#define SETTLE_EACH (35 * USEC_PER_MSEC)
+#define SETTLE_MAX (3 * USEC_PER_SEC)
 /* Looks for a failure among many answers that often. */
 #define FAILURE_SLICE (5 * USEC_PER_MSEC)
 
@@ -155,10 +159,23 @@ void hold_tick(void *arg)
 
 /* ---- prepare ---- */
 
+/* The proxies close what they have too many to the source, a few at a time: what is gone before the
+ * hold need not be waited for in it. */
+static bool settle(struct move *move, int64_t connections)
+{
+	usec_t wait = SETTLE_MIN + connections * SETTLE_EACH;
+
+	if (move_stopped(move))
+		return move_fail(move, "interrupted");
+	loop_sleep(&move->loop, wait < SETTLE_MAX ? wait : SETTLE_MAX);
+	return true;
+}
+
 bool phase_prepare(struct move *move)
 {
 	struct link **links = all_links(move);
 	struct link *servers[] = {&move->source.link, &move->target.link};
+	int64_t connections = 0;
 	bool ok = true;
 
 	for (size_t i = 0; i < move->proxy_count; i++) {
@@ -199,6 +216,8 @@ bool phase_prepare(struct move *move)
 		const struct route *route = &move->routes[i];
 
 		json_int(&move->evidence, NULL, link_number(links[i], 0, "connections", 0));
+		if (connections < link_number(links[i], 0, "connections", 0))
+			connections = link_number(links[i], 0, "connections", 0);
 		if (!link_ok(links[i]))
 			ok = move_fail(move, "%s: PREPARE SWAP %s: %s", route->proxy->label,
 			               route->database, link_error(links[i]));
@@ -212,7 +231,8 @@ bool phase_prepare(struct move *move)
 	}
 	json_close(&move->evidence, ']');
 	free(links);
-	return ok && (move->verify == NULL || verify_prepare(move->verify)) && fence_warm(move);
+	return ok && (move->verify == NULL || verify_prepare(move->verify)) && fence_warm(move) &&
+	       settle(move, connections);
 }
 
 /* ---- hold ---- */
@@ -409,6 +429,7 @@ static void mark_released(struct move *move, struct route *route, usec_t when)
 bool phase_release(struct move *move)
 {
 	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
+	usec_t sent_at = clock_now();
 	size_t count = 0;
 	int64_t released = 0;
 
@@ -429,7 +450,8 @@ bool phase_release(struct move *move)
 
 		if (!route->swapped || !link_ok(&route->link))
 			continue;
-		mark_released(move, route, route->link.done_at);
+		/* The gate opens at once; the answer waits until that is on the proxy's disk. */
+		mark_released(move, route, sent_at);
 		released++;
 	}
 	ui_hurry(move->ui, false);

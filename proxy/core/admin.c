@@ -78,6 +78,16 @@ static void admin_answer_all(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
+void request_set_timer(struct admin_request *request, event_callback_fn callback, usec_t wait)
+{
+	const struct timeval tv = {(time_t)(wait / USEC_PER_SEC),
+	                           (suseconds_t)(wait % USEC_PER_SEC)};
+
+	request->timer = event_new(request->admin->proxy->base, -1, 0, callback, request);
+	if (request->timer != NULL)
+		(void)event_add(request->timer, &tv);
+}
+
 void request_succeed(struct admin_request *request)
 {
 	request_move(request, &request->admin->answered);
@@ -215,6 +225,7 @@ uint64_t admin_save(struct admin *admin)
 		(void)event_del(admin->welcome_timer);
 		welcome_write(-1, 0, admin);
 	}
+	admin->unsaved = false;
 	state.databases = mem_must_alloc((admin->databases.count + 1) * sizeof(*state.databases));
 	LIST_FOREACH(&admin->databases, node, tmp)
 	{
@@ -587,6 +598,8 @@ void admin_free(struct admin *admin)
 	admin->ending = true;
 	if (event_pending(admin->welcome_timer, EV_TIMEOUT, NULL))
 		welcome_write(-1, 0, admin);
+	if (admin->unsaved)
+		(void)admin_save(admin);
 	state_writer_stop(admin->writer);
 	while (check_running() > 0)
 		(void)usleep(1000);

@@ -110,6 +110,7 @@ struct admin {
 	struct mailbox box; /* letters of enum admin_letter */
 	struct state_writer *writer;
 	uint64_t saved; /* the highest number that was written */
+	bool unsaved;   /* a release is to be written in a moment */
 	uint64_t last_token;
 	struct list databases; /* struct admin_db.node */
 	struct list working;   /* requests that wait for workers, checks or rows */
@@ -133,6 +134,9 @@ enum admin_letter { ADMIN_STATE_WRITTEN = 1, ADMIN_TARGET_CHECKED, ADMIN_SOURCE_
 
 struct admin_request *request_new(struct admin *admin, admin_done_fn *done, void *arg);
 void request_move(struct admin_request *request, struct list *list);
+
+/* Calls back after `wait`, unless the request has ended. */
+void request_set_timer(struct admin_request *request, event_callback_fn callback, usec_t wait);
 
 /* The end of a request: its callback comes from the event loop. */
 void request_succeed(struct admin_request *request);

@@ -15,6 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Connections to the target of a swap that one pool opens at a time. */
+#define PREPARE_AT_ONCE 2
+/* With a swap prepared, connections to the old server that were idle for so long are closed, so
+ * many at a time: each takes its host milliseconds to end, which the fence would have to wait for.
+ */
+#define TRIM_IDLE (50 * USEC_PER_MSEC)
+#define TRIM_AT_ONCE 3
+
 /* ---- held requests ---- */
 
 void gate_count_held(struct client *client)
@@ -90,6 +98,25 @@ static void gate_for_each_pool(struct database *database, void (*act)(struct poo
 bool gate_leaves_server(const struct database *database)
 {
 	return database->held && database->swap_target != NULL && database->swap_opened > 0;
+}
+
+void gate_trim(struct pool *pool, usec_t now)
+{
+	const struct database *database = pool->database;
+	size_t closed = 0;
+
+	if (database->held || database->swap_target == NULL || database->swap_opened == 0 ||
+	    database->swap_pending > 0)
+		return;
+	/* The most recently used are in front, and those that wait for work are at the end. */
+	while (closed++ < TRIM_AT_ONCE && pool->servers[SERVER_IDLE].count > 1) {
+		struct server *server =
+		    CONTAINER_OF(list_last(&pool->servers[SERVER_IDLE]), struct server, node);
+
+		if (now - server->since < TRIM_IDLE)
+			break;
+		server_doom(server, SERVER_CLOSE_MOVED);
+	}
 }
 
 static void gate_leave_idle(struct pool *pool)
@@ -246,7 +273,8 @@ void gate_blockers_terminate(struct worker *worker, const char *name)
 
 /* ---- connections to the server of a swap to come ---- */
 
-static void gate_prepare_clear(struct database *database)
+/* Nothing more is dialled. */
+static void gate_prepare_stop(struct database *database)
 {
 	struct list_node *node;
 	struct list_node *tmp;
@@ -255,6 +283,20 @@ static void gate_prepare_clear(struct database *database)
 	{
 		struct pool *pool = CONTAINER_OF(node, struct pool, node);
 
+		database->swap_pending -= pool->swap_left;
+		pool->swap_left = 0;
+	}
+}
+
+static void gate_prepare_clear(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	gate_prepare_stop(database);
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		struct pool *pool = CONTAINER_OF(node, struct pool, node);
 		for (int state = 0; state < SERVER_STATE_COUNT; state++) {
 			struct list_node *at;
 			struct list_node *next;
@@ -275,7 +317,7 @@ static void gate_prepare_clear(struct database *database)
 	}
 }
 
-void gate_prepare_report(struct database *database)
+static void gate_prepare_report(struct database *database)
 {
 	struct mail_database *mail;
 
@@ -294,7 +336,43 @@ void gate_prepare_report(struct database *database)
 	mailbox_post(&database->worker->proxy->mailbox, &mail->letter);
 }
 
-/* As many as the pool has now: every client that runs or waits finds one after the release. */
+static void gate_prepare_dial(struct pool *pool)
+{
+	struct database *database = pool->database;
+
+	pool->swap_left--;
+	/* Counted already: a failure that is noticed at once takes it away again. */
+	if (server_dial(pool, database->swap_routes, database->swap_target, true) == NULL) {
+		database->swap_pending--;
+		database->swap_failed++;
+	}
+}
+
+void gate_prepared(struct server *server, bool ready)
+{
+	struct pool *pool = server->pool;
+	struct database *database = pool->database;
+
+	if (ready)
+		server_set_state(server, SERVER_PREPARED);
+	if (database->swap_pending == 0)
+		return;
+	database->swap_pending--;
+	if (ready) {
+		database->swap_opened++;
+		if (pool->swap_left > 0)
+			gate_prepare_dial(pool);
+	} else {
+		/* The others would fare no better, and somebody waits for the answer. */
+		database->swap_failed += 1 + pool->swap_left;
+		database->swap_pending -= pool->swap_left;
+		pool->swap_left = 0;
+	}
+	gate_prepare_report(database);
+}
+
+/* As many as the pool has now: every client that runs or waits finds one after the release.  A few
+ * at a time, for the target and its host have other work too. */
 static void gate_prepare_pool(struct pool *pool)
 {
 	struct database *database = pool->database;
@@ -313,14 +391,13 @@ static void gate_prepare_pool(struct pool *pool)
 				wanted++;
 		}
 	}
-	while (there++ < wanted) {
-		/* Counted before: a failure that is noticed at once takes it away again. */
-		database->swap_pending++;
-		if (server_dial(pool, database->swap_routes, database->swap_target, true) == NULL) {
-			database->swap_pending--;
-			database->swap_failed++;
-		}
+	there += pool->swap_left;
+	if (there < wanted) {
+		pool->swap_left += (unsigned)(wanted - there);
+		database->swap_pending += (unsigned)(wanted - there);
 	}
+	for (size_t i = 0; i < PREPARE_AT_ONCE && pool->swap_left > 0; i++)
+		gate_prepare_dial(pool);
 	database->swap_opened += (unsigned)pool->servers[SERVER_PREPARED].count;
 }
 
@@ -458,6 +535,7 @@ void gate_new_routes(struct worker *worker, struct route_table *routes)
 		gate_for_each_pool(database, gate_route_pool);
 		if (route != NULL && database->swap_target != NULL &&
 		    strcmp(route->server->name, database->swap_target->name) == 0) {
+			gate_prepare_stop(database);
 			database->swap_target = NULL;
 			route_table_unref(database->swap_routes);
 			database->swap_routes = NULL;

@@ -17,6 +17,9 @@
 /* Blockers that an error names. */
 #define BLOCKERS_NAMED 5
 
+/* From the opening of the gate to the write that says so. */
+#define RELEASE_WRITE_DELAY (100 * USEC_PER_MSEC)
+
 /* After cancel or terminate the blockers have at least so long to go away. */
 #define DRAIN_AGAIN_MIN USEC_PER_SEC
 
@@ -457,6 +460,15 @@ struct admin_request *admin_renew(struct admin *admin, const char *database, uin
 	return request;
 }
 
+static void release_write(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin_request *request = arg;
+
+	(void)fd;
+	(void)what;
+	request_save(request, request_saved_holds);
+}
+
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
                                     admin_done_fn *done, void *arg)
 {
@@ -473,10 +485,17 @@ struct admin_request *admin_release(struct admin *admin, const char *database, u
 		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
 		return request;
 	}
-	/* The gate opens before the file says so: a crash in between comes back held, and
-	 * RELEASE can be repeated.
-	 * Not held: an earlier RELEASE may not have been written. */
+	/* Not held: an earlier RELEASE may not have been written. */
+	if (db->state == HOLD_OPEN) {
+		request_save(request, request_saved_holds);
+		return request;
+	}
+	/* The gate opens before the file says so, and by a moment: the first commits of those who
+	 * waited must not queue at the disk behind it.  A crash in between comes back held, and
+	 * RELEASE, which was not answered, can be repeated. */
 	hold_end(db, "the hold was released");
-	request_save(request, request_saved_holds);
+	admin->unsaved = true;
+	request_move(request, &admin->working);
+	request_set_timer(request, release_write, RELEASE_WRITE_DELAY);
 	return request;
 }

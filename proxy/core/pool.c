@@ -916,6 +916,13 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 		if (now - server->since > conf->login_timeout)
 			server_doom(server, SERVER_CLOSE_RESET);
 	}
+	LIST_FOREACH(&pool->servers[SERVER_WARMING], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (now - server->since > conf->login_timeout)
+			server_doom(server, SERVER_CLOSE_WARMED);
+	}
 	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
@@ -959,6 +966,7 @@ void pool_tick(struct pool *pool, usec_t now)
 	struct list_node *tmp;
 
 	pool_tick_servers(pool, now);
+	gate_trim(pool, now);
 	pool_tick_removed(pool);
 	pool_tick_waiting(pool, now);
 	timeout_tick(pool, now);

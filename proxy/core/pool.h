@@ -76,6 +76,7 @@ struct pool {
 	unsigned host;         /* of several: the next one to try */
 	bool asked;            /* another worker has been asked for a server */
 	unsigned asked_last;   /* … this one */
+	unsigned swap_left;    /* connections to the target of a swap that are still to be dialled */
 	struct list clients[CLIENT_STATE_COUNT]; /* those after login: WELCOME to ACTIVE */
 	struct list servers[SERVER_STATE_COUNT]; /* idle: the most recently used first */
 	struct param_set *welcome; /* parameters of a fresh server; NULL: not known yet */
@@ -166,6 +167,8 @@ void gate_hold(struct worker *worker, const char *database, uint64_t epoch);
  * closed as soon as nobody uses them: backends take milliseconds to end, and the fence waits for
  * them.  If the swap does not come about, new ones are opened at the release. */
 bool gate_leaves_server(const struct database *database);
+/* Before that hold, the surplus of them is closed, a few at a time (every 100 ms). */
+void gate_trim(struct pool *pool, usec_t now);
 void gate_release(struct worker *worker, const char *database, bool lapsed);
 void gate_check_drained(struct database *database);
 void gate_blockers_cancel(struct worker *worker, const char *database);
@@ -174,7 +177,8 @@ void gate_blockers_terminate(struct worker *worker, const char *database);
 void pool_free_all(struct worker *worker);
 void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token);
 void gate_prepare_end(struct worker *worker, const char *database);
-void gate_prepare_report(struct database *database);
+/* A connection to the target of a swap is ready, or will never be: the next one is dialled. */
+void gate_prepared(struct server *server, bool ready);
 /* Counts what the client has waiting while its database is held; refuses it beyond the bounds. */
 void gate_count_held(struct client *client);
 void gate_uncount_held(struct client *client);

@@ -569,6 +569,12 @@ static void server_inside_done(struct server *server)
 			server_doom(server, check ? SERVER_CLOSE_CHECK : SERVER_CLOSE_RESET);
 		else
 			pool_server_free(server->pool, server);
+	} else if (server->state == SERVER_WARMING) {
+		/* The query may fail: then the first client's query is slower, that is all. */
+		if (server->tx_status != 'I')
+			server_doom(server, SERVER_CLOSE_WARMED);
+		else
+			gate_prepared(server, true);
 	} else if (server->client != NULL) {
 		pool_sync_done(server);
 	}

@@ -258,12 +258,8 @@ void server_destroy(struct server *server)
 	cancel_forget_server(worker, server);
 	if (server->counted)
 		pool_share_give_back(pool->share);
-	if (server->for_swap && pool->database->swap_pending > 0 &&
-	    (server->state == SERVER_DIALING || server->state == SERVER_LOGIN)) {
-		pool->database->swap_pending--;
-		pool->database->swap_failed++;
-		gate_prepare_report(pool->database);
-	}
+	if (server->for_swap && server->state != SERVER_PREPARED)
+		gate_prepared(server, false);
 	server_login_end(server);
 	ledger_free(&server->ledger);
 	param_set_unref(server->params);

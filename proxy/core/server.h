@@ -3,7 +3,7 @@
  * A connection to a PostgreSQL server.
  *
  *   DIALING -> LOGIN -> IDLE <-> ACTIVE (linked with a client)
- *                  \-> PREPARED (opened before a swap; IDLE at the swap)
+ *                  \-> WARMING -> PREPARED (opened before a swap; IDLE at the swap)
  *                       ACTIVE -> RESETTING -> IDLE   (session pools; IDLE -> RESETTING: a check)
  *                       ACTIVE -> CANCELLED -> IDLE   (a cancel request for it is under way)
  *

@@ -223,6 +223,7 @@ void server_login_done(struct server *server)
 {
 	struct pool *pool = server->pool;
 	const struct route *route = route_find(server->routes, pool->database->name);
+	const char *warm;
 
 	server->tx_status = 'I';
 	server->checked = true; /* by its login */
@@ -237,12 +238,13 @@ void server_login_done(struct server *server)
 		pool_server_free(pool, server);
 		return;
 	}
-	server_set_state(server, SERVER_PREPARED);
-	if (pool->database->swap_pending > 0) {
-		pool->database->swap_pending--;
-		pool->database->swap_opened++;
+	warm = server->routes->config->proxy.swap_warm_query;
+	if (warm[0] == '\0') {
+		gate_prepared(server, true);
+		return;
 	}
-	gate_prepare_report(pool->database);
+	server_set_state(server, SERVER_WARMING);
+	(void)!server_inject_query(server, warm, strlen(warm));
 }
 
 /* One whole message of the login; the server may be doomed after it. */
@@ -265,7 +267,8 @@ static void server_login_message(struct server *server, uint8_t type, const uint
 		good = server->auth == NULL && server_login_parameter(server, body, len);
 		break;
 	case BE_BACKEND_KEY_DATA:
-		good = server->auth == NULL && wire_parse_backend_key(body, len, &pid, &key, &key_len);
+		good =
+		    server->auth == NULL && wire_parse_backend_key(body, len, &pid, &key, &key_len);
 		if (good) {
 			server->backend_pid = (int32_t)pid;
 			memcpy(server->key, key, key_len);

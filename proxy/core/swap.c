@@ -81,16 +81,6 @@ static const struct config_server *find_server(struct admin_request *request, co
 	return server;
 }
 
-static void set_timer(struct admin_request *request, event_callback_fn callback, usec_t wait)
-{
-	const struct timeval tv = {(time_t)(wait / USEC_PER_SEC),
-	                           (suseconds_t)(wait % USEC_PER_SEC)};
-
-	request->timer = event_new(request->admin->proxy->base, -1, 0, callback, request);
-	if (request->timer != NULL)
-		(void)event_add(request->timer, &tv);
-}
-
 /* ---- PREPARE SWAP ---- */
 
 static void prepare_saved(struct admin_request *request, bool ok, const char *error)
@@ -203,7 +193,7 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 	usec_t wait = config->connect_timeout + config->login_timeout + USEC_PER_SEC;
 
 	request->token = ++admin->last_token;
-	set_timer(request, prepare_timeout, wait);
+	request_set_timer(request, prepare_timeout, wait);
 	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
 		struct mail_database *mail = mail_new_database(MAIL_PREPARE, db->name);
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: PostgreSQL
 """PREPARE SWAP and SWAP: the checks of the new server, and what clients notice, which is nothing."""
+import signal
 import time
 
 import pytest
@@ -318,3 +319,87 @@ def test_new_server_lost_right_after_the_swap(make_proxy, pg, make_cluster):
         other.start()
         assert rows(conn.ready("I")) == [["other"]]
     proxy.stop()
+
+
+def server_states(proxy, server):
+    return sorted(row["state"] for row in proxy.command("SHOW SERVERS")
+                  if row["database"] == "p2" and row["server"] == server)
+
+
+def test_prepared_connections_are_warmed(make_proxy, pg, other):
+    """The query runs on every one of them, and what it does to the session the client does not
+    see in the parameters that are its own."""
+    proxy = make_proxy({"pg": pg, "other": other}, pool_size=5,
+                       swap_warm_query="SELECT set_config('my.warm', 'yes', false)")
+    conns = [proxy.wire("p2") for _ in range(5)]
+    for conn in conns:
+        conn.query("BEGIN")
+    for conn in conns:
+        conn.query("COMMIT")
+    row = proxy.command("PREPARE SWAP p2 TO other")[0]
+    assert row["connections"] == "5" and row["failed"] == "0"
+    assert server_states(proxy, "other") == ["prepared"] * 5
+    swap(proxy, "other")
+    for conn in conns:
+        conn.query("BEGIN")
+    assert [conn.value("SELECT current_setting('my.warm', true)") for conn in conns] == ["yes"] * 5
+    for conn in conns:
+        conn.query("COMMIT")
+        conn.close()
+
+
+@pytest.mark.parametrize("text", ["SELECT 1 / 0", "SELECT FROM", "", "BEGIN",
+                                  "SELECT pg_terminate_backend(pg_backend_pid())"])
+def test_warm_query_that_fails(make_proxy, pg, other, text):
+    proxy = make_proxy({"pg": pg, "other": other}, swap_warm_query=text)
+    with proxy.wire("p2") as conn:
+        assert conn.value("SHOW cluster_name") == "pg"
+        row = proxy.command("PREPARE SWAP p2 TO other")[0]
+        # A session that is in a transaction, or dead, is none.
+        bad = text == "BEGIN" or "terminate" in text
+        assert (row["connections"], row["failed"]) == (("0", "1") if bad else ("1", "0"))
+        swap(proxy, "other")
+        assert conn.value("SHOW cluster_name") == "other"
+
+
+def test_surplus_connections_leave_before_the_hold(make_proxy, pg, other):
+    """With a swap prepared, what the pool has too many to the old server is closed while the
+    clients still run; without one it stays."""
+    proxy = make_proxy({"pg": pg, "other": other}, pool_size=6)
+    conns = [proxy.wire("p2") for _ in range(6)]
+    for conn in conns:
+        conn.query("BEGIN")
+    for conn in conns:
+        conn.query("COMMIT")
+    time.sleep(0.5)
+    assert server_states(proxy, "pg") == ["idle"] * 6
+    assert proxy.command("PREPARE SWAP p2 TO other")[0]["connections"] == "6"
+    # Each worker keeps one.
+    wait_for(lambda: len(server_states(proxy, "pg")) <= 2, what="the end of the surplus")
+    assert server_states(proxy, "other") == ["prepared"] * 6
+    # Whoever needs more than what is left gets it.
+    for conn in conns:
+        conn.query("BEGIN")
+    assert server_states(proxy, "pg") == ["active"] * 6
+    for conn in conns:
+        conn.query("COMMIT")
+    proxy.command("CANCEL SWAP p2")
+    time.sleep(0.5)
+    assert len(server_states(proxy, "pg")) >= 1 and not server_states(proxy, "other")
+    for conn in conns:
+        assert conn.value("SHOW cluster_name") == "pg"
+        conn.close()
+
+
+def test_release_is_on_disk_when_it_answers(proxy):
+    """The gate opens before the write; a proxy that is ended in between does not come back held."""
+    with proxy.wire("p2") as conn:
+        assert conn.value("SELECT 0") == "0"
+        epoch = proxy.hold("p2", "LEASE NONE")["epoch"]
+        conn.send(query("SELECT 1"))
+        with proxy.console() as console:
+            console.send("RELEASE p2 EPOCH %s" % epoch)
+            assert rows(conn.ready("I")) == [["1"]]
+    proxy.stop(signal.SIGTERM)
+    proxy.start()
+    assert proxy.held("p2")["state"] == "open"
