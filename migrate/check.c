@@ -133,6 +133,10 @@ bool check_run(struct move *move, bool all)
 	if (!checks.broken)
 		check_shards(&checks);
 	check_proxies(&checks);
+	if (!checks.broken) {
+		check_access(&checks);
+		check_bypass(&checks);
+	}
 	refuse_unmade(&checks);
 	for (enum check check = 0; check < CHECK_COUNT; check++)
 		show_check(&checks, check, all);
@@ -143,8 +147,11 @@ bool check_run(struct move *move, bool all)
 	json_int(out, "warnings", (int64_t)checks.warned);
 	ui_status_clear(move->ui);
 	if (checks.refused == 0) {
-		ui_line(move->ui, "  all %d checks passed%s", (int)CHECK_COUNT,
-		        checks.warned > 0 ? ", with warnings" : "");
+		if (checks.warned == 0)
+			ui_line(move->ui, "  all %d checks passed", (int)CHECK_COUNT);
+		else
+			ui_line(move->ui, "  %d checks, none refuses; warnings: %zu",
+			        (int)CHECK_COUNT, checks.warned);
 		return true;
 	}
 	return move_fail(move, "%zu finding%s against the move", checks.refused,

@@ -48,11 +48,26 @@ void check_pass(struct checks *checks, enum check check, const char *fmt, ...) P
 bool check_query(struct checks *checks, enum check check, struct link *link,
                  const char *sql) MUST_CHECK;
 
+/* Whether the mover reaches the server on its own machine. */
+bool check_is_local(const struct server *server) MUST_CHECK;
+
 /* check_standby.c: what the two servers are to each other. */
 void check_servers(struct checks *checks);
+/* check_settings.c: what they are built and set like. */
+void check_settings(struct checks *checks);
+/* check_wal.c: slots, other standbys, sessions on the target. */
+void check_wal(struct checks *checks);
+/* check_disk.c: room on both machines. */
+void check_disk(struct checks *checks);
 /* check_shard.c: what is in the databases that move. */
 void check_shards(struct checks *checks);
+/* check_inside.c: what only sessions in them can see. */
+void check_inside(struct checks *checks);
 /* check_proxy.c: the proxies. */
 void check_proxies(struct checks *checks);
+/* check_access.c: who will be let in on the target. */
+void check_access(struct checks *checks);
+/* check_bypass.c: sessions that no router holds. */
+void check_bypass(struct checks *checks);
 
 #endif

@@ -89,14 +89,34 @@ static int row_of(const struct link *link, const char *dbname)
 	return -1;
 }
 
+/* The order of the database itself; what is recorded is that of its indexes. */
+static void compare_collations(struct checks *checks, const char *dbname, int here, int there)
+{
+	const struct link *source = &checks->move->source.link;
+	const struct link *target = &checks->move->target.link;
+	const char *recorded = link_value(source, here, "recorded");
+	const char *collation = link_value(source, here, "collation");
+	const char *other = link_value(target, there, "collation");
+
+	if (collation == NULL || other == NULL)
+		return;
+	if (strcmp(collation, other) != 0)
+		check_find(checks, CHECK_COLLATION, CHECK_REFUSE,
+		           "the collation version of database %s is %s on %s, %s on %s", dbname,
+		           collation, source->name, other, target->name);
+	if (recorded != NULL && strcmp(recorded, collation) != 0)
+		check_find(checks, CHECK_COLLATION, CHECK_WARN,
+		           "database %s was made with collation version %s, %s has %s: its indexes "
+		           "may be corrupt already",
+		           dbname, recorded, source->name, collation);
+}
+
 static void compare_database(struct checks *checks, const char *dbname)
 {
 	const struct link *source = &checks->move->source.link;
 	const struct link *target = &checks->move->target.link;
 	int here = row_of(source, dbname);
 	int there = row_of(target, dbname);
-	const char *collation;
-	const char *other;
 
 	if (here < 0 || there < 0) {
 		check_find(checks, CHECK_DATABASES, CHECK_REFUSE, "%s has no database %s",
@@ -114,12 +134,10 @@ static void compare_database(struct checks *checks, const char *dbname)
 		check_find(checks, CHECK_DATABASES, CHECK_REFUSE,
 		           "the mover itself works in database %s (servers.*.admin_dbname)",
 		           dbname);
-	collation = link_value(source, here, "collation");
-	other = link_value(target, there, "collation");
-	if (collation != NULL && other != NULL && strcmp(collation, other) != 0)
-		check_find(checks, CHECK_COLLATION, CHECK_REFUSE,
-		           "the collation version of database %s is %s on %s, %s on %s", dbname,
-		           collation, source->name, other, target->name);
+	if (link_number(source, here, "datconnlimit", -1) == 0)
+		check_find(checks, CHECK_DATABASES, CHECK_REFUSE,
+		           "database %s has CONNECTION LIMIT 0", dbname);
+	compare_collations(checks, dbname, here, there);
 }
 
 /* Databases of the target that are inherited and not moved: they are closed there. */
@@ -148,10 +166,14 @@ static void check_databases(struct checks *checks)
 {
 	struct move *move = checks->move;
 	static const char with_versions[] =
-	    "SELECT datname, datallowconn, datistemplate,"
+	    "SELECT datname, datallowconn, datistemplate, datconnlimit, datcollversion AS recorded,"
 	    " pg_database_collation_actual_version(oid) AS collation FROM pg_database ORDER BY 1";
-	static const char without[] = "SELECT datname, datallowconn, datistemplate,"
-	                              " NULL::text AS collation FROM pg_database ORDER BY 1";
+	/* Before 15 nothing is recorded; the version is that of the collation of that name. */
+	static const char without[] =
+	    "SELECT datname, datallowconn, datistemplate, datconnlimit, NULL::text AS recorded,"
+	    " (SELECT max(pg_collation_actual_version(c.oid)) FROM pg_collation c WHERE"
+	    " c.collprovider = 'c' AND c.collcollate = d.datcollate AND c.collencoding IN"
+	    " (-1, d.encoding)) AS collation FROM pg_database d ORDER BY 1";
 	bool new_enough = PQserverVersion(move->source.link.conn) >= 150000;
 	const char *sql = new_enough ? with_versions : without;
 
@@ -160,40 +182,8 @@ static void check_databases(struct checks *checks)
 		return;
 	for (size_t i = 0; i < move->shard_count; i++)
 		compare_database(checks, move->shards[i].dbname);
-	check_pass(checks, CHECK_DATABASES, "%zu", move->shard_count);
-	check_pass(checks, CHECK_COLLATION, "%s",
-	           new_enough ? "the versions agree" : "no versions are recorded before 15");
+
 	find_others(move);
-}
-
-/* What only a session inside the shard can see. */
-static void check_inside(struct checks *checks, const struct shard *shard)
-{
-	struct move *move = checks->move;
-	struct link link;
-	struct link *only = &link;
-	struct link_target target;
-	struct sbuf error;
-
-	server_target(move->source.conf, &target);
-	target.dbname = shard->dbname;
-	link_init(&link, move->source.conf->name, &target);
-	sbuf_init(&error, 4096);
-	if (!links_connect(&move->loop, &only, 1, move->config->mover.connect_timeout, &error)) {
-		check_find(checks, CHECK_UNLOGGED, CHECK_REFUSE, "cannot look into database %s: %s",
-		           shard->dbname, sbuf_text(&error));
-	} else if (check_query(
-	               checks, CHECK_UNLOGGED, only,
-	               "SELECT count(*) AS found,"
-	               " left(string_agg(oid::regclass::text, ', '), 200) AS names"
-	               " FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r','m')") &&
-	           link_number(only, 0, "found", 0) > 0) {
-		check_find(checks, CHECK_UNLOGGED, CHECK_REFUSE,
-		           "database %s has %s unlogged tables: %s", shard->dbname,
-		           link_value(only, 0, "found"), link_value(only, 0, "names"));
-	}
-	sbuf_free(&error);
-	link_close(only);
 }
 
 void check_shards(struct checks *checks)
@@ -203,7 +193,6 @@ void check_shards(struct checks *checks)
 		return;
 	check_on_source(checks);
 	check_transactions(checks);
-	for (size_t i = 0; i < checks->move->shard_count; i++)
-		check_inside(checks, &checks->move->shards[i]);
-	check_pass(checks, CHECK_UNLOGGED, "none");
+	check_inside(checks);
+	check_pass(checks, CHECK_DATABASES, "%zu", checks->move->shard_count);
 }

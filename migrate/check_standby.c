@@ -39,11 +39,6 @@ static const char senders_sql[] =
     " FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid"
     " WHERE r.state = 'streaming'";
 
-static const char settings_sql[] =
-    "SELECT name, setting::bigint AS setting FROM pg_settings WHERE name IN ('max_connections',"
-    "'max_worker_processes','max_wal_senders','max_prepared_transactions',"
-    "'max_locks_per_transaction') ORDER BY name";
-
 /* Whether one of the addresses of `host` is `address`. */
 static bool resolves_to(const char *host, const char *address)
 {
@@ -95,6 +90,11 @@ static bool sender_is_source(const struct move *move, const char *host, int port
 		return strcmp(source_address, target_address) == 0 ||
 		       (is_loopback(source_address) && is_loopback(target_address));
 	return strcmp(host, source->host) == 0 || resolves_to(host, source_address);
+}
+
+bool check_is_local(const struct server *server)
+{
+	return is_loopback(server->conf->host) || is_loopback(link_address(&server->link));
 }
 
 /* Where the target's receiver is connected. */
@@ -205,27 +205,6 @@ static void check_upstream(struct checks *checks, int source_port)
 	free(upstream.slot);
 }
 
-static void check_limits(struct checks *checks)
-{
-	struct link *source = &checks->move->source.link;
-	struct link *target = &checks->move->target.link;
-
-	if (!check_query(checks, CHECK_SETTINGS, source, settings_sql) ||
-	    !check_query(checks, CHECK_SETTINGS, target, settings_sql))
-		return;
-	for (int row = 0; row < link_rows(source); row++) {
-		int64_t there = link_number(source, row, "setting", 0);
-		int64_t here = link_number(target, row, "setting", 0);
-
-		if (here < there)
-			check_find(checks, CHECK_SETTINGS, CHECK_REFUSE,
-			           "%s is %" PRId64 " on %s, %" PRId64 " on %s",
-			           link_value(source, row, "name"), here, target->name, there,
-			           source->name);
-	}
-	check_pass(checks, CHECK_SETTINGS, "none of %d is", link_rows(source));
-}
-
 static void check_replay(struct checks *checks)
 {
 	struct move *move = checks->move;
@@ -323,5 +302,9 @@ void check_servers(struct checks *checks)
 	check_replay(checks);
 	check_upstream(checks, source_port);
 	if (!checks->broken)
-		check_limits(checks);
+		check_settings(checks);
+	if (!checks->broken)
+		check_wal(checks);
+	if (!checks->broken)
+		check_disk(checks);
 }

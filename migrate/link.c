@@ -49,6 +49,8 @@ static void clear_results(struct link *link)
 	link->result_count = 0;
 	free(link->error);
 	link->error = NULL;
+	free(link->notice);
+	link->notice = NULL;
 	link->sqlstate[0] = '\0';
 }
 
@@ -101,11 +103,13 @@ static void link_break(struct link *link)
 	link_finish(link, LINK_BROKEN);
 }
 
-/* A notice in the middle of the display helps nobody. */
-static void drop_notice(void *arg, const PGresult *result)
+/* Kept, not shown: in the middle of the display it helps nobody. */
+static void keep_notice(void *arg, const PGresult *result)
 {
-	(void)arg;
-	(void)result;
+	struct link *link = arg;
+
+	free(link->notice);
+	link->notice = mem_must_strdup(PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
 }
 
 void link_connect(struct link *link)
@@ -160,7 +164,7 @@ void link_connect(struct link *link)
 		link_finish(link, LINK_BROKEN);
 		return;
 	}
-	(void)PQsetNoticeReceiver(link->conn, drop_notice, NULL);
+	(void)PQsetNoticeReceiver(link->conn, keep_notice, link);
 	link->polling = PGRES_POLLING_WRITING;
 	link->state = LINK_CONNECTING;
 	link->sent_at = clock_now();

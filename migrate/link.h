@@ -47,6 +47,7 @@ struct link {
 	size_t result_count;
 	char *error; /* of the last query or connection, NULL = none; a line without prefix */
 	char sqlstate[6];
+	char *notice; /* the last one of the last query, a line; NULL = none */
 	usec_t sent_at;
 	usec_t done_at;
 	/* For a background link: called when its query has ended, well or not. */
