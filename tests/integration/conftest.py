@@ -5,6 +5,7 @@ PGSHUNT_BIN names the folder with pgshuntd and pgshunt.  The tests called with a
 three times: against PostgreSQL itself, which proves that the expectation is right, and through
 the proxy in transaction and in session pooling.
 """
+import contextlib
 import os
 import shutil
 import sys
@@ -41,9 +42,8 @@ def pg(folder):
     cluster.stop()
 
 
-@pytest.fixture
-def make_cluster(folder, request):
-    """Makes servers that end with the test."""
+@contextlib.contextmanager
+def _clusters(folder):
     made = []
 
     def make(name="own", **kwargs):
@@ -61,8 +61,14 @@ def make_cluster(folder, request):
 
 
 @pytest.fixture
-def make_proxy(folder, pg):
-    """Makes proxies that end, and are judged, with the test."""
+def make_cluster(folder):
+    """Makes servers that end with the test."""
+    with _clusters(folder) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def _proxies(folder, pg):
     made = []
 
     def make(servers=None, databases=None, start=True, fault=None, **kwargs):
@@ -78,6 +84,20 @@ def make_proxy(folder, pg):
         except AssertionError as error:
             failures.append(str(error))
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def make_proxy(folder, pg):
+    """Makes proxies that end, and are judged, with the test."""
+    with _proxies(folder, pg) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def module_scene(folder, pg):
+    """One scene for the tests of a file that leave it as they found it."""
+    with _clusters(folder) as make_cluster, _proxies(folder, pg) as make_proxy:
+        yield Scene(make_cluster, make_proxy, subfolder(folder))
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,7 @@ class Cluster:
         self.host = "127.0.0.1"
         self.port = free_port()
         self.process = None
+        self.env = None
         os.makedirs(self.folder)
         if OWNER:
             os.chown(self.folder, OWNER.pw_uid, OWNER.pw_gid)
@@ -171,7 +172,7 @@ class Cluster:
     def start(self):
         self.write_conf()
         self.process = start([BINDIR + "/postgres", "-D", self.data], self.log, OWNER,
-                             sig=signal.SIGQUIT)
+                             self.env, sig=signal.SIGQUIT)
         wait_for(self.answers, 60, "PostgreSQL " + self.name)
 
     def answers(self):

@@ -7,15 +7,24 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
 from pgwire import wait_for
-from proxy import ADMIN_PASSWORD
 from scene import DONE, REFUSED
 from servers import BINDIR, OWNER, SLOW, run, start
 
 PASS, WARN, REFUSE = "pass", "warning", "refused"
+
+
+@pytest.fixture
+def scene(module_scene):
+    """As it was; what a test configures is undone."""
+    mover = dict(module_scene.mover)
+    yield module_scene
+    module_scene.mover.clear()
+    module_scene.configure(**mover)
 
 
 def check(scene, code, *args):
@@ -40,8 +49,7 @@ def finds(scene, name, result, *words, code=None):
     raise AssertionError("%s should have said %s, %s: %s" % (name, result, words, found[name]))
 
 
-def test_all_is_well(make_scene):
-    scene = make_scene()
+def test_all_is_well(scene):
     with scene.proxy.wire("p2") as conn:
         conn.value("SELECT 1")
         found = check(scene, DONE)
@@ -69,6 +77,8 @@ def having(cluster, do, undo, dbname="p2"):
 def setting(cluster, name, value):
     """A setting of the server, in force."""
     old = cluster.value("SHOW " + name)
+    written = cluster.sql("SELECT 1 FROM pg_file_settings WHERE name = '%s' AND applied AND "
+                          "sourcefile LIKE '%%auto.conf'" % name)
     cluster.sql("ALTER SYSTEM SET %s = '%s'" % (name, value))
     try:
         cluster.sql("SELECT pg_reload_conf()")
@@ -76,7 +86,8 @@ def setting(cluster, name, value):
         new = cluster.value("SHOW " + name)
         yield
     finally:
-        cluster.sql("ALTER SYSTEM RESET " + name)
+        back = "SET %s = '%s'" % (name, old.replace("'", "''")) if written else "RESET " + name
+        cluster.sql("ALTER SYSTEM " + back)
         cluster.sql("SELECT pg_reload_conf()")
         wait_for(lambda: cluster.value("SHOW " + name) != new, what="the reload")
 
@@ -87,8 +98,7 @@ def caught_up(scene):
              20 * SLOW, "the replay")
 
 
-def test_what_is_in_the_shard(make_scene):
-    scene = make_scene()
+def test_what_is_in_the_shard(scene):
     scene.pg1.settings["wal_level"] = "logical"
     scene.pg1.stop()
     scene.pg1.start()
@@ -128,9 +138,8 @@ def test_what_is_in_the_shard(make_scene):
     assert check(scene, DONE)["databases"][0][0] == PASS
 
 
-def test_library_that_only_the_source_has(make_scene):
+def test_library_that_only_the_source_has(scene):
     """The function is in the catalog of both, the file behind it on one machine only."""
-    scene = make_scene()
     folder = os.path.join(scene.folder, "lib")
     os.mkdir(folder)
     os.chmod(folder, 0o755)
@@ -150,8 +159,7 @@ def test_library_that_only_the_source_has(make_scene):
                 finds(scene, "libraries", REFUSE, "from_a_newer_version")
 
 
-def test_who_is_connected(make_scene):
-    scene = make_scene()
+def test_who_is_connected(scene):
     with scene.proxy.wire("p2") as conn:
         conn.value("SELECT 1")
         assert check(scene, DONE)["bypass"][0][0] == PASS
@@ -175,3 +183,194 @@ def test_who_is_connected(make_scene):
         assert check(scene, DONE)["roles"][0][0] == PASS
     scene.check_on_pg1()
 
+
+
+def test_how_the_servers_are_set(scene):
+    pg1, pg2 = scene.pg1, scene.pg2
+    with setting(pg2, "work_mem", "8MB"):
+        finds(scene, "parameters", WARN, "work_mem")
+    with setting(pg2, "default_transaction_read_only", "on"):
+        finds(scene, "read_only", REFUSE, "default_transaction_read_only")
+    with setting(pg2, "recovery_min_apply_delay", "1h"):
+        finds(scene, "replay", REFUSE, "delay")
+    with setting(pg1, "synchronous_standby_names", "pg2"):
+        wait_for(lambda: pg1.sql("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"),
+                 what="the synchronous standby")
+        finds(scene, "synchronous", REFUSE, "the only one")
+    # Tablespaces: a directory that is there on one of the two.
+    with setting(pg1, "allow_in_place_tablespaces", "on"), \
+            setting(pg2, "allow_in_place_tablespaces", "on"):
+        with pg1.connect(autocommit=True) as conn:
+            conn.execute("SET allow_in_place_tablespaces = on")
+            conn.execute("CREATE TABLESPACE fast LOCATION ''")
+        caught_up(scene)
+        assert check(scene, DONE)["tablespaces"][0][0] == PASS
+        oid = pg1.value("SELECT oid FROM pg_tablespace WHERE spcname = 'fast'")
+        place = os.path.join(pg2.data, "pg_tblspc", str(oid))
+        os.rename(place, place + ".gone")
+        finds(scene, "tablespaces", REFUSE, "fast", "pg2")
+        os.rename(place + ".gone", place)
+        pg1.sql("DROP TABLESPACE fast")
+    # Room: seen here by looking, elsewhere by a shell.
+    scene.configure(min_free="1TB")
+    finds(scene, "disk", REFUSE, "are free on pg2")
+    scene.proxy.servers["pg2"]["shell"] = "sed s/df/df/ | sh"
+    scene.configure(min_free="1kB")
+    assert [what for what, _ in check(scene, DONE)["disk"]] == [PASS, PASS]
+    scene.proxy.servers["pg2"]["shell"] = "exit 3"
+    scene.configure()
+    finds(scene, "disk", WARN, "pg2 cannot be seen", "exit code 3")
+    del scene.proxy.servers["pg2"]["shell"]
+    scene.proxy.servers["pg2"]["admin_user"] = "app"
+    scene.configure()
+    finds(scene, "superuser", REFUSE, "app", "pg2")
+    del scene.proxy.servers["pg2"]["admin_user"]
+    scene.configure()
+    # A limit below the source's: the standby stops replaying.
+    pg1.settings["max_connections"] = 160
+    pg1.stop()
+    pg1.start()
+    wait_for(lambda: pg2.value("SELECT pg_is_wal_replay_paused()"), 20 * SLOW, "the standby's stop")
+    finds(scene, "settings", REFUSE, "max_connections")
+    pg2.settings["max_connections"] = 160
+    pg2.stop()
+    # Checksums on one side only.
+    run([BINDIR + "/pg_checksums", "--enable", "--no-sync", "-D", pg2.data], OWNER)
+    pg2.start()
+    wait_for(lambda: pg1.sql("SELECT 1 FROM pg_stat_replication"), 20 * SLOW, "streaming")
+    finds(scene, "architecture", WARN, "data_page_checksum_version")
+
+
+def test_replication(scene):
+    pg1, pg2 = scene.pg1, scene.pg2
+    pg1.sql("SELECT pg_create_physical_replication_slot('forgotten', true)")
+    finds(scene, "wal_kept", WARN, "forgotten", "bytes")
+    pg1.sql("SELECT pg_drop_replication_slot('forgotten')")
+    folder = os.path.join(scene.folder, "received")
+    os.mkdir(folder)
+    receiver = start([BINDIR + "/pg_receivewal", "-h", pg1.host, "-p", str(pg1.port), "-U",
+                      "postgres", "-D", folder, "--no-sync"], folder + ".log")
+    wait_for(lambda: len(pg1.sql("SELECT 1 FROM pg_stat_replication")) == 2, 20 * SLOW,
+             "a second receiver")
+    finds(scene, "standbys", WARN, "pg_receivewal")
+    receiver.terminate()
+    receiver.wait(20)
+    with setting(pg2, "primary_slot_name", ""):
+        wait_for(lambda: pg2.sql("SELECT 1 FROM pg_stat_wal_receiver WHERE slot_name IS NULL "
+                                 "AND status = 'streaming'"), 20 * SLOW, "streaming without slot")
+        finds(scene, "slot", WARN, "no slot")
+    wait_for(lambda: pg2.sql("SELECT 1 FROM pg_stat_wal_receiver WHERE slot_name IS NOT NULL "
+                             "AND status = 'streaming'"), 20 * SLOW, "streaming by slot")
+    # The slot is about to lose the WAL that the target has not got yet.
+    process = pg2.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver'")
+    os.kill(process, signal.SIGSTOP)
+    try:
+        with setting(pg1, "max_slot_wal_keep_size", "1MB"):
+            for _ in range(2):
+                pg1.sql("SELECT pg_logical_emit_message(false, 'fill', 'x'); "
+                        "SELECT pg_switch_wal(); ")
+            wait_for(lambda: pg1.value("SELECT wal_status FROM pg_replication_slots") ==
+                     "unreserved", 20 * SLOW, "the slot")
+            finds(scene, "slot", REFUSE, "unreserved")
+    finally:
+        os.kill(process, signal.SIGCONT)
+    with setting(pg2, "primary_conninfo", "host=127.0.0.1 port=1 user=postgres"):
+        wait_for(lambda: not pg2.sql("SELECT 1 FROM pg_stat_wal_receiver WHERE status = "
+                                     "'streaming'"), 20 * SLOW, "the end of streaming")
+        finds(scene, "receiver", REFUSE, "not running")
+
+
+def test_who_will_be_let_in(scene):
+    pg2 = scene.pg2
+    with open(pg2.data + "/pg_hba.conf") as file:
+        hba = file.read()
+
+    def rule(line):
+        with open(pg2.data + "/pg_hba.conf", "w") as out:
+            out.write(line + "\n" + hba)
+        loaded = pg2.value("SELECT pg_conf_load_time()")
+        # Times of files have no fractions.
+        os.utime(pg2.data + "/pg_hba.conf", (time.time() - 5, time.time() - 5))
+        pg2.sql("SELECT pg_reload_conf()")
+        wait_for(lambda: pg2.value("SELECT pg_conf_load_time()") != loaded, what="the reload")
+
+    direct = scene.pg1.connect("p2", "app2")
+    with scene.proxy.wire("p2", "app") as conn:
+        conn.value("SELECT 1")
+        assert check(scene, DONE)["hba"][0][0] == PASS
+        # Neither the proxy's users nor those who come directly.
+        rule("host p2 app,app2 127.0.0.0 255.255.255.0 reject")
+        finds(scene, "logins", REFUSE, "reject")
+        finds(scene, "hba", REFUSE, "user app2", "line 1")
+        # The lines that fit are found by role, database, order and address.
+        scene.pg1.sql("CREATE ROLE readers; GRANT readers TO app2")
+        caught_up(scene)
+        for line, result, words in (
+                ("host p2 +readers 127.0.0.0/8 reject", REFUSE, ("app2",)),
+                ("host p1 all 127.0.0.0/8 reject", None, ()),
+                ("host all all ::1/128 reject", None, ()),
+                ("hostssl p2 app2 all reject", WARN, ("SSL is disabled",)),
+                ("host p2 all 127.0.0.1/32 trust\nhost p2 all all reject", None, ()),
+                ("host sameuser app2 127.0.0.0/8 reject", None, ()),
+                ("host p2 app2 127.0.0.0/8 md5", WARN, ("md5", "trust", "app2")),
+                ("host p2 app2 some.example.org trust", WARN, ("cannot be foreseen",)),
+                ("host p2 app2 127.0.0.0/8 nonsense", WARN, ("nonsense",))):
+            rule(line)
+            if result is None:
+                assert check(scene, DONE)["hba"][0][0] == PASS, line
+            else:
+                finds(scene, "hba", result, *words)
+        rule("# as before")
+        os.utime(pg2.data + "/pg_hba.conf", (time.time() + 5, time.time() + 5))
+        finds(scene, "hba", WARN, "changed after it was loaded")
+        rule("# as before")
+        # The proxy's own look at the target, which its SWAP depends on.
+        scene.proxy.servers["pg2"]["check_user"] = "nobody_there"
+        scene.proxy.reload()
+        wait_for(lambda: check_logins(scene) == REFUSE, 20 * SLOW, "the proxy's reload")
+        del scene.proxy.servers["pg2"]["check_user"]
+        scene.proxy.reload()
+        wait_for(lambda: check_logins(scene) == PASS, 20 * SLOW, "the proxy's reload")
+    direct.close()
+
+
+def check_logins(scene):
+    result = scene.run("check", "p2", "--to", "pg2", "--json")
+    return [event["result"] for event in map(json.loads, result.stdout.splitlines())
+            if event.get("check") == "logins"][0]
+
+
+VERSIONS = """
+void ucol_getVersion_%s(const void *collator, unsigned char *version);
+void ucol_getVersion_%s(const void *collator, unsigned char *version)
+{
+	version[0] = 9; version[1] = 8; version[2] = 7; version[3] = 6;
+}
+"""
+
+
+def test_other_sort_order(scene, folder):
+    """Another version of ICU on the target's machine, as far as PostgreSQL can tell."""
+    linked = run(["ldd", BINDIR + "/postgres"]).stdout
+    version = linked.split("libicui18n.so.")[1].split()[0]
+    source = os.path.join(scene.folder, "versions.c")
+    with open(source, "w") as out:
+        out.write(VERSIONS % (version, version))
+    library = os.path.join(folder, "versions.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    os.chmod(library, 0o755)
+    scene.pg1.sql("CREATE COLLATION german (provider = icu, locale = 'de')", "p2")
+    caught_up(scene)
+    scene.pg2.stop()
+    scene.pg2.env = {**os.environ, "LD_PRELOAD": library}
+    scene.pg2.start()
+    wait_for(lambda: scene.pg1.sql("SELECT 1 FROM pg_stat_replication"), 20 * SLOW, "streaming")
+    # Nothing is sorted by it yet.
+    assert check(scene, DONE)["collation"][0][0] == PASS
+    scene.pg1.sql("CREATE TABLE sorted (a text COLLATE german PRIMARY KEY)", "p2")
+    caught_up(scene)
+    finds(scene, "collation", REFUSE, "german", "9.8.7.6")
+    scene.pg1.sql("DROP DATABASE p2 WITH (FORCE)")
+    scene.pg1.sql("CREATE DATABASE p2 TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'")
+    caught_up(scene)
+    finds(scene, "collation", REFUSE, "of database p2", "9.8.7.6")
