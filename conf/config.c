@@ -181,6 +181,38 @@ enum config_pool_mode config_pool_mode(const struct config *config,
 	return config->proxy.pool_mode;
 }
 
+static const char *either(const char *own, const char *general)
+{
+	return own[0] != '\0' ? own : general;
+}
+
+void config_server_tls(const struct config *config, const struct config_server *server,
+                       struct config_server_tls *out)
+{
+	const struct config_proxy *proxy = &config->proxy;
+
+	*out = (struct config_server_tls){
+	    .sslmode = server->sslmode == CONFIG_SSL_UNSET ? proxy->server_tls_sslmode
+	                                                   : server->sslmode,
+	    .sslnegotiation = server->sslnegotiation == CONFIG_SSLNEGOTIATION_UNSET
+	                          ? proxy->server_tls_sslnegotiation
+	                          : server->sslnegotiation,
+	    .channel_binding = server->channel_binding == CONFIG_BINDING_UNSET
+	                           ? proxy->server_tls_channel_binding
+	                           : server->channel_binding,
+	    .ca_file = either(server->sslrootcert, proxy->server_tls_ca_file),
+	    .cert_file = either(server->sslcert, proxy->server_tls_cert_file),
+	    .key_file = either(server->sslkey, proxy->server_tls_key_file),
+	    .crl_file = either(server->sslcrl, proxy->server_tls_crl_file),
+	    .protocols = either(server->tls_protocols, proxy->server_tls_protocols),
+	    .ciphers = either(server->tls_ciphers, proxy->server_tls_ciphers),
+	    .tls13_ciphers = either(server->tls13_ciphers, proxy->server_tls13_ciphers),
+	};
+	/* There is nobody between who could read along, and PostgreSQL has no TLS there. */
+	if (server->host[0] == '/')
+		out->sslmode = CONFIG_SSL_DISABLE;
+}
+
 static bool list_has(const struct config_list *list, const char *text)
 {
 	for (size_t i = 0; i < list->count; i++)

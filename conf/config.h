@@ -45,6 +45,30 @@ enum config_drain_policy {
 #include "conf/enums.def"
 };
 
+enum config_sslmode {
+	CONFIG_SSL_UNSET = CONFIG_UNSET,
+#define CONFIG_SSLMODE_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
+enum config_sslnegotiation {
+	CONFIG_SSLNEGOTIATION_UNSET = CONFIG_UNSET,
+#define CONFIG_SSLNEGOTIATION_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
+enum config_channel_binding {
+	CONFIG_BINDING_UNSET = CONFIG_UNSET,
+#define CONFIG_CHANNEL_BINDING_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
+enum config_protocol {
+	CONFIG_PROTOCOL_UNSET = CONFIG_UNSET,
+#define CONFIG_PROTOCOL_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
 enum config_log_destination {
 #define CONFIG_LOG_DESTINATION_ROW(constant, word) constant,
 #include "conf/enums.def"
@@ -72,6 +96,10 @@ struct config_list {
 #define CONFIG_C_POOL_MODE enum config_pool_mode
 #define CONFIG_C_BALANCE enum config_balance
 #define CONFIG_C_DRAIN_POLICY enum config_drain_policy
+#define CONFIG_C_SSLMODE enum config_sslmode
+#define CONFIG_C_SSLNEGOTIATION enum config_sslnegotiation
+#define CONFIG_C_CHANNEL_BINDING enum config_channel_binding
+#define CONFIG_C_PROTOCOL enum config_protocol
 #define CONFIG_C_LOG_LEVEL enum log_level
 #define CONFIG_C_LOG_DESTINATION enum config_log_destination
 #define CONFIG_FIELD(name, type, fallback, least, most, reload, help) CONFIG_C_##type name;
@@ -215,6 +243,23 @@ int config_max_user_clients(const struct config *config, const struct config_use
 /* Whether the list has the text; without regard to case. */
 bool config_list_has_name(const struct config_list *list, const char *text);
 
+/* What holds for connections to a server: its own setting, else the proxy's server_tls_*.  Paths and
+ * lists are "" if there is none. */
+struct config_server_tls {
+	enum config_sslmode sslmode; /* disable for a Unix socket */
+	enum config_sslnegotiation sslnegotiation;
+	enum config_channel_binding channel_binding;
+	const char *ca_file;
+	const char *cert_file;
+	const char *key_file;
+	const char *crl_file;
+	const char *protocols;
+	const char *ciphers;
+	const char *tls13_ciphers;
+};
+void config_server_tls(const struct config *config, const struct config_server *server,
+                       struct config_server_tls *out);
+
 /* Whether the user is in admin_users, or in admin_users or stats_users. */
 bool config_is_admin(const struct config *config, const char *user);
 bool config_is_stats_user(const struct config *config, const char *user);
@@ -226,6 +271,8 @@ bool config_is_console(const char *dbname);
 const char *config_auth_type_name(enum config_auth_type value);
 const char *config_pool_mode_name(enum config_pool_mode value);
 const char *config_balance_name(enum config_balance value);
+const char *config_sslmode_name(enum config_sslmode value);
+const char *config_channel_binding_name(enum config_channel_binding value);
 const char *config_drain_policy_name(enum config_drain_policy value);
 bool config_drain_policy_parse(const char *word, enum config_drain_policy *value) MUST_CHECK;
 

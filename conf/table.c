@@ -20,6 +20,10 @@
 #define TYPE_TEXT_POOL_MODE pool_mode_text
 #define TYPE_TEXT_BALANCE balance_text
 #define TYPE_TEXT_DRAIN_POLICY drain_policy_text
+#define TYPE_TEXT_SSLMODE sslmode_text
+#define TYPE_TEXT_SSLNEGOTIATION sslnegotiation_text
+#define TYPE_TEXT_CHANNEL_BINDING channel_binding_text
+#define TYPE_TEXT_PROTOCOL protocol_text
 #define TYPE_TEXT_LOG_LEVEL log_level_text
 #define TYPE_TEXT_LOG_DESTINATION log_destination_text
 
@@ -38,6 +42,22 @@ static const char balance_text[] = "one of:"
     ;
 static const char drain_policy_text[] = "one of:"
 #define CONFIG_DRAIN_POLICY_ROW ENUM_TEXT_ROW
+#include "conf/enums.def"
+    ;
+static const char sslmode_text[] = "one of:"
+#define CONFIG_SSLMODE_ROW ENUM_TEXT_ROW
+#include "conf/enums.def"
+    ;
+static const char sslnegotiation_text[] = "one of:"
+#define CONFIG_SSLNEGOTIATION_ROW ENUM_TEXT_ROW
+#include "conf/enums.def"
+    ;
+static const char channel_binding_text[] = "one of:"
+#define CONFIG_CHANNEL_BINDING_ROW ENUM_TEXT_ROW
+#include "conf/enums.def"
+    ;
+static const char protocol_text[] = "one of:"
+#define CONFIG_PROTOCOL_ROW ENUM_TEXT_ROW
 #include "conf/enums.def"
     ;
 static const char log_level_text[] = "one of:"

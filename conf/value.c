@@ -30,6 +30,22 @@ static const struct word drain_policy_words[] = {
 #define CONFIG_DRAIN_POLICY_ROW WORD_ROW
 #include "conf/enums.def"
     {NULL, 0}};
+static const struct word sslmode_words[] = {
+#define CONFIG_SSLMODE_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
+static const struct word sslnegotiation_words[] = {
+#define CONFIG_SSLNEGOTIATION_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
+static const struct word channel_binding_words[] = {
+#define CONFIG_CHANNEL_BINDING_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
+static const struct word protocol_words[] = {
+#define CONFIG_PROTOCOL_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
 static const struct word log_level_words[] = {
 #define CONFIG_LOG_LEVEL_ROW WORD_ROW
 #include "conf/enums.def"
@@ -83,6 +99,14 @@ static const struct word *words_of(enum value_type type)
 		return balance_words;
 	case VALUE_DRAIN_POLICY:
 		return drain_policy_words;
+	case VALUE_SSLMODE:
+		return sslmode_words;
+	case VALUE_SSLNEGOTIATION:
+		return sslnegotiation_words;
+	case VALUE_CHANNEL_BINDING:
+		return channel_binding_words;
+	case VALUE_PROTOCOL:
+		return protocol_words;
 	case VALUE_LOG_LEVEL:
 		return log_level_words;
 	case VALUE_LOG_DESTINATION:
@@ -507,6 +531,16 @@ const char *config_pool_mode_name(enum config_pool_mode value)
 const char *config_balance_name(enum config_balance value)
 {
 	return word_of(balance_words, (int)value);
+}
+
+const char *config_sslmode_name(enum config_sslmode value)
+{
+	return word_of(sslmode_words, (int)value);
+}
+
+const char *config_channel_binding_name(enum config_channel_binding value)
+{
+	return word_of(channel_binding_words, (int)value);
 }
 
 const char *config_drain_policy_name(enum config_drain_policy value)

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "control/session.h"
+#include "net/tls.h"
 #include "wire/build.h"
 
 #include <stdlib.h>
@@ -21,19 +22,27 @@ static void free_letter(struct mail_console *mail)
 	free(mail->user);
 	free(mail->application_name);
 	free(mail->bytes);
+	tls_free(mail->tls);
 	free(mail);
 }
 
-static void refuse(int fd)
+static void refuse(struct mail_console *mail)
 {
 	struct sbuf out;
+	struct sbuf records;
 
 	sbuf_init(&out, 1024);
 	wire_add_error_text(&out, "FATAL", "53300", "too many connections to the console");
-	if (send(fd, sbuf_text(&out), out.len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	sbuf_init(&records, 4096);
+	if (mail->tls != NULL &&
+	    tls_encrypt(mail->tls, sbuf_text(&out), out.len, &records) != TLS_OK)
+		sbuf_reset(&records);
+	if (send(mail->fd, sbuf_text(mail->tls == NULL ? &out : &records),
+	         mail->tls == NULL ? out.len : records.len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		log_debug("console: a refusal could not be sent");
 	sbuf_free(&out);
-	(void)close(fd);
+	sbuf_free(&records);
+	(void)close(mail->fd);
 }
 
 void console_adopt(struct proxy *proxy, struct mail_console *mail)
@@ -44,7 +53,7 @@ void console_adopt(struct proxy *proxy, struct mail_console *mail)
 		list_init(&sessions);
 	if (sessions.count >= SESSIONS_MAX) {
 		log_warning("console: more than %d sessions, one was refused", SESSIONS_MAX);
-		refuse(mail->fd);
+		refuse(mail);
 	} else {
 		session = session_new(proxy, mail);
 	}

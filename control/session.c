@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "core/proxy.h"
 #include "net/sock.h"
+#include "net/tls.h"
 #include "wire/build.h"
 #include "wire/message.h"
 #include "wire/parse.h"
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #define READ_SIZE 16384
+/* Bytes that are encrypted at a time. */
+#define ENCRYPT_SIZE ((size_t)64 * 1024)
 /* More unsent bytes than this: no further command before the client has read. */
 #define OUT_PAUSE ((size_t)1 << 20)
 
@@ -221,23 +224,59 @@ static bool next_message(struct session *session)
 
 /* ---- the socket ---- */
 
+/* Sends buf[*sent …]; false when the kernel takes no more. */
+static bool session_send_some(struct session *session, const struct sbuf *buf, size_t *sent)
+{
+	ssize_t n = send(session->fd, buf->data + *sent, buf->len - *sent, MSG_NOSIGNAL);
+
+	if (n > 0)
+		*sent += (size_t)n;
+	else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return false;
+	else if (n == 0 || errno != EINTR)
+		session->dead = true;
+	return !session->dead;
+}
+
+/* The next piece of `out` as records; false when there is none. */
+static bool session_encrypt(struct session *session)
+{
+	size_t left = session->out.len - session->out_sent;
+	size_t n = left < ENCRYPT_SIZE ? left : ENCRYPT_SIZE;
+
+	sbuf_reset(&session->records);
+	session->records_sent = 0;
+	if (n == 0)
+		return false;
+	if (tls_encrypt(session->tls, session->out.data + session->out_sent, n,
+	                &session->records) != TLS_OK ||
+	    !sbuf_ok(&session->records))
+		session->dead = true;
+	session->out_sent += n;
+	return !session->dead;
+}
+
 static void session_send(struct session *session)
 {
-	while (!session->dead && session->out_sent < session->out.len) {
-		ssize_t n = send(session->fd, session->out.data + session->out_sent,
-		                 session->out.len - session->out_sent, MSG_NOSIGNAL);
+	bool more = true;
 
-		if (n > 0)
-			session->out_sent += (size_t)n;
-		else if (n < 0 && errno == EINTR)
-			continue;
-		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			break;
-		else
-			session->dead = true;
+	if (session->tls == NULL) {
+		while (more && !session->dead && session->out_sent < session->out.len)
+			more = session_send_some(session, &session->out, &session->out_sent);
+	} else {
+		while (more && !session->dead) {
+			if (session->records_sent < session->records.len)
+				more = session_send_some(session, &session->records,
+				                         &session->records_sent);
+			else
+				more = session_encrypt(session);
+		}
 	}
-	if (session->out_sent == session->out.len) {
+	if (session->out_sent == session->out.len &&
+	    session->records_sent == session->records.len) {
 		session->out_sent = 0;
+		session->records_sent = 0;
+		sbuf_free(&session->records);
 		/* A big view must not stay as memory of an idle session. */
 		if (session->out.cap > OUT_PAUSE)
 			sbuf_free(&session->out);
@@ -309,6 +348,19 @@ void session_answered(struct session *session, struct admin_answer *answer)
 	session_pump(session);
 }
 
+static void session_decrypt(struct session *session, const void *bytes, size_t len)
+{
+	char plain[READ_SIZE + TLS_ROOM_EXTRA];
+	size_t got = 0;
+
+	if (tls_decrypt(session->tls, bytes, len, plain, sizeof(plain), &got, &session->records) !=
+	    TLS_OK)
+		session->dead = true;
+	sbuf_add(&session->in, plain, got);
+	if (tls_ended(session->tls) && got == 0)
+		session->dead = true;
+}
+
 static void session_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct session *session = arg;
@@ -316,7 +368,9 @@ static void session_readable(evutil_socket_t fd, short what, void *arg)
 	ssize_t n = recv(fd, chunk, sizeof(chunk), 0);
 
 	(void)what;
-	if (n > 0)
+	if (n > 0 && session->tls != NULL)
+		session_decrypt(session, chunk, (size_t)n);
+	else if (n > 0)
 		sbuf_add(&session->in, chunk, (size_t)n);
 	else if (n == 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK))
 		session->dead = true;
@@ -355,12 +409,16 @@ struct session *session_new(struct proxy *proxy, struct mail_console *mail)
 
 	session->proxy = proxy;
 	session->fd = mail->fd;
+	session->tls = mail->tls;
+	mail->tls = NULL;
+	sbuf_init(&session->records, SESSION_OUT_MAX);
 	session->user = mem_must_strdup(mail->user);
 	session->database = mem_must_strdup(mail->database);
 	sock_peer(mail->fd, &peer);
 	(void)snprintf(session->peer, sizeof(session->peer), "%s:%d", peer.addr, peer.port);
 	/* One message at most waits while another chunk comes in. */
-	sbuf_init(&session->in, SESSION_MESSAGE_MAX + READ_SIZE + mail->bytes_len);
+	sbuf_init(&session->in,
+	          SESSION_MESSAGE_MAX + READ_SIZE + TLS_ROOM_EXTRA + mail->bytes_len);
 	sbuf_init(&session->out, SESSION_OUT_MAX);
 	list_init(&session->statements);
 	list_init(&session->portals);
@@ -380,6 +438,21 @@ struct session *session_new(struct proxy *proxy, struct mail_console *mail)
 	return session;
 }
 
+/* The peer is told, if that costs no waiting. */
+static void session_close_tls(struct session *session)
+{
+	if (session->tls == NULL)
+		return;
+	if (session->records_sent == session->records.len) {
+		sbuf_reset(&session->records);
+		tls_goodbye(session->tls, &session->records);
+		if (session->records.len > 0)
+			(void)send(session->fd, session->records.data, session->records.len,
+			           MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	tls_free(session->tls);
+}
+
 void session_free(struct session *session)
 {
 	if (session->list != NULL)
@@ -392,7 +465,9 @@ void session_free(struct session *session)
 		event_free(session->write_event);
 	session_drop_portals(session);
 	session_deallocate(session, "");
+	session_close_tls(session);
 	(void)close(session->fd);
+	sbuf_free(&session->records);
 	sbuf_free(&session->in);
 	sbuf_free(&session->out);
 	free(session->query);

@@ -57,6 +57,9 @@ struct session {
 	struct list *list; /* it is in; NULL: none */
 	struct proxy *proxy;
 	int fd;
+	struct tls *tls; /* NULL: not encrypted */
+	struct sbuf records; /* of `out`, encrypted: what is to be sent */
+	size_t records_sent;
 	char *user;
 	char *database;
 	char peer[80];

@@ -100,7 +100,7 @@ int main(int argc, char **argv)
 		sbuf_free(&errors);
 		return EXIT_CONFIG;
 	}
-	if (!proxy_check_users(config, &errors)) {
+	if (!proxy_check_files(config, &errors)) {
 		(void)fprintf(stderr, "%s\n", sbuf_text(&errors));
 		sbuf_free(&errors);
 		config_unref(config);

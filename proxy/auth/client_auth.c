@@ -34,7 +34,7 @@ struct client_auth {
 	char *name;
 	uint8_t md5_salt[4];
 	char mechanism[32];
-	const uint8_t *binding;
+	uint8_t binding[SCRAM_BINDING_MAX];
 	size_t binding_len;
 	bool scram_usual;
 	bool right;     /* VERIFY: it fits */
@@ -125,7 +125,8 @@ static enum auth_status start_scram(struct client_auth *auth, struct sbuf *out)
 	}
 	have = auth->user != NULL && auth_user_scram_secret(auth->user, &secret);
 	auth->scram_used = true;
-	ok = scram_server_init(&auth->scram, auth->name, have ? &secret : NULL, auth->binding,
+	ok = scram_server_init(&auth->scram, auth->name, have ? &secret : NULL,
+	                       auth->binding_len == 0 ? NULL : auth->binding,
 	                       auth->binding_len);
 	explicit_bzero(&secret, sizeof(secret));
 	if (!ok)
@@ -208,8 +209,10 @@ enum auth_status client_auth_start(const struct client_auth_request *request, st
 	auth->state = CLIENT_AUTH_DONE;
 	auth->user = auth_user_ref(request->user);
 	auth->ident = ident_ref(request->ident);
-	auth->binding = request->binding;
-	auth->binding_len = request->binding_len;
+	if (request->binding != NULL && request->binding_len <= sizeof(auth->binding)) {
+		memcpy(auth->binding, request->binding, request->binding_len);
+		auth->binding_len = request->binding_len;
+	}
 	auth->scram_usual = request->scram_usual;
 	auth->peer_uid = request->peer_uid;
 	return start_method(auth, request, out);

@@ -46,8 +46,7 @@ struct client_auth_request {
 	enum auth_type type;
 	const char *name;       /* as the client gave it */
 	struct auth_user *user; /* NULL: unknown.  A reference is taken */
-	/* tls-server-end-point digest of our certificate, kept by reference; NULL: no channel
-	 * binding is offered */
+	/* tls-server-end-point digest of our certificate; NULL: no channel binding is offered */
 	const uint8_t *binding;
 	size_t binding_len;
 	/* An unknown user is asked as one with a SCRAM secret would be: what most users have. */

@@ -2,7 +2,7 @@
 /*
  * The login of a client (PostgreSQL documentation 55.2.1):
  *
- *   STARTUP  SSLRequest, GSSENCRequest ('N'), CancelRequest, StartupMessage
+ *   STARTUP  SSLRequest or TLS at once, GSSENCRequest ('N'), CancelRequest, StartupMessage
  *   AUTH     passwords
  *   WELCOME  waits until the pool knows what its servers report, then parameters, key, ready
  *
@@ -11,10 +11,12 @@
 #include "base/log.h"
 #include "core/cancel.h"
 #include "core/client_login.h"
+#include "core/conn_tls.h"
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/secure.h"
 #include "core/server.h"
 #include "core/worker.h"
 #include "net/sock.h"
@@ -26,8 +28,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REFUSED_SSL 1
-#define REFUSED_GSS 2
+#define ANSWERED_SSL 1
+#define ANSWERED_GSS 2
 
 bool client_login_begin(struct client *client)
 {
@@ -79,6 +81,19 @@ bool login_send_buf(struct client *client, const struct sbuf *out)
 		return false;
 	}
 	return login_send(client, sbuf_text(out), out->len);
+}
+
+/* What went wrong with the handshake is for the log: the client was sent an alert. */
+static void login_tls_failed(struct client *client)
+{
+	struct sock_name peer;
+
+	sock_peer(client->conn.fd, &peer);
+	log_info("client %s:%d: %s", peer.addr, peer.port,
+		 client->conn.tls == NULL || tls_error(client->conn.tls)[0] == '\0'
+		     ? "connection lost"
+		     : tls_error(client->conn.tls));
+	client_doom(client, CLIENT_CLOSE_TLS);
 }
 
 /* ---- the startup packet ---- */
@@ -191,6 +206,12 @@ static void login_startup_message(struct client *client, const struct wire_start
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}
+	if (worker->routes->secure->client_sslmode >= CONFIG_SSL_REQUIRE &&
+	    client->conn.tls == NULL && !sock_is_unix(client->conn.fd)) {
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", "SSL required", NULL,
+				  "Connect with sslmode=require or stricter.");
+		return;
+	}
 	if (worker->shutting_down) {
 		client_leave_at_shutdown(client);
 		return;
@@ -224,33 +245,73 @@ static void login_startup_message(struct client *client, const struct wire_start
 	login_start_auth(client);
 }
 
+/* TLS for this client; NULL: none is offered. */
+static struct tls_context *login_tls_context(const struct client *client)
+{
+	struct tls_context *context = client->worker->routes->secure->clients;
+
+	return context == NULL || client->conn.tls != NULL || sock_is_unix(client->conn.fd)
+		   ? NULL
+		   : context;
+}
+
+/* `bytes`: the beginning of the handshake, if there was no SSLRequest. */
+static void login_start_tls(struct client *client, struct tls_context *context, const void *bytes,
+			    size_t len)
+{
+	struct tls *tls = tls_accept(context, len > 0);
+	enum conn_io io = CONN_IO_OK;
+
+	if (tls == NULL) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
+	io = conn_start_tls(&client->conn, client->worker, tls, bytes, len);
+	if (io != CONN_IO_OK)
+		login_tls_failed(client);
+}
+
+/* SSLRequest or GSSENCRequest, which come at most once each, and not in TLS. */
+static void login_encryption(struct client *client, const struct wire_startup *startup, size_t len)
+{
+	const bool ssl = startup->kind == WIRE_STARTUP_SSL;
+	struct tls_context *context = ssl ? login_tls_context(client) : NULL;
+	const uint8_t bit = ssl ? ANSWERED_SSL : ANSWERED_GSS;
+
+	if ((client->login->answered & bit) != 0 || client->conn.tls != NULL) {
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "0A000",
+				  ssl ? "unsupported frontend protocol 1234.5679: server supports "
+					"3.0 to 3.2"
+				      : "unsupported frontend protocol 1234.5680: server supports "
+					"3.0 to 3.2",
+				  NULL, NULL);
+	} else if (len > startup->size) {
+		/* Somebody may have put it there before encryption (CVE-2021-23222). */
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "08P01",
+				  ssl ? "received unencrypted data after SSL request"
+				      : "received unencrypted data after GSSAPI encryption request",
+				  "This could be either a client-software bug or evidence of an "
+				  "attempted man-in-the-middle attack.",
+				  NULL);
+	} else if (login_send(client, context != NULL ? "S" : "N", 1)) {
+		client->login->answered |= bit;
+		if (context != NULL)
+			login_start_tls(client, context, NULL, 0);
+	}
+}
+
 /* Looks at the first packets; what they use of `len` bytes. */
 static size_t login_startup(struct client *client, const uint8_t *data, size_t len)
 {
 	struct wire_startup startup;
-	uint8_t bit;
+	struct tls_context *context;
 
 	switch (wire_startup_parse(data, len, &startup)) {
 	case WIRE_STARTUP_MORE:
 		return 0;
 	case WIRE_STARTUP_SSL:
 	case WIRE_STARTUP_GSSENC:
-		bit = startup.kind == WIRE_STARTUP_SSL ? REFUSED_SSL : REFUSED_GSS;
-		if ((client->login->refused & bit) != 0) {
-			client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "0A000",
-					  "unsupported frontend protocol 1234.5679: server "
-					  "supports 3.0 to 3.0",
-					  NULL, NULL);
-		} else if (len > startup.size) {
-			/* Somebody may have put it there before encryption (CVE-2021-23222). */
-			client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "08P01",
-					  "received unencrypted data after SSL request",
-					  "This could be either a client-software bug or evidence "
-					  "of an attempted man-in-the-middle attack.",
-					  NULL);
-		} else if (login_send(client, "N", 1)) {
-			client->login->refused |= bit;
-		}
+		login_encryption(client, &startup, len);
 		return startup.size;
 	case WIRE_STARTUP_CANCEL:
 		if (startup.key_len == 4)
@@ -261,9 +322,14 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 		login_startup_message(client, &startup);
 		return startup.size;
 	case WIRE_STARTUP_DIRECT_TLS:
-		log_info("client: TLS without SSLRequest is not offered");
-		client_doom(client, CLIENT_CLOSE_STARTUP);
-		return 0;
+		context = client->login->answered == 0 ? login_tls_context(client) : NULL;
+		if (context == NULL) {
+			log_info("client: TLS without SSLRequest, which is not offered here");
+			client_doom(client, CLIENT_CLOSE_STARTUP);
+			return 0;
+		}
+		login_start_tls(client, context, data, len);
+		return len;
 	case WIRE_STARTUP_BAD:
 		if (startup.silent) {
 			log_info("client: %s", startup.error);
@@ -355,6 +421,7 @@ static void login_leave_for_console(struct client *client, const uint8_t *rest, 
 			mail->bytes_len = len;
 		}
 	}
+	mail->tls = conn_take_tls(&client->conn);
 	mail->fd = conn_detach(&client->conn);
 	mailbox_post(&worker->proxy->mailbox, &mail->letter);
 	client_doom(client, CLIENT_CLOSE_CONSOLE);
@@ -437,14 +504,16 @@ void login_after_auth(struct client *client)
 static void login_log(const struct client *client)
 {
 	struct sock_name peer;
+	char tls[TLS_TEXT_MAX];
 
 	if (!client->worker->routes->config->proxy.log_connections ||
 	    !log_wanted(LOG_LEVEL_INFO))
 		return;
 	sock_peer(client->conn.fd, &peer);
-	log_info("client %s/%s@%s:%d: logged in as %s (%s)", client_database(client),
+	log_info("client %s/%s@%s:%d: logged in as %s (%s)%s%s", client_database(client),
 		 client_user(client), peer.addr, peer.port, client->login->user,
-		 client->login->application_name == NULL ? "" : client->login->application_name);
+		 client->login->application_name == NULL ? "" : client->login->application_name,
+		 client->conn.tls == NULL ? "" : " tls=", conn_tls_text(&client->conn, tls));
 }
 
 void client_login_step(struct client *client)
@@ -537,6 +606,10 @@ void client_login_readable(struct client *client)
 	io = conn_receive(&client->conn, client->worker, WIRE_AUTH_TOKEN * 2, &input);
 	if (io == CONN_IO_AGAIN)
 		return;
+	if (io == CONN_IO_ERROR && client->conn.tls != NULL) {
+		login_tls_failed(client);
+		return;
+	}
 	if (io != CONN_IO_OK) {
 		client_doom(client, io == CONN_IO_EOF ? CLIENT_CLOSE_PEER : CLIENT_CLOSE_IO);
 		return;

@@ -23,7 +23,7 @@ struct client_login {
 	struct param_set *wanted; /* its startup parameters */
 	struct client_auth *auth;
 	struct compute_job *job; /* a costly step is being done elsewhere: bytes wait */
-	uint8_t refused;         /* SSLRequest and GSSENCRequest answered with N */
+	uint8_t answered;        /* SSLRequest and GSSENCRequest */
 };
 
 /* ---- client_login.c ---- */

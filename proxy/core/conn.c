@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/conn.h"
 
+#include "core/conn_internal.h"
+#include "core/conn_tls.h"
 #include "core/worker.h"
+
+#include "wire/message.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -39,6 +43,8 @@ int conn_detach(struct conn *conn)
 		(void)event_del(&conn->event);
 	conn->events = 0;
 	conn->fd = -1;
+	tls_free(conn->tls);
+	conn->tls = NULL;
 	free(conn->in);
 	free(conn->out);
 	conn->in = NULL;
@@ -62,6 +68,8 @@ void conn_close(struct conn *conn, struct worker *worker)
 
 	conn_forget_output(&worker->to_client, conn);
 	conn_forget_output(&worker->to_server, conn);
+	if (UNLIKELY(conn->tls != NULL) && conn->fd >= 0)
+		conn_tls_goodbye(conn, worker);
 	fd = conn_detach(conn);
 	if (fd >= 0)
 		(void)close(fd);
@@ -127,6 +135,21 @@ static bool chunk_reserve(struct chunk **slot, size_t len)
 	return true;
 }
 
+bool conn_reserve_in(struct conn *conn, size_t len)
+{
+	return chunk_reserve(&conn->in, len);
+}
+
+enum conn_io conn_keep_bytes(struct conn *conn, const void *data, size_t len)
+{
+	if (!chunk_reserve(&conn->out, len))
+		return CONN_IO_ERROR;
+	memcpy(conn->out->data + conn->out->end, data, len);
+	conn->out->end += (uint32_t)len;
+	conn_want(conn, (short)(conn->events | EV_WRITE));
+	return CONN_IO_OK;
+}
+
 static enum conn_io conn_recv(struct conn *conn, void *to, size_t len, size_t *got)
 {
 	ssize_t n;
@@ -153,6 +176,8 @@ enum conn_io conn_receive(struct conn *conn, struct worker *worker, size_t limit
 	size_t got = 0;
 	enum conn_io io;
 
+	if (UNLIKELY(conn->tls != NULL))
+		return conn_tls_receive(conn, worker, limit, input);
 	if (kept > WORKER_INBUF / 2) {
 		/* A long message that is needed as a whole: it grows where it is. */
 		room = kept;
@@ -288,9 +313,10 @@ enum conn_io conn_flush(struct out_vec *out, struct worker *worker)
 	enum conn_io io = CONN_IO_OK;
 	size_t sent = 0;
 
-	(void)worker;
 	if (conn == NULL)
 		return CONN_IO_OK;
+	if (UNLIKELY(conn->tls != NULL))
+		return conn_tls_flush(out, worker);
 	if (out->bytes > 0) {
 		if (conn_unsent(conn) == 0)
 			io = conn_send_parts(out, conn, &sent);
@@ -366,6 +392,28 @@ enum conn_io conn_send_copy(struct out_vec *out, struct conn *conn, struct worke
 		len -= n;
 	}
 	return CONN_IO_OK;
+}
+
+void conn_send_last(struct conn *conn, struct worker *worker, const void *data, size_t len)
+{
+	if (conn->fd < 0 || conn_unsent(conn) > 0)
+		return;
+	if (conn->tls == NULL)
+		(void)send(conn->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	else if (conn_send(&worker->to_server, conn, worker, data, len) == CONN_IO_OK)
+		(void)!conn_flush(&worker->to_server, worker);
+}
+
+bool conn_seems_dead(struct conn *conn, struct worker *worker)
+{
+	uint8_t byte;
+	ssize_t n = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (LIKELY(n < 0))
+		return false;
+	if (n > 0 && conn->tls != NULL)
+		return conn_tls_seems_dead(conn, worker);
+	return n == 0 || byte == BE_ERROR_RESPONSE;
 }
 
 enum conn_io conn_write_more(struct conn *conn, struct worker *worker)

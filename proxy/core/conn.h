@@ -9,6 +9,8 @@
  *   socket -> worker->inbuf (or in) -> conn_send() into the peer's out_vec -> conn_flush() -> socket
  *                                                                         \-> out, and EV_WRITE
  *
+ * An encrypted connection is used no differently: core/conn_tls.h.
+ *
  * Worker thread only.  Nothing here closes a connection.
  */
 #ifndef CORE_CONN_H
@@ -22,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct tls;
 struct worker;
 
 /* Bytes in memory of their own: data[begin .. end). */
@@ -39,6 +42,7 @@ struct conn {
 	struct event event;
 	struct chunk *in;
 	struct chunk *out;
+	struct tls *tls; /* NULL: not encrypted */
 };
 
 /* What a relay step reads from: either the worker's buffer or the connection's own. */
@@ -51,7 +55,7 @@ struct input {
 bool conn_open(struct conn *conn, struct worker *worker, int fd, event_callback_fn callback,
 	       void *arg) MUST_CHECK;
 
-/* Unregisters, frees both chunks.  Returns the descriptor, now the caller's, or -1. */
+/* Unregisters, frees both chunks and the TLS (see conn_take_tls()).  Returns the descriptor, now the caller's, or -1. */
 int conn_detach(struct conn *conn);
 
 /* The same, and closes the descriptor. */
@@ -122,6 +126,13 @@ enum conn_io conn_send(struct out_vec *out, struct conn *conn, struct worker *wo
 enum conn_io conn_send_copy(struct out_vec *out, struct conn *conn, struct worker *worker,
 			    const void *data, size_t len) MUST_CHECK;
 enum conn_io conn_flush(struct out_vec *out, struct worker *worker) MUST_CHECK;
+
+/* The last bytes to a peer whose connection is about to be closed: sent if the kernel takes them at
+ * once. */
+void conn_send_last(struct conn *conn, struct worker *worker, const void *data, size_t len);
+
+/* Whether an idle peer has said something that means its end: a look that takes nothing away. */
+bool conn_seems_dead(struct conn *conn, struct worker *worker);
 
 /* Forgets what was gathered for this connection, which is about to be closed. */
 void conn_forget_output(struct out_vec *out, const struct conn *conn);

@@ -19,6 +19,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
+/* Longest name in a certificate that is looked at. */
+#define CERT_NAME_MAX 1024
+
 /* ---- the exchange ---- */
 
 static void login_auth_result(struct client *client, enum auth_status status, struct sbuf *out);
@@ -177,15 +180,54 @@ static void login_reject(struct client *client, const struct login_peer *peer,
 	(void)snprintf(
 	    text, sizeof(text), "%s host \"%s\", user \"%.128s\", database \"%.128s\", %s",
 	    rule == NULL ? "no pg_hba.conf entry for" : "pg_hba.conf rejects connection for",
-	    peer->host, login->user, login->database, "no encryption");
+	    peer->host, login->user, login->database,
+	    client->conn.tls == NULL ? "no encryption" : "SSL encryption");
 	if (rule != NULL)
 		log_warning("client %s/%s: rejected by %s:%u", login->database, login->user,
 		            rule->file, rule->line);
 	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", text, NULL, NULL);
 }
 
-/* The method of the rule that fits; false: the client is doomed. */
-static bool login_ask_hba(struct client *client, struct client_auth_request *request)
+/* The name in the client's certificate; "" if it has shown none that is right. */
+static void login_find_certificate(const struct client *client, bool whole, char *name, size_t size)
+{
+	const struct tls *tls = client->conn.tls;
+
+	if (tls == NULL || !(whole ? tls_peer_distinguished_name(tls, name, size)
+	                           : tls_peer_common_name(tls, name, size)))
+		name[0] = '\0';
+}
+
+/* What a rule demands besides its method. */
+static bool login_check_clientcert(struct client *client, const struct hba_rule *rule,
+                                   const char *cert_name)
+{
+	char text[192];
+
+	if (rule->clientcert == HBA_CERT_OFF)
+		return true;
+	if (client->conn.tls == NULL || !tls_peer_verified(client->conn.tls)) {
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000",
+		                  "connection requires a valid client certificate", NULL, NULL);
+		return false;
+	}
+	/* The method cert looks at the name itself, through the rule's map. */
+	if (rule->clientcert == HBA_CERT_VERIFY_CA || rule->method == AUTH_TYPE_CERT ||
+	    strcmp(cert_name, client->login->user) == 0)
+		return true;
+	log_warning("client %s/%s: the certificate is of \"%.80s\"", client_database(client),
+	            client_user(client), cert_name);
+	(void)snprintf(text, sizeof(text),
+	               "certificate authentication failed for user \"%.120s\"",
+	               client->login->user);
+	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", text, NULL, NULL);
+	return false;
+}
+
+/* The method of the rule that fits; false: the client is doomed.  `cert_name` has room for
+ * CERT_NAME_MAX bytes. */
+static bool login_ask_hba(struct client *client, struct client_auth_request *request,
+                          char *cert_name)
 {
 	const struct worker *worker = client->worker;
 	struct login_peer peer;
@@ -194,6 +236,7 @@ static bool login_ask_hba(struct client *client, struct client_auth_request *req
 	login_find_peer(client, &peer);
 	rule = hba_match(worker->hba, &(struct hba_request){
 	                                  .peer = (const struct sockaddr *)&peer.name,
+	                                  .tls = client->conn.tls != NULL,
 	                                  .database = client->login->database,
 	                                  .user = client->login->user,
 	                              });
@@ -204,6 +247,9 @@ static bool login_ask_hba(struct client *client, struct client_auth_request *req
 	request->type = rule->method;
 	request->map = rule->map;
 	request->ident = worker->ident;
+	login_find_certificate(client, rule->clientname_dn, cert_name, CERT_NAME_MAX);
+	if (!login_check_clientcert(client, rule, cert_name))
+		return false;
 	if (rule->method == AUTH_TYPE_PEER) {
 		struct ucred cred;
 		socklen_t len = sizeof(cred);
@@ -224,7 +270,7 @@ void login_start_auth(struct client *client)
 	static const enum auth_type types[] = {
 	    [CONFIG_AUTH_TRUST] = AUTH_TYPE_TRUST, [CONFIG_AUTH_ANY] = AUTH_TYPE_ANY,
 	    [CONFIG_AUTH_PLAIN] = AUTH_TYPE_PLAIN, [CONFIG_AUTH_MD5] = AUTH_TYPE_MD5,
-	    [CONFIG_AUTH_SCRAM] = AUTH_TYPE_SCRAM,
+	    [CONFIG_AUTH_SCRAM] = AUTH_TYPE_SCRAM, [CONFIG_AUTH_CERT] = AUTH_TYPE_CERT,
 	};
 	const enum config_auth_type type = (enum config_auth_type)worker->auth_type;
 	struct client_auth_request request = {
@@ -232,13 +278,21 @@ void login_start_auth(struct client *client)
 	    .user = userlist_find(worker->users, login->user),
 	    .scram_usual = userlist_scram_usual(worker->users),
 	};
+	uint8_t binding[TLS_DIGEST_MAX];
+	char cert_name[CERT_NAME_MAX];
 	struct sbuf out;
 
 	client_set_state(client, CLIENT_AUTH);
+	login_find_certificate(client, false, cert_name, sizeof(cert_name));
 	if (type != CONFIG_AUTH_HBA)
 		request.type = types[type];
-	else if (!login_ask_hba(client, &request))
+	else if (!login_ask_hba(client, &request, cert_name))
 		return;
+	request.cert_name = cert_name[0] == '\0' ? NULL : cert_name;
+	if (client->conn.tls != NULL) {
+		request.binding_len = tls_binding(client->conn.tls, binding);
+		request.binding = request.binding_len == 0 ? NULL : binding;
+	}
 	sbuf_init(&out, 4096);
 	login_auth_result(client, client_auth_start(&request, &out, &login->auth), &out);
 	sbuf_free(&out);

@@ -111,6 +111,7 @@ struct mail_cancel {
 struct mail_console {
 	struct letter letter;
 	int fd;
+	struct tls *tls; /* NULL: not encrypted */
 	char *database; /* pgshunt or pgbouncer */
 	char *user;
 	char *application_name;

@@ -252,15 +252,6 @@ static void pool_ask(struct pool *pool, unsigned first)
 
 /* ---- giving servers to clients ---- */
 
-/* Whether the server has said anything while it was idle that means its end. */
-static bool server_seems_dead(struct server *server)
-{
-	char byte;
-	ssize_t n = recv(server->conn.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-
-	return n == 0 || (n == 1 && byte == 'E');
-}
-
 /* Unused for so long that its connection may have been lost on the way. */
 static bool pool_wants_check(const struct pool *pool, const struct server *server)
 {
@@ -312,7 +303,7 @@ static struct server *pool_take_idle(struct pool *pool)
 		} else if (pool_wants_check(pool, server)) {
 			return NULL; /* pool_check_idle() does it; those behind it need it, too */
 		} else if (pool->worker->now - server->since > PEEK_AFTER &&
-		           server_seems_dead(server)) {
+		           conn_seems_dead(&server->conn, pool->worker)) {
 			server_doom(server, SERVER_CLOSE_PEER);
 		} else {
 			return server;

@@ -9,6 +9,7 @@
 #include "conf/show.h"
 #include "core/admin.h"
 #include "core/compute.h"
+#include "core/secure.h"
 #include "net/sock.h"
 
 #include <errno.h>
@@ -199,7 +200,8 @@ static struct userlist *access_load_users(const struct config_proxy *conf,
                                           const struct userlist *previous, struct sbuf *error)
 {
 	const bool needed =
-	    conf->auth_type != CONFIG_AUTH_TRUST && conf->auth_type != CONFIG_AUTH_ANY;
+	    conf->auth_type != CONFIG_AUTH_TRUST && conf->auth_type != CONFIG_AUTH_ANY &&
+	    conf->auth_type != CONFIG_AUTH_CERT;
 
 	/* What needs no secrets needs no file either. */
 	if (conf->users_file[0] == '\0' || (!needed && access(conf->users_file, F_OK) != 0))
@@ -251,14 +253,17 @@ static void proxy_set_access(struct proxy *proxy, const struct access *access)
 	access_free(&old);
 }
 
-bool proxy_check_users(const struct config *config, struct sbuf *error)
+bool proxy_check_files(const struct config *config, struct sbuf *error)
 {
 	struct access access;
+	struct secure *secure;
 
 	if (!access_load(&access, config, NULL, error))
 		return false;
 	access_free(&access);
-	return true;
+	secure = secure_load(config, NULL, error);
+	secure_unref(secure);
+	return secure != NULL;
 }
 
 static void proxy_apply_log(const struct config *config)
@@ -311,7 +316,8 @@ static void proxy_start_warming(struct proxy *proxy)
 bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 {
 	struct config *fresh;
-	struct route_table *routes;
+	struct route_table *routes = NULL;
+	struct secure *secure;
 	struct access access;
 
 	if (!config_load(proxy->config_path, &fresh, errors))
@@ -320,14 +326,19 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 		config_unref(fresh);
 		return false;
 	}
-	(void)config_compare_reload(proxy->config, fresh, notes);
-	config_keep_fixed(proxy->config, fresh);
-	routes = admin_routes(proxy->admin, fresh, errors);
+	secure = secure_load(fresh, proxy->routes->secure, errors);
+	if (secure != NULL) {
+		(void)config_compare_reload(proxy->config, fresh, notes);
+		config_keep_fixed(proxy->config, fresh);
+		routes = admin_routes(proxy->admin, fresh, errors);
+	}
 	if (routes == NULL) {
+		secure_unref(secure);
 		access_free(&access);
 		config_unref(fresh);
 		return false;
 	}
+	routes->secure = secure;
 	routes->version = proxy->routes->version + 1;
 	proxy_set_access(proxy, &access);
 	config_unref(proxy->config);
@@ -449,6 +460,7 @@ static bool proxy_start_workers(struct proxy *proxy)
 bool proxy_init(struct proxy *proxy, struct config *config, const char *config_path,
                 proxy_console_fn console)
 {
+	struct secure *secure = NULL;
 	struct access access;
 	struct sbuf error;
 	bool good;
@@ -476,8 +488,14 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	if (good)
 		proxy->admin = admin_create(proxy, &error);
 	if (proxy->admin != NULL)
+		secure = secure_load(config, NULL, &error);
+	if (secure != NULL)
 		proxy->routes = admin_routes(proxy->admin, config, &error);
 	good = proxy->routes != NULL;
+	if (good)
+		proxy->routes->secure = secure;
+	else
+		secure_unref(secure);
 	if (good)
 		share_apply(proxy->shares, config);
 	else

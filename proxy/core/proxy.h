@@ -63,8 +63,9 @@ struct proxy {
 	struct event *shutdown_timer;
 };
 
-/* Whether the users, HBA and ident files can be read; false with lines in `error`. */
-bool proxy_check_users(const struct config *config, struct sbuf *error) MUST_CHECK;
+/* Whether the users, HBA and ident files and the files of TLS can be read; false with lines in
+ * `error`. */
+bool proxy_check_files(const struct config *config, struct sbuf *error) MUST_CHECK;
 
 /* Builds everything but the listening sockets: state directory, routes, workers.  False with log
  * lines.  The configuration's reference passes to the proxy. */

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "core/client.h"
+#include "core/conn_tls.h"
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -31,6 +32,7 @@ struct mail_client {
 	struct letter letter;
 	struct client *client; /* its memory travels along */
 	int fd;
+	struct tls *tls;
 	char *database;
 	char *user;
 	void *params;
@@ -179,6 +181,7 @@ void relocate_client(struct client *client)
 	worker->shed--;
 	list_remove(&client->pool->clients[client->state], &client->node);
 	conn_forget_output(&worker->to_client, &client->conn);
+	mail->tls = conn_take_tls(&client->conn);
 	mail->fd = conn_detach(&client->conn);
 	mail->client = client;
 	param_set_unref(client->params);
@@ -236,6 +239,7 @@ void relocate_receive(struct worker *worker, struct mail_client *mail)
 	/* Servers here may remember another statement of it as their unnamed one. */
 	client->id = worker_new_client_id(worker);
 	client_set_state(client, CLIENT_IDLE);
+	client->conn.tls = mail->tls;
 	if (!conn_open(&client->conn, worker, mail->fd, client_event, client)) {
 		client->conn.fd = mail->fd;
 		client->conn.events = 0;
@@ -252,6 +256,7 @@ void relocate_drop(struct worker *worker, struct mail_client *mail)
 {
 	struct client *client = mail->client;
 
+	tls_free(mail->tls);
 	(void)close(mail->fd);
 	share_slot_give_back(worker->proxy->shares, client->slot);
 	if (client->counted) {

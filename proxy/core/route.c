@@ -2,6 +2,7 @@
 #include "core/route.h"
 
 #include "base/mem.h"
+#include "core/secure.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ struct route_table *route_table_copy(const struct route_table *old)
 	struct route_table *table = route_table_alloc(old->config);
 
 	table->version = old->version + 1;
+	table->secure = secure_ref(old->secure);
 	memcpy(table->routes, old->routes, old->count * sizeof(old->routes[0]));
 	return table;
 }
@@ -49,6 +51,7 @@ void route_table_unref(struct route_table *table)
 {
 	if (table == NULL || atomic_fetch_sub_explicit(&table->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	secure_unref(table->secure);
 	config_unref(table->config);
 	free(table);
 }

@@ -27,9 +27,12 @@ struct route {
 	enum route_origin origin;
 };
 
+struct secure; /* core/secure.h */
+
 struct route_table {
 	atomic_uint refs;
 	struct config *config; /* holds a reference; routes point into it */
+	struct secure *secure; /* TLS of that configuration; NULL only in tests */
 	uint64_t version;      /* grows with every table of this process */
 	size_t count;          /* = config->database_count; the i-th route is of the i-th database */
 	struct route routes[];

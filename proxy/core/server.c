@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "core/cancel.h"
 #include "core/client.h"
+#include "core/conn_tls.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
@@ -251,8 +252,7 @@ void server_destroy(struct server *server)
 		static const char terminate[5] = {'X', 0, 0, 0, 4};
 
 		/* So that the server does not log a lost connection. */
-		(void)send(server->conn.fd, terminate, sizeof(terminate),
-			   MSG_NOSIGNAL | MSG_DONTWAIT);
+		conn_send_last(&server->conn, worker, terminate, sizeof(terminate));
 	}
 	conn_close(&server->conn, worker);
 	cancel_forget_server(worker, server);
@@ -351,6 +351,7 @@ bool server_pack(struct server *server, struct server_parcel *parcel)
 	param_set_unref(server->params);
 	server->params = NULL;
 	server->unnamed_of = NULL;
+	parcel->tls = conn_take_tls(&server->conn);
 	parcel->fd = conn_detach(&server->conn);
 	parcel->server = server;
 	server->worker = NULL;
@@ -369,6 +370,7 @@ struct server *server_unpack(struct server_parcel *parcel, struct pool *pool)
 	free(parcel->params);
 	parcel->params = NULL;
 	server_set_state(server, SERVER_IDLE);
+	server->conn.tls = parcel->tls;
 	if (!conn_open(&server->conn, worker, parcel->fd, server_event, server)) {
 		server->conn.fd = parcel->fd;
 		server->conn.events = 0;

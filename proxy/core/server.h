@@ -149,6 +149,7 @@ const char *server_close_text(enum server_close reason);
 /* A server on its way to another worker: everything but events and interned sets. */
 struct server_parcel {
 	int fd;
+	struct tls *tls;       /* NULL: not encrypted */
 	struct server *server; /* its memory travels along */
 	void *params;          /* param_set_encode() */
 	size_t params_len;

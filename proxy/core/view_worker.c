@@ -4,6 +4,7 @@
  */
 #include "base/log.h"
 #include "core/mail.h"
+#include "core/conn_tls.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/view.h"
@@ -97,6 +98,7 @@ static void client_row(struct filler *filler, const struct client *client)
 	bool waits = client->state == CLIENT_WAITING || client->state == CLIENT_WELCOME;
 	usec_t wait = waits ? filler->now - client->since : 0;
 	bool busy = waits || client->state == CLIENT_ACTIVE;
+	char tls[TLS_TEXT_MAX];
 	char text[32];
 
 	rowset_text(rows, "C");
@@ -115,7 +117,7 @@ static void client_row(struct filler *filler, const struct client *client)
 	rowset_text(rows, name_client(client, text));
 	rowset_text(rows, client->server == NULL ? "" : name_server(client->server, text));
 	rowset_int(rows, 0);
-	rowset_text(rows, "");
+	rowset_text(rows, conn_tls_text(&client->conn, tls));
 	rowset_text(rows, param_set_get(client->params, "application_name"));
 	rowset_int(rows, (int64_t)client_stmts_count(client->stmts));
 	rowset_int(rows, (int64_t)client->id);
@@ -146,6 +148,7 @@ static void clients_of_pool(struct filler *filler, struct pool *pool)
 static void server_row(struct filler *filler, const struct server *server)
 {
 	struct rowset *rows = filler->rows;
+	char tls[TLS_TEXT_MAX];
 	char text[32];
 
 	rowset_text(rows, "S");
@@ -162,7 +165,7 @@ static void server_row(struct filler *filler, const struct server *server)
 	rowset_text(rows, name_server(server, text));
 	rowset_text(rows, server->client == NULL ? "" : name_client(server->client, text));
 	rowset_int(rows, server->backend_pid);
-	rowset_text(rows, "");
+	rowset_text(rows, conn_tls_text(&server->conn, tls));
 	rowset_text(rows, param_set_get(server->params, "application_name"));
 	rowset_int(rows, (int64_t)server_stmts_count(&server->stmts));
 	rowset_null(rows);

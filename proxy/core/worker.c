@@ -9,6 +9,7 @@
 #include "core/cancel.h"
 #include "core/client.h"
 #include "core/compute.h"
+#include "core/conn_tls.h"
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -207,6 +208,7 @@ static void worker_drop_parcel(struct server_parcel *parcel)
 
 	if (parcel->fd < 0)
 		return;
+	tls_free(parcel->tls);
 	(void)close(parcel->fd);
 	free(parcel->params);
 	ledger_free(&server->ledger);
@@ -372,6 +374,7 @@ static void worker_free(struct worker *worker)
 	hba_unref(worker->hba);
 	ident_unref(worker->ident);
 	free(worker->inbuf);
+	conn_tls_io_free(worker->tls_io);
 }
 
 static void *worker_main(void *arg)

@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 
 struct acceptor;
+struct conn_tls_io;
 struct hba;
 struct ident;
 struct proxy;
@@ -60,6 +61,7 @@ struct worker {
 	struct out_vec to_client;
 	struct out_vec to_server;
 	uint8_t *inbuf;              /* WORKER_INBUF */
+	struct conn_tls_io *tls_io;  /* buffers of encrypted connections; NULL: there were none */
 	atomic_uint client_count;    /* read by the main thread, which gives new ones to the least */
 	atomic_uint busy;            /* per mille of its time, lately; read by all */
 	usec_t cpu_before;           /* CPU time of the thread at the last tick … */

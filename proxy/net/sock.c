@@ -148,6 +148,14 @@ static void sock_name_of(const struct sockaddr_storage *ss, struct sock_name *na
 	}
 }
 
+bool sock_is_unix(int fd)
+{
+	int domain = AF_UNSPEC;
+	socklen_t len = sizeof(domain);
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
 void sock_peer(int fd, struct sock_name *name)
 {
 	struct sockaddr_storage ss = {.ss_family = AF_UNIX};

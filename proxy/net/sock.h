@@ -39,6 +39,9 @@ int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode
  * Failures are of no consequence. */
 void sock_tune(int fd, const struct sock_keepalive *keepalive);
 
+/* Whether it is a Unix socket. */
+bool sock_is_unix(int fd);
+
 /* The peer's name, or (local) our own side's. */
 void sock_peer(int fd, struct sock_name *name);
 void sock_local(int fd, struct sock_name *name);

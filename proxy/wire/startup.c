@@ -68,7 +68,7 @@ static enum wire_startup_kind startup_parse_message(const uint8_t *b, struct wir
 
 	if (out->version >> 16 != 3)
 		return startup_bad(
-		    out, "0A000", "unsupported frontend protocol %u.%u: server supports 3.0 to 3.0",
+		    out, "0A000", "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2",
 		    out->version >> 16, out->version & 0xffff);
 	out->params = at;
 	while (at < end && *at != '\0') {

@@ -130,6 +130,14 @@ static const char *other_value(const struct setting *setting)
 		return "session";
 	case VALUE_DRAIN_POLICY:
 		return "cancel";
+	case VALUE_SSLMODE:
+		return "verify-full";
+	case VALUE_SSLNEGOTIATION:
+		return "direct";
+	case VALUE_CHANNEL_BINDING:
+		return "require";
+	case VALUE_PROTOCOL:
+		return "3.0";
 	case VALUE_LOG_LEVEL:
 		return "debug";
 	case VALUE_LOG_DESTINATION:
