@@ -295,15 +295,13 @@ static void test_turning_to_another(void **state)
 {
 	struct scene *scene = *state;
 	struct out_vec *out = &scene->worker->to_client;
-	struct conn other;
+	struct conn other = {.fd = -1};
 	struct input input;
 	int fds[2];
 	char got[8];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
 	assert_true(conn_open(&other, scene->worker, fds[0], on_event, scene));
-	other.in = NULL;
-	other.out = NULL;
 	(void)shutdown(fds[0], SHUT_WR);
 	assert_int_equal(conn_send(out, &other, scene->worker, "lost", 4), CONN_IO_OK);
 	assert_int_equal(conn_send(out, &scene->conn, scene->worker, "good", 4), CONN_IO_OK);

@@ -230,9 +230,9 @@ static void test_layout(void **state)
 	EXPECT_BAD(WIRE_PROTOCOL_3_0, "database\0d\0\0", "28000", no_user);
 	EXPECT_BAD(WIRE_PROTOCOL_3_0, "user\0\0\0", "28000", no_user);
 	EXPECT_BAD(WIRE_PROTOCOL(2, 0), "user\0u\0\0", "0A000",
-	           "unsupported frontend protocol 2.0: server supports 3.0 to 3.0");
+	           "unsupported frontend protocol 2.0: server supports 3.0 to 3.2");
 	EXPECT_BAD(WIRE_PROTOCOL(4, 1), "user\0u\0\0", "0A000",
-	           "unsupported frontend protocol 4.1: server supports 3.0 to 3.0");
+	           "unsupported frontend protocol 4.1: server supports 3.0 to 3.2");
 }
 
 static void test_replication(void **state)
