@@ -13,6 +13,7 @@
 #include "core/route.h"
 #include "core/worker.h"
 #include "net/sock.h"
+#include "net/tls.h"
 
 #include <stdio.h>
 #include <stdlib.h>

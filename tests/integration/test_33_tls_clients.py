@@ -283,6 +283,36 @@ def test_cert_authentication(make_proxy, ca):
             libpq(proxy, mode, user=user, **files)
 
 
+def test_hba_rules_look_at_tls(make_proxy, ca, folder):
+    rules, maps = os.path.join(folder, "tls.hba"), os.path.join(folder, "tls.ident")
+    with open(rules, "w") as out:
+        out.write("hostssl p1 app all cert\n"
+                  "hostssl p1 app2 all cert map=some\n"
+                  "hostssl p2 app all scram-sha-256 clientcert=verify-ca\n"
+                  "hostssl p2 app2 all trust clientcert=verify-full\n"
+                  "hostnossl p1 counted all trust\n"
+                  "host all all all reject\n")
+    with open(maps, "w") as out:
+        out.write("some app app2\n")
+    proxy = make_proxy(auth_type="hba", auth_hba_file=rules, auth_ident_file=maps,
+                       secrets={"app": "pw"}, **tls(ca, client_tls_ca_file=ca.cert))
+    shown = {"sslcert": ca.app[0], "sslkey": ca.app[1]}
+    none = {"sslcert": "/nowhere"}
+    for dbname, user, files in [("p1", "app", shown), ("p1", "app2", shown), ("p2", "app", shown)]:
+        with libpq(proxy, "require", dbname, user, password="pw", **files) as conn:
+            assert conn.execute("SELECT current_user").fetchone()[0] == user
+    with libpq(proxy, "disable", "p1", "counted"):
+        pass
+    for mode, dbname, user, files, text in [
+            ("require", "p1", "app", none, "connection requires a valid client certificate"),
+            ("require", "p2", "app", none, "connection requires a valid client certificate"),
+            ("require", "p2", "app2", shown, "certificate authentication failed"),
+            ("require", "p1", "counted", none, "SSL encryption"),
+            ("disable", "p1", "app", {}, "no encryption")]:
+        with pytest.raises(psycopg.OperationalError, match=text):
+            libpq(proxy, mode, dbname, user, password="pw", **files)
+
+
 def test_revoked_certificate(make_proxy, ca):
     proxy = make_proxy(**tls(ca, client_tls_ca_file=ca.cert,
                              client_tls_crl_file=ca.crl(ca.gone[0])))
