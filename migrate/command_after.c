@@ -95,6 +95,40 @@ bool after_connect(struct move *move)
 	return ok;
 }
 
+/* ---- validate ---- */
+
+enum exit_code command_validate(const struct command_line *line, const struct config *config,
+                                struct ui *ui)
+{
+	struct journal_records records;
+	struct move move;
+	enum exit_code code;
+	bool ok = false;
+
+	move_init(&move, config, ui);
+	move.phase = PHASE_VALIDATE;
+	code = after_open(&move, line, &records);
+	if (code == EXIT_DONE) {
+		struct sbuf event;
+
+		move.promote_sent = true; /* a problem is one to be repaired */
+		ok = after_connect(&move);
+		ok = validate_look(&move) && ok;
+		code = ok ? EXIT_DONE : EXIT_REFUSED;
+		ui_line(ui, "move %s: %s", records.id,
+		        ok ? "everything is as it should be" : "NOT everything is as it should be");
+		sbuf_init(&event, ERRORS_MAX);
+		json_str(&event, "move", records.id);
+		json_bool(&event, "ok", ok);
+		json_str(&event, "problems", sbuf_text(&move.problems));
+		ui_event(ui, "validate", sbuf_text(&event));
+		sbuf_free(&event);
+	}
+	journal_records_free(&records);
+	move_free(&move);
+	return code;
+}
+
 /* ---- verify ---- */
 
 /* The target's first transaction number of its own, from the proof. */

@@ -118,6 +118,22 @@ bool move_fail(struct move *move, const char *fmt, ...)
 	return false;
 }
 
+/* A line of its own for every line of the text; what was said already is not said again. */
+static void add_problem(struct move *move, const char *text)
+{
+	for (const char *at = text; *at != '\0'; at += strspn(at, "\n")) {
+		int len = (int)strcspn(at, "\n");
+		char *line = mem_must_printf("%s: %.*s\n", phase_row(move->phase)->title, len, at);
+
+		if (strstr(sbuf_text(&move->problems), line) == NULL) {
+			ui_error(move->ui, "%s: %.*s", phase_row(move->phase)->title, len, at);
+			sbuf_add_str(&move->problems, line);
+		}
+		free(line);
+		at += len;
+	}
+}
+
 void move_problem(struct move *move, const char *fmt, ...)
 {
 	va_list args;
@@ -127,9 +143,7 @@ void move_problem(struct move *move, const char *fmt, ...)
 	if (vasprintf(&text, fmt, args) < 0)
 		text = NULL;
 	va_end(args);
-	ui_error(move->ui, "%s: %s", phase_row(move->phase)->title, text == NULL ? "?" : text);
-	sbuf_printf(&move->problems, "%s: %s\n", phase_row(move->phase)->title,
-	            text == NULL ? "?" : text);
+	add_problem(move, text == NULL ? "?" : text);
 	free(text);
 }
 

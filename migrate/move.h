@@ -242,6 +242,9 @@ bool phase_plproxy(struct move *move) MUST_CHECK;
 bool phase_release(struct move *move) MUST_CHECK;
 bool phase_validate(struct move *move) MUST_CHECK;
 
+/* `pgshunt validate`: the same without changing anything, and more of it; false after problems. */
+bool validate_look(struct move *move) MUST_CHECK;
+
 /* ---- hold.c ---- */
 
 /* The tick of the loop: renews leases, asks for progress, draws it. */

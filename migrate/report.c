@@ -31,7 +31,10 @@ static usec_t total_hold(const struct move *move)
 		if (shard->released_at > to)
 			to = shard->released_at;
 	}
-	if (from == 0 && !move->resumed) {
+	/* A resumed move: when its clients began to wait, an earlier run knew. */
+	if (move->resumed)
+		return 0;
+	if (from == 0) {
 		from = move->times[PHASE_FENCE].began;
 		to = move->times[PHASE_OPEN].ok ? move->times[PHASE_OPEN].ended : 0;
 	}
@@ -81,7 +84,7 @@ static void shards_json(const struct move *move, struct sbuf *out)
 		json_int(out, "terminated", (int64_t)shard->sessions);
 		if (shard->drained_at != 0)
 			json_msec(out, "drain_ms", shard->drained_at - shard->held_at);
-		if (shard->released_at != 0 && shard->held_at != 0)
+		if (shard->released_at != 0 && shard->held_at != 0 && !move->resumed)
 			json_msec(out, "hold_ms", shard->released_at - shard->held_at);
 		json_close(out, '}');
 	}
@@ -106,7 +109,8 @@ static void report_json(const struct move *move, enum exit_code code, int status
 		json_str(out, "target", move->target.conf->name);
 	shards_json(move, out);
 	phases_json(move, out);
-	json_msec(out, "hold_ms", total_hold(move));
+	if (!move->resumed)
+		json_msec(out, "hold_ms", total_hold(move));
 	json_msec(out, "overhead_ms", overhead(move));
 	json_msec(out, "promote_ms",
 	          move->promoted_at == 0 ? 0 : move->promoted_at - move->promote_sent_at);
@@ -151,8 +155,8 @@ static void report_print(struct move *move, enum exit_code code, int status)
 		        move->old_timeline, move->new_timeline, move->terminated,
 		        move->source.conf->name);
 	if (move->problems.len > 0)
-		ui_line(ui, "  %s:\n%s", code == EXIT_DONE ? "problems met" : "to be repaired",
-		        sbuf_text(&move->problems));
+		ui_line(ui, "  %s:\n%.*s", code == EXIT_DONE ? "problems met" : "to be repaired",
+		        (int)move->problems.len - 1, sbuf_text(&move->problems));
 	if (move->journal.directory != NULL)
 		ui_line(ui, "  journal and report: %s", move->journal.directory);
 }

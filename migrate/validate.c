@@ -179,3 +179,99 @@ bool phase_validate(struct move *move)
 	ok = watch(move) && ok;
 	return ok;
 }
+
+/* ---- pgshunt validate ---- */
+
+/* The query of the manual procedure, of both servers: who is connected to the shards? */
+static bool show_connections(struct move *move, struct link *link)
+{
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, VALIDATE_SQL_MAX);
+	sbuf_add_str(&sql,
+	             "SELECT datname, usename, coalesce(client_addr::text, 'local') AS address,"
+	             " application_name, count(*) AS sessions,"
+	             " count(*) FILTER (WHERE state = 'active') AS active FROM pg_stat_activity"
+	             " WHERE backend_type = 'client backend' AND application_name NOT LIKE"
+	             " 'pgshunt%' AND datname IN ");
+	shards_literals(move, &sql);
+	sbuf_add_str(&sql, " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4");
+	ok = link_revive(move, link) && link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_reset(&sql);
+	if (!ok)
+		move_problem(move, "%s cannot be asked: %s", link->name, link_error(link));
+	else
+		ui_line(move->ui, "connections on %s:%s", link->name,
+		        link_rows(link) == 0 ? " none" : "");
+	for (int row = 0; ok && row < link_rows(link); row++) {
+		ui_line(move->ui, "  %-24s %-16s %-24s %s sessions, %s active  %s",
+		        link_value(link, row, "datname"), link_value(link, row, "usename"),
+		        link_value(link, row, "address"), link_value(link, row, "sessions"),
+		        link_value(link, row, "active"), link_value(link, row, "application_name"));
+		sbuf_reset(&sql);
+		json_str(&sql, "server", link->name);
+		json_str(&sql, "database", link_value(link, row, "datname"));
+		json_str(&sql, "user", link_value(link, row, "usename"));
+		json_str(&sql, "address", link_value(link, row, "address"));
+		json_str(&sql, "application", link_value(link, row, "application_name"));
+		json_int(&sql, "sessions", link_number(link, row, "sessions", 0));
+		ui_event(move->ui, "connections", sbuf_text(&sql));
+	}
+	sbuf_free(&sql);
+	return ok;
+}
+
+/* The target's copies of what did not move are closed; one that was moved there since is not. */
+static bool check_others(struct move *move)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+	bool ok = true;
+
+	for (size_t i = 0; i < move->other_count; i++) {
+		const struct config_database *database =
+		    config_find_database(move->config, move->others[i]);
+
+		sbuf_init(&sql, VALIDATE_SQL_MAX);
+		sbuf_add_str(&sql, "SELECT datallowconn FROM pg_database WHERE datname = ");
+		sql_literal(&sql, move->others[i]);
+		if (!link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))) {
+			move_problem(move, "%s cannot be asked: %s", link->name, link_error(link));
+			ok = false;
+		} else if (link_true(link, 0, "datallowconn")) {
+			move_problem(move,
+			             "%s: the fence of its copy of database %s was lifted: whoever "
+			             "writes there writes in the wrong place",
+			             link->name,
+			             database == NULL ? move->others[i] : database->name);
+			ok = false;
+		}
+		sbuf_free(&sql);
+	}
+	return ok;
+}
+
+static bool check_role(struct move *move)
+{
+	struct link *link = &move->target.link;
+
+	if (link_run(&move->loop, link, ASK_TIMEOUT, "SELECT pg_is_in_recovery() AS recovery") &&
+	    !link_true(link, 0, "recovery"))
+		return true;
+	move_problem(move, "%s is not a primary: %s", link->name,
+	             link_ok(link) ? "it is in recovery" : link_error(link));
+	return false;
+}
+
+bool validate_look(struct move *move)
+{
+	bool ok = show_connections(move, &move->source.link);
+
+	ok = show_connections(move, &move->target.link) && ok;
+	ok = check_role(move) && ok;
+	ok = check_others(move) && ok;
+	ok = compare_routes(move) && ok;
+	ok = plproxy_verify(move) && ok;
+	return watch(move) && ok;
+}
