@@ -282,6 +282,8 @@ def arguments():
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that failed")
     parser.add_argument("--relay", action="store_true", help="cut with a relay, not by dropping")
     parser.add_argument("--output", help="write the table to this file")
+    parser.add_argument("--results", help="keep the outcomes in this file; what is green there is "
+                        "not run again")
     return parser.parse_args()
 
 
@@ -315,6 +317,18 @@ def report_failure(world, folder, record, fault):
             shutil.copy(source, os.path.join(keep, name.replace("/", ".")))
 
 
+def earlier(options):
+    """The green cells of earlier runs."""
+    results = {}
+    if options.results and os.path.exists(options.results):
+        with open(options.results) as lines:
+            for line in lines:
+                record, fault, outcome = line.rstrip("\n").split("\t")
+                if outcome != "FAILED":
+                    results[record, fault] = outcome
+    return results
+
+
 def main():
     options = arguments()
     if options.relay:
@@ -323,13 +337,15 @@ def main():
     folder = tempfile.mkdtemp(prefix="pgshunt-fault.")
     os.chmod(folder, 0o755)
     began = time.monotonic()
-    results, failed = {}, 0
+    results, failed = earlier(options), 0
     world = worlds.World(folder, net.make())
     try:
         print("connections are cut by: %s" % world.net.kind, flush=True)
         records = clean_run(world)
         faults, cells = choose(options, records)
         for record, fault in cells:
+            if (record, fault.name) in results:
+                continue
             start = time.monotonic()
             try:
                 outcome = run_cell(world, fault, records, record)
@@ -344,6 +360,9 @@ def main():
             results[record, fault.name] = outcome
             print("%-20s %-22s %-8s %5.1f s" % (record, fault.name, outcome,
                                                time.monotonic() - start), flush=True)
+            if options.results:
+                with open(options.results, "a") as out:
+                    out.write("%s\t%s\t%s\n" % (record, fault.name, outcome))
     finally:
         world.close()
         if not (options.keep and failed):
