@@ -25,8 +25,17 @@ enum decision decide(const struct decide_facts *facts, const char **why)
 		return DECIDE_UNDO;
 	}
 	if (!facts->promote_intended) {
-		/* Whatever the target is by now, it did not become it by our request, its copy of
-		 * the shards is closed, and no route leads to it. */
+		/* Somebody else may have completed a move of his own meanwhile, with another
+		 * journal: then the source's copy is old. */
+		if (facts->target == TARGET_PRIMARY && facts->in_use_on_target) {
+			*why = "somebody else has promoted the target, and the shards are in use "
+			       "there: to allow connections on the source again would leave two "
+			       "copies that can be written; if that other move is the one that "
+			       "counts, delete the journal of this one";
+			return DECIDE_REFUSE;
+		}
+		/* Whatever the target is by now, it did not become it by our request, and nobody
+		 * works there. */
 		if (!facts->source_reachable) {
 			*why = "the promotion had not been requested, but the source cannot be "
 			       "reached to allow connections again";
@@ -39,6 +48,11 @@ enum decision decide(const struct decide_facts *facts, const char **why)
 	case TARGET_PRIMARY:
 		return decide_promoted(facts, why);
 	case TARGET_PROMOTING:
+		if (facts->abort_wanted) {
+			*why = "the promotion of the target is under way: the move can only be "
+			       "completed, with \"pgshunt resume\"";
+			return DECIDE_REFUSE;
+		}
 		*why = "the promotion has been requested and is under way";
 		return DECIDE_WAIT;
 	case TARGET_UNREACHABLE:

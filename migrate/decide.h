@@ -33,6 +33,7 @@ struct decide_facts {
 	enum target_state target;
 	bool source_reachable;
 	bool switch_before_barrier; /* promoted, and B is not on the new timeline */
+	bool in_use_on_target;      /* promoted, and a route leads there, or its copy is open */
 	bool abort_wanted;          /* the operator asked for abort, not for resume */
 };
 

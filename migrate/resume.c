@@ -156,6 +156,32 @@ static bool is_before_barrier(struct move *move)
 	       point < move->barrier;
 }
 
+/*
+ * Whether clients may be at work on the target, which is a primary.  The routes say it; without any,
+ * whether its copy can be connected to.
+ */
+static bool is_in_use_on_target(struct move *move)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+	bool open;
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		if (strcmp(move->routes[i].server, move->target.conf->name) == 0)
+			return true;
+	}
+	if (move->route_count > 0)
+		return false;
+	sbuf_init(&sql, ERRORS_MAX);
+	sbuf_add_str(&sql, "SELECT count(*) AS open FROM pg_database WHERE datallowconn AND"
+	                   " datname IN ");
+	shards_literals(move, &sql);
+	open = !link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)) ||
+	       link_number(link, 0, "open", 1) > 0;
+	sbuf_free(&sql);
+	return open;
+}
+
 static enum exit_code act(struct move *move, enum decision decision, bool *went_forward)
 {
 	switch (decision) {
@@ -208,6 +234,8 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	facts.target = promote_probe(move);
 	facts.switch_before_barrier =
 	    facts.target == TARGET_PRIMARY && move->promote_intended && is_before_barrier(move);
+	facts.in_use_on_target = facts.target == TARGET_PRIMARY && !move->promote_intended &&
+	                         is_in_use_on_target(move);
 	decision = decide(&facts, &why);
 	ui_line(move->ui, "move %s from %s to %s: target %s, source %s", records->id,
 	        move->source.conf->name, move->target.conf->name, target_state_name(facts.target),

@@ -10,7 +10,7 @@ import yaml
 
 from pgwire import wait_for
 from proxy import program
-from scene import DONE, ERROR
+from scene import DONE, ERROR, REFUSED
 from servers import SLOW
 
 KEY = 31640438183880308
@@ -67,6 +67,20 @@ def test_lock_of_a_dead_mover(make_scene, alive):
     if alive:
         scene.check_on_pg1()
     else:
+        scene.check_on_pg2()
+
+
+def test_abort_after_another_operator_has_moved(make_scene):
+    """His move is the one that counts: the old copy is not opened beside it."""
+    scene = make_scene()
+    assert scene.run("move", "p2", "--to", "pg2",
+                     fault="journal.hold.outcome=kill").returncode == -9
+    scene.proxy.command("RELEASE p2")
+    scene.proxy.command("CANCEL SWAP p2")
+    assert elsewhere(scene, "move", "p2", "--to", "pg2").returncode == DONE
+    for command in ("abort", "resume"):
+        result = scene.run(command)
+        assert result.returncode == REFUSED and "somebody else" in result.stderr
         scene.check_on_pg2()
 
 

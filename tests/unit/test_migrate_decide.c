@@ -19,13 +19,14 @@ static struct decide_facts facts_of(unsigned bits, enum target_state target)
 	                             .source_reachable = (bits & 4) != 0,
 	                             .switch_before_barrier = (bits & 8) != 0,
 	                             .abort_wanted = (bits & 16) != 0,
+	                             .in_use_on_target = (bits & 32) != 0,
 	                             .target = target};
 }
 
 static void test_rules(void **state)
 {
 	(void)state;
-	for (unsigned bits = 0; bits < 32; bits++) {
+	for (unsigned bits = 0; bits < 64; bits++) {
 		for (enum target_state target = TARGET_UNREACHABLE; target <= TARGET_PRIMARY;
 		     target++) {
 			struct decide_facts facts = facts_of(bits, target);
@@ -41,11 +42,15 @@ static void test_rules(void **state)
 			/* Never forward without a promotion that we intended. */
 			if (decision == DECIDE_FORWARD || decision == DECIDE_WAIT)
 				assert_true(may_be_promoted);
+			/* Nor where somebody else has opened the target. */
+			if (facts.changed_anything && facts.in_use_on_target &&
+			    target == TARGET_PRIMARY)
+				assert_int_not_equal(decision, DECIDE_UNDO);
 			/* Never forward when the copy lacks commits, nor against abort. */
-			if (decision == DECIDE_FORWARD) {
+			if (decision == DECIDE_FORWARD)
 				assert_false(facts.switch_before_barrier);
+			if (decision == DECIDE_FORWARD || decision == DECIDE_WAIT)
 				assert_false(facts.abort_wanted);
-			}
 			/* Undo changes the source: it must be there, unless nothing was changed. */
 			if (decision == DECIDE_UNDO && facts.changed_anything)
 				assert_true(facts.source_reachable);
@@ -70,6 +75,9 @@ static void test_cases(void **state)
 	assert_int_equal(decision_of(facts), DECIDE_UNDO);
 	facts.target = TARGET_PRIMARY; /* promoted by somebody else */
 	assert_int_equal(decision_of(facts), DECIDE_UNDO);
+	facts.in_use_on_target = true; /* and has moved the clients there */
+	assert_int_equal(decision_of(facts), DECIDE_REFUSE);
+	facts.in_use_on_target = false;
 	facts.promote_intended = true;
 	assert_int_equal(decision_of(facts), DECIDE_FORWARD);
 	facts.abort_wanted = true;
@@ -82,6 +90,9 @@ static void test_cases(void **state)
 	assert_int_equal(decision_of(facts), DECIDE_HOLD);
 	facts.target = TARGET_PROMOTING;
 	assert_int_equal(decision_of(facts), DECIDE_WAIT);
+	facts.abort_wanted = true;
+	assert_int_equal(decision_of(facts), DECIDE_REFUSE);
+	facts.abort_wanted = false;
 	facts.target = TARGET_STANDBY;
 	assert_int_equal(decision_of(facts), DECIDE_UNDO);
 	facts.source_reachable = false;
