@@ -108,6 +108,9 @@ static void check_hosts(struct loader *loader)
 	for (size_t i = 0; i < config->mover.proxy_count; i++)
 		check_host(loader, &entry_kinds[CONFIG_ENTRY_MOVER_PROXY], i,
 		           config->mover.proxies[i].host);
+	for (size_t i = 0; i < config->mover.pgbouncer_count; i++)
+		check_host(loader, &entry_kinds[CONFIG_ENTRY_PGBOUNCER], i,
+		           config->mover.pgbouncers[i].host);
 	for (size_t i = 0; i < config->mover.plproxy_count; i++)
 		check_host(loader, &entry_kinds[CONFIG_ENTRY_PLPROXY], i,
 		           config->mover.plproxy[i].host);
@@ -298,6 +301,63 @@ static void check_auth(struct loader *loader)
 	}
 }
 
+/* Each process has to be found again for certain. */
+static void check_pgbouncer(struct loader *loader, const struct config_pgbouncer *bouncer,
+                            const struct node *key)
+{
+	const size_t sockets = bouncer->unix_socket_directories.count;
+	const size_t processes = (size_t)bouncer->processes;
+	char label[LOADER_LABEL_MAX];
+	char quoted[PROBLEM_QUOTE_MAX];
+
+	loader_label(&entry_kinds[CONFIG_ENTRY_PGBOUNCER], bouncer->name, label);
+	if (sockets == 0 && bouncer->host[0] == '\0')
+		problem_add(loader->problems, key->line, key->column,
+		            "%s: give host or unix_socket_directories", label);
+	if (sockets > 0 && processes > 0 && sockets != processes)
+		problem_add(loader->problems, key->line, key->column,
+		            "%s: unix_socket_directories has %zu directories for %zu processes",
+		            label, sockets, processes);
+	if (bouncer->ini.count > 1 && bouncer->ini.count != (sockets > 0 ? sockets : processes))
+		problem_add(loader->problems, key->line, key->column,
+		            "%s.ini: expected one file, or one for each process", label);
+	for (size_t i = 0; i < bouncer->ini.count; i++) {
+		if (bouncer->ini.items[i][0] != '/')
+			problem_add(loader->problems, key->line, key->column,
+			            "%s.ini: %s is not right; expected an absolute path", label,
+			            problem_quote(bouncer->ini.items[i], quoted));
+	}
+	for (size_t i = 0; i < bouncer->addresses.count; i++) {
+		const char *item = bouncer->addresses.items[i];
+		const char *equal = strchr(item, '=');
+
+		if (equal == NULL || !is_address(equal + 1))
+			problem_add(loader->problems, key->line, key->column,
+			            "%s.addresses: %s is not right; expected NAME=HOST:PORT", label,
+			            problem_quote(item, quoted));
+	}
+}
+
+static void check_pgbouncers(struct loader *loader)
+{
+	const struct config_mover *mover = &loader->config->mover;
+
+	for (size_t i = 0; i < mover->pgbouncer_count; i++)
+		check_pgbouncer(loader, &mover->pgbouncers[i],
+		                loader->keys[CONFIG_ENTRY_PGBOUNCER][i]);
+	for (size_t i = 0; i < mover->hook_count; i++) {
+		const struct config_hook *hook = &mover->hooks[i];
+		const struct node *key = loader->keys[CONFIG_ENTRY_HOOK][i];
+		char label[LOADER_LABEL_MAX];
+
+		if (hook->before[0] == '\0' && hook->after[0] == '\0')
+			problem_add(
+			    loader->problems, key->line, key->column,
+			    "%s: give before or after, and the name of a phase",
+			    loader_label(&entry_kinds[CONFIG_ENTRY_HOOK], hook->name, label));
+	}
+}
+
 /* A password without a user would be sent for whoever comes. */
 static void check_database_users(struct loader *loader)
 {
@@ -328,5 +388,6 @@ void config_check(struct loader *loader)
 	check_shards(loader);
 	check_aliases(loader);
 	check_proxies(loader);
+	check_pgbouncers(loader);
 	check_plproxy(loader);
 }

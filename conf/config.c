@@ -92,6 +92,12 @@ const struct config_server *config_find_server_at(const struct config *config, c
 		if (server->port == port && strcmp(server->host, host) == 0)
 			return server;
 	}
+	for (size_t i = 0; i < config->server_count; i++) {
+		const struct config_server *server = &config->servers[i];
+
+		if (server->admin_port == port && strcmp(server->admin_host, host) == 0)
+			return server;
+	}
 	/* Only then: an address of its own goes before an alias of another server. */
 	for (size_t i = 0; i < config->server_count; i++)
 		for (size_t j = 0; j < config->servers[i].aliases.count; j++)

@@ -138,6 +138,22 @@ struct config_mover_proxy {
 #include "conf/settings.def"
 };
 
+/* A pgbouncer, of one or several processes, whose entries the mover changes. */
+struct config_pgbouncer {
+	const char *name;
+	size_t index;
+#define PGBOUNCER_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
+/* A command of the operator's before or after a phase of a move. */
+struct config_hook {
+	const char *name;
+	size_t index;
+#define HOOK_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
 /* A PL/Proxy cluster in which the mover changes the address of a shard. */
 struct config_plproxy {
 	const char *name;
@@ -151,6 +167,10 @@ struct config_mover {
 #include "conf/settings.def"
 	struct config_mover_proxy *proxies; /* in the order of the file, as all arrays here */
 	size_t proxy_count;
+	struct config_pgbouncer *pgbouncers;
+	size_t pgbouncer_count;
+	struct config_hook *hooks;
+	size_t hook_count;
 	struct config_plproxy *plproxy;
 	size_t plproxy_count;
 };
@@ -161,6 +181,8 @@ enum config_entry_kind {
 	CONFIG_ENTRY_DATABASE,
 	CONFIG_ENTRY_USER,
 	CONFIG_ENTRY_MOVER_PROXY,
+	CONFIG_ENTRY_PGBOUNCER,
+	CONFIG_ENTRY_HOOK,
 	CONFIG_ENTRY_PLPROXY,
 	CONFIG_ENTRY_KINDS
 };
@@ -214,7 +236,8 @@ const struct config_plproxy *config_find_plproxy(const struct config *config, co
 /* The database with that short name for the mover. */
 const struct config_database *config_find_shard(const struct config *config, const char *shard);
 
-/* The server that is reached at host and port, by its own address or one of its aliases. */
+/* The server that is reached at host and port: by its own address, by the one of its PostgreSQL
+ * itself (admin_host, admin_port) or by one of its aliases. */
 const struct config_server *config_find_server_at(const struct config *config, const char *host,
                                                   int port);
 

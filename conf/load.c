@@ -17,7 +17,7 @@
 
 /* The sections of the top level, and the two that lie in mover. */
 static const char *const top_sections[] = {"proxy", "servers", "databases", "users", "mover", NULL};
-static const char *const mover_sections[] = {"proxies", "plproxy", NULL};
+static const char *const mover_sections[] = {"proxies", "pgbouncers", "hooks", "plproxy", NULL};
 
 /* Most names that a message enumerates. */
 #define KNOWN_MAX 12
@@ -423,8 +423,19 @@ static void load_root(struct loader *loader, const struct node *root)
 	load_single(loader, SECTION_MOVER, "mover", mover, mover_sections, &config->mover);
 	load_entries(loader, CONFIG_ENTRY_MOVER_PROXY,
 	             section_map(loader, mover, "proxies", "mover.proxies"));
+	load_entries(loader, CONFIG_ENTRY_PGBOUNCER,
+	             section_map(loader, mover, "pgbouncers", "mover.pgbouncers"));
+	load_entries(loader, CONFIG_ENTRY_HOOK, section_map(loader, mover, "hooks", "mover.hooks"));
 	load_entries(loader, CONFIG_ENTRY_PLPROXY,
 	             section_map(loader, mover, "plproxy", "mover.plproxy"));
+	for (size_t i = 0; i < config->server_count; i++) {
+		struct config_server *server = &config->servers[i];
+
+		if (server->admin_host[0] == '\0')
+			server->admin_host = server->host;
+		if (server->admin_port == CONFIG_UNSET)
+			server->admin_port = server->port;
+	}
 	for (size_t i = 0; i < config->database_count; i++) {
 		struct config_database *database = &config->databases[i];
 

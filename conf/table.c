@@ -102,6 +102,12 @@ const struct setting setting_table[] = {
 #define MOVER_PROXY_SETTING(setting, kind, fallback_, low, high, reload, what) \
 	{PLACE(SECTION_MOVER_PROXIES, "mover.proxies", struct config_mover_proxy, setting), \
 	 ROW(setting, kind, low, high, reload, what), .text.fallback = fallback_},
+#define PGBOUNCER_SETTING(setting, kind, fallback_, low, high, reload, what) \
+	{PLACE(SECTION_MOVER_PGBOUNCERS, "mover.pgbouncers", struct config_pgbouncer, setting), \
+	 ROW(setting, kind, low, high, reload, what), .text.fallback = fallback_},
+#define HOOK_SETTING(setting, kind, fallback_, low, high, reload, what) \
+	{PLACE(SECTION_MOVER_HOOKS, "mover.hooks", struct config_hook, setting), \
+	 ROW(setting, kind, low, high, reload, what), .text.fallback = fallback_},
 #define PLPROXY_SETTING(setting, kind, fallback_, low, high, reload, what) \
 	{PLACE(SECTION_MOVER_PLPROXY, "mover.plproxy", struct config_plproxy, setting), \
 	 ROW(setting, kind, low, high, reload, what), .text.fallback = fallback_},
@@ -142,6 +148,10 @@ const struct entry_kind entry_kinds[CONFIG_ENTRY_KINDS] = {
                struct config_user),
     ENTRY_KIND(CONFIG_ENTRY_MOVER_PROXY, SECTION_MOVER_PROXIES, "mover.proxies", "proxy",
                mover.proxies, mover.proxy_count, struct config_mover_proxy),
+    ENTRY_KIND(CONFIG_ENTRY_PGBOUNCER, SECTION_MOVER_PGBOUNCERS, "mover.pgbouncers", "pgbouncer",
+               mover.pgbouncers, mover.pgbouncer_count, struct config_pgbouncer),
+    ENTRY_KIND(CONFIG_ENTRY_HOOK, SECTION_MOVER_HOOKS, "mover.hooks", "hook", mover.hooks,
+               mover.hook_count, struct config_hook),
     ENTRY_KIND(CONFIG_ENTRY_PLPROXY, SECTION_MOVER_PLPROXY, "mover.plproxy", "PL/Proxy cluster",
                mover.plproxy, mover.plproxy_count, struct config_plproxy),
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "base/mem.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 #include "migrate/verify.h"
 
 #include <stdarg.h>
@@ -65,6 +66,7 @@ static void free_routers(struct move *move)
 		link_close(&move->clusters[i].link);
 		free(move->clusters[i].label);
 	}
+	bouncers_free(move);
 	free(move->routes);
 	free(move->seen);
 	free(move->proxies);
@@ -154,8 +156,8 @@ bool move_stopped(const struct move *move)
 
 void server_target(const struct config_server *conf, struct link_target *out)
 {
-	*out = (struct link_target){.host = conf->host,
-	                            .port = conf->port,
+	*out = (struct link_target){.host = conf->admin_host,
+	                            .port = conf->admin_port,
 	                            .user = conf->admin_user,
 	                            .dbname = conf->admin_dbname,
 	                            .password_file = conf->admin_password_file,

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 #include "migrate/verify.h"
 
 #include <inttypes.h>
@@ -154,6 +155,7 @@ void hold_tick(void *arg)
 			link_send(&proxy->status, "SHOW HOLDS");
 		}
 	}
+	bouncers_tick(move);
 	draw(move, now);
 }
 
@@ -231,8 +233,8 @@ bool phase_prepare(struct move *move)
 	}
 	json_close(&move->evidence, ']');
 	free(links);
-	return ok && (move->verify == NULL || verify_prepare(move->verify)) && fence_warm(move) &&
-	       settle(move, connections);
+	return ok && (move->verify == NULL || verify_prepare(move->verify)) &&
+	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections);
 }
 
 /* ---- hold ---- */
@@ -306,6 +308,7 @@ static void show_blockers(struct move *move, struct route *route)
 
 bool phase_hold(struct move *move)
 {
+	usec_t paused_by;
 	usec_t deadline;
 
 	move->anything_changed = true;
@@ -313,10 +316,16 @@ bool phase_hold(struct move *move)
 	if (!run_intend(move, PHASE_FENCE))
 		return false;
 	ui_hurry(move->ui, true);
+	bouncers_send_pauses(move, false);
 	send_holds(move);
-	deadline = clock_now() + move->config->mover.hold_timeout + HOLD_GRACE;
+	paused_by = clock_now() + move->config->mover.hold_timeout;
+	deadline = paused_by + HOLD_GRACE;
 	if (await_holds(move, deadline)) {
+		if (!bouncers_await_pauses(move, paused_by))
+			return false;
 		json_int(&move->evidence, "routes", (int64_t)move->route_count);
+		if (move->entry_count > 0)
+			json_int(&move->evidence, "pgbouncers", (int64_t)move->entry_count);
 		json_int(&move->evidence, "epoch", move->epoch);
 		return true;
 	}
@@ -341,6 +350,7 @@ void hold_send_forever(struct move *move)
 	if (move->lease_none)
 		return;
 	move->lease_none = true;
+	bouncers_send_confirm(move);
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct sbuf sql;
 
@@ -373,7 +383,8 @@ bool hold_await_forever(struct move *move)
 			               state == NULL ? "?" : state);
 	}
 	free(links);
-	return ok && !move->hold_lost;
+	return ok && !move->hold_lost &&
+	       bouncers_await_confirm(move, clock_now() + move->config->mover.lease / 2);
 }
 
 /* ---- swap and release ---- */
@@ -396,6 +407,7 @@ bool phase_swap(struct move *move)
 	struct link **links = all_links(move);
 	int64_t swapped = 0;
 
+	bouncer_files_commit(move);
 	if (loop_wait(&move->loop, links, move->route_count, clock_now() + CONSOLE_PATIENCE,
 	              false) != WAIT_DONE)
 		ui_error(move->ui,
@@ -443,7 +455,9 @@ bool phase_release(struct move *move)
 		links[count++] = &move->routes[i].link;
 		send_command(&move->routes[i].link, &sql);
 	}
+	bouncers_send_release(move);
 	(void)!loop_wait(&move->loop, links, count, clock_now() + CONSOLE_PATIENCE, false);
+	bouncers_await_release(move, clock_now() + CONSOLE_PATIENCE);
 	free(links);
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
@@ -559,9 +573,11 @@ bool hold_repair(struct move *move, usec_t deadline)
 			if (!move->routes[i].released && !repair_route(move, &move->routes[i]))
 				all = false;
 		}
+		all = bouncers_repair(move) && all;
 		if (!all && clock_now() < deadline)
 			loop_sleep(&move->loop, 250 * USEC_PER_MSEC);
 	} while (!all && clock_now() < deadline);
+	bouncers_give_up(move);
 	for (size_t i = 0; i < move->route_count; i++) {
 		const struct route *route = &move->routes[i];
 
@@ -677,6 +693,7 @@ bool hold_undo(struct move *move)
 	for (size_t i = 0; i < move->proxy_count; i++)
 		move->proxies[i].status.done = NULL;
 	release_at_once(move);
+	all = bouncers_undo(move);
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
 

@@ -44,9 +44,16 @@ struct proxy {
 	size_t renew_next; /* route whose lease is next, an index of routes */
 };
 
-/* A line of SHOW ROUTES, or of the configuration when there are no proxies. */
+struct bouncer;
+struct bouncer_entry;
+struct bouncer_file;
+
+/* A line of SHOW ROUTES or of a pgbouncer's SHOW DATABASES, or of the configuration when there are
+ * no proxies. */
 struct seen_route {
-	struct proxy *proxy; /* NULL = from the configuration */
+	struct proxy *proxy;     /* NULL = from a pgbouncer or the configuration */
+	struct bouncer *bouncer; /* NULL = not from a pgbouncer */
+	bool through;            /* it leads to a pgbouncer or proxy, which says where it goes on */
 	char *database;
 	char *server;
 	char *dbname;
@@ -119,6 +126,12 @@ struct move {
 	size_t seen_count;
 	struct route *routes;
 	size_t route_count;
+	struct bouncer *bouncers; /* migrate/pgbouncer.h */
+	size_t bouncer_count;
+	struct bouncer_entry *entries;
+	size_t entry_count;
+	struct bouncer_file *files;
+	size_t file_count;
 	struct plproxy *clusters;
 	size_t cluster_count;
 	struct partition *partitions;
@@ -210,6 +223,12 @@ bool plan_read_seen(struct move *move, struct sbuf *error) MUST_CHECK;
 /* Makes routes, and the epoch of the move, of those in seen that lead to the shards.  A route to
  * neither source nor target is an error. */
 bool plan_pick_routes(struct move *move, struct sbuf *error) MUST_CHECK;
+
+/* A new line of it. */
+struct seen_route *plan_add_seen(struct move *move);
+
+/* The proxy or pgbouncer that listens there, as messages name it; NULL if none. */
+const char *router_at(const struct move *move, const char *host, int port);
 
 /* Adds a shard; returns it. */
 struct shard *plan_add_shard(struct move *move, const char *name, const char *dbname);

@@ -4,8 +4,10 @@
  * shard is, is asked of the proxies: after an earlier move the configuration file may be behind.
  */
 #include "base/mem.h"
+#include "migrate/hook.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +26,7 @@ struct shard *plan_add_shard(struct move *move, const char *name, const char *db
 	return &move->shards[move->shard_count++];
 }
 
-static struct seen_route *add_seen(struct move *move)
+struct seen_route *plan_add_seen(struct move *move)
 {
 	move->seen = mem_must_grow(move->seen, move->seen_count + 1, sizeof(*move->seen));
 	move->seen[move->seen_count] = (struct seen_route){0};
@@ -35,7 +37,7 @@ static void seen_from_config(struct move *move)
 {
 	for (size_t i = 0; i < move->config->database_count; i++) {
 		const struct config_database *database = &move->config->databases[i];
-		struct seen_route *seen = add_seen(move);
+		struct seen_route *seen = plan_add_seen(move);
 
 		seen->database = mem_must_strdup(database->name);
 		seen->server = mem_must_strdup(database->server->name);
@@ -43,6 +45,45 @@ static void seen_from_config(struct move *move)
 		seen->host = mem_must_strdup(database->server->host);
 		seen->port = database->server->port;
 	}
+}
+
+static bool is_own_listener(const struct config *config, const char *host, int port)
+{
+	const struct config_list *list = &config->proxy.listen_addresses;
+
+	if (port != config->proxy.port)
+		return false;
+	for (size_t i = 0; i < list->count; i++) {
+		if (strcmp(list->items[i], host) == 0 ||
+		    (strcmp(list->items[i], "127.0.0.1") == 0 && strcmp(host, "localhost") == 0))
+			return true;
+	}
+	return false;
+}
+
+const char *router_at(const struct move *move, const char *host, int port)
+{
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		const struct config_mover_proxy *conf = move->proxies[i].conf;
+
+		if (conf->port == port && strcmp(conf->host, host) == 0)
+			return move->proxies[i].label;
+	}
+	if (move->proxy_count > 0 && is_own_listener(move->config, host, port))
+		return "the proxy";
+	return bouncer_at(move, host, port);
+}
+
+/* Whether what listens there is no server.  A server of ours may be reached through a pgbouncer all
+ * the same: then it has an admin_host or admin_port of its own. */
+static bool leads_on(const struct move *move, const struct seen_route *seen)
+{
+	const struct config_server *server = config_find_server(move->config, seen->server);
+
+	if (router_at(move, seen->host, seen->port) == NULL)
+		return false;
+	return server == NULL || (server->admin_port == server->port &&
+	                          strcmp(server->admin_host, server->host) == 0);
 }
 
 static void seen_from_proxy(struct move *move, struct proxy *proxy)
@@ -58,7 +99,7 @@ static void seen_from_proxy(struct move *move, struct proxy *proxy)
 
 		if (database == NULL || server == NULL)
 			continue;
-		seen = add_seen(move);
+		seen = plan_add_seen(move);
 		seen->proxy = proxy;
 		seen->database = mem_must_strdup(database);
 		seen->server = mem_must_strdup(server);
@@ -67,6 +108,7 @@ static void seen_from_proxy(struct move *move, struct proxy *proxy)
 		seen->host = mem_must_strdup(host == NULL ? "" : host);
 		seen->port = (int)link_number(link, row, "port", 0);
 		seen->epoch = link_number(link, row, "epoch", 0);
+		seen->through = leads_on(move, seen);
 	}
 }
 
@@ -81,7 +123,8 @@ bool plan_read_seen(struct move *move, struct sbuf *error)
 		free(move->seen[i].host);
 	}
 	move->seen_count = 0;
-	if (move->proxy_count == 0)
+	ok = bouncers_read_seen(move, error);
+	if (move->proxy_count == 0 && move->seen_count == 0)
 		seen_from_config(move);
 	for (size_t i = 0; i < move->proxy_count; i++) {
 		struct proxy *proxy = &move->proxies[i];
@@ -137,7 +180,7 @@ bool plan_pick_routes(struct move *move, struct sbuf *error)
 		const struct seen_route *seen = &move->seen[i];
 		struct shard *shard = shard_of(move, seen);
 
-		if (shard == NULL || seen->proxy == NULL)
+		if (shard == NULL || seen->proxy == NULL || seen->through)
 			continue;
 		if (strcmp(seen->server, move->source.conf->name) != 0 &&
 		    strcmp(seen->server, move->target.conf->name) != 0) {
@@ -171,6 +214,38 @@ bool plan_connect_routes(struct move *move, struct sbuf *error)
 	return ok;
 }
 
+static const char *seen_label(const struct seen_route *seen)
+{
+	if (seen->proxy != NULL)
+		return seen->proxy->label;
+	return seen->bouncer != NULL ? seen->bouncer->label : "the configuration";
+}
+
+/*
+ * Whether it says where the database is.  Where there are proxies, they do; pgbouncers may have
+ * other names for it, and one that waits with an entry that leads to the target already says
+ * nothing about where the database is.
+ */
+static bool is_named(const struct move *move, const struct seen_route *seen,
+                     const struct config_database *database)
+{
+	bool by_proxy = false;
+
+	if (seen->bouncer == NULL)
+		return strcmp(seen->database, database->name) == 0;
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *other = &move->seen[i];
+
+		by_proxy = by_proxy || (other->proxy != NULL && !other->through &&
+		                        strcmp(other->database, database->name) == 0);
+		if (strcmp(seen->server, move->target.conf->name) == 0 && other != seen &&
+		    other->bouncer != NULL && strcmp(other->dbname, database->dbname) == 0 &&
+		    strcmp(other->server, seen->server) != 0)
+			return false;
+	}
+	return !by_proxy && strcmp(seen->dbname, database->dbname) == 0;
+}
+
 /* Where the routers say that the database of this name is; NULL and an error if they disagree or do
  * not know it. */
 static const char *server_of(struct move *move, const struct config_database *database,
@@ -181,21 +256,22 @@ static const char *server_of(struct move *move, const struct config_database *da
 	for (size_t i = 0; i < move->seen_count; i++) {
 		const struct seen_route *seen = &move->seen[i];
 
-		if (strcmp(seen->database, database->name) != 0)
+		if (seen->through || !is_named(move, seen, database))
 			continue;
 		if (first != NULL && strcmp(first->server, seen->server) != 0) {
 			sbuf_printf(
 			    error,
 			    "%s sends database %s to server %s, but %s sends it to %s; bring "
 			    "them to the same server first (SWAP on the console)\n",
-			    first->proxy->label, database->name, first->server, seen->proxy->label,
+			    seen_label(first), database->name, first->server, seen_label(seen),
 			    seen->server);
 			return NULL;
 		}
 		first = seen;
 	}
 	if (first == NULL)
-		sbuf_printf(error, "no proxy has the database %s\n", database->name);
+		sbuf_printf(error, "no %s has the database %s\n",
+		            move->proxy_count > 0 ? "proxy" : "pgbouncer", database->name);
 	return first == NULL ? NULL : first->server;
 }
 
@@ -289,7 +365,10 @@ static enum exit_code make(struct move *move, char *const *names, size_t count, 
 		sbuf_add_char(error, '\n');
 		return EXIT_USAGE;
 	}
-	if (!proxies_connect(move, error) || !plan_read_seen(move, error))
+	if (!hooks_check(move, error))
+		return EXIT_USAGE;
+	if (!proxies_connect(move, error) || !bouncers_connect(move, error) ||
+	    !plan_read_seen(move, error))
 		return unreachable(error);
 	code =
 	    all_of != NULL ? take_all(move, all_of, error) : take_names(move, names, count, error);
@@ -303,6 +382,8 @@ static enum exit_code make(struct move *move, char *const *names, size_t count, 
 		return EXIT_REFUSED;
 	if (!servers_connect(move, error) || !plan_connect_routes(move, error))
 		return unreachable(error);
+	if (!bouncers_plan(move, error))
+		return EXIT_REFUSED;
 	return plproxy_plan(move, error) ? EXIT_DONE : EXIT_REFUSED;
 }
 

@@ -2,8 +2,10 @@
 /*
  * The plan as text and as JSON.
  */
+#include "migrate/hook.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 
 #include <inttypes.h>
 
@@ -31,6 +33,8 @@ static void routers_json(const struct move *move, struct sbuf *out)
 		json_close(out, '}');
 	}
 	json_close(out, ']');
+	bouncers_json(move, out);
+	hooks_json(move, out);
 	json_open(out, "partitions", '[');
 	for (size_t i = 0; i < move->partition_count; i++) {
 		const struct partition *partition = &move->partitions[i];
@@ -81,6 +85,7 @@ static void print_routers(struct move *move)
 		        route->proxy->label, route->database, route->server,
 		        move->target.conf->name, move->epoch);
 	}
+	bouncers_print(move);
 	for (size_t i = 0; i < move->partition_count; i++) {
 		const struct partition *partition = &move->partitions[i];
 
@@ -122,6 +127,7 @@ void plan_print(struct move *move, bool steps)
 		        "  %s: the copy of database %s is closed after the promotion; it stays in "
 		        "use on %s",
 		        to->name, move->others[i], from->name);
+	hooks_print(move);
 	if (!steps)
 		return;
 	ui_line(ui, "steps:");

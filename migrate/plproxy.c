@@ -38,35 +38,16 @@ static struct shard *shard_of(struct move *move, const char *dbname)
 	return NULL;
 }
 
-static bool is_own_listener(const struct config *config, const char *host, int port)
-{
-	const struct config_list *list = &config->proxy.listen_addresses;
-
-	if (port != config->proxy.port)
-		return false;
-	for (size_t i = 0; i < list->count; i++) {
-		if (strcmp(list->items[i], host) == 0 ||
-		    (strcmp(list->items[i], "127.0.0.1") == 0 && strcmp(host, "localhost") == 0))
-			return true;
-	}
-	return false;
-}
-
-/* What host and port are: the label of a proxy, the name of a server, or NULL. */
+/* What host and port are: a proxy, a pgbouncer, the name of a server, or NULL. */
 static const char *place_of(const struct move *move, const char *host, int port, bool *proxy)
 {
 	const struct config_server *server = config_find_server_at(move->config, host, port);
 
-	*proxy = true;
-	for (size_t i = 0; i < move->proxy_count; i++) {
-		const struct config_mover_proxy *conf = move->proxies[i].conf;
+	const char *router = router_at(move, host, port);
 
-		if (conf->port == port && strcmp(conf->host, host) == 0)
-			return move->proxies[i].label;
-	}
-	if (move->proxy_count > 0 && is_own_listener(move->config, host, port))
-		return "the proxy";
-	*proxy = false;
+	*proxy = router != NULL;
+	if (router != NULL)
+		return router;
 	return server == NULL ? NULL : server->name;
 }
 
@@ -88,7 +69,8 @@ static bool judge(struct move *move, struct partition *partition, struct sbuf *e
 		sbuf_printf(
 		    error,
 		    "%s: option %s of cluster %s leads to '%s', which is neither a proxy of "
-		    "mover.proxies nor %s; add the spelling to servers.%s.aliases if it is "
+		    "mover.proxies, nor one of mover.pgbouncers, nor %s; add the spelling to "
+		    "servers.%s.aliases if it is "
 		    "that server\n",
 		    partition->cluster->label, option, partition->cluster->conf->cluster,
 		    partition->old, move->source.conf->name, move->source.conf->name);

@@ -7,6 +7,7 @@
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 #include "migrate/proof.h"
 
 #include <inttypes.h>
@@ -89,9 +90,11 @@ static bool connect_all(struct move *move, bool *source_reachable)
 	ok = servers_connect(move, &error);
 	*source_reachable = move->source.link.state == LINK_IDLE;
 	ok = proxies_connect(move, &error) && ok;
+	ok = bouncers_connect(move, &error) && ok;
 	ok = plan_read_seen(move, &error) && ok;
 	ok = plan_pick_routes(move, &error) && ok;
 	move->epoch = epoch; /* that of the move, not a new one */
+	ok = bouncers_plan(move, &error) && ok;
 	ok = plproxy_plan(move, &error) && ok;
 	if (!ok)
 		ui_lines(move->ui, &error);
@@ -189,6 +192,8 @@ static enum exit_code act(struct move *move, enum decision decision, bool *went_
 		/* What was held, fenced or made to last is taken back whether it was or not. */
 		for (size_t i = 0; i < move->route_count; i++)
 			move->routes[i].held = move->anything_changed;
+		for (size_t i = 0; i < move->entry_count; i++)
+			move->entries[i].held = move->entries[i].change && move->anything_changed;
 		move->lease_none = true;
 		return run_undo(move);
 	case DECIDE_WAIT:
@@ -224,6 +229,7 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 		return EXIT_USAGE;
 	(void)!connect_all(move, &facts.source_reachable);
 	add_missing_routes(move, records);
+	bouncers_add_missing(move, records);
 	if (facts.source_reachable &&
 	    (!move_lock_source(move) || !end_old_sessions(move, &move->source.link)))
 		return EXIT_INTERNAL;

@@ -4,6 +4,7 @@
  * failure: before the request to promote everything is undone, after it the move is completed.
  */
 #include "base/mem.h"
+#include "migrate/hook.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
 
@@ -91,7 +92,8 @@ bool run_phase(struct move *move, enum phase phase, bool (*step)(struct move *))
 	sbuf_reset(&move->evidence);
 	if (!run_intend(move, phase))
 		ok = journal_failed(move);
-	ok = ok && step(move);
+	ok = ok && hooks_run(move, phase_row(phase)->name, false) && step(move) &&
+	     hooks_run(move, phase_row(phase)->name, true);
 	time->ended = clock_now();
 	time->ok = ok;
 	sbuf_init(&data, JOURNAL_RECORD_MAX);
@@ -130,10 +132,14 @@ enum exit_code run_undo(struct move *move)
 	struct sbuf data;
 
 	ui_line(move->ui, "undo: the clients go on on %s", move->source.conf->name);
+	if (!hooks_run(move, HOOK_UNDO, false))
+		ui_error(move->ui, "undo: it goes on without the hook");
 	/* First the fence, then the clients: they shall find an open door. */
 	if (move->fenced)
 		fence_ok = fence_undo(move);
 	hold_ok = hold_undo(move);
+	if (!hooks_run(move, HOOK_UNDO, true))
+		ui_error(move->ui, "undo: it goes on without the hook");
 	sbuf_init(&data, 256);
 	json_bool(&data, "fence", fence_ok);
 	json_bool(&data, "holds", hold_ok);

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -175,6 +176,7 @@ bool phase_validate(struct move *move)
 
 	ok = fence_strays(move) && ok;
 	ok = compare_routes(move) && ok;
+	ok = bouncers_validate(move) && ok;
 	ok = plproxy_verify(move) && ok;
 	ok = watch(move) && ok;
 	return ok;

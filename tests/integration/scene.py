@@ -25,7 +25,8 @@ CREATE FUNCTION where_am_i(shard int) RETURNS text LANGUAGE sql
 
 class Scene:
     def __init__(self, make_cluster, make_proxy, subfolder, proxies=1, mover=None, proxy=None,
-                 standby=None):
+                 standby=None, alone=False):
+        """alone: no proxy runs; what there is besides the servers is for the test to make."""
         self.folder = subfolder
         self.pg1 = make_cluster("pg1")
         for name in ("p1", "p2"):
@@ -48,6 +49,11 @@ class Scene:
         for proxy in self.proxies:
             proxy.extra["mover"] = self.mover
             proxy.write()
+        if alone:
+            del self.mover["proxies"]
+            self.proxy.write()
+            self.proxies = []
+        for proxy in self.proxies:
             proxy.start()
         self.load_process = None
 
@@ -59,7 +65,7 @@ class Scene:
 
     def configure(self, **mover):
         self.mover.update(mover)
-        for proxy in self.proxies:
+        for proxy in {self.proxy, *self.proxies}:
             proxy.write()
 
     def plproxy(self, cluster, dbname, direct):
@@ -107,7 +113,9 @@ class Scene:
 
     # --- the load -------------------------------------------------------------------------------
 
-    def load(self, conninfo="host=127.0.0.1 port=%d user=app"):
+    def load(self, conninfo="host=127.0.0.1 port=%d user=app", ports=None,
+             modes=("simple", "extended", "prepared", "pipelined", "pipelined-prepared")):
+        ports = ports or [proxy.port for proxy in self.proxies]
         tool = program(os.path.join("tests", "load", "pgshunt_load"))
         for name in ("p1", "p2"):
             subprocess.run([tool, "setup", "host=127.0.0.1 port=%d user=postgres dbname=%s"
@@ -116,16 +124,15 @@ class Scene:
                          "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO PUBLIC", name)
         self.load_log = os.path.join(self.folder, "load.log")
         argv = [tool, "run", "--log", self.load_log, "--quiet", "--rate", "60", "--reads", "20"]
-        for n, mode in enumerate(("simple", "extended", "prepared", "pipelined",
-                                  "pipelined-prepared")):
-            target = conninfo % self.proxies[n % len(self.proxies)].port
+        for n, mode in enumerate(modes):
+            target = conninfo % ports[n % len(ports)]
             argv += ["--target", "p2/%s:%s dbname=p2:2" % (mode, target), "--mode", mode,
                      "--group", "p2"]
             if n % 2:
                 argv.append("--block")
-        argv += ["--target", "p2/reconnecting:%s dbname=p2:1" % (conninfo % self.proxy.port),
+        argv += ["--target", "p2/reconnecting:%s dbname=p2:1" % (conninfo % ports[0]),
                  "--group", "p2", "--reconnect", "--rate", "10",
-                 "--target", "p1:%s dbname=p1:2" % (conninfo % self.proxy.port), "--group", "p1"]
+                 "--target", "p1:%s dbname=p1:2" % (conninfo % ports[0]), "--group", "p1"]
         self.load_process = start(argv, self.load_log + ".err", sig=signal.SIGKILL)
         wait_for(self.acknowledged, 30 * SLOW, "the load")
 

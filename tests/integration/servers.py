@@ -236,34 +236,55 @@ class Cluster:
 
 
 class PgBouncer:
-    """A pgbouncer in front of any server."""
+    """A pgbouncer in front of any server; reached by TCP, or by the Unix socket in its folder."""
 
-    def __init__(self, folder, name, databases, settings=""):
-        self.port = free_port()
+    def __init__(self, folder, name, databases, settings="", port=None, entries=""):
+        self.name = name
+        self.port = port or free_port()
         self.folder = os.path.join(folder, name)
         os.makedirs(self.folder)
+        self.ini = os.path.join(self.folder, "pgbouncer.ini")
         users = os.path.join(self.folder, "users.txt")
         with open(users, "w") as out:
             out.write('"postgres" ""\n"app" ""\n"app2" ""\n')
         lines = ["%s = host=%s port=%d dbname=%s" % item for item in databases]
-        with open(os.path.join(self.folder, "pgbouncer.ini"), "w") as out:
-            out.write("[databases]\n" + "\n".join(lines) + "\n[pgbouncer]\nlisten_addr=127.0.0.1\n"
-                      "listen_port=%d\nunix_socket_dir=\nauth_type=trust\nauth_file=%s\n"
+        with open(self.ini, "w") as out:
+            out.write("[databases]\n" + "\n".join(lines) + "\n" + entries +
+                      "\n[pgbouncer]\nlisten_addr=127.0.0.1\n"
+                      "listen_port=%d\nunix_socket_dir=%s\nauth_type=trust\nauth_file=%s\n"
                       "pool_mode=transaction\nadmin_users=postgres\n%s\n"
-                      % (self.port, users, settings))
+                      % (self.port, self.folder, users, settings))
         if OWNER:
-            for path in [self.folder, users, self.folder + "/pgbouncer.ini"]:
+            for path in [self.folder, users, self.ini]:
                 os.chown(path, OWNER.pw_uid, OWNER.pw_gid)
+        self.process = None
         self.start()
 
     def start(self):
         binary = os.environ.get("PGBOUNCER") or shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-        self.process = start([binary, self.folder + "/pgbouncer.ini"], self.folder + "/log", OWNER)
-        wait_for(lambda: port_open(self.port), what="pgbouncer")
+        self.process = start([binary, self.ini], self.folder + "/log", OWNER)
+        wait_for(lambda: port_open(self.port) and
+                 os.path.exists("%s/.s.PGSQL.%d" % (self.folder, self.port)), what="pgbouncer")
+
+    def admin(self, command):
+        """A command of its console; the rows as dictionaries."""
+        with psycopg.connect(host=self.folder, port=self.port, dbname="pgbouncer", user="postgres",
+                             autocommit=True, prepare_threshold=None,
+                             cursor_factory=psycopg.ClientCursor) as conn:
+            cursor = conn.execute(command)
+            if not cursor.description:
+                return []
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+    def database(self, name):
+        return [row for row in self.admin("SHOW DATABASES") if row["name"] == name][0]
 
     def stop(self):
-        self.process.kill()
-        self.process.wait(20)
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(20)
+        self.process = None
 
 
 def port_open(port, host="127.0.0.1"):

@@ -110,6 +110,14 @@ static void test_default_values(void **state)
 /* A text other than the default that is right for the type. */
 static const char *other_value(const struct setting *setting)
 {
+	if (setting->section == SECTION_MOVER_PGBOUNCERS) {
+		if (strcmp(setting->text.name, "processes") == 0)
+			return "1";
+		if (strcmp(setting->text.name, "ini") == 0)
+			return "/other";
+		if (strcmp(setting->text.name, "addresses") == 0)
+			return "s=other:7";
+	}
 	switch (setting->type) {
 	case VALUE_BOOL:
 		return "false";
@@ -209,6 +217,8 @@ static void test_every_setting(void **state)
 	add_section(&yaml, SECTION_DATABASES, "databases:\n    d:\n");
 	add_section(&yaml, SECTION_USERS, "users:\n    u:\n");
 	add_section(&yaml, SECTION_MOVER_PROXIES, "mover:\n  proxies:\n    p:\n");
+	add_section(&yaml, SECTION_MOVER_PGBOUNCERS, "  pgbouncers:\n    x:\n");
+	add_section(&yaml, SECTION_MOVER_HOOKS, "  hooks:\n    x:\n");
 	add_section(&yaml, SECTION_MOVER_PLPROXY, "  plproxy:\n    x:\n");
 	for (size_t i = 0; i < setting_count(); i++)
 		if (setting_table[i].section == SECTION_MOVER)
