@@ -314,7 +314,7 @@ class Bench:
         broken = {name: 0 for name in names}
         for number in range(self.options.moves):
             for name in names[number % 3:] + names[:number % 3]:
-                account, before, move = self.move_once(name)
+                account, before, during, move = self.move_once(name)
                 promote = move.get("promote_ms", move.get("promote"))
                 others[name]["promote"].append(promote)
                 if name == "limit":
@@ -324,7 +324,7 @@ class Bench:
                     continue
                 p1, p2 = account["groups"]["p1"], account["groups"]["p2"]
                 gaps[name].append(p2["longest_gap_ms"])
-                others[name]["during"].append(p1["longest_gap_ms"])
+                others[name]["during"].append(during["groups"]["p1"]["longest_gap_ms"])
                 others[name]["before"].append(before["groups"]["p1"]["longest_gap_ms"])
                 broken[name] += sum(group[key] for group in (p1, p2)
                                     for key in ("errors", "lost", "duplicated", "foreign",
@@ -337,9 +337,9 @@ class Bench:
               % self.options.moves,
               ["", "limit", "pgshuntd", "pgbouncer by hand"],
               [["p2, over the move"] + [spread(gaps[name]) for name in names],
-               ["p1, over the whole run", ""] +
+               ["p1, over the move", ""] +
                [spread(others[name]["during"]) for name in names[1:]],
-               ["p1, before the move", ""] +
+               ["p1, as long before it", ""] +
                [spread(others[name]["before"]) for name in names[1:]],
                ["of it: promotion"] + [spread(others[name]["promote"]) for name in names],
                ["errors, lost, duplicated", ""] + [broken[name] for name in names[1:]]])
@@ -355,7 +355,7 @@ class Bench:
         if done.returncode != 0:
             raise SystemExit("the move with %s failed:\n%s" % (name, done.stderr[-4000:]))
         reports = []
-        for file in ("account.json", "before.json", "move.json"):
+        for file in ("account.json", "before.json", "during.json", "move.json"):
             path = os.path.join(output, file)
             if not os.path.exists(path):
                 reports.append(None)

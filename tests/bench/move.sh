@@ -4,7 +4,8 @@
 #
 #   move.sh pgshuntd|pgbouncer|limit OUTPUT_DIRECTORY
 #
-# Leaves account.json (the whole run), before.json (the same before the move) and move.json there.
+# Leaves account.json (the whole run), before.json and during.json (parts of it, equally long, before
+# the move and from its beginning on) and move.json there.
 set -eu
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 . "$repo/tests/lib.sh"
@@ -12,7 +13,9 @@ repo=$(cd "$(dirname "$0")/../.." && pwd)
 system=$1
 output=$2
 build=$PGSHUNT_BUILD
-seconds=${MOVE_SECONDS:-2}
+seconds=${MOVE_SECONDS:-3}
+# What is compared for p1 is as long before the move as over it: longer looks see longer gaps.
+window=2200000
 work=
 
 move_cleanup() {
@@ -76,5 +79,9 @@ load_stop
 [ "$system" != limit ] || exit 0
 started=$(sed -n '1s/^V 1 [0-9]* \([0-9]*\) .*/\1/p' "$work/load.log")
 load_account --allow-errors --json "$work/account.json" >/dev/null
-load_account --allow-errors --json "$work/before.json" --from 500000 --to "$((began - started))" >/dev/null
-cp "$work/account.json" "$work/before.json" "$output"
+began=$((began - started))
+load_account --allow-errors --json "$work/before.json" --from "$((began - window))" --to "$began" \
+	>/dev/null
+load_account --allow-errors --json "$work/during.json" --from "$began" --to "$((began + window))" \
+	>/dev/null
+cp "$work/account.json" "$work/before.json" "$work/during.json" "$output"
