@@ -221,35 +221,41 @@ void shards_literals(const struct move *move, struct sbuf *out)
 	sbuf_add_char(out, ')');
 }
 
+void proxies_make(struct move *move)
+{
+	const struct config_mover *conf = &move->config->mover;
+
+	if (move->proxies != NULL)
+		return;
+	move->proxies = mem_must_alloc((conf->proxy_count + 1) * sizeof(*move->proxies));
+	move->loop.background = mem_must_alloc((conf->proxy_count + 1) * sizeof(struct link *));
+	move->proxy_count = conf->proxy_count;
+	for (size_t i = 0; i < conf->proxy_count; i++) {
+		const struct config_mover_proxy *from = &conf->proxies[i];
+		struct proxy *proxy = &move->proxies[i];
+		struct link_target target = {.host = from->host,
+		                             .port = from->port,
+		                             .user = from->user,
+		                             .dbname = from->dbname,
+		                             .password_file = from->password_file,
+		                             .password_env = from->password_env,
+		                             .console = true};
+
+		proxy->conf = from;
+		proxy->label = mem_must_printf("proxy %s", from->name);
+		link_init(&proxy->status, proxy->label, &target);
+		move->loop.background[i] = &proxy->status;
+	}
+	move->loop.background_count = conf->proxy_count;
+}
+
 bool proxies_connect(struct move *move, struct sbuf *error)
 {
 	const struct config_mover *conf = &move->config->mover;
 	struct link **links = mem_must_alloc((conf->proxy_count + 1) * sizeof(struct link *));
 	bool ok;
 
-	if (move->proxies == NULL) {
-		move->proxies = mem_must_alloc((conf->proxy_count + 1) * sizeof(*move->proxies));
-		move->loop.background =
-		    mem_must_alloc((conf->proxy_count + 1) * sizeof(struct link *));
-		move->proxy_count = conf->proxy_count;
-		for (size_t i = 0; i < conf->proxy_count; i++) {
-			const struct config_mover_proxy *from = &conf->proxies[i];
-			struct proxy *proxy = &move->proxies[i];
-			struct link_target target = {.host = from->host,
-			                             .port = from->port,
-			                             .user = from->user,
-			                             .dbname = from->dbname,
-			                             .password_file = from->password_file,
-			                             .password_env = from->password_env,
-			                             .console = true};
-
-			proxy->conf = from;
-			proxy->label = mem_must_printf("proxy %s", from->name);
-			link_init(&proxy->status, proxy->label, &target);
-			move->loop.background[i] = &proxy->status;
-		}
-		move->loop.background_count = conf->proxy_count;
-	}
+	proxies_make(move);
 	for (size_t i = 0; i < conf->proxy_count; i++)
 		links[i] = &move->proxies[i].status;
 	ok = links_connect(&move->loop, links, conf->proxy_count, conf->connect_timeout, error);

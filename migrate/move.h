@@ -200,6 +200,9 @@ bool link_revive(struct move *move, struct link *link) MUST_CHECK;
 /* Appends (dbname, dbname, …) of the shards as literals. */
 void shards_literals(const struct move *move, struct sbuf *out);
 
+/* The proxies of the configuration, not connected. */
+void proxies_make(struct move *move);
+
 /* Connects to the consoles of all proxies, or to both servers and all PL/Proxy databases. */
 bool proxies_connect(struct move *move, struct sbuf *error) MUST_CHECK;
 bool servers_connect(struct move *move, struct sbuf *error) MUST_CHECK;

@@ -1,175 +1,203 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * pgshunt status: the moves in the journal directory, what each server is, and where every proxy
- * sends the databases.  Changes nothing, and shows what can be asked even when not all can.
+ * pgshunt status: one screen about shards, servers, routers and moves.  Changes nothing, and shows
+ * what can be asked even when not all can.
  */
+#include "migrate/status.h"
+
 #include "base/mem.h"
 #include "migrate/command.h"
 #include "migrate/json.h"
-#include "migrate/move.h"
 
-#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
-#define STATUS_MAX ((size_t)1024 * 1024)
+#define SCREEN_MAX ((size_t)4 * 1024 * 1024)
+#define WATCH_EVERY (2 * USEC_PER_SEC)
 
-static void show_moves(const struct config *config, struct ui *ui)
+static PRINTF_LIKE(2, 0) void add_line(struct sbuf *out, const char *fmt, va_list args)
 {
-	char **ids;
-	size_t count = journal_list(config->mover.journal_directory, true, &ids);
+	char *text = NULL;
 
-	if (count == 0)
-		ui_line(ui, "moves: none in %s", config->mover.journal_directory);
-	for (size_t i = 0; i < count; i++) {
-		struct journal_records records;
-		struct sbuf text;
-		const struct json *last;
-		const char *result;
-
-		sbuf_init(&text, STATUS_MAX);
-		if (!journal_read(config->mover.journal_directory, ids[i], &records, &text)) {
-			ui_line(ui, "move %s: %s", ids[i], sbuf_text(&text));
-			sbuf_free(&text);
-			free(ids[i]);
-			continue;
-		}
-		last = records.first;
-		while (last != NULL && last->next != NULL)
-			last = last->next;
-		result =
-		    json_text(json_get(journal_find(&records, "outcome", "end"), "data"), "result");
-		if (result != NULL)
-			ui_line(ui, "move %s: %s", ids[i], result);
-		else
-			ui_line(ui, "move %s: UNFINISHED, last record: %s of %s at %s", ids[i],
-			        json_text(last, "kind"), json_text(last, "phase"),
-			        json_text(last, "time"));
-		sbuf_reset(&text);
-		json_str(&text, "move", ids[i]);
-		json_str(&text, "result", result);
-		json_str(&text, "last_phase", json_text(last, "phase"));
-		json_str(&text, "last_kind", json_text(last, "kind"));
-		ui_event(ui, "move", sbuf_text(&text));
-		sbuf_free(&text);
-		journal_records_free(&records);
-		free(ids[i]);
-	}
-	free(ids);
-}
-
-/* Databases that are closed: fences of this program, or of somebody else. */
-static void show_fences(struct move *move, struct link *link)
-{
-	if (!link_run(&move->loop, link, move->config->mover.connect_timeout,
-	              "SELECT string_agg(datname, ', ' ORDER BY datname) AS closed FROM pg_database"
-	              " WHERE NOT datallowconn AND datname <> 'template0'"))
+	if (vasprintf(&text, fmt, args) < 0)
 		return;
-	if (link_value(link, 0, "closed") != NULL)
-		ui_line(move->ui, "  closed databases: %s", link_value(link, 0, "closed"));
+	sbuf_add_str(out, text);
+	sbuf_add_char(out, '\n');
+	free(text);
 }
 
-static void show_server(struct move *move, const struct config_server *server)
+void status_line(struct status *status, const char *fmt, ...)
 {
-	struct link link;
-	struct link *only = &link;
-	struct link_target target;
-	struct sbuf error;
+	va_list args;
+
+	va_start(args, fmt);
+	add_line(&status->screen, fmt, args);
+	va_end(args);
+}
+
+void status_alarm(struct status *status, const char *fmt, ...)
+{
 	struct sbuf event;
+	char *text = NULL;
+	va_list args;
 
-	sbuf_init(&error, 4096);
-	sbuf_init(&event, STATUS_MAX);
-	server_target(server, &target);
-	link_init(&link, server->name, &target);
-	json_str(&event, "server", server->name);
-	if (!links_connect(&move->loop, &only, 1, move->config->mover.connect_timeout, &error) ||
-	    !link_run(&move->loop, only, move->config->mover.connect_timeout,
-	              "SELECT pg_is_in_recovery() AS recovery,"
-	              " (SELECT count(*) FROM pg_stat_replication) AS standbys,"
-	              " CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
-	              " ELSE pg_current_wal_lsn() END AS lsn")) {
-		ui_line(move->ui, "server %s (%s:%d): %s", server->name, server->host, server->port,
-		        link_error(only));
-		json_str(&event, "state", "unreachable");
-	} else {
-		const char *state = link_true(only, 0, "recovery") ? "standby" : "primary";
-
-		ui_line(move->ui, "server %s (%s:%d): %s at %s, %s standbys", server->name,
-		        server->host, server->port, state, link_value(only, 0, "lsn"),
-		        link_value(only, 0, "standbys"));
-		json_str(&event, "state", state);
-		json_str(&event, "lsn", link_value(only, 0, "lsn"));
-		show_fences(move, only);
-	}
-	ui_event(move->ui, "server", sbuf_text(&event));
-	sbuf_free(&event);
-	sbuf_free(&error);
-	link_close(only);
-}
-
-static void show_holds(struct move *move, struct proxy *proxy)
-{
-	struct link *link = &proxy->status;
-
-	if (!link_run(&move->loop, link, move->config->mover.connect_timeout, "SHOW HOLDS"))
+	va_start(args, fmt);
+	if (vasprintf(&text, fmt, args) < 0)
+		text = NULL;
+	va_end(args);
+	if (text == NULL)
 		return;
-	for (int row = 0; row < link_rows(link); row++) {
-		const char *state = link_value(link, row, "state");
+	sbuf_printf(&status->alarms, "!!! %s\n", text);
+	sbuf_init(&event, 65536);
+	json_str(&event, "text", text);
+	ui_event(status->move->ui, "alarm", sbuf_text(&event));
+	sbuf_free(&event);
+	free(text);
+}
 
-		if (state == NULL || state[0] == 'o')
-			continue;
-		ui_line(move->ui, "  database %s is %s, epoch %s, lease left %s ms",
-		        link_value(link, row, "database"), state, link_value(link, row, "epoch"),
-		        link_value(link, row, "lease_left_ms") == NULL
-		            ? "unlimited"
-		            : link_value(link, row, "lease_left_ms"));
+/* Whether this is one of the names that were given for the database. */
+static bool is_named(const struct status *status, const struct config_database *database)
+{
+	for (size_t i = 0; i < status->name_count; i++) {
+		if (strcmp(status->names[i], database->shard) == 0 ||
+		    strcmp(status->names[i], database->name) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool status_wants(const struct status *status, const char *dbname)
+{
+	const struct config *config = status->move->config;
+
+	for (size_t i = 0; i < config->database_count; i++) {
+		if (strcmp(config->databases[i].dbname, dbname) == 0 &&
+		    (status->name_count == 0 || is_named(status, &config->databases[i])))
+			return true;
+	}
+	return false;
+}
+
+static bool check_names(const struct status *status)
+{
+	const struct config *config = status->move->config;
+
+	for (size_t i = 0; i < status->name_count; i++) {
+		if (config_find_shard(config, status->names[i]) == NULL &&
+		    config_find_database(config, status->names[i]) == NULL) {
+			ui_error(status->move->ui, "no shard is called %s", status->names[i]);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void make_links(struct status *status)
+{
+	const struct config *config = status->move->config;
+
+	status->server_count = config->server_count;
+	status->servers = mem_must_alloc((config->server_count + 1) * sizeof(*status->servers));
+	for (size_t i = 0; i < config->server_count; i++) {
+		struct link_target target;
+
+		status->servers[i].conf = &config->servers[i];
+		server_target(&config->servers[i], &target);
+		link_init(&status->servers[i].link, config->servers[i].name, &target);
+	}
+	status->clusters =
+	    mem_must_alloc((config->mover.plproxy_count + 1) * sizeof(*status->clusters));
+	for (size_t i = 0; i < config->mover.plproxy_count; i++) {
+		const struct config_plproxy *from = &config->mover.plproxy[i];
+		struct link_target target = {.host = from->host,
+		                             .port = from->port,
+		                             .user = from->user,
+		                             .dbname = from->dbname,
+		                             .password_file = from->password_file,
+		                             .password_env = from->password_env};
+
+		link_init(&status->clusters[i], from->name, &target);
 	}
 }
 
-static void show_proxies(struct move *move)
+static void free_links(struct status *status)
 {
-	struct sbuf error;
+	status_forget_servers(status);
+	for (size_t i = 0; i < status->server_count; i++)
+		link_close(&status->servers[i].link);
+	for (size_t i = 0; i < status->move->config->mover.plproxy_count; i++)
+		link_close(&status->clusters[i]);
+	free(status->servers);
+	free(status->clusters);
+}
 
-	sbuf_init(&error, STATUS_MAX);
-	(void)!proxies_connect(move, &error);
-	(void)!plan_read_seen(move, &error);
-	for (size_t i = 0; i < move->proxy_count; i++) {
-		struct proxy *proxy = &move->proxies[i];
+/* The whole screen in one write. */
+static void show(struct status *status, bool watch)
+{
+	struct ui *ui = status->move->ui;
+	char now[CLOCK_TEXT_MAX];
+	struct sbuf text;
 
-		ui_line(move->ui, "%s (%s:%d):%s%s", proxy->label, proxy->conf->host,
-		        proxy->conf->port, proxy->status.state == LINK_IDLE ? "" : " ",
-		        proxy->status.state == LINK_IDLE ? "" : link_error(&proxy->status));
-		for (size_t j = 0; j < move->seen_count; j++) {
-			const struct seen_route *seen = &move->seen[j];
-			struct sbuf event;
+	sbuf_init(&text, 2 * SCREEN_MAX);
+	if (watch)
+		sbuf_printf(&text, "%spgshunt status, %s, every %d s\n",
+		            isatty(STDOUT_FILENO) == 1 ? "\033[H\033[2J" : "",
+		            clock_format(clock_wall(), now), (int)(WATCH_EVERY / USEC_PER_SEC));
+	sbuf_add_str(&text, sbuf_text(&status->alarms));
+	sbuf_add_str(&text, sbuf_text(&status->screen));
+	/* Without its last line end: ui_line adds one. */
+	if (text.len > 0)
+		ui_line(ui, "%.*s", (int)text.len - 1, sbuf_text(&text));
+	sbuf_free(&text);
+}
 
-			if (seen->proxy != proxy)
-				continue;
-			ui_line(move->ui, "  database %s: %s on %s (epoch %" PRId64 ")",
-			        seen->database, seen->dbname, seen->server, seen->epoch);
-			sbuf_init(&event, 65536);
-			json_str(&event, "proxy", proxy->conf->name);
-			json_str(&event, "database", seen->database);
-			json_str(&event, "server", seen->server);
-			json_int(&event, "epoch", seen->epoch);
-			ui_event(move->ui, "route", sbuf_text(&event));
-			sbuf_free(&event);
-		}
-		show_holds(move, proxy);
-	}
-	sbuf_free(&error);
+static bool one_round(struct status *status, bool watch)
+{
+	bool quiet;
+
+	sbuf_init(&status->screen, SCREEN_MAX);
+	sbuf_init(&status->alarms, SCREEN_MAX);
+	status_ask_servers(status);
+	status_show_moves(status);
+	status_show_servers(status);
+	status_show_routers(status);
+	quiet = status->alarms.len == 0;
+	show(status, watch);
+	sbuf_free(&status->screen);
+	sbuf_free(&status->alarms);
+	status_forget_servers(status);
+	return quiet;
 }
 
 enum exit_code command_status(const struct command_line *line, const struct config *config,
                               struct ui *ui)
 {
 	struct move move;
+	struct status status = {
+	    .move = &move, .names = line->names, .name_count = line->name_count};
+	bool watch = line->option[OPTION_WATCH] != NULL;
+	bool quiet = true;
 
-	(void)line;
 	move_init(&move, config, ui);
-	show_moves(config, ui);
-	for (size_t i = 0; i < config->server_count; i++)
-		show_server(&move, &config->servers[i]);
-	show_proxies(&move);
+	move.loop.tick = NULL; /* there are no holds of ours to renew */
+	if (!check_names(&status)) {
+		move_free(&move);
+		return EXIT_USAGE;
+	}
+	make_links(&status);
+	do {
+		quiet = one_round(&status, watch);
+		if (watch && *move.loop.stop == 0) {
+			usec_t until = clock_now() + WATCH_EVERY;
+
+			while (clock_now() < until && *move.loop.stop == 0)
+				loop_sleep(&move.loop, 50 * USEC_PER_MSEC);
+		}
+	} while (watch && *move.loop.stop == 0);
+	free_links(&status);
 	move_free(&move);
-	return EXIT_DONE;
+	return quiet ? EXIT_DONE : EXIT_REFUSED;
 }
