@@ -29,6 +29,23 @@ struct cancel {
 	uint8_t key[SERVER_KEY_MAX];
 };
 
+/* The server may go on: with what its client has sent meanwhile, or with another client. */
+static void cancel_over(struct server *server)
+{
+	bool again = server->cancel_again;
+
+	server->cancelling = false;
+	server->cancel_again = false;
+	if (server->doomed)
+		return;
+	if (server->state == SERVER_CANCELLED)
+		pool_server_free(server->pool, server);
+	else if (again && !ledger_quiet(&server->ledger))
+		cancel_server(server);
+	else if (server->client != NULL)
+		client_go_on(server->client);
+}
+
 static void cancel_finish(struct cancel *cancel)
 {
 	struct server *server = cancel->server;
@@ -42,11 +59,8 @@ static void cancel_finish(struct cancel *cancel)
 		(void)close(cancel->fd);
 	explicit_bzero(cancel->key, sizeof(cancel->key));
 	free(cancel);
-	if (server == NULL)
-		return;
-	server->cancels--;
-	if (server->cancels == 0 && server->state == SERVER_CANCELLED && !server->doomed)
-		pool_server_free(server->pool, server);
+	if (server != NULL)
+		cancel_over(server);
 }
 
 static void cancel_answered(evutil_socket_t fd, short what, void *arg)
@@ -73,8 +87,8 @@ static bool cancel_send(struct cancel *cancel)
 
 	sbuf_init(&out, 512);
 	wire_add_cancel_request(&out, cancel->pid, cancel->key, cancel->key_len);
-	good = sbuf_ok(&out) && send(cancel->fd, sbuf_text(&out), out.len, MSG_NOSIGNAL) ==
-				    (ssize_t)out.len;
+	good = sbuf_ok(&out) &&
+	       send(cancel->fd, sbuf_text(&out), out.len, MSG_NOSIGNAL) == (ssize_t)out.len;
 	sbuf_free(&out);
 	if (!good)
 		return false;
@@ -98,11 +112,32 @@ static void cancel_dialled(void *arg, int fd, const char *error)
 	worker_end_turn(worker);
 }
 
+static bool cancel_is_sent(const struct server *server)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&server->worker->cancels, node, tmp)
+	{
+		const struct cancel *cancel = CONTAINER_OF(node, struct cancel, node);
+
+		if (cancel->server == server)
+			return cancel->event != NULL;
+	}
+	return false;
+}
+
 void cancel_server(struct server *server)
 {
 	struct worker *worker = server->worker;
 	struct cancel *cancel = calloc(1, sizeof(*cancel));
 
+	if (server->cancelling) {
+		/* One that has not been sent yet does for both. */
+		server->cancel_again = server->cancel_again || cancel_is_sent(server);
+		free(cancel);
+		return;
+	}
 	if (cancel == NULL || server->key_len == 0) {
 		free(cancel);
 		return;
@@ -120,7 +155,7 @@ void cancel_server(struct server *server)
 		return;
 	}
 	cancel->server = server;
-	server->cancels++;
+	server->cancelling = true;
 	list_append(&worker->cancels, &cancel->node);
 }
 
@@ -129,7 +164,7 @@ void cancel_forget_server(struct worker *worker, struct server *server)
 	struct list_node *node;
 	struct list_node *tmp;
 
-	if (server->cancels == 0)
+	if (!server->cancelling)
 		return;
 	LIST_FOREACH(&worker->cancels, node, tmp)
 	{

@@ -2,8 +2,10 @@
 /*
  * Cancel requests.  A client's key is the proxy's own, so it stays valid whatever server the client
  * is on; the request goes on to the server that runs the client's query at that moment (PostgreSQL
- * documentation 55.2.8).  A server with a request under way gets no other client before that
- * request's connection is closed, so it can never hit somebody else's query.  Worker thread.
+ * documentation 55.2.8).  A server with a request under way gets no further statement before that
+ * request's connection is closed, so it can never hit what comes after, of this client or another.
+ * One is under way for a server at most; those that come meanwhile are one more after it, if the
+ * statement still runs then.  Worker thread.
  */
 #ifndef CORE_CANCEL_H
 #define CORE_CANCEL_H

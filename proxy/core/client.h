@@ -58,6 +58,7 @@ struct client {
 	uint32_t discard;         /* bytes of a refused message still to be thrown away */
 	uint8_t state;            /* enum client_state */
 	uint8_t close_reason;
+	uint8_t resends;          /* servers in a row that ended before they executed its request */
 	bool doomed;
 	bool discard_to_sync;     /* a refused extended request: all is thrown away up to Sync */
 	bool discard_ready;       /* … and ReadyForQuery follows after `discard` */
@@ -69,6 +70,7 @@ struct client {
 	bool notified;            /* WAITING: was told that it waits */
 	bool counted;             /* in the shares of its database and user */
 	usec_t connected;
+	usec_t asked;             /* when its request came */
 	usec_t since;             /* of the present state: for WAITING, of the request */
 };
 

@@ -30,6 +30,7 @@ bool conn_open(struct conn *conn, struct worker *worker, int fd, event_callback_
 	conn->fd = fd;
 	conn->events = EV_READ;
 	conn->eof = false;
+	conn->reset = false;
 	if (event_assign(&conn->event, worker->base, fd, EV_READ | EV_PERSIST, callback, arg) != 0)
 		return false;
 	return conn_register(conn);
@@ -165,7 +166,10 @@ static enum conn_io conn_recv(struct conn *conn, void *to, size_t len, size_t *g
 		conn->eof = true;
 		return CONN_IO_EOF;
 	}
-	return errno == EAGAIN || errno == EWOULDBLOCK ? CONN_IO_AGAIN : CONN_IO_ERROR;
+	if (errno == EAGAIN || errno == EWOULDBLOCK)
+		return CONN_IO_AGAIN;
+	conn->reset = errno == ECONNRESET;
+	return CONN_IO_ERROR;
 }
 
 enum conn_io conn_receive(struct conn *conn, struct worker *worker, size_t limit,
@@ -240,6 +244,25 @@ bool conn_keep(struct conn *conn, struct worker *worker, const struct input *inp
 		return false;
 	memcpy(conn->in->data, input->data + used, left);
 	conn->in->end = (uint32_t)left;
+	return true;
+}
+
+bool conn_unread(struct conn *conn, const void *data, size_t len)
+{
+	size_t kept = conn_kept(conn);
+	struct chunk *chunk;
+
+	if (len == 0)
+		return true;
+	chunk = chunk_new(len + kept);
+	if (chunk == NULL)
+		return false;
+	memcpy(chunk->data, data, len);
+	if (kept > 0)
+		memcpy(chunk->data + len, conn->in->data + conn->in->begin, kept);
+	chunk->end = (uint32_t)(len + kept);
+	free(conn->in);
+	conn->in = chunk;
 	return true;
 }
 

@@ -39,6 +39,7 @@ struct conn {
 	int fd; /* -1: closed */
 	short events; /* of `event`: EV_READ, EV_WRITE */
 	bool eof;     /* the peer has sent its last byte */
+	bool reset;   /* … or has closed with bytes unread */
 	struct event event;
 	struct chunk *in;
 	struct chunk *out;
@@ -85,6 +86,16 @@ enum conn_io conn_receive(struct conn *conn, struct worker *worker, size_t limit
 
 /* What `in` holds, without receiving; conn_keep() as above. */
 struct input conn_pending(struct conn *conn, struct worker *worker);
+
+/* Whether the present batch of events has one of this connection that has yet to be looked at.  No
+ * system call. */
+static inline bool conn_has_news(const struct conn *conn)
+{
+	return (conn->event.ev_evcallback.evcb_flags & EVLIST_ACTIVE) != 0;
+}
+
+/* Puts bytes back before what `in` holds.  False: no memory. */
+bool conn_unread(struct conn *conn, const void *data, size_t len) MUST_CHECK;
 
 /* Keeps input->data[used .. len) for the next time.  False: no memory. */
 bool conn_keep(struct conn *conn, struct worker *worker, const struct input *input,

@@ -289,7 +289,8 @@ static size_t pool_check_idle(struct pool *pool, size_t demand)
 	return checking;
 }
 
-static struct server *pool_take_idle(struct pool *pool)
+/* `suspicious`: a server has just ended in the hands of who is to have this one. */
+static struct server *pool_take_idle(struct pool *pool, bool suspicious)
 {
 	struct list_node *node;
 	struct list_node *tmp;
@@ -302,8 +303,9 @@ static struct server *pool_take_idle(struct pool *pool)
 			server_doom(server, SERVER_CLOSE_STALE);
 		} else if (pool_wants_check(pool, server)) {
 			return NULL; /* pool_check_idle() does it; those behind it need it, too */
-		} else if (pool->worker->now - server->since > PEEK_AFTER &&
-		           conn_seems_dead(&server->conn, pool->worker)) {
+		} else if (UNLIKELY(suspicious || conn_has_news(&server->conn) ||
+				    pool->worker->now - server->since > PEEK_AFTER) &&
+			   conn_seems_dead(&server->conn, pool->worker)) {
 			server_doom(server, SERVER_CLOSE_PEER);
 		} else {
 			return server;
@@ -383,6 +385,7 @@ void pool_sync_done(struct server *server)
 			io = conn_flush(&worker->to_client, worker);
 	}
 	sbuf_free(&out);
+	server->proven = true;
 	param_set_replace(&server->params, param_set_ref(settled));
 	param_set_replace(&client->params, settled);
 	if (io != CONN_IO_OK) {
@@ -399,9 +402,10 @@ void pool_sync_done(struct server *server)
 
 bool pool_serve(struct pool *pool, struct client *client)
 {
+	client->asked = pool->worker->now;
 	if (!pool->database->held && !pool->worker->stopping &&
 	    list_first(&pool->clients[CLIENT_WAITING]) == NULL) {
-		struct server *server = pool_take_idle(pool);
+		struct server *server = pool_take_idle(pool, client->resends > 0);
 
 		if (server != NULL)
 			return pool_link(pool, server, client);
@@ -418,6 +422,7 @@ void pool_wait_first(struct pool *pool, struct client *client)
 	client_set_state(client, CLIENT_WAITING);
 	list_remove(&pool->clients[CLIENT_WAITING], &client->node);
 	list_prepend(&pool->clients[CLIENT_WAITING], &client->node);
+	client->since = client->asked; /* it has never had what it waits for */
 	if (pool->database->held)
 		gate_count_held(client);
 }
@@ -553,12 +558,11 @@ void pool_kick(struct pool *pool)
 	if (pool->database->held || pool->worker->stopping)
 		return;
 	while (waiting->count > 0) {
-		struct server *server = pool_take_idle(pool);
-		struct client *client;
+		struct client *client = CONTAINER_OF(list_first(waiting), struct client, node);
+		struct server *server = pool_take_idle(pool, client->resends > 0);
 
 		if (server == NULL)
 			break;
-		client = CONTAINER_OF(list_first(waiting), struct client, node);
 		if (pool_link(pool, server, client))
 			client_go_on(client);
 	}
@@ -632,7 +636,7 @@ void pool_server_free(struct pool *pool, struct server *server)
 		server_doom(server, SERVER_CLOSE_LIFETIME);
 		return;
 	}
-	if (server->cancels > 0) {
+	if (server->cancelling) {
 		server_set_state(server, SERVER_CANCELLED);
 		return;
 	}

@@ -240,6 +240,13 @@ static void reply_error(struct reply *reply, size_t total)
 			server_doom(server, SERVER_CLOSE_PEER);
 		return;
 	}
+	if (fatal && !server->client->in_session && server_quiet(server)) {
+		/* Behind the last answer, in one go with it: it is idle already. */
+		reply_keep_error(server, &error);
+		reply_hide(reply, total);
+		server->stale = true;
+		return;
+	}
 	if (fatal) {
 		server->fatal_sent = true;
 		reply_keep_error(server, &error);
@@ -339,6 +346,7 @@ static void reply_ready(struct reply *reply, uint8_t status)
 		}
 		reply_forward(reply, 6);
 		reply_count_xact(server, server->pool);
+		server->proven = true;
 	}
 	reply_pop(reply);
 }
@@ -617,21 +625,12 @@ static void server_after_read(struct server *server, bool inside_done)
 		client_go_on(client);
 }
 
-void server_readable(struct server *server)
+static void server_use(struct server *server, struct input input)
 {
 	struct worker *worker = server->worker;
-	struct reply reply = {.server = server, .worker = worker};
-	struct input input;
-	enum conn_io io = conn_receive(&server->conn, worker, 0, &input);
+	struct reply reply = {
+	    .server = server, .worker = worker, .data = input.data, .len = input.len};
 
-	if (io == CONN_IO_AGAIN)
-		return;
-	if (io != CONN_IO_OK) {
-		server_doom(server, io == CONN_IO_EOF ? SERVER_CLOSE_PEER : SERVER_CLOSE_IO);
-		return;
-	}
-	reply.data = input.data;
-	reply.len = input.len;
 	reply_give(&reply);
 	reply_run(&reply);
 	if (conn_flush(&worker->to_client, worker) != CONN_IO_OK && server->client != NULL)
@@ -643,4 +642,36 @@ void server_readable(struct server *server)
 		return;
 	}
 	server_after_read(server, reply.inside_done);
+}
+
+/* The connection has ended.  What was kept back until it was known how, is for the client. */
+static void server_at_end(struct server *server, enum conn_io io)
+{
+	if (server->resend.fresh)
+		resend_judge_end(server, io);
+	if (server->resend.parting && !server->resend.unexecuted) {
+		server->resend.parting = false;
+		server_use(server, conn_pending(&server->conn, server->worker));
+	}
+	server_doom(server, io == CONN_IO_EOF ? SERVER_CLOSE_PEER : SERVER_CLOSE_IO);
+}
+
+void server_readable(struct server *server)
+{
+	struct worker *worker = server->worker;
+	struct input input;
+	enum conn_io io = conn_receive(&server->conn, worker, 0, &input);
+
+	if (io == CONN_IO_AGAIN)
+		return;
+	if (io != CONN_IO_OK) {
+		server_at_end(server, io);
+		return;
+	}
+	if (server->resend.fresh && !server_busy_inside(server) && resend_goodbye(server, &input)) {
+		if (!server->doomed && !conn_keep(&server->conn, worker, &input, 0))
+			server_doom(server, SERVER_CLOSE_MEMORY);
+		return;
+	}
+	server_use(server, input);
 }

@@ -33,6 +33,8 @@ struct request {
 	uint8_t *data;
 	size_t len;
 	size_t used;
+	struct server *fresh; /* which gets its first request since it was linked … */
+	size_t fresh_from;    /* … from here on */
 	bool blocked; /* what is left is not for the lack of bytes: reading more would not help */
 };
 
@@ -175,8 +177,12 @@ static void server_note_query(struct server *server, const uint8_t *text, size_t
 	server->query_len = (uint16_t)strlen(server->query);
 }
 
-static void server_note_start(struct server *server)
+static void request_note_start(struct request *request, struct server *server)
 {
+	if (server->resend.fresh && request->fresh == NULL) {
+		request->fresh = server;
+		request->fresh_from = request->used;
+	}
 	if (server->request_start == 0)
 		server->request_start = server->worker->now;
 	if (server->xact_start == 0)
@@ -274,6 +280,10 @@ static bool request_must_stop(const struct client *client, const struct server *
 		return true;
 	if (ledger_full(&server->ledger) || conn_unsent(&server->conn) > 0)
 		return true;
+	/* It would hit this one, and not what it was for. */
+	if (UNLIKELY(server->cancelling) && server->ledger.readies == 0 && !server->ledger.open &&
+	    !server->ledger.copy_in && !server->ledger.skipping && !is_copy(type))
+		return true;
 	/* An error may yet undo what the batch before was to change in the server's statements. */
 	if (UNLIKELY(server->ledger.changes > 0) && !server->ledger.open &&
 	    !server->ledger.copy_in && is_extended(type))
@@ -320,9 +330,10 @@ static bool request_deallocates(struct request *request, size_t total, enum step
 	                          &name))
 		return false; /* not by the protocol */
 	*step = STEP_NEXT;
+	if (server != NULL)
+		request_note_start(request, server);
 	request->used += total;
 	if (server != NULL) {
-		server_note_start(server);
 		server->ledger.unnamed = false;
 		server->ledger.open = false;
 		if (!statement_deallocate_there(client, server, stmt, name))
@@ -347,7 +358,7 @@ static enum step request_forward(struct request *request, struct server *server,
 	uint8_t *msg = request->data + request->used;
 	bool noted = false;
 
-	server_note_start(server);
+	request_note_start(request, server);
 	if (is_extended(type)) {
 		if (type == FE_BIND)
 			client->pool->stats.binds++;
@@ -526,6 +537,18 @@ static void request_give_now(struct client *client)
 	}
 }
 
+/* The server does not take what is sent to it: if that was the first of a request, another gets it.
+ */
+static void request_unsent(struct request *request, struct server *server)
+{
+	if (request->fresh == server) {
+		resend_judge_unsent(server);
+		if (server->resend.unexecuted)
+			request->used = request->fresh_from;
+	}
+	server_doom(server, SERVER_CLOSE_IO);
+}
+
 /* Sends what was gathered, keeps what was not used, decides whether to read on. */
 static void request_finish(struct request *request, const struct input *input)
 {
@@ -537,9 +560,12 @@ static void request_finish(struct request *request, const struct input *input)
 
 	/* The order matters: an error to the client ends the use of its server. */
 	request_give_now(client);
+	if (request->fresh != NULL && request->fresh == server && server->resend.fresh)
+		resend_keep(server, request->data + request->fresh_from,
+		            request->used - request->fresh_from);
 	if (conn_flush(&worker->to_server, worker) != CONN_IO_OK && server != NULL &&
 	    !server->doomed)
-		server_doom(server, SERVER_CLOSE_IO);
+		request_unsent(request, server);
 	if (conn_flush(&worker->to_client, worker) != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);
 	if (client->doomed)
@@ -581,7 +607,8 @@ static void client_turn(struct client *client, struct input input)
 
 	client->turning = true;
 	for (;;) {
-		struct request request = {client, worker, input.data, input.len, 0, false};
+		struct request request = {
+		    .client = client, .worker = worker, .data = input.data, .len = input.len};
 
 		client->again = false;
 		/* In the queue: its turn comes, until then what it sends is only kept. */

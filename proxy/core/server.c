@@ -150,6 +150,7 @@ void server_link(struct server *server, struct client *client)
 	assert(server->client == NULL && client->server == NULL);
 	server->client = client;
 	client->server = server;
+	resend_begin(server);
 	server->pool->database->active++;
 	server->checked = false;
 	server->ready_at = server->worker->now;
@@ -197,8 +198,17 @@ static void server_leave_client(struct server *server)
 	} else if (untouched) {
 		/* Only the proxy's own query was sent: the client's request has all its life
 		 * before it. */
+		if (!server->proven)
+			pool_server_failed(server->pool, server,
+			                   server->error != NULL
+			                       ? server->error
+			                       : "the server closed the connection when it was to "
+			                         "set parameters",
+			                   server->error_sqlstate);
 		server_unlink(server);
 		pool_wait_first(server->pool, client);
+	} else if (resend_take_back(server)) {
+		; /* as if this server had never been */
 	} else if (server->fatal_sent || server->left > 0) {
 		/* It knows, or cannot be told in the middle of a message. */
 		server_unlink(server);
@@ -267,6 +277,7 @@ void server_destroy(struct server *server)
 	route_table_unref(server->routes);
 	free(server->error);
 	free(server->host_text);
+	free(server->resend.data);
 	explicit_bzero(server->key, sizeof(server->key));
 	free(server);
 	if (worker->stopping)
@@ -318,11 +329,13 @@ void server_release(struct server *server)
 
 	if (server->client != NULL)
 		server_unlink(server);
-	if (UNLIKELY((session || conf->server_reset_query_always) &&
-		     conf->server_reset_query[0] != '\0'))
-		(void)!server_start_task(server, SERVER_TASK_RESET, conf->server_reset_query);
-	else
+	if (LIKELY(!(session || conf->server_reset_query_always) ||
+		   conf->server_reset_query[0] == '\0'))
 		pool_server_free(pool, server);
+	else if (server->cancelling)
+		server_doom(server, SERVER_CLOSE_CANCELLED); /* it would hit the reset */
+	else
+		(void)!server_start_task(server, SERVER_TASK_RESET, conf->server_reset_query);
 }
 
 bool server_start_task(struct server *server, enum server_task task, const char *sql)
@@ -340,8 +353,10 @@ bool server_pack(struct server *server, struct server_parcel *parcel)
 {
 	if (server->state != SERVER_IDLE || server->doomed ||
 	    pool_outdated(server->pool, server) ||
-	    server->cancels > 0 || !server_quiet(server) || conn_kept(&server->conn) > 0 ||
+	    server->cancelling || !server_quiet(server) || conn_kept(&server->conn) > 0 ||
 	    conn_unsent(&server->conn) > 0)
+	if (server->state != SERVER_IDLE || server->doomed || server->stale || server->cancelling ||
+	    !server_quiet(server) || conn_kept(&server->conn) > 0 || conn_unsent(&server->conn) > 0)
 		return false;
 	parcel->params = param_set_encode(server->params, &parcel->params_len);
 	if (parcel->params == NULL)

@@ -18,6 +18,7 @@
 #include "base/list.h"
 #include "core/conn.h"
 #include "core/ledger.h"
+#include "core/resend.h"
 #include "net/dial.h"
 #include "session/params.h"
 #include "session/stmts.h"
@@ -73,7 +74,10 @@ struct server {
 	struct server_stmts stmts;
 	const struct client *unnamed_of; /* whose unnamed statement it has; only compared */
 	uint64_t unnamed_id;    /* … and that client's id */
-	unsigned cancels;       /* cancel requests under way for it */
+	struct resend resend;            /* the first request after it was linked */
+	bool cancelling;                 /* a cancel request for it is under way */
+	bool cancel_again;               /* … and another came since that was sent */
+	bool proven;                     /* has answered since its login */
 	struct dial *dial;
 	struct server_auth *auth;
 	struct compute_job *job; /* a costly step of the login is being done elsewhere */

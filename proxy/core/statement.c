@@ -167,6 +167,9 @@ static void statement_has_unnamed(struct client *client, struct server *server)
 bool statement_set_unnamed(struct client *client, struct server *server, struct ledger_entry entry,
                            struct stmt *stmt)
 {
+	/* Sent again, the request would use the new one where it has used the old. */
+	if (UNLIKELY(server->resend.unnamed))
+		resend_forget(server);
 	entry.unnamed = stmt_ref(client_stmts_get_unnamed(client->stmts));
 	entry.sets_unnamed = true;
 	entry.had_unnamed = server_has_unnamed(server, client);
@@ -536,6 +539,7 @@ static bool statement_ensure_unnamed(struct client *client, struct server *serve
 	static const uint8_t close_unnamed[] = {FE_CLOSE, 0, 0, 0, 6, 'S', 0};
 	struct stmt *stmt;
 
+	server->resend.unnamed = true;
 	if (server_has_unnamed(server, client))
 		return true;
 	stmt = client_stmts_get_unnamed(client->stmts);

@@ -216,6 +216,7 @@ static void worker_drop_parcel(struct server_parcel *parcel)
 	route_table_unref(server->routes);
 	free(server->error);
 	free(server->host_text);
+	free(server->resend.data);
 	free(server);
 }
 
