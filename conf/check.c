@@ -358,6 +358,39 @@ static void check_pgbouncers(struct loader *loader)
 	}
 }
 
+static void check_auth_dbname(struct loader *loader, const char *name, const struct node *place,
+                              const char *label)
+{
+	char quoted[PROBLEM_QUOTE_MAX];
+
+	if (name[0] != '\0' && config_find_database(loader->config, name) == NULL)
+		problem_add(loader->problems, place->line, place->column,
+		            "%s.auth_dbname: there is no database %s in this file", label,
+		            problem_quote(name, quoted));
+}
+
+/* In which database users are asked for. */
+static void check_auth_databases(struct loader *loader)
+{
+	const struct config *config = loader->config;
+	char label[LOADER_LABEL_MAX];
+
+	if (loader->proxy != NULL) {
+		check_auth_dbname(loader, config->proxy.auth_dbname,
+		                  loader_place(loader->proxy, "auth_dbname", loader->proxy),
+		                  "proxy");
+		check_one_source(loader, "proxy", loader->proxy, "auth_");
+	}
+	for (size_t i = 0; i < config->database_count; i++) {
+		const struct node *key = loader->keys[CONFIG_ENTRY_DATABASE][i];
+
+		check_auth_dbname(
+		    loader, config->databases[i].auth_dbname,
+		    loader_place(key->value, "auth_dbname", key),
+		    loader_label(&entry_kinds[CONFIG_ENTRY_DATABASE], key->text, label));
+	}
+}
+
 /* A password without a user would be sent for whoever comes. */
 static void check_database_users(struct loader *loader)
 {
@@ -384,6 +417,7 @@ void config_check(struct loader *loader)
 	for (size_t i = 0; i < CONFIG_ENTRY_KINDS; i++)
 		check_secrets(loader, &entry_kinds[i]);
 	check_auth(loader);
+	check_auth_databases(loader);
 	check_database_users(loader);
 	check_shards(loader);
 	check_aliases(loader);

@@ -71,13 +71,19 @@ void client_set_state(struct client *client, enum client_state state)
 
 void client_accept(struct worker *worker, int fd)
 {
+	if (client_new(worker, fd) == NULL)
+		log_error("a connection was closed: out of memory");
+}
+
+struct client *client_new(struct worker *worker, int fd)
+{
 	struct client *client = calloc(1, sizeof(*client));
 
 	if (client == NULL) {
 		(void)close(fd);
 		atomic_fetch_sub(&worker->proxy->client_count, 1);
 		atomic_fetch_sub(&worker->client_count, 1);
-		return;
+		return NULL;
 	}
 	client->worker = worker;
 	client->conn.fd = -1;
@@ -89,7 +95,7 @@ void client_accept(struct worker *worker, int fd)
 		atomic_fetch_sub(&worker->proxy->client_count, 1);
 		atomic_fetch_sub(&worker->client_count, 1);
 		free(client);
-		return;
+		return NULL;
 	}
 	client_set_state(client, CLIENT_STARTUP);
 	if (!client_login_begin(client) ||
@@ -97,7 +103,9 @@ void client_accept(struct worker *worker, int fd)
 		client->conn.fd = fd;
 		client->conn.events = 0;
 		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return NULL;
 	}
+	return client;
 }
 
 void client_doom(struct client *client, enum client_close reason)
@@ -179,6 +187,7 @@ static void client_log_end(const struct client *client)
 	struct sock_name peer;
 
 	if (!conf->log_disconnections || !log_wanted(LOG_LEVEL_INFO) ||
+	    (client->pool != NULL && client->pool->internal) ||
 	    (client->close_reason == CLIENT_CLOSE_CANCEL ||
 	     client->close_reason == CLIENT_CLOSE_CONSOLE))
 		return;

@@ -74,8 +74,13 @@ struct client {
 	usec_t since;             /* of the present state: for WAITING, of the request */
 };
 
-/* A new connection; takes the descriptor over (closes it on lack of memory). */
+/* A new connection, counted already; takes the descriptor over (closes it on lack of memory). */
 void client_accept(struct worker *worker, int fd);
+/* The same; NULL: it could not be made. */
+struct client *client_new(struct worker *worker, int fd) MUST_CHECK;
+
+/* A client of our own at the other end of a socket, past its login (auth_query). */
+void client_open_internal(struct worker *worker, int fd, const char *database, const char *role);
 
 void client_set_state(struct client *client, enum client_state state);
 

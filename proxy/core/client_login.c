@@ -27,6 +27,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ANSWERED_SSL 1
 #define ANSWERED_GSS 2
@@ -454,6 +455,19 @@ static bool login_count(struct client *client, const char *name, struct database
 	return true;
 }
 
+/* Its pool is known: welcomes the client as soon as it can be. */
+static void login_enter_pool(struct client *client)
+{
+	struct pool *pool = client->pool;
+
+	client_set_state(client, CLIENT_WELCOME);
+	if (pool->welcome == NULL)
+		pool_find_welcome(pool);
+	client_login_step(client);
+	if (client->login != NULL && !client->doomed)
+		pool_kick(pool);
+}
+
 void login_after_auth(struct client *client)
 {
 	struct worker *worker = client->worker;
@@ -493,12 +507,27 @@ void login_after_auth(struct client *client)
 		return;
 	list_remove(&worker->joining, &client->node);
 	client->pool = pool;
-	client_set_state(client, CLIENT_WELCOME);
-	if (pool->welcome == NULL)
-		pool_find_welcome(pool);
-	client_login_step(client);
-	if (client->login != NULL && !client->doomed)
-		pool_kick(pool);
+	pool_set_user(pool, login->found);
+	login_enter_pool(client);
+}
+
+void client_open_internal(struct worker *worker, int fd, const char *database, const char *role)
+{
+	struct pool *pool = pool_get_internal(worker, database, role);
+	struct client *client;
+
+	if (pool == NULL) {
+		(void)close(fd);
+		return;
+	}
+	atomic_fetch_add(&worker->proxy->client_count, 1);
+	atomic_fetch_add(&worker->client_count, 1);
+	client = client_new(worker, fd);
+	if (client == NULL)
+		return;
+	list_remove(&worker->joining, &client->node);
+	client->pool = pool;
+	login_enter_pool(client);
 }
 
 static void login_log(const struct client *client)
@@ -506,7 +535,7 @@ static void login_log(const struct client *client)
 	struct sock_name peer;
 	char tls[TLS_TEXT_MAX];
 
-	if (!client->worker->routes->config->proxy.log_connections ||
+	if (!client->worker->routes->config->proxy.log_connections || client->pool->internal ||
 	    !log_wanted(LOG_LEVEL_INFO))
 		return;
 	sock_peer(client->conn.fd, &peer);

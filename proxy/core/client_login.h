@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct auth_user;
 struct compute_job;
 
 struct client_login {
@@ -23,6 +24,12 @@ struct client_login {
 	struct param_set *wanted; /* its startup parameters */
 	struct client_auth *auth;
 	struct compute_job *job; /* a costly step is being done elsewhere: bytes wait */
+	/* auth_query (core/auth_query.h) */
+	struct list *waiting_in; /* waits for an answer: bytes wait; NULL: does not */
+	struct list_node waiting;
+	struct client *client;   /* for that list */
+	bool asked;              /* the answer is: */
+	struct auth_user *found; /* a reference; NULL: there is no such user */
 	uint8_t answered;        /* SSLRequest and GSSENCRequest */
 };
 
@@ -41,6 +48,10 @@ void login_go_on(struct client *client);
 
 /* Chooses the method and begins. */
 void login_start_auth(struct client *client);
+
+/* The answer of auth_query; `sqlstate` not "": there is none, for this reason. */
+void login_answered(struct client *client, struct auth_user *user, const char *sqlstate,
+                    const char *message);
 
 /* The body of a message of type FE_PASSWORD. */
 void login_feed_auth(struct client *client, const uint8_t *body, size_t len);

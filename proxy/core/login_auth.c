@@ -7,6 +7,7 @@
 #include "auth/ident.h"
 #include "auth/userlist.h"
 #include "base/log.h"
+#include "core/auth_query.h"
 #include "core/client_login.h"
 #include "core/compute.h"
 #include "core/proxy.h"
@@ -78,7 +79,8 @@ static void login_compute(struct client *client)
 
 bool login_busy(const struct client *client)
 {
-	return client->login != NULL && client->login->job != NULL;
+	return client->login != NULL &&
+	       (client->login->job != NULL || client->login->waiting_in != NULL);
 }
 
 void login_end_auth(struct client *client)
@@ -91,12 +93,17 @@ void login_end_auth(struct client *client)
 		client_auth_free(login->auth);
 	login->job = NULL;
 	login->auth = NULL;
+	auth_query_leave(client);
+	auth_user_unref(login->found);
+	login->found = NULL;
 }
 
 static void login_auth_failed(struct client *client)
 {
 	const struct wire_error *error = client_auth_error(client->login->auth);
 
+	if (client->login->asked)
+		auth_query_doubt(client);
 	log_warning("client %s/%s: authentication failed: %s", client_database(client),
 	            client_user(client),
 	            client->login->auth == NULL ? "out of memory"
@@ -264,6 +271,67 @@ static bool login_ask_hba(struct client *client, struct client_auth_request *req
 	return true;
 }
 
+/* Whether auth_query has to say who the user is: to prove it, or for the login at the server. */
+static bool login_needs_secret(const struct client *client, enum auth_type type)
+{
+	const struct client_login *login = client->login;
+	const struct route *route;
+
+	switch (type) {
+	case AUTH_TYPE_PLAIN:
+	case AUTH_TYPE_MD5:
+	case AUTH_TYPE_SCRAM:
+		return true;
+	case AUTH_TYPE_TRUST:
+	case AUTH_TYPE_CERT:
+	case AUTH_TYPE_PEER:
+		route = route_find(client->worker->routes, login->database);
+		return route != NULL && route->database->user[0] == '\0';
+	default:
+		return false;
+	}
+}
+
+/* Finds the user; false: later, or never. */
+static bool login_find_user(struct client *client, struct client_auth_request *request)
+{
+	struct client_login *login = client->login;
+
+	request->user = userlist_find(client->worker->users, login->user);
+	if (request->user != NULL)
+		return true;
+	if (!login->asked && login_needs_secret(client, request->type)) {
+		switch (auth_query_ask(client, &login->found)) {
+		case AUTH_QUERY_KNOWN:
+			login->asked = true;
+			break;
+		case AUTH_QUERY_WAIT:
+		case AUTH_QUERY_FAILED:
+			return false;
+		}
+	}
+	request->user = login->found;
+	return true;
+}
+
+void login_answered(struct client *client, struct auth_user *user, const char *sqlstate,
+                    const char *message)
+{
+	struct client_login *login = client->login;
+
+	if (client->doomed)
+		return;
+	if (*sqlstate != '\0') {
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, sqlstate, message, NULL, NULL);
+		return;
+	}
+	login->asked = true;
+	login->found = auth_user_ref(user);
+	login_start_auth(client);
+	if (!client->doomed)
+		login_go_on(client);
+}
+
 void login_start_auth(struct client *client)
 {
 	struct worker *worker = client->worker;
@@ -276,7 +344,6 @@ void login_start_auth(struct client *client)
 	const enum config_auth_type type = (enum config_auth_type)worker->auth_type;
 	struct client_auth_request request = {
 	    .name = login->user,
-	    .user = userlist_find(worker->users, login->user),
 	    .scram_usual = userlist_scram_usual(worker->users),
 	};
 	uint8_t binding[TLS_DIGEST_MAX];
@@ -288,6 +355,8 @@ void login_start_auth(struct client *client)
 	if (type != CONFIG_AUTH_HBA)
 		request.type = types[type];
 	else if (!login_ask_hba(client, &request, cert_name))
+		return;
+	if (!login_find_user(client, &request))
 		return;
 	request.cert_name = cert_name[0] == '\0' ? NULL : cert_name;
 	if (client->conn.tls != NULL) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/pool.h"
 
+#include "auth/user.h"
 #include "base/log.h"
 #include "core/cancel.h"
 #include "core/mail.h"
@@ -62,7 +63,7 @@ struct database *database_get(struct worker *worker, const char *name)
 	return database;
 }
 
-static struct pool *pool_find_in(struct database *database, const char *user)
+static struct pool *pool_find_in(struct database *database, const char *user, bool internal)
 {
 	struct list_node *node;
 	struct list_node *tmp;
@@ -71,7 +72,7 @@ static struct pool *pool_find_in(struct database *database, const char *user)
 	{
 		struct pool *pool = CONTAINER_OF(node, struct pool, node);
 
-		if (strcmp(pool->user, user) == 0)
+		if (strcmp(pool->user, user) == 0 && pool->internal == internal)
 			return pool;
 	}
 	return NULL;
@@ -81,7 +82,14 @@ struct pool *pool_find(struct worker *worker, const char *name, const char *user
 {
 	struct database *database = database_find(worker, name);
 
-	return database == NULL ? NULL : pool_find_in(database, user);
+	return database == NULL ? NULL : pool_find_in(database, user, false);
+}
+
+struct pool *pool_find_share(struct worker *worker, const struct pool_share *share)
+{
+	struct database *database = database_find(worker, share->database->name);
+
+	return database == NULL ? NULL : pool_find_in(database, share->user, share->internal);
 }
 
 void pool_apply_settings(struct pool *pool)
@@ -92,6 +100,11 @@ void pool_apply_settings(struct pool *pool)
 
 	if (route == NULL)
 		return;
+	if (pool->internal) {
+		atomic_store_explicit(&pool->share->limit, config->proxy.auth_query_connections,
+				      memory_order_relaxed);
+		return;
+	}
 	atomic_store_explicit(&pool->share->limit, config_pool_size(config, route->database, user),
 	                      memory_order_relaxed);
 	pool->session = config_pool_mode(config, route->database, user) == CONFIG_POOL_SESSION;
@@ -104,10 +117,11 @@ void pool_apply_settings(struct pool *pool)
 	pool->query_wait = config_query_wait_timeout(config, route->database, user);
 }
 
-struct pool *pool_get(struct worker *worker, const char *name, const char *user)
+static struct pool *pool_enter(struct worker *worker, const char *name, const char *user,
+			       bool internal)
 {
 	struct database *database = database_get(worker, name);
-	struct pool *pool = database == NULL ? NULL : pool_find_in(database, user);
+	struct pool *pool = database == NULL ? NULL : pool_find_in(database, user, internal);
 
 	if (pool != NULL || database == NULL)
 		return pool;
@@ -116,8 +130,9 @@ struct pool *pool_get(struct worker *worker, const char *name, const char *user)
 		return NULL;
 	pool->worker = worker;
 	pool->database = database;
+	pool->internal = internal;
 	pool->user = strdup(user);
-	pool->share = share_pool(worker->proxy->shares, name, user);
+	pool->share = share_pool(worker->proxy->shares, name, user, internal);
 	if (pool->user == NULL || pool->share == NULL) {
 		free(pool->user);
 		free(pool);
@@ -130,6 +145,24 @@ struct pool *pool_get(struct worker *worker, const char *name, const char *user)
 	list_append(&database->pools, &pool->node);
 	pool_apply_settings(pool);
 	return pool;
+}
+
+struct pool *pool_get(struct worker *worker, const char *name, const char *user)
+{
+	return pool_enter(worker, name, user, false);
+}
+
+struct pool *pool_get_internal(struct worker *worker, const char *name, const char *role)
+{
+	return pool_enter(worker, name, role, true);
+}
+
+void pool_set_user(struct pool *pool, struct auth_user *user)
+{
+	if (user == NULL || user == pool->auth_user)
+		return;
+	auth_user_unref(pool->auth_user);
+	pool->auth_user = auth_user_ref(user);
 }
 
 void pool_for_each(struct worker *worker, void (*act)(struct pool *pool, void *arg), void *arg)
@@ -659,7 +692,7 @@ void pool_server_free(struct pool *pool, struct server *server)
 
 void pool_asked(struct worker *worker, struct pool_share *share, unsigned from)
 {
-	struct pool *pool = pool_find(worker, share->database->name, share->user);
+	struct pool *pool = pool_find_share(worker, share);
 	struct server_parcel parcel = {.fd = -1};
 	struct list_node *node = pool == NULL ? NULL : list_last(&pool->servers[SERVER_IDLE]);
 	struct mail_server *mail;
@@ -677,7 +710,8 @@ void pool_asked(struct worker *worker, struct pool_share *share, unsigned from)
 
 void pool_given(struct worker *worker, struct pool_share *share, struct server_parcel *parcel)
 {
-	struct pool *pool = pool_get(worker, share->database->name, share->user);
+	struct pool *pool = pool_enter(worker, share->database->name, share->user,
+				       share->internal);
 	struct server *server;
 
 	if (pool == NULL)
@@ -765,7 +799,8 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 	if (pool->welcome == server->params)
 		return;
 	pool_set_welcome(pool, param_set_ref(server->params));
-	pool_mail_learned(pool);
+	if (!pool->internal)
+		pool_mail_learned(pool);
 }
 
 /* Errors that waiting does not mend: authentication, unknown database, missing privilege. */
@@ -993,6 +1028,7 @@ static void pool_free(struct pool *pool)
 {
 	list_remove(&pool->database->pools, &pool->node);
 	param_set_unref(pool->welcome);
+	auth_user_unref(pool->auth_user);
 	free(pool->last_error);
 	free(pool->user);
 	free(pool);

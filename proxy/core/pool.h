@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct auth_user;
 struct route_table;
 struct worker;
 
@@ -64,6 +65,8 @@ struct pool {
 	struct database *database;
 	char *user;
 	struct pool_share *share;
+	bool internal;         /* of auth_query's questions: no client of the network's is in it */
+	struct auth_user *auth_user; /* whom auth_query found last for `user`; NULL: nobody */
 	bool session;          /* session pooling */
 	bool statement;        /* statement pooling: no transaction blocks */
 	bool pqexec_off;       /* no simple queries */
@@ -116,7 +119,13 @@ void pool_apply_settings(struct pool *pool);
 
 /* Found or made; NULL on lack of memory. */
 struct pool *pool_get(struct worker *worker, const char *database, const char *user) MUST_CHECK;
+struct pool *pool_get_internal(struct worker *worker, const char *database,
+			       const char *role) MUST_CHECK;
 struct pool *pool_find(struct worker *worker, const char *database, const char *user);
+struct pool *pool_find_share(struct worker *worker, const struct pool_share *share);
+
+/* A client has logged in with a secret that auth_query found (NULL: with none). */
+void pool_set_user(struct pool *pool, struct auth_user *user);
 
 /* Every pool of the worker. */
 void pool_for_each(struct worker *worker, void (*act)(struct pool *pool, void *arg), void *arg);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/proxy.h"
 
+#include "auth/cache.h"
 #include "auth/hba.h"
 #include "auth/ident.h"
 #include "auth/userlist.h"
@@ -20,6 +21,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#define AUTH_CACHE_USERS 50000 /* answers of auth_query that are kept */
 
 /* ---- letters of workers ---- */
 
@@ -341,6 +344,7 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 	routes->secure = secure;
 	routes->version = proxy->routes->version + 1;
 	proxy_set_access(proxy, &access);
+	auth_cache_expire_all(proxy->auth_cache);
 	config_unref(proxy->config);
 	proxy->config = fresh;
 	proxy_apply_log(fresh);
@@ -503,7 +507,8 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	sbuf_free(&error);
 	if (!good || !proxy_write_pid(config))
 		return false;
-	proxy->compute = compute_start(proxy);
+	proxy->auth_cache = auth_cache_new(AUTH_CACHE_USERS);
+	proxy->compute = proxy->auth_cache == NULL ? NULL : compute_start(proxy);
 	if (proxy->compute == NULL || !proxy_start_workers(proxy))
 		return false;
 	proxy_start_warming(proxy);
@@ -531,6 +536,7 @@ static void proxy_free(struct proxy *proxy)
 	route_table_unref(proxy->routes);
 	proxy_set_access(proxy, &(struct access){0});
 	config_unref(proxy->config);
+	auth_cache_free(proxy->auth_cache);
 	share_registry_free(proxy->shares);
 	event_base_free(proxy->base);
 	(void)pthread_mutex_destroy(&proxy->users_lock);

@@ -22,6 +22,7 @@
 #define PROXY_LISTENERS_MAX 64
 
 struct admin;    /* core/admin.h */
+struct auth_cache; /* auth/cache.h */
 struct compute;  /* core/compute.h */
 struct hba;      /* auth/hba.h */
 struct ident;    /* auth/ident.h */
@@ -49,6 +50,7 @@ struct proxy {
 	struct hba *hba;            /* with the same lock; NULL: auth_type is not hba */
 	struct ident *ident;        /* the same; NULL: no maps */
 	struct compute *compute;    /* any thread */
+	struct auth_cache *auth_cache; /* any thread */
 	pthread_t warm_thread;      /* derives the secrets of `users`, so that no login has to */
 	bool warming;
 	atomic_bool stop_warming;

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "conf/secret.h"
+#include "core/auth_query.h"
 #include "core/client.h"
 #include "core/compute.h"
 #include "core/pool.h"
@@ -28,6 +29,8 @@ static struct auth_user *server_login_user(struct server *server, struct sbuf *w
 	const struct route *route = route_find(server->routes, server->pool->database->name);
 	struct auth_user *user;
 
+	if (server->pool->internal)
+		return auth_query_role(server->pool, why);
 	if (route != NULL && route->database->user[0] != '\0') {
 		const struct config_database *database = route->database;
 		char *password = NULL;
@@ -39,7 +42,12 @@ static struct auth_user *server_login_user(struct server *server, struct sbuf *w
 		return user;
 	}
 	user = userlist_find(server->worker->users, server->pool->user);
-	return user != NULL ? auth_user_ref(user) : auth_user_new(server->pool->user, NULL);
+	if (user == NULL)
+		user = server->pool->auth_user;
+	if (user != NULL)
+		return auth_user_ref(user);
+	user = auth_query_last(server->pool);
+	return user != NULL ? user : auth_user_new(server->pool->user, NULL);
 }
 
 static bool server_login_send(struct server *server, struct sbuf *out)

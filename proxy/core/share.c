@@ -183,12 +183,13 @@ struct database_share *share_database(struct share_registry *registry, const cha
 static struct user_share *share_user_locked(struct share_registry *registry, const char *name);
 
 static struct pool_share *share_pool_locked(struct share_registry *registry, const char *database,
-                                            const char *user)
+                                            const char *user, bool internal)
 {
 	struct pool_share *share;
 
 	for (share = registry->pools; share != NULL; share = share->next) {
-		if (strcmp(share->user, user) == 0 && strcmp(share->database->name, database) == 0)
+		if (share->internal == internal && strcmp(share->user, user) == 0 &&
+		    strcmp(share->database->name, database) == 0)
 			return share;
 	}
 	share = aligned_alloc(64, sizeof(*share));
@@ -197,6 +198,7 @@ static struct pool_share *share_pool_locked(struct share_registry *registry, con
 	memset(share, 0, sizeof(*share));
 	share->database = share_database_locked(registry, database);
 	share->user = strdup(user);
+	share->internal = internal;
 	share->user_share = share_user_locked(registry, user);
 	if (share->database == NULL || share->user == NULL || share->user_share == NULL) {
 		free(share->user);
@@ -209,12 +211,12 @@ static struct pool_share *share_pool_locked(struct share_registry *registry, con
 }
 
 struct pool_share *share_pool(struct share_registry *registry, const char *database,
-                              const char *user)
+                              const char *user, bool internal)
 {
 	struct pool_share *share;
 
 	(void)pthread_mutex_lock(&registry->lock);
-	share = share_pool_locked(registry, database, user);
+	share = share_pool_locked(registry, database, user, internal);
 	(void)pthread_mutex_unlock(&registry->lock);
 	return share;
 }

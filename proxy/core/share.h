@@ -56,6 +56,7 @@ struct pool_share {
 	struct database_share *database;
 	char *user;
 	struct user_share *user_share;
+	bool internal;        /* of the pools of auth_query's questions (core/pool.h) */
 	atomic_int servers;   /* connections, dialling ones included, prepared ones not */
 	atomic_int limit;
 	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each
@@ -76,7 +77,7 @@ void share_registry_free(struct share_registry *registry);
 struct database_share *share_database(struct share_registry *registry, const char *name) MUST_CHECK;
 struct user_share *share_user(struct share_registry *registry, const char *name) MUST_CHECK;
 struct pool_share *share_pool(struct share_registry *registry, const char *database,
-			      const char *user) MUST_CHECK;
+			      const char *user, bool internal) MUST_CHECK;
 
 /* Limits and time-outs of all databases and users, from now on also of new ones, are those of this
  * configuration (a reference is kept).  Any thread (takes the lock: at RELOAD only). */

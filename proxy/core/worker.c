@@ -6,6 +6,7 @@
 #include "auth/userlist.h"
 #include "base/log.h"
 #include "core/accept.h"
+#include "core/auth_query.h"
 #include "core/cancel.h"
 #include "core/client.h"
 #include "core/compute.h"
@@ -74,6 +75,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 		worker->standing_version = worker->routes->version;
 		pool_make_standing(worker);
 	}
+	auth_query_tick(worker);
 	pool_for_each(worker, worker_tick_pool, NULL);
 	worker_end_turn(worker);
 }
@@ -363,6 +365,7 @@ static void worker_receive(void *owner, struct letter *letter)
 static void worker_free(struct worker *worker)
 {
 	worker->ended = true;
+	auth_query_free(worker);
 	pool_free_all(worker);
 	if (worker->tick != NULL)
 		event_free(worker->tick);
@@ -444,6 +447,7 @@ bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
 	list_init(&worker->doomed_clients);
 	list_init(&worker->doomed_servers);
 	list_init(&worker->cancels);
+	list_init(&worker->askers);
 	worker->inbuf = malloc(WORKER_INBUF);
 	worker->params = param_pool_new();
 	worker->stmts = stmt_store_new();

@@ -52,6 +52,7 @@ struct worker {
 	struct list doomed_clients;  /* to be destroyed at the end of the turn */
 	struct list doomed_servers;
 	struct acceptor *acceptors;  /* listening sockets of this worker */
+	struct list askers;          /* auth_query's connections (core/auth_query.c) */
 	struct list cancels;         /* cancel requests under way (struct cancel.node) */
 	uint64_t next_client_id;
 	usec_t now;                  /* of the present event */

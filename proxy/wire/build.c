@@ -337,16 +337,26 @@ void wire_add_parse(struct sbuf *buf, const char *name, const char *query, const
 	message_end(buf, start);
 }
 
-void wire_add_bind(struct sbuf *buf, const char *portal, const char *statement)
+void wire_add_bind_texts(struct sbuf *buf, const char *portal, const char *statement,
+                         const char *const *values, uint16_t count)
 {
 	size_t start = message_begin(buf, FE_BIND);
 
 	add_cstr(buf, portal);
 	add_cstr(buf, statement);
-	sbuf_add_be16(buf, 0); /* parameter formats */
-	sbuf_add_be16(buf, 0); /* parameters */
+	sbuf_add_be16(buf, 0); /* parameter formats: all text */
+	sbuf_add_be16(buf, count);
+	for (uint16_t i = 0; i < count; i++) {
+		sbuf_add_be32(buf, (uint32_t)strlen(values[i]));
+		sbuf_add_str(buf, values[i]);
+	}
 	sbuf_add_be16(buf, 0); /* result formats: all text */
 	message_end(buf, start);
+}
+
+void wire_add_bind(struct sbuf *buf, const char *portal, const char *statement)
+{
+	wire_add_bind_texts(buf, portal, statement, NULL, 0);
 }
 
 static void add_target(struct sbuf *buf, char type, char kind, const char *name)

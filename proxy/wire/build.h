@@ -96,6 +96,9 @@ void wire_add_query(struct sbuf *buf, const char *text);
  * wire_parse_parse()); NULL: no types given. */
 void wire_add_parse(struct sbuf *buf, const char *name, const char *query, const void *rest,
                     size_t rest_len);
+/* Parameters (none NULL) and results as text. */
+void wire_add_bind_texts(struct sbuf *buf, const char *portal, const char *statement,
+                         const char *const *values, uint16_t count);
 /* Without parameters, results as text. */
 void wire_add_bind(struct sbuf *buf, const char *portal, const char *statement);
 /* `kind` is 'S' (statement) or 'P' (portal). */

@@ -162,6 +162,8 @@ static const char *other_value(const struct setting *setting)
 	case VALUE_STRING:
 		break;
 	}
+	if (strcmp(setting->text.name, "auth_dbname") == 0)
+		return "d";
 	return strcmp(setting->text.name, "dbname") == 0 ? "pgbouncer" : "other";
 }
 

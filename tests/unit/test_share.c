@@ -32,16 +32,16 @@ static int teardown(void **state)
 static void test_found_again(void **state)
 {
 	struct share_registry *registry = *state;
-	struct pool_share *pool = share_pool(registry, "db", "app");
+	struct pool_share *pool = share_pool(registry, "db", "app", false);
 	struct database_share *database = share_database(registry, "db");
 	struct user_share *user = share_user(registry, "app");
 
 	assert_non_null(pool);
 	assert_ptr_equal(pool->database, database);
-	assert_ptr_equal(share_pool(registry, "db", "app"), pool);
+	assert_ptr_equal(share_pool(registry, "db", "app", false), pool);
 	assert_ptr_equal(share_user(registry, "app"), user);
-	assert_ptr_not_equal(share_pool(registry, "db", "other"), pool);
-	assert_ptr_not_equal(share_pool(registry, "other", "app"), pool);
+	assert_ptr_not_equal(share_pool(registry, "db", "other", false), pool);
+	assert_ptr_not_equal(share_pool(registry, "other", "app", false), pool);
 	assert_int_equal((uintptr_t)&pool->worker[1] % 64, 0);
 	assert_int_equal((uintptr_t)&pool->worker[WORKERS_MAX - 1] % 64, 0);
 }
@@ -49,7 +49,7 @@ static void test_found_again(void **state)
 static void test_limit(void **state)
 {
 	enum share_full full;
-	struct pool_share *pool = share_pool(*state, "db", "app");
+	struct pool_share *pool = share_pool(*state, "db", "app", false);
 
 	atomic_store(&pool->limit, 2);
 	assert_true(pool_share_take(pool, 0, &full));
@@ -68,9 +68,9 @@ static void test_limit(void **state)
 
 static void test_limits_of_database_and_user(void **state)
 {
-	struct pool_share *one = share_pool(*state, "db", "app");
-	struct pool_share *two = share_pool(*state, "db", "other");
-	struct pool_share *elsewhere = share_pool(*state, "db2", "other");
+	struct pool_share *one = share_pool(*state, "db", "app", false);
+	struct pool_share *two = share_pool(*state, "db", "other", false);
+	struct pool_share *elsewhere = share_pool(*state, "db2", "other", false);
 	enum share_full full;
 
 	atomic_store(&one->limit, 5);
@@ -129,7 +129,7 @@ static void *contend(void *arg)
 
 static void test_limit_under_contention(void **state)
 {
-	struct contest contest = {.pool = share_pool(*state, "db", "app")};
+	struct contest contest = {.pool = share_pool(*state, "db", "app", false)};
 	pthread_t threads[THREADS];
 
 	atomic_store(&contest.pool->limit, LIMIT);

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: PostgreSQL
+"""auth_query: users that the server knows and the users file does not."""
+import threading
+import time
+
+import psycopg
+import pytest
+
+import pgwire
+from pgwire import LoginError, wait_for
+from proxy import ADMIN, ADMIN_PASSWORD, STATS, STATS_PASSWORD
+from servers import SLOW
+
+# No secret of any user but those of the console.
+SECRETS = {ADMIN: ADMIN_PASSWORD, STATS: STATS_PASSWORD}
+
+LOOKUP = """
+CREATE TABLE asked (name text);
+CREATE FUNCTION lookup(name text) RETURNS TABLE (rolname text, secret text)
+    LANGUAGE sql VOLATILE SECURITY DEFINER AS $$
+    INSERT INTO public.asked VALUES (name);
+    SELECT usename::text, passwd FROM pg_catalog.pg_shadow WHERE usename = name $$;
+"""
+ASK = "SELECT * FROM lookup($1)"
+
+
+@pytest.fixture(scope="module")
+def asked_pg(pg):
+    for dbname in ("p1", "p2"):
+        pg.sql(LOOKUP, dbname)
+    yield pg
+    for dbname in ("p1", "p2"):
+        pg.sql("DROP FUNCTION lookup; DROP TABLE asked", dbname)
+
+
+@pytest.fixture
+def make(make_proxy, asked_pg):
+    for dbname in ("p1", "p2"):
+        asked_pg.sql("TRUNCATE asked", dbname)
+
+    def make(**kwargs):
+        return make_proxy(**{"auth_type": "md5", "auth_user": "postgres", "secrets": SECRETS,
+                             "auth_query": ASK, **kwargs})
+    return make
+
+
+def asked(pg, dbname="p1"):
+    return [row[0] for row in pg.sql("SELECT name FROM asked", dbname)]
+
+
+def login(proxy, user, password, dbname="p1"):
+    with proxy.wire(dbname, user, password) as conn:
+        return conn.value("SELECT current_user")
+
+
+def refused(proxy, user, password, dbname="p1"):
+    with pytest.raises(LoginError) as error:
+        proxy.wire(dbname, user, password)
+    return error.value
+
+
+@pytest.mark.parametrize("auth_type", ["md5", "scram-sha-256", "plain", "hba"])
+def test_login(make_proxy, folder, auth_type):
+    """The default query; the secret also serves at the server, which asks for it."""
+    proxy = make_proxy(start=False, auth_type=auth_type, auth_user="postgres", secrets=SECRETS)
+    if auth_type == "hba":
+        proxy.settings["auth_hba_file"] = "hba"
+        with open(proxy.folder + "/hba", "w") as hba:
+            hba.write("host all all all md5\n")
+    proxy.write()
+    proxy.start()
+    for _ in range(3):
+        assert login(proxy, "u_scram", "scram secret") == "u_scram"
+        with proxy.connect(user="u_scram", password="scram secret") as conn:
+            assert conn.execute("SELECT current_user").fetchone() == ("u_scram",)
+        if auth_type in ("md5", "hba"):
+            assert login(proxy, "u_md5", "md5 secret") == "u_md5"
+    for user in ("u_scram", "u_md5", "no such user", "x" * 200, 'odd "one"'):
+        error = refused(proxy, user, "wrong")
+        assert error.sqlstate == "28P01"
+        assert error.fields["M"] == ('password authentication failed for user "%s"' % user[:120])
+    # A role without a password, and one that may not log in.
+    assert refused(proxy, "app", "x").sqlstate == "28P01"
+    assert refused(proxy, "pg_monitor", "x").sqlstate == "28P01"
+
+
+def test_expired_password(make_proxy, pg):
+    """CVE-2025-2291 of pgbouncer: VALID UNTIL counts."""
+    pg.sql("CREATE ROLE expired LOGIN PASSWORD 'x' VALID UNTIL 'yesterday'")
+    try:
+        proxy = make_proxy(auth_type="scram-sha-256", auth_user="postgres", secrets=SECRETS)
+        assert refused(proxy, "expired", "x").sqlstate == "28P01"
+        pg.sql("ALTER ROLE expired VALID UNTIL 'tomorrow'")
+        proxy.command("RELOAD")
+        assert login(proxy, "expired", "x") == "expired"
+        proxy.stop()
+    finally:
+        pg.sql("DROP ROLE expired")
+
+
+def test_who_is_in_the_file_is_not_asked_for(make, asked_pg):
+    proxy = make(secrets={**SECRETS, "u_scram": "scram secret"})
+    assert login(proxy, "u_scram", "scram secret") == "u_scram"
+    assert asked(asked_pg) == []
+
+
+def test_answers_are_cached(make, asked_pg):
+    proxy = make(workers=1)
+    for _ in range(5):
+        login(proxy, "u_scram", "scram secret")
+        refused(proxy, "nobody here", "x")
+    assert sorted(asked(asked_pg)) == ["nobody here", "u_scram"]
+    # RELOAD asks again.
+    proxy.command("RELOAD")
+    login(proxy, "u_scram", "scram secret")
+    assert asked(asked_pg).count("u_scram") == 2
+
+
+def test_changed_password(make, asked_pg):
+    """A failed login makes the next one ask, so that a new password is taken at once."""
+    asked_pg.sql("CREATE ROLE changing LOGIN PASSWORD 'old'")
+    try:
+        proxy = make(auth_cache_age="1h", auth_cache_absent_age="100ms", workers=1)
+        assert login(proxy, "changing", "old") == "changing"
+        asked_pg.sql("ALTER ROLE changing PASSWORD 'new'")
+        time.sleep(0.15)
+        refused(proxy, "changing", "new")
+        assert login(proxy, "changing", "new") == "changing"
+        assert refused(proxy, "changing", "old").sqlstate == "28P01"
+        proxy.stop()
+    finally:
+        asked_pg.sql("DROP ROLE changing")
+
+
+def test_flood_of_unknown_users(make, asked_pg):
+    """Logins at a time with one name are one question."""
+    proxy = make(workers=1, auth_cache_absent_age="1min")
+    errors = []
+
+    def attack():
+        for _ in range(5):
+            errors.append(refused(proxy, "attacker", "x").sqlstate)
+    threads = [threading.Thread(target=attack) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == ["28P01"] * 50
+    assert asked(asked_pg) == ["attacker"]
+
+
+def test_other_database_and_role(make, asked_pg):
+    asked_pg.sql("CREATE ROLE asker LOGIN PASSWORD 'asker secret'; GRANT pg_read_all_data TO asker")
+    try:
+        proxy = make(start=False, auth_dbname="p2", auth_user="asker")
+        with open(proxy.folder + "/asker", "w") as out:
+            out.write("asker secret\n")
+        proxy.settings["auth_password_file"] = "asker"
+        proxy.databases["p3"] = {"server": "pg", "dbname": "p1", "auth_dbname": "p1",
+                                 "auth_user": "postgres",
+                                 "auth_query": "SELECT 'u_md5', 'sesame' WHERE $1 = 'u_md5'"}
+        proxy.write()
+        proxy.start()
+        assert login(proxy, "u_scram", "scram secret") == "u_scram"
+        assert asked(asked_pg, "p2") == ["u_scram"] and asked(asked_pg, "p1") == []
+        # The database's own question: a plain password, which the server would not take.
+        assert refused(proxy, "u_scram", "scram secret", "p3").sqlstate == "28P01"
+        with pytest.raises(LoginError) as error:
+            proxy.wire("p3", "u_md5", "sesame").value("SELECT 1")
+        assert "could not get a server connection" in error.value.fields["M"]
+        assert asked(asked_pg, "p1") == []
+        # The console asks in auth_dbname.
+        proxy.settings["admin_users"] = [ADMIN, "u_scram"]
+        proxy.reload()
+
+        def admitted():
+            try:
+                with proxy.console(user="u_scram", password="scram secret") as console:
+                    return console("SHOW VERSION")
+            except LoginError:
+                return None
+        wait_for(admitted, what="the console")
+        proxy.stop()
+    finally:
+        asked_pg.sql("DROP ROLE asker")
+
+
+def test_nothing_of_the_client_reaches_the_question(make, asked_pg):
+    """CVE-2025-12819 of pgbouncer: search_path (or anything) in the StartupMessage of a client that
+    is not authenticated ran its code as auth_user."""
+    asked_pg.sql("CREATE SCHEMA evil; CREATE TABLE evil.ran (who text); "
+                 "GRANT ALL ON SCHEMA evil TO PUBLIC; "
+                 "CREATE FUNCTION evil.lookup(name text) RETURNS TABLE (rolname text, secret text) "
+                 "LANGUAGE sql AS $$ INSERT INTO evil.ran VALUES (current_user); "
+                 "SELECT name, 'let me in' $$", "p1")
+    try:
+        proxy = make(workers=1, auth_cache_age="0", auth_cache_absent_age="0", pool_size=1)
+        for params in ({"search_path": "evil, public"}, {"options": "-c search_path=evil,public"},
+                       {"role": "app", "search_path": "evil"}):
+            with pytest.raises(LoginError) as error:
+                with pgwire.Conn(proxy.host, proxy.port) as conn:
+                    conn.login("new user", "p1", "let me in", **params)
+            assert error.value.sqlstate == "28P01"
+        # Nor what a client of the same role has set on a server connection in its pool.
+        proxy.settings["auth_type"] = "trust"
+        proxy.reload()
+
+        def trusted():
+            try:
+                return proxy.wire(user="postgres")
+            except LoginError:
+                return None
+        with wait_for(trusted, what="trust") as conn:
+            conn.query("SET search_path TO evil, public")
+            proxy.settings["auth_type"] = "md5"
+            proxy.command("SHOW VERSION")
+            proxy.reload()
+            wait_for(lambda: refused(proxy, "new user", "let me in"), what="the question")
+            assert conn.value("SHOW search_path") == "evil, public"
+        assert asked_pg.sql("SELECT * FROM evil.ran", "p1") == []
+        assert "new user" in asked(asked_pg)
+        proxy.stop()
+    finally:
+        asked_pg.sql("DROP SCHEMA evil CASCADE", "p1")
+
+
+@pytest.mark.parametrize("query, reason", [
+    ("SELECT 'u_md5', 'x' WHERE $1::text <> ''", "the user's name and its password"),
+    ("SELECT $1::text", "the user's name and its password"),
+    ("SELECT $1::text, 'a' UNION ALL SELECT $1::text, 'b'", "more than one row"),
+    ("SELECT no_such_function($1)", "does not exist"),
+    ("SELECT $1::text, 'SCRAM-SHA-256$nonsense'", "malformed SCRAM secret"),
+])
+def test_wrong_question(make_proxy, query, reason):
+    """Nobody gets in, and the client is told something else than that its password is wrong."""
+    proxy = make_proxy(auth_type="scram-sha-256", auth_user="postgres", secrets=SECRETS,
+                       auth_query=query)
+    error = refused(proxy, "app", "x")
+    assert error.sqlstate != "28P01" and error.fields["S"] == "FATAL"
+    assert reason in error.fields["M"]
+
+
+def test_slow_answer(make_proxy):
+    proxy = make_proxy(auth_type="scram-sha-256", auth_user="postgres", auth_query_timeout="300ms",
+                       secrets={**SECRETS, "app": "sesame"},
+                       auth_query="SELECT $1::text, pg_sleep(60)::text")
+    began = time.monotonic()
+    assert refused(proxy, "u_scram", "x").sqlstate == "57P05"
+    assert time.monotonic() - began < 20 * SLOW
+    assert login(proxy, "app", "sesame") == "app"
+
+
+def test_server_that_is_down(make, asked_pg):
+    proxy = make(start=False, server_login_retry="50ms", auth_query_timeout="500ms")
+    port = proxy.servers["pg"]["port"]
+    proxy.servers["pg"]["port"] = 1
+    proxy.write()
+    proxy.start()
+    error = refused(proxy, "u_scram", "scram secret")
+    assert error.fields["M"].startswith("could not look the user up: ")
+    assert "refused" in error.fields["M"]
+    proxy.servers["pg"]["port"] = port
+    proxy.reload()
+
+    def again():
+        try:
+            return login(proxy, "u_scram", "scram secret")
+        except LoginError:
+            return None
+    assert wait_for(again, what="a login") == "u_scram"
+
+
+def test_trust_and_forced_user(make, asked_pg):
+    """With trust the answer serves at the server only; a database's own user needs none there."""
+    proxy = make(auth_type="trust", databases={
+        "p1": "pg", "p2": {"server": "pg", "user": "app", "auth_dbname": "p1"}})
+    assert login(proxy, "u_md5", None) == "u_md5"
+    with proxy.wire("p2", "whoever") as conn:
+        assert conn.value("SELECT session_user") == "app"
+    assert asked(asked_pg) == ["u_md5"]
+    proxy.settings["auth_type"] = "scram-sha-256"
+    proxy.reload()
+    wait_for(lambda: "configuration read again" in proxy.log(), what="the reload")
+    with proxy.wire("p2", "u_scram", "scram secret") as conn:
+        assert conn.value("SELECT session_user") == "app"
+    assert refused(proxy, "u_scram", "x", "p2").sqlstate == "28P01"
+
+
+# --- hold and swap ------------------------------------------------------------------------------
+
+def test_held_database_is_not_asked(make, asked_pg):
+    """What is known serves, however old; who is not known waits until the release."""
+    proxy = make(auth_cache_age="0", workers=1)
+    assert login(proxy, "u_scram", "scram secret", "p2") == "u_scram"
+    assert asked(asked_pg, "p2") == ["u_scram"]
+    proxy.hold("p2", "LEASE NONE")
+    with proxy.wire("p2", "u_scram", "scram secret") as conn:
+        conn.send(pgwire.query("SELECT 1"))
+        late = []
+        thread = threading.Thread(target=lambda: late.append(login(proxy, "u_md5", "md5 secret",
+                                                                   "p2")))
+        thread.start()
+        assert login(proxy, "u_md5", "md5 secret", "p1") == "u_md5"
+        assert late == [] and asked(asked_pg, "p2") == ["u_scram"]
+        proxy.command("RELEASE p2")
+        thread.join(30 * SLOW)
+        assert late == ["u_md5"]
+        assert "Z" in pgwire.kinds(conn.ready())
+
+
+def test_login_during_a_hold_asks_elsewhere(make, asked_pg):
+    proxy = make(auth_dbname="p1", workers=1)
+    assert login(proxy, "u_md5", "md5 secret", "p2") == "u_md5"
+    proxy.hold("p2", "LEASE NONE")
+    with proxy.wire("p2", "u_scram", "scram secret") as conn:
+        proxy.command("RELEASE p2")
+        assert conn.value("SELECT current_user") == "u_scram"
+    assert sorted(asked(asked_pg, "p1")) == ["u_md5", "u_scram"]
+
+
+def test_keys_serve_on_both_sides_of_a_swap(make_cluster, make_proxy, asked_pg):
+    """What was learned from a login serves at the standby as it did at the primary."""
+    pg2 = make_cluster.standby(asked_pg, "pg2")
+    proxy = make_proxy(servers={"pg1": asked_pg, "pg2": pg2}, databases={"p1": "pg1", "p2": "pg1"},
+                       auth_type="md5", auth_user="postgres", secrets=SECRETS)
+    conns = [proxy.wire("p2", user, password) for user, password in
+             (("u_scram", "scram secret"), ("u_md5", "md5 secret"))]
+    for conn in conns:
+        conn.value("SELECT 1")
+    row = proxy.command("PREPARE SWAP p2 TO pg2")[0]
+    assert row["failed"] == "0" and int(row["connections"]) >= 2
+    proxy.hold("p2", "LEASE NONE")
+    proxy.command("SWAP p2 TO pg2 FORCE")
+    proxy.command("RELEASE p2")
+    for conn in conns:
+        assert conn.value("SHOW cluster_name") == "pg2"
+        conn.close()
+    assert login(proxy, "u_scram", "scram secret", "p2") == "u_scram"
+
+
+def test_many_logins_at_once(make_proxy):
+    proxy = make_proxy(auth_type="scram-sha-256", auth_user="postgres", secrets=SECRETS,
+                       auth_cache_age="0")
+    failed = []
+
+    def work():
+        try:
+            for _ in range(10):
+                with psycopg.connect(host=proxy.host, port=proxy.port, dbname="p1", user="u_scram",
+                                     password="scram secret") as conn:
+                    assert conn.execute("SELECT 1").fetchone() == (1,)
+        except Exception as error:
+            failed.append(error)
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
