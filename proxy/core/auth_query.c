@@ -159,7 +159,8 @@ static void asker_fail(struct asker *asker, const char *sqlstate, const char *me
 	char text[300];
 
 	(void)snprintf(text, sizeof(text), "could not look the user up: %s", message);
-	log_warning("auth_query %s/%s: %s", asker->database, asker->role, message);
+	if (asker->lookups.count > 0)
+		log_warning("auth_query %s/%s: %s", asker->database, asker->role, message);
 	asker_close(asker);
 	/* Only those that wait now; others may come while these are told. */
 	for (size_t n = asker->lookups.count; n > 0; n--)

@@ -14,6 +14,9 @@
 
 static usec_t timeout_of(const struct client *client, enum user_timeout which)
 {
+	/* One of our own (auth_query) has its limits elsewhere. */
+	if (client->user_share == NULL)
+		return 0;
 	return atomic_load_explicit(&client->user_share->timeout[which], memory_order_relaxed);
 }
 
