@@ -393,7 +393,9 @@ static void run(struct cleanup *cleanup)
 		cleanup_refuse(cleanup, "not wanted");
 		return;
 	}
-	if (back)
+	if (!cleanup->dry_run && !report_who(cleanup->move))
+		cleanup_refuse(cleanup, "the journal could not be written");
+	else if (back)
 		undo(cleanup);
 	else
 		clean(cleanup);

@@ -6,6 +6,7 @@
 #include "migrate/command.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/sampler.h"
 #include "migrate/verify.h"
 
 #include <ctype.h>
@@ -81,7 +82,8 @@ static bool begin_journal(struct move *move)
 	} else {
 		sbuf_reset(&text);
 		plan_json(move, &text);
-		ok = journal_write(&move->journal, "outcome", "plan", sbuf_text(&text), true) &&
+		ok = report_who(move) &&
+		     journal_write(&move->journal, "outcome", "plan", sbuf_text(&text), true) &&
 		     journal_write(&move->journal, "outcome", "check", sbuf_text(&move->evidence),
 		                   false);
 		if (!ok)
@@ -276,14 +278,17 @@ static enum exit_code clear_way(const struct command_line *line, const struct co
 enum exit_code command_move(const struct command_line *line, const struct config *config,
                             struct ui *ui)
 {
+	struct sampler sampler;
 	struct move move;
 	bool finished;
 	enum exit_code code = clear_way(line, config, ui, &finished);
 
 	if (code != EXIT_DONE || finished)
 		return code;
+	sampler_start(&sampler, config, ui);
 	move_init(&move, config, ui);
 	code = do_move(&move, line);
+	sampler_stop(&sampler, ui, move.journal.directory);
 	report_finish(&move, code, (int)code);
 	/* The clients are at work again; the comparison takes its time. */
 	if (code == EXIT_DONE && move.verify != NULL) {

@@ -417,6 +417,9 @@ bool phase_swap(struct move *move)
 
 		route->swapped = link_ok(links[i]);
 		swapped += route->swapped ? 1 : 0;
+		route->clients_held = link_number(links[i], 0, "held", 0);
+		route->longest_wait = link_number(links[i], 0, "oldest_wait_ms", 0) * USEC_PER_MSEC;
+		route->swapped_at = links[i]->done_at;
 		if (!route->swapped)
 			ui_error(move->ui,
 			         "swap routes: %s: SWAP %s: %s; it is repaired after the "

@@ -73,7 +73,10 @@ struct route {
 	bool held; /* HOLD was sent, RELEASE not yet answered */
 	bool drained;
 	bool swapped;
-	bool released;  /* on the target */
+	bool released;        /* on the target */
+	int64_t clients_held; /* whose request waited when the route was swapped */
+	usec_t longest_wait;  /* of the first of them, until the swap */
+	usec_t swapped_at;
 	int64_t active; /* last seen, for the progress */
 	int64_t waiting;
 };
@@ -344,6 +347,9 @@ enum exit_code resume_move(struct move *move, const char *id, bool abort_wanted,
 
 /* `status`: what the program exits with; for abort, undone is what was asked for. */
 void report_finish(struct move *move, enum exit_code code, int status);
+
+/* Writes into the journal who runs which command, where, with which version. */
+bool report_who(struct move *move) MUST_CHECK;
 
 /* Adds the comparison, which is done later, to the report. */
 void report_comparison(struct move *move);

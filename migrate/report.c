@@ -2,9 +2,11 @@
 /*
  * The account of a move: shown at the end, and kept as report.json next to the journal.
  */
+#include "base/mem.h"
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
+#include "migrate/page.h"
 #include "migrate/verify.h"
 
 #include <fcntl.h>
@@ -55,6 +57,103 @@ static usec_t overhead(const struct move *move)
 	       (move->promoted_at - move->promote_sent_at);
 }
 
+/* The wall clock, in microseconds since 1970, of an instant of the program. */
+static int64_t wall_of(usec_t instant)
+{
+	return instant == 0 ? 0 : clock_wall() - clock_now() + instant;
+}
+
+/* The arguments as they were given.  No secret is ever among them. */
+static char *command_line_text(void)
+{
+	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+	char bytes[4096];
+	ssize_t n = fd < 0 ? -1 : read(fd, bytes, sizeof(bytes) - 1);
+
+	if (fd >= 0)
+		(void)close(fd);
+	for (ssize_t i = 0; i + 1 < n; i++) {
+		if (bytes[i] == '\0')
+			bytes[i] = ' ';
+	}
+	bytes[n < 0 ? 0 : n] = '\0';
+	return mem_must_strdup(bytes);
+}
+
+static void who_json(struct sbuf *out)
+{
+	const struct passwd *user = getpwuid(getuid());
+	const char *behind = getenv("SUDO_USER");
+	char host[256] = "?";
+	char *text = command_line_text();
+
+	(void)gethostname(host, sizeof(host) - 1);
+	json_str(out, "operator", user == NULL ? "?" : user->pw_name);
+	if (behind != NULL)
+		json_str(out, "sudo_user", behind);
+	json_str(out, "host", host);
+	json_str(out, "command", text);
+	json_str(out, "version", PGSHUNT_VERSION);
+	free(text);
+}
+
+bool report_who(struct move *move)
+{
+	struct sbuf data;
+	bool ok;
+
+	sbuf_init(&data, 16384);
+	who_json(&data);
+	ok = journal_write(&move->journal, "outcome", "command", sbuf_text(&data), false);
+	sbuf_free(&data);
+	return ok;
+}
+
+static void version_json(struct sbuf *out, const struct link *link, bool console)
+{
+	int number = link->conn == NULL ? 0 : PQserverVersion(link->conn);
+	const char *text =
+	    link->conn == NULL ? NULL : PQparameterStatus(link->conn, "server_version");
+
+	if (number == 0 || text == NULL)
+		return;
+	json_open(out, NULL, '{');
+	json_str(out, "name", link->name);
+	json_str(out, "kind", console ? "proxy" : "server");
+	json_str(out, "version", text);
+	json_close(out, '}');
+}
+
+static void versions_json(const struct move *move, struct sbuf *out)
+{
+	json_open(out, "versions", '[');
+	version_json(out, &move->source.link, false);
+	version_json(out, &move->target.link, false);
+	for (size_t i = 0; i < move->proxy_count; i++)
+		version_json(out, &move->proxies[i].status, true);
+	json_close(out, ']');
+}
+
+/* How many requests waited when the routes were swapped, and how long the first of them did. */
+static void stall_json(const struct move *move, struct sbuf *out)
+{
+	int64_t held = 0;
+	usec_t longest = 0;
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		const struct route *route = &move->routes[i];
+		usec_t rest = route->shard->released_at - route->swapped_at;
+
+		held += route->clients_held;
+		if (route->clients_held > 0 && rest >= 0 && route->longest_wait + rest > longest)
+			longest = route->longest_wait + rest;
+	}
+	json_int(out, "clients_held", held);
+	json_msec(out, "longest_stall_ms", longest);
+	json_int(out, "held_from", wall_of(move->times[PHASE_HOLD].began));
+	json_int(out, "held_to", wall_of(move->times[PHASE_HOLD].began + total_hold(move)));
+}
+
 static void phases_json(const struct move *move, struct sbuf *out)
 {
 	json_open(out, "phases", '[');
@@ -67,6 +166,7 @@ static void phases_json(const struct move *move, struct sbuf *out)
 		json_str(out, "name", phase_row(phase)->name);
 		json_bool(out, "ok", time->ok);
 		json_msec(out, "ms", time->ended - time->began);
+		json_int(out, "began", wall_of(time->began));
 		json_close(out, '}');
 	}
 	json_close(out, ']');
@@ -95,13 +195,13 @@ static void report_json(const struct move *move, enum exit_code code, int status
 {
 	char text[LSN_TEXT_MAX];
 	char time_text[CLOCK_TEXT_MAX];
-	const struct passwd *user = getpwuid(getuid());
 
 	json_str(out, "result", exit_row(code)->word);
 	json_int(out, "exit_code", status);
 	json_str(out, "move", move->journal.id);
 	json_str(out, "finished", clock_format(clock_wall(), time_text));
-	json_str(out, "operator", user == NULL ? "?" : user->pw_name);
+	who_json(out);
+	versions_json(move, out);
 	json_bool(out, "resumed", move->resumed);
 	if (move->source.conf != NULL)
 		json_str(out, "source", move->source.conf->name);
@@ -109,6 +209,8 @@ static void report_json(const struct move *move, enum exit_code code, int status
 		json_str(out, "target", move->target.conf->name);
 	shards_json(move, out);
 	phases_json(move, out);
+	if (!move->resumed && move->times[PHASE_SWAP].ok)
+		stall_json(move, out);
 	if (!move->resumed)
 		json_msec(out, "hold_ms", total_hold(move));
 	json_msec(out, "overhead_ms", overhead(move));
@@ -177,6 +279,9 @@ void report_finish(struct move *move, enum exit_code code, int status)
 		if (!journal_save(&move->journal, "report.json", sbuf_text(&file)))
 			ui_error(move->ui, "report.json could not be written to %s",
 			         move->journal.directory);
+		if (!page_save(move->journal.directory))
+			ui_error(move->ui, PAGE_FILE " could not be written to %s",
+			         move->journal.directory);
 		sbuf_free(&file);
 	}
 	sbuf_free(&members);
@@ -198,6 +303,9 @@ void report_comparison(struct move *move)
 	sbuf_add_str(&file, "}\n");
 	if (!sbuf_ok(&file) || !journal_save(&move->journal, COMPARISON_FILE, sbuf_text(&file)))
 		ui_error(move->ui, COMPARISON_FILE " could not be written to %s",
+		         move->journal.directory);
+	if (!page_save(move->journal.directory))
+		ui_error(move->ui, PAGE_FILE " could not be written to %s",
 		         move->journal.directory);
 	sbuf_free(&file);
 }

@@ -261,7 +261,9 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 		ui_error(move->ui, "%s", sbuf_text(&error));
 	sbuf_free(&error);
 	if (!opened ||
-	    !journal_write(&move->journal, "intent", abort_wanted ? "abort" : "resume", "", false))
+	    !journal_write(&move->journal, "intent", abort_wanted ? "abort" : "resume", "",
+	                   false) ||
+	    !report_who(move))
 		return EXIT_INTERNAL;
 	return act(move, decision, went_forward);
 }

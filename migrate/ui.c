@@ -170,6 +170,8 @@ void ui_status_clear(struct ui *ui)
 void ui_hurry(struct ui *ui, bool hurry)
 {
 	ui->hurry = hurry;
+	if (ui->held != NULL)
+		atomic_store(ui->held, hurry ? 1 : 0);
 	if (hurry)
 		return;
 	if (ui->queue.len > 0)

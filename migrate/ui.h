@@ -13,12 +13,15 @@
 #include "base/compiler.h"
 #include "base/sbuf.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 struct ui {
 	bool json;
 	bool terminal; /* a status line may be redrawn on stderr */
 	bool hurry;    /* clients are held: never wait for the reader */
+	atomic_int
+	    *held; /* the same for the sampler: 1 while clients are held; NULL = there is none */
 	bool status_shown;
 	usec_t started_at;
 	struct sbuf queue;  /* of stdout */

@@ -140,7 +140,7 @@ bool verify_let_in(struct verify *verify, const struct journal_records *records)
 
 	if (!close_left_open(verify, records) || !read_fences(verify))
 		return false;
-	if (!journal_write(journal, "intent", "verify", "", true))
+	if (!report_who(verify->move) || !journal_write(journal, "intent", "verify", "", true))
 		return fail(verify, mem_must_strdup("the journal could not be written"));
 	ok = set_fences(verify, true) && verify_prepare(verify);
 	closed = set_fences(verify, false);
