@@ -23,6 +23,9 @@
 void fence_sql(const struct move *move, bool allow, struct sbuf *out)
 {
 	sbuf_add_str(out, "BEGIN;");
+	/* It counts at once; the barrier, which is flushed, takes it along. */
+	if (!allow && !move->promote_sent)
+		sbuf_add_str(out, "SET LOCAL synchronous_commit = off;");
 	for (size_t i = 0; i < move->shard_count; i++) {
 		sbuf_add_str(out, "ALTER DATABASE ");
 		sql_identifier(out, move->shards[i].dbname);

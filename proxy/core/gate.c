@@ -22,6 +22,11 @@
  */
 #define TRIM_IDLE (50 * USEC_PER_MSEC)
 #define TRIM_AT_ONCE 3
+/* How many clients of a worker go on first at a release.  Each transaction that ends, and each span
+ * of time that passes, lets more go. */
+#define PACE_FIRST 4
+#define PACE_LAST 4096
+#define PACE_SPAN (10 * USEC_PER_MSEC)
 
 /* ---- held requests ---- */
 
@@ -141,6 +146,31 @@ static void gate_hold_pool(struct pool *pool)
 	}
 }
 
+/*
+ * The pace of a release: all at once would share the server's processors, and the first would be
+ * done hardly sooner than the last.  One after the other, the last is done no later and the others
+ * are done before.
+ */
+static void gate_pace_end(struct database *database)
+{
+	database->pace = 0;
+	if (database->pace_timer != NULL)
+		(void)event_del(database->pace_timer);
+}
+
+static bool gate_somebody_waits(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		if (CONTAINER_OF(node, struct pool, node)->clients[CLIENT_WAITING].count > 0)
+			return true;
+	}
+	return false;
+}
+
 void gate_hold(struct worker *worker, const char *name, uint64_t epoch)
 {
 	struct database *database = database_get(worker, name);
@@ -152,6 +182,7 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch)
 		database->lapsed = false;
 		database->hold_epoch = epoch;
 		database->drained_told = false;
+		gate_pace_end(database);
 		gate_for_each_pool(database, gate_hold_pool);
 	}
 	gate_check_drained(database);
@@ -205,6 +236,36 @@ static void gate_drop_stale(struct pool *pool)
 	}
 }
 
+static void gate_pace_next(evutil_socket_t fd, short what, void *arg)
+{
+	static const struct timeval span = {0, PACE_SPAN};
+	struct database *database = arg;
+	struct worker *worker = database->worker;
+
+	(void)fd;
+	(void)what;
+	worker->now = clock_now();
+	database->pace *= 2;
+	if (database->pace > PACE_LAST)
+		database->pace = 0;
+	gate_for_each_pool(database, pool_kick);
+	if (database->pace == 0 || !gate_somebody_waits(database) ||
+	    event_add(database->pace_timer, &span) != 0)
+		gate_pace_end(database);
+	worker_end_turn(worker);
+}
+
+static void gate_pace_begin(struct database *database)
+{
+	static const struct timeval span = {0, PACE_SPAN};
+
+	if (database->pace_timer == NULL)
+		database->pace_timer =
+		    event_new(database->worker->base, -1, 0, gate_pace_next, database);
+	if (database->pace_timer != NULL && event_add(database->pace_timer, &span) == 0)
+		database->pace = PACE_FIRST;
+}
+
 void gate_release(struct worker *worker, const char *name, bool lapsed)
 {
 	struct database *database = database_find(worker, name);
@@ -215,7 +276,10 @@ void gate_release(struct worker *worker, const char *name, bool lapsed)
 	if (!database->held)
 		return;
 	database->held = false;
+	gate_pace_begin(database);
 	gate_for_each_pool(database, gate_release_pool);
+	if (!gate_somebody_waits(database))
+		gate_pace_end(database);
 	/* After the release: closing costs system calls, and clients wait. */
 	gate_for_each_pool(database, gate_drop_stale);
 }

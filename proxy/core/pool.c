@@ -592,8 +592,14 @@ void pool_kick(struct pool *pool)
 		return;
 	while (waiting->count > 0) {
 		struct client *client = CONTAINER_OF(list_first(waiting), struct client, node);
-		struct server *server = pool_take_idle(pool, client->resends > 0);
+		struct server *server;
 
+		if (UNLIKELY(pool->database->pace > 0 &&
+		             pool->database->active >= pool->database->pace)) {
+			pool_publish_waiting(pool);
+			return;
+		}
+		server = pool_take_idle(pool, client->resends > 0);
 		if (server == NULL)
 			break;
 		if (pool_link(pool, server, client))
@@ -684,6 +690,8 @@ void pool_server_free(struct pool *pool, struct server *server)
 		return;
 	if (pool_give_away(pool, server))
 		return;
+	if (UNLIKELY(pool->database->pace > 0))
+		pool->database->pace++;
 	if (pool->clients[CLIENT_WAITING].count > 0)
 		pool_kick(pool);
 }
@@ -1044,6 +1052,8 @@ void pool_free_all(struct worker *worker)
 			pool_free(CONTAINER_OF(list_first(&database->pools), struct pool, node));
 		list_remove(&worker->databases, &database->node);
 		route_table_unref(database->swap_routes);
+		if (database->pace_timer != NULL)
+			event_free(database->pace_timer);
 		free(database->swap_error);
 		free(database->name);
 		free(database);

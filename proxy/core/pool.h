@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 struct auth_user;
+struct event;
 struct route_table;
 struct worker;
 
@@ -49,6 +50,9 @@ struct database {
 	bool drained_told;     /* DRAINED was mailed for hold_epoch */
 	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
 	uint64_t hold_epoch;
+	/* After a release: so many clients at most have a server, until nobody waits; 0: no bound. */
+	unsigned pace;
+	struct event *pace_timer;
 	/* PREPARE SWAP */
 	const struct config_server *swap_target; /* of swap_routes; NULL: none */
 	struct route_table *swap_routes;

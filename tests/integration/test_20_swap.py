@@ -403,3 +403,27 @@ def test_release_is_on_disk_when_it_answers(proxy):
     proxy.stop(signal.SIGTERM)
     proxy.start()
     assert proxy.held("p2")["state"] == "open"
+
+
+def test_release_is_paced(make_proxy, pg):
+    """In the order of arrival, a few at first; but nobody waits for the long statement of another."""
+    proxy = make_proxy({"pg": pg}, {"p2": "pg"}, pool_size=30, workers=1)
+    pg.sql("DROP SEQUENCE IF EXISTS arrival; CREATE SEQUENCE arrival", "p2")
+    pg.sql("GRANT ALL ON SEQUENCE arrival TO PUBLIC", "p2")
+    conns = [proxy.wire("p2") for _ in range(30)]
+    for conn in conns:
+        assert conn.value("SELECT 1") == "1"
+    epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+    for number, conn in enumerate(conns):
+        # The first eight fill the first places of a release for long.
+        conn.send(query("SELECT nextval('arrival')" +
+                        (" FROM pg_sleep(3)" if number < 8 else "")))
+        wait_for(lambda: proxy.held()["held"] == str(number + 1), what="the request to arrive")
+    proxy.command("RELEASE p2 EPOCH %s" % epoch)
+    quick = [int(rows(conn.ready("I"))[0][0]) for conn in conns[8:]]
+    assert all(conn.silent(0.01) for conn in conns[:8])
+    assert sorted(quick) == list(range(1, 23))
+    slow = [int(rows(conn.ready("I"))[0][0]) for conn in conns[:8]]
+    assert sorted(slow) == list(range(23, 31))
+    for conn in conns:
+        conn.close()
