@@ -10,6 +10,7 @@ repo=$(cd "$(dirname "$0")/.." && pwd)
 . "$repo/tests/lib.sh"
 
 python=/usr/bin/python3
+test_processes=${TEST_PROCESSES:-4}
 fuzz_seconds=${FUZZ_SECONDS:-10}
 all_stages="unit integration demo asan tsan fuzz clang bench"
 stages=${*:-$all_stages}
@@ -76,32 +77,20 @@ unit() {
 	count_report "$work/unit.xml" "unit tests"
 }
 
-# pytest_run NAME PATTERNS [argument…]: one pytest with servers of its own, output and report in
-# $work.
-pytest_run() {
-	name=$1
-	patterns=$2
-	shift 2
-	cd "$repo/tests/integration" || return
-	# shellcheck disable=SC2086
-	set -- $patterns "$@"
-	TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
-		PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -q --tb=short --durations=5 \
-		--junitxml="$work/$name.xml" "$@" >"$work/$name.log" 2>&1
-}
-
-# integration SLOWNESS [pytest argument…]: in two halves at once, for most tests wait more than
-# they work.  What failed is shown.
+# integration SLOWNESS [pytest argument…]: several files at a time, for most tests wait more than they
+# work; each process has servers of its own.  What failed is shown.
 integration() {
 	slow=$1
 	shift
-	rm -f "$work/first.xml" "$work/second.xml"
-	(pytest_run first "test_0*.py test_1*.py" "$@") &
-	first=$!
-	(pytest_run second "test_[2-9]*.py" "$@") || cat "$work/second.log"
-	wait "$first" || cat "$work/first.log"
-	count_report "$work/first.xml" "integration tests 01 to 19"
-	count_report "$work/second.xml" "integration tests 20 and later"
+	rm -f "$work/integration.xml"
+	(cd "$repo/tests/integration" &&
+		TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
+			PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -q --tb=short --durations=15 \
+			-n "$test_processes" --dist loadfile \
+			--junitxml="$work/integration.xml" "$@" >"$work/integration.log" 2>&1) ||
+		cat "$work/integration.log"
+	[ -z "${TEST_DURATIONS:-}" ] || sed -n '/slowest/,$p' "$work/integration.log"
+	count_report "$work/integration.xml" "integration tests"
 }
 
 stage_unit() {
@@ -189,7 +178,7 @@ stage_bench() {
 }
 
 # shellcheck disable=SC2086
-install_packages pgbouncer python3-pytest python3-pytest-timeout python3-psycopg python3-psycopg2 \
+install_packages pgbouncer python3-pytest python3-pytest-timeout python3-pytest-xdist python3-psycopg python3-psycopg2 \
 	python3-yaml clang libclang-rt-dev
 work=
 work_create pgshunt-run
