@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "control/session.h"
+#include "core/proxy.h"
 #include "net/tls.h"
 #include "wire/build.h"
 
@@ -54,6 +55,7 @@ void console_adopt(struct proxy *proxy, struct mail_console *mail)
 	if (sessions.count >= SESSIONS_MAX) {
 		log_warning("console: more than %d sessions, one was refused", SESSIONS_MAX);
 		refuse(mail);
+		share_slot_give_back(proxy->shares, mail->cancel_pid - 1);
 	} else {
 		session = session_new(proxy, mail);
 	}
@@ -63,6 +65,23 @@ void console_adopt(struct proxy *proxy, struct mail_console *mail)
 	list_append(&sessions, &session->node);
 	session->list = &sessions;
 	session_pump(session);
+}
+
+void console_cancel(uint32_t pid, uint32_t key)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (sessions.head.next == NULL)
+		return;
+	LIST_FOREACH(&sessions, node, tmp)
+	{
+		struct session *session = CONTAINER_OF(node, struct session, node);
+
+		if (session->cancel_pid == pid && session->cancel_key == key &&
+		    session->request != NULL)
+			admin_request_cancel(session->request);
+	}
 }
 
 void console_close_all(void)

@@ -6,11 +6,16 @@
 #ifndef CONTROL_CONSOLE_H
 #define CONTROL_CONSOLE_H
 
+#include <stdint.h>
+
 struct mail_console;
 struct proxy;
 
 /* A proxy_console_fn: serves the client; takes the letter over. */
 void console_adopt(struct proxy *proxy, struct mail_console *mail);
+
+/* A proxy_console_cancel_fn: what the client with this key waits for is ended. */
+void console_cancel(uint32_t pid, uint32_t key);
 
 /* Closes all; before the proxy is freed. */
 void console_close_all(void);

@@ -409,6 +409,8 @@ struct session *session_new(struct proxy *proxy, struct mail_console *mail)
 
 	session->proxy = proxy;
 	session->fd = mail->fd;
+	session->cancel_pid = mail->cancel_pid;
+	session->cancel_key = mail->cancel_key;
 	session->tls = mail->tls;
 	mail->tls = NULL;
 	sbuf_init(&session->records, SESSION_OUT_MAX);
@@ -459,6 +461,7 @@ void session_free(struct session *session)
 		list_remove(session->list, &session->node);
 	if (session->request != NULL)
 		admin_request_abandon(session->request);
+	share_slot_give_back(session->proxy->shares, session->cancel_pid - 1);
 	if (session->read_event != NULL)
 		event_free(session->read_event);
 	if (session->write_event != NULL)

@@ -6,8 +6,9 @@
  *
  *   bytes -> in -> message -> command -> request to core/admin.h ... answer -> out -> bytes
  *
- * One command runs at a time; while its answer is awaited, further messages stay in `in`.  A client
- * that goes away leaves its command running: a HOLD ends with its lease.
+ * One command runs at a time; while its answer is awaited, further messages stay in `in`, and a
+ * CancelRequest ends the wait.  A client that goes away leaves its command running: a HOLD ends with
+ * its lease.
  */
 #ifndef CONTROL_SESSION_H
 #define CONTROL_SESSION_H
@@ -81,6 +82,8 @@ struct session {
 	struct list portals;    /* struct portal.node */
 	struct portal *running; /* NULL: simple */
 	uint32_t max_rows;
+	uint32_t cancel_pid; /* its slot of core/share.h is one less */
+	uint32_t cancel_key;
 	/* the command that runs */
 	struct admin_request *request; /* NULL: none */
 	struct command command;

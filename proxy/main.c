@@ -113,6 +113,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	proxy.before_free = console_close_all;
+	proxy.console_cancel = console_cancel;
 	if (!proxy_init(&proxy, config, args.config, console_adopt))
 		return 1;
 	return proxy_run(&proxy);

@@ -56,6 +56,16 @@ void admin_request_abandon(struct admin_request *request)
 	request->done = NULL;
 }
 
+void admin_request_cancel(struct admin_request *request)
+{
+	struct admin *admin = request->admin;
+
+	if (request->db != NULL && request->in == &request->db->waiters)
+		hold_cancel(request);
+	else if (request->in == &admin->working && request->token != 0)
+		swap_cancel(request);
+}
+
 /* Callbacks come from here only, so that no caller finds its own state changed under its feet. */
 static void admin_answer_all(evutil_socket_t fd, short what, void *arg)
 {

@@ -87,6 +87,11 @@ struct admin_request *admin_shutdown(struct admin *admin, bool immediate, admin_
                                      void *arg);
 void admin_request_abandon(struct admin_request *request);
 
+/* Ctrl-C: ends the wait of a command with 57014 and takes back what it has begun: a HOLD that waits
+ * for drained opens the gate, unless it only joined somebody else's.  What is being written already
+ * goes on, and answers soon. */
+void admin_request_cancel(struct admin_request *request);
+
 /* Takes over a letter of a worker: MAIL_DRAINED, MAIL_PREPARED, MAIL_ROWS or MAIL_LEARNED.  The
  * main thread gives it every such letter; the callee frees it. */
 void admin_receive(struct admin *admin, struct letter *letter);

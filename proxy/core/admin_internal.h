@@ -65,6 +65,7 @@ struct admin_request {
 	uint64_t number; /* of the write it waits for */
 	void (*saved)(struct admin_request *request, bool ok, const char *error);
 	bool nowait; /* HOLD */
+	bool owner;  /* … which began the hold, or named its epoch */
 
 	/* swap.c */
 	uint64_t token; /* of letters that belong to it */
@@ -178,6 +179,8 @@ void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker);
 /* The state has been written up to admin->saved, or the write `number` failed. */
 void hold_on_saved(struct admin_db *db);
 void hold_on_save_failed(struct admin_db *db, uint64_t number, const char *error);
+/* A HOLD that waits is cancelled. */
+void hold_cancel(struct admin_request *request);
 /* Opens the gate; HOLDs that wait fail with the reason. */
 void hold_end(struct admin_db *db, const char *reason);
 /* The same because nobody renewed the lease: who fenced the server may have died before undoing it. */
@@ -189,6 +192,8 @@ bool hold_check_epoch(struct admin_request *request, uint64_t epoch) MUST_CHECK;
 
 void swap_free(struct admin_db *db);
 void swap_forget_target(struct admin_db *db);
+/* A PREPARE SWAP or SWAP that waits for workers or checks is cancelled. */
+void swap_cancel(struct admin_request *request);
 void swap_on_prepared(struct admin *admin, struct mail_database *mail);
 void swap_on_checked(struct admin *admin, struct check *check);
 

@@ -256,7 +256,9 @@ void cancel_request(struct worker *worker, uint32_t pid, uint32_t key)
 		return;
 	mail->slot = pid - 1;
 	mail->key = key;
-	mailbox_post(&worker->proxy->workers[owner].mailbox, &mail->letter);
+	mailbox_post(owner == SHARE_SLOT_CONSOLE ? &worker->proxy->mailbox
+						 : &worker->proxy->workers[owner].mailbox,
+		     &mail->letter);
 }
 
 void cancel_drop_all(struct worker *worker)

@@ -224,7 +224,8 @@ void client_destroy(struct client *client)
 	param_set_unref(client->params);
 	client_login_free(client);
 	conn_close(&client->conn, worker);
-	share_slot_give_back(worker->proxy->shares, client->slot);
+	if (!client->slot_given)
+		share_slot_give_back(worker->proxy->shares, client->slot);
 	if (client->counted)
 		client_uncount(client, client->pool->database->share);
 	atomic_fetch_sub(&worker->proxy->client_count, 1);

@@ -51,7 +51,8 @@ struct client {
 	struct client_stmts *stmts;
 	struct client_login *login; /* only while logging in */
 	struct user_share *user_share; /* counted in it */
-	struct mail_console *console; /* on its way to the console */
+	struct mail_console *console; /* on its way to the console, and its slot with it */
+	bool slot_given;
 	uint64_t id;              /* unique in the process, never used again */
 	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
 	uint32_t cancel_key;

@@ -302,6 +302,22 @@ static void lease_ended(evutil_socket_t fd, short what, void *arg)
 	(void)admin_save(db->admin);
 }
 
+void hold_cancel(struct admin_request *request)
+{
+	struct admin_db *db = request->db;
+	bool ends = request->owner && db->state == HOLD_DRAINING && db->waiters.count == 1;
+
+	if (ends)
+		request_detail(request, "The hold was ended, and the clients go on.");
+	else
+		request_detail(request, "The hold goes on: it is somebody else's, too.");
+	request_fail(request, "57014", "canceling statement due to user request");
+	if (!ends)
+		return;
+	hold_end(db, "the hold was cancelled");
+	(void)admin_save(db->admin);
+}
+
 /* ---- life ---- */
 
 void hold_init(struct admin_db *db)
@@ -424,6 +440,7 @@ struct admin_request *admin_hold(struct admin *admin, const char *database,
 			timer_set(db->drain_timer, db->drain);
 	}
 	request->nowait = options->nowait;
+	request->owner = fresh || options->epoch != ADMIN_EPOCH_NEXT;
 	request->number = admin_save(admin);
 	if (fresh)
 		db->hold_number = request->number;

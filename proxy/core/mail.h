@@ -37,7 +37,8 @@ enum mail_type {
 	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
 	MAIL_SERVER,        /* mail_server: here is one */
 	MAIL_EVICT,         /* mail_pool: close an idle one of another pool: a limit is reached */
-	MAIL_CANCEL,        /* mail_cancel: a CancelRequest for a client of yours */
+	MAIL_CANCEL,        /* mail_cancel: a CancelRequest for a client of yours; also -> main: for
+			       one of the console */
 	MAIL_ACCEPT,        /* mail_fd: a new connection */
 	MAIL_CLIENT,        /* mail_client (core/relocate.h): a client that lives with you now */
 	/* worker -> main */

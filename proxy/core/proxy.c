@@ -41,6 +41,12 @@ static void proxy_receive(void *owner, struct letter *letter)
 	case MAIL_CONSOLE:
 		proxy->console(proxy, (struct mail_console *)letter);
 		break;
+	case MAIL_CANCEL:
+		if (proxy->console_cancel != NULL)
+			proxy->console_cancel(((struct mail_cancel *)letter)->slot + 1,
+					      ((struct mail_cancel *)letter)->key);
+		free(letter);
+		break;
 	case MAIL_STOPPED:
 		free(letter);
 		proxy_worker_stopped(proxy);

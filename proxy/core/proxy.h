@@ -31,6 +31,9 @@ struct userlist; /* auth/userlist.h */
 /* control/ takes the clients of the console over with this; it owns the letter. */
 typedef void (*proxy_console_fn)(struct proxy *proxy, struct mail_console *mail);
 
+/* A CancelRequest for one of them. */
+typedef void (*proxy_console_cancel_fn)(uint32_t pid, uint32_t key);
+
 struct proxy {
 	struct event_base *base;
 	struct mailbox mailbox;
@@ -43,6 +46,7 @@ struct proxy {
 	atomic_uint client_count;   /* any thread */
 	struct admin *admin;
 	proxy_console_fn console;
+	proxy_console_cancel_fn console_cancel; /* may be NULL */
 	void (*before_free)(void);  /* control/ closes its clients; may be NULL */
 	pthread_mutex_t users_lock; /* of `users`: taken at start and RELOAD only */
 	struct userlist *users;

@@ -97,6 +97,8 @@ bool share_is_disabled(struct share_registry *registry, const char *database);
 bool share_slot_take(struct share_registry *registry, unsigned worker, uint32_t *slot) MUST_CHECK;
 void share_slot_move(struct share_registry *registry, uint32_t slot, unsigned worker);
 void share_slot_give_back(struct share_registry *registry, uint32_t slot);
+/* The `worker` of slots that the console has: the main thread. */
+#define SHARE_SLOT_CONSOLE ((unsigned)WORKERS_MAX)
 /* False: nobody has that slot. */
 bool share_slot_find(struct share_registry *registry, uint32_t slot, unsigned *worker) MUST_CHECK;
 

@@ -270,6 +270,18 @@ struct admin_request *admin_cancel_swap(struct admin *admin, const char *databas
 	return request;
 }
 
+void swap_cancel(struct admin_request *request)
+{
+	/* A swap has changed nothing yet; answers that come later find nobody. */
+	if (request->timer != NULL) {
+		(void)event_del(request->timer);
+		swap_forget_target(request->db);
+		request_detail(request, "The connections that were opened are closed.");
+	}
+	request->token = 0;
+	request_fail(request, "57014", "canceling statement due to user request");
+}
+
 /* ---- SWAP ---- */
 
 /* The write is done: from here on the swap is, and the workers learn of it. */

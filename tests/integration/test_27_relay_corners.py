@@ -10,6 +10,8 @@ import time
 import pytest
 
 from fakeserver import DONE, READY, ROW, WELCOME, FakeServer
+import pgwire
+from proxy import ConsoleError
 from pgwire import (CANCEL_REQUEST, SYNC, bind, close, describe, errors, execute, kinds, message, parse, query, rows,
                     wait_for)
 
@@ -371,3 +373,68 @@ def test_server_that_dies_when_parameters_are_set(make_proxy):
             messages = conn.ready("I")
             assert kinds(messages) == "EZ" and "goodbye" in errors(messages)[0]["M"]
             assert server.count < 10
+
+
+# --- Ctrl-C in the console ------------------------------------------------------------------------
+
+def cancelled(console):
+    with pytest.raises(ConsoleError) as error:
+        console.result()
+    assert error.value.sqlstate == "57014"
+    return error.value.fields
+
+
+def test_cancel_of_a_hold_that_waits(make_proxy):
+    """It is ended, as if its drain had failed, and the console goes on."""
+    proxy = make_proxy()
+    with proxy.wire("p2") as busy, proxy.wire("p2") as held, proxy.console() as console:
+        busy.query("BEGIN")
+        console.send("HOLD p2 DRAIN 1h LEASE 1h")
+        wait_for(lambda: proxy.held()["state"] == "draining", what="draining")
+        held.send(query("SELECT 7"))
+        assert held.silent(0.1)
+        pgwire.cancel(proxy.host, proxy.port, console.conn.key[0],
+                      bytes(b ^ 1 for b in console.conn.key[1]))
+        assert held.silent(0.1)
+        console.conn.cancel()
+        cancelled(console)
+        assert rows(held.ready("I")) == [["7"]]
+        assert proxy.held()["state"] == "open"
+        console.conn.cancel()  # nothing waits
+        assert console("SHOW VERSION")
+
+
+def test_cancel_of_a_hold_that_somebody_else_has_begun(make_proxy):
+    proxy = make_proxy()
+    with proxy.wire("p2") as busy, proxy.console() as console, proxy.console() as other:
+        busy.query("BEGIN")
+        other("HOLD p2 DRAIN 1h LEASE 1h NOWAIT")
+        console.send("HOLD p2")
+        assert console.conn.silent(0.2)
+        console.conn.cancel()
+        assert "somebody else" in cancelled(console)["D"]
+        assert proxy.held()["state"] == "draining"
+        busy.query("ROLLBACK")
+        wait_for(lambda: proxy.held()["state"] == "held", what="drained")
+        proxy.command("RELEASE p2")
+
+
+@pytest.mark.parametrize("command", ["PREPARE SWAP p2 TO deaf", "SWAP p2 TO deaf"])
+def test_cancel_of_a_swap_that_waits(make_proxy, pg, command):
+    """The server does not answer the check."""
+    end = threading.Event()
+    with FakeServer(lambda peer: peer.sock.recv(1 << 16) and end.wait(20)) as deaf:
+        proxy = make_proxy({"pg": pg, "deaf": {**deaf.check, "check_user": "postgres"}},
+                           {"p2": "pg"})
+        with proxy.wire("p2") as conn, proxy.console() as console:
+            conn.value("SELECT 1")
+            proxy.hold("p2", "LEASE 1h")
+            console.send(command)
+            assert console.conn.silent(0.3)
+            console.conn.cancel()
+            cancelled(console)
+            held = proxy.held()
+            assert (held["state"], held["server"], held["target"]) == ("held", "pg", None)
+            proxy.command("RELEASE p2")
+            assert conn.value("SELECT 2") == "2"
+            end.set()
