@@ -7,6 +7,7 @@
 #include "migrate/lsn.h"
 #include "migrate/move.h"
 #include "migrate/page.h"
+#include "migrate/predict.h"
 #include "migrate/verify.h"
 
 #include <fcntl.h>
@@ -272,6 +273,8 @@ void report_finish(struct move *move, enum exit_code code, int status)
 	sbuf_init(&members, REPORT_MAX);
 	report_json(move, code, status, &members);
 	report_print(move, code, status);
+	if (!move->resumed)
+		predict_compare(move, code == EXIT_DONE ? total_hold(move) : 0, &members);
 	ui_event(move->ui, "report", sbuf_text(&members));
 	if (move->journal.directory != NULL) {
 		sbuf_init(&file, REPORT_MAX + 16);

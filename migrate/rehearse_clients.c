@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The part of a rehearsal that the proxies take part in: connections, the answer times of the
+ * consoles, and how long transactions take to end.
+ */
+#include "base/mem.h"
+#include "migrate/rehearse.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONSOLE_SAMPLES 10
+/* Between two samples: holds must not line up. */
+#define PAUSE_BETWEEN (200 * USEC_PER_MSEC)
+#define WATCH_POLL (5 * USEC_PER_MSEC)
+#define ASK_TIMEOUT (5 * USEC_PER_SEC)
+#define LEASE_MSEC 2000
+
+/* ---- connections ---- */
+
+bool rehearse_command(struct move *move, const char *verb, const char *rest, usec_t timeout)
+{
+	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
+	bool ok = true;
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct sbuf sql;
+
+		links[i] = &move->routes[i].link;
+		sbuf_init(&sql, 4096);
+		sbuf_printf(&sql, "%s ", verb);
+		sql_identifier(&sql, move->routes[i].database);
+		sbuf_add_str(&sql, rest);
+		link_send(links[i], sbuf_text(&sql));
+		sbuf_free(&sql);
+	}
+	(void)!loop_wait(&move->loop, links, move->route_count, clock_now() + timeout, false);
+	for (size_t i = 0; i < move->route_count; i++)
+		ok = ok && link_ok(links[i]);
+	free(links);
+	return ok;
+}
+
+/* As the move will open them; they stay until the end. */
+bool rehearse_connections(struct move *move, struct prediction *prediction)
+{
+	usec_t began = clock_now();
+	struct sbuf rest;
+	bool ok;
+
+	sbuf_init(&rest, 4096);
+	sbuf_add_str(&rest, " TO ");
+	sql_identifier(&rest, move->target.conf->name);
+	ok = rehearse_command(move, "PREPARE SWAP", sbuf_text(&rest), 12 * ASK_TIMEOUT);
+	sbuf_free(&rest);
+	prediction->connect = clock_now() - began;
+	for (size_t i = 0; i < move->route_count; i++) {
+		const struct route *route = &move->routes[i];
+
+		prediction->connections += link_number(&route->link, 0, "connections", 0);
+		if (!link_ok(&route->link))
+			return move_fail(move, "%s: PREPARE SWAP %s: %s", route->proxy->label,
+			                 route->database, link_error(&route->link));
+	}
+	return ok;
+}
+
+void rehearse_console(struct move *move, struct prediction *prediction)
+{
+	for (int i = 0; i < CONSOLE_SAMPLES; i++) {
+		usec_t began = clock_now();
+
+		if (move->route_count > 0 && rehearse_command(move, "RELEASE", "", ASK_TIMEOUT))
+			samples_add(&prediction->console, clock_now() - began);
+	}
+}
+
+/* ---- the drain ---- */
+
+/* One that did not end counts with the limit: it is at least that. */
+static void add_drain(struct prediction *prediction, bool drained, usec_t time)
+{
+	samples_add(&prediction->drain, drained ? time : prediction->drain_limit);
+	if (!drained)
+		prediction->undrained++;
+}
+
+/* A hold of all routes that is released as soon as it is drained. */
+static bool sample_hold(struct move *move, struct prediction *prediction)
+{
+	usec_t began = clock_now();
+	struct sbuf rest;
+	bool drained;
+
+	sbuf_init(&rest, 256);
+	sbuf_printf(&rest, " EPOCH %" PRId64 " LEASE %dms DRAIN %" PRId64 "ms POLICY abort",
+	            move->epoch, LEASE_MSEC, prediction->drain_limit / USEC_PER_MSEC);
+	drained =
+	    rehearse_command(move, "HOLD", sbuf_text(&rest), prediction->drain_limit + ASK_TIMEOUT);
+	add_drain(prediction, drained, clock_now() - began);
+	sbuf_reset(&rest);
+	sbuf_printf(&rest, " EPOCH %" PRId64, move->epoch);
+	move->epoch++;
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+
+		/* The drain deadline is what is being looked for; anything else is trouble. */
+		if (!link_ok(&route->link) && strcmp(route->link.sqlstate, "55P03") != 0)
+			(void)move_fail(move, "%s: HOLD %s: %s", route->proxy->label,
+			                route->database, link_error(&route->link));
+		if (route->link.state != LINK_IDLE)
+			(void)!link_revive(move, &route->link);
+	}
+	if (!rehearse_command(move, "RELEASE", sbuf_text(&rest), ASK_TIMEOUT) && drained)
+		(void)move_fail(move, "a hold could not be released; it ends by itself in %d s",
+		                LEASE_MSEC / 1000);
+	sbuf_free(&rest);
+	return move->failure == NULL;
+}
+
+/* Whether a client of the first look is still in the transaction it was in then. */
+static bool still_there(const struct link *link, char *const *first, size_t count, usec_t elapsed)
+{
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *id = link_value(link, row, "client_id");
+		usec_t age = link_number(link, row, "age_ms", 0) * USEC_PER_MSEC;
+
+		/* A millisecond is lost by rounding. */
+		for (size_t i = 0; id != NULL && i < count; i++) {
+			if (strcmp(first[i], id) == 0 && age + USEC_PER_MSEC >= elapsed)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* How long those transactions last that are open now in one route. */
+static bool watch_route(struct move *move, struct route *route, usec_t limit, usec_t *lasted)
+{
+	struct link *link = &route->link;
+	usec_t began = clock_now();
+	char **first = NULL;
+	size_t count;
+	struct sbuf sql;
+	bool there;
+	bool ok;
+
+	sbuf_init(&sql, 4096);
+	sbuf_add_str(&sql, "SHOW BLOCKERS ");
+	sql_identifier(&sql, route->database);
+	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	count = ok ? (size_t)link_rows(link) : 0;
+	first = mem_must_alloc((count + 1) * sizeof(*first));
+	for (size_t i = 0; i < count; i++)
+		first[i] = mem_must_strdup(link_value(link, (int)i, "client_id"));
+	there = count > 0;
+	*lasted = 0;
+	while (ok && there && *lasted < limit && !move_stopped(move)) {
+		loop_sleep(&move->loop, WATCH_POLL);
+		ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+		*lasted = clock_now() - began;
+		there = still_there(link, first, count, *lasted);
+	}
+	for (size_t i = 0; i < count; i++)
+		free(first[i]);
+	free(first);
+	sbuf_free(&sql);
+	return ok || move_fail(move, "%s: %s", route->proxy->label, link_error(link));
+}
+
+static bool sample_watching(struct move *move, struct prediction *prediction)
+{
+	usec_t longest = 0;
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		usec_t lasted;
+
+		if (!watch_route(move, &move->routes[i], prediction->drain_limit, &lasted))
+			return false;
+		if (lasted > longest)
+			longest = lasted;
+	}
+	add_drain(prediction, longest < prediction->drain_limit, longest);
+	return true;
+}
+
+bool rehearse_drain(struct move *move, struct prediction *prediction)
+{
+	const struct config_mover *conf = &move->config->mover;
+
+	prediction->held = conf->rehearse_hold > 0;
+	prediction->drain_limit = prediction->held ? conf->rehearse_hold : conf->hold_timeout;
+	for (int64_t i = 0; i < conf->rehearse_samples && move->route_count > 0; i++) {
+		if (move_stopped(move))
+			return move_fail(move, "interrupted");
+		ui_status(move->ui, "transactions end: sample %" PRId64 " of %" PRId64, i + 1,
+		          (int64_t)conf->rehearse_samples);
+		if (!(prediction->held ? sample_hold : sample_watching)(move, prediction))
+			return false;
+		loop_sleep(&move->loop, PAUSE_BETWEEN);
+	}
+	ui_status_clear(move->ui);
+	return true;
+}
