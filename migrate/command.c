@@ -185,17 +185,25 @@ bool command_parse(int argc, char **argv, struct command_line *line, enum exit_c
 			print_command(command);
 		return false;
 	}
-	return check_line(line, code);
+	if (line->option[OPTION_MAN] != NULL || line->option[OPTION_COMPLETION] != NULL) {
+		(line->option[OPTION_MAN] != NULL ? command_print_manual
+		                                  : command_print_completion)(stdout);
+		return false;
+	}
+	return line->option[OPTION_COMPLETE] != NULL || check_line(line, code);
 }
 
 enum exit_code command_run(const struct command_line *line, const struct config *config,
                            struct ui *ui)
 {
-	const struct command *command = find_command(line->command);
+	const struct command *command;
 	struct sbuf error;
 	enum exit_code code;
 	int lock_fd;
 
+	if (line->option[OPTION_COMPLETE] != NULL)
+		return command_complete(line->option[OPTION_COMPLETE], config);
+	command = find_command(line->command);
 	if (command->lock == OPEN)
 		return command->run(line, config, ui);
 	sbuf_init(&error, 4096);

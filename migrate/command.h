@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 struct move;
 
@@ -31,6 +32,11 @@ struct command_line {
  * shown). */
 bool command_parse(int argc, char **argv, struct command_line *line,
                    enum exit_code *code) MUST_CHECK;
+
+/* man.c: what the program prints about itself. */
+void command_print_manual(FILE *out);
+void command_print_completion(FILE *out);
+enum exit_code command_complete(const char *what, const struct config *config);
 
 /* Carries it out. */
 enum exit_code command_run(const struct command_line *line, const struct config *config,

@@ -7,6 +7,7 @@
 #include "conf/config.h"
 #include "conf/show.h"
 #include "control/console.h"
+#include "control/man.h"
 #include "core/proxy.h"
 
 #include <getopt.h>
@@ -26,6 +27,7 @@ static const char usage[] =
     "  -c, --config FILE    configuration (default " DEFAULT_CONFIG ")\n"
     "  -t, --check-config   read the configuration, say what is wrong with it, and end\n"
     "      --settings       print the table of all settings (Markdown)\n"
+    "      --man            print the manual page\n"
     "  -V, --version        print the version\n"
     "  -h, --help           print this\n"
     "\n"
@@ -42,9 +44,13 @@ struct arguments {
 static bool arguments_parse(int argc, char **argv, struct arguments *args, int *code)
 {
 	static const struct option options[] = {
-	    {"config", required_argument, NULL, 'c'}, {"check-config", no_argument, NULL, 't'},
-	    {"settings", no_argument, NULL, 's'},     {"version", no_argument, NULL, 'V'},
-	    {"help", no_argument, NULL, 'h'},	      {NULL, 0, NULL, 0},
+	    {"config", required_argument, NULL, 'c'},
+	    {"check-config", no_argument, NULL, 't'},
+	    {"settings", no_argument, NULL, 's'},
+	    {"version", no_argument, NULL, 'V'},
+	    {"man", no_argument, NULL, 'm'},
+	    {"help", no_argument, NULL, 'h'},
+	    {NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -60,6 +66,9 @@ static bool arguments_parse(int argc, char **argv, struct arguments *args, int *
 		case 's':
 			config_print_reference(stdout);
 			return false;
+		case 'm':
+			man_print(stdout, usage);
+			return false;
 		case 'V':
 			(void)printf("pgshuntd %s\n", PGSHUNT_VERSION);
 			return false;
@@ -73,8 +82,9 @@ static bool arguments_parse(int argc, char **argv, struct arguments *args, int *
 		}
 	}
 	if (optind < argc) {
-		(void)fprintf(stderr, "pgshuntd: unexpected argument \"%s\"\nTry \"pgshuntd --help\".\n",
-			      argv[optind]);
+		(void)fprintf(stderr,
+		              "pgshuntd: unexpected argument \"%s\"\nTry \"pgshuntd --help\".\n",
+		              argv[optind]);
 		*code = EXIT_CONFIG;
 		return false;
 	}
