@@ -149,15 +149,18 @@ static void free_ids(char **ids, size_t count)
 }
 
 static enum exit_code resume_one(const struct config *config, struct ui *ui, const char *id,
-                                 bool abort_wanted, bool *went_forward)
+                                 bool abort_wanted, bool dry_run, bool *went_forward)
 {
 	struct move move;
 	enum exit_code code;
 
 	move_init(&move, config, ui);
+	move.dry_run = dry_run;
 	code = resume_move(&move, id, abort_wanted, went_forward);
 	/* What abort was asked for is done when everything is restored. */
-	report_finish(&move, code, code == EXIT_UNDONE && abort_wanted ? EXIT_DONE : (int)code);
+	if (!dry_run)
+		report_finish(&move, code,
+		              code == EXIT_UNDONE && abort_wanted ? EXIT_DONE : (int)code);
 	move_free(&move);
 	return code;
 }
@@ -165,15 +168,16 @@ static enum exit_code resume_one(const struct config *config, struct ui *ui, con
 static enum exit_code resume_or_abort(const struct command_line *line, const struct config *config,
                                       struct ui *ui, bool abort_wanted)
 {
+	bool dry_run = line->option[OPTION_DRY_RUN] != NULL;
 	enum exit_code code = EXIT_USAGE;
 	bool went_forward;
 	char **ids;
 	size_t count = journal_list(config->mover.journal_directory, false, &ids);
 
 	if (line->name_count == 1)
-		code = resume_one(config, ui, line->names[0], abort_wanted, &went_forward);
+		code = resume_one(config, ui, line->names[0], abort_wanted, dry_run, &went_forward);
 	else if (count == 1)
-		code = resume_one(config, ui, ids[0], abort_wanted, &went_forward);
+		code = resume_one(config, ui, ids[0], abort_wanted, dry_run, &went_forward);
 	else if (count == 0)
 		ui_line(ui, "no move is unfinished in %s", config->mover.journal_directory);
 	if (count == 0 && line->name_count == 0)
@@ -263,7 +267,7 @@ static enum exit_code clear_way(const struct command_line *line, const struct co
 		code = EXIT_REFUSED;
 	} else if (count == 1) {
 		ui_line(ui, "an earlier move of these shards is unfinished");
-		code = resume_one(config, ui, ids[0], false, finished);
+		code = resume_one(config, ui, ids[0], false, false, finished);
 		/* What is not what the operator expected to start from is not built upon. */
 		if (code == EXIT_UNDONE) {
 			ui_error(ui, "the earlier move was undone; run the command again to move");
@@ -281,8 +285,11 @@ enum exit_code command_move(const struct command_line *line, const struct config
 	struct sampler sampler;
 	struct move move;
 	bool finished;
-	enum exit_code code = clear_way(line, config, ui, &finished);
+	enum exit_code code;
 
+	if (line->option[OPTION_DRY_RUN] != NULL)
+		return command_plan(line, config, ui);
+	code = clear_way(line, config, ui, &finished);
 	if (code != EXIT_DONE || finished)
 		return code;
 	sampler_start(&sampler, config, ui);

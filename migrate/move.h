@@ -167,6 +167,7 @@ struct move {
 	bool hold_lost;        /* a proxy says that a hold of ours is not there any more */
 	bool undoing;          /* the tick asks the proxies nothing any more */
 	bool resumed;
+	bool dry_run; /* resume and abort only say what they would do */
 	bool intended[PHASE_COUNT]; /* the intent was written before the phase's turn */
 	usec_t drawn_at;            /* status line */
 	char *failure;              /* why it failed; the first failure counts */

@@ -160,8 +160,8 @@ static bool is_before_barrier(struct move *move)
 }
 
 /*
- * Whether clients may be at work on the target, which is a primary.  The routes say it; without any,
- * whether its copy can be connected to.
+ * Whether clients may be at work on the target, which is a primary.  The routes say it; without
+ * any, whether its copy can be connected to.
  */
 static bool is_in_use_on_target(struct move *move)
 {
@@ -230,18 +230,18 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	(void)!connect_all(move, &facts.source_reachable);
 	add_missing_routes(move, records);
 	bouncers_add_missing(move, records);
-	if (facts.source_reachable &&
+	if (facts.source_reachable && !move->dry_run &&
 	    (!move_lock_source(move) || !end_old_sessions(move, &move->source.link)))
 		return EXIT_INTERNAL;
-	if (move->target.link.state == LINK_IDLE)
+	if (move->target.link.state == LINK_IDLE && !move->dry_run)
 		(void)!end_old_sessions(move, &move->target.link);
 	facts.changed_anything = move->anything_changed;
 	facts.promote_intended = move->promote_intended;
 	facts.target = promote_probe(move);
 	facts.switch_before_barrier =
 	    facts.target == TARGET_PRIMARY && move->promote_intended && is_before_barrier(move);
-	facts.in_use_on_target = facts.target == TARGET_PRIMARY && !move->promote_intended &&
-	                         is_in_use_on_target(move);
+	facts.in_use_on_target =
+	    facts.target == TARGET_PRIMARY && !move->promote_intended && is_in_use_on_target(move);
 	decision = decide(&facts, &why);
 	ui_line(move->ui, "move %s from %s to %s: target %s, source %s", records->id,
 	        move->source.conf->name, move->target.conf->name, target_state_name(facts.target),
@@ -253,7 +253,9 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 		           ? EXIT_FORWARD
 		           : act(move, decision, went_forward);
 	}
-	ui_line(move->ui, "  %s", why);
+	ui_line(move->ui, "  %s%s", why, move->dry_run ? " (not done: --dry-run)" : "");
+	if (move->dry_run)
+		return EXIT_DONE;
 	sbuf_init(&error, ERRORS_MAX);
 	opened =
 	    journal_reopen(&move->journal, move->config->mover.journal_directory, records, &error);
