@@ -107,6 +107,15 @@ GRANT ALL ON SCHEMA public TO PUBLIC;
 """
 
 
+def _alive(pid):
+    """Whether a process exists that is more than an entry in the table."""
+    try:
+        with open("/proc/%d/stat" % pid) as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Cluster:
     """One PostgreSQL server."""
 
@@ -208,6 +217,8 @@ class Cluster:
                 pass
         self.process.wait(30)
         self.process = None
+        # A signal is not an end: what they hold open is closed when the kernel has got to it.
+        wait_for(lambda: not any(_alive(pid) for pid in pids), what="the end of all processes")
         try:
             os.unlink(self.data + "/postmaster.pid")
         except FileNotFoundError:
