@@ -148,3 +148,274 @@ def test_move_under_load(alone):
     assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == \
         (owner.st_uid, owner.st_gid, stat.S_IMODE(owner.st_mode))
     assert [read(path) for path in glob.glob(bouncer.ini + ".*.bak")] == [before]
+
+
+def test_transaction_that_does_not_end(alone):
+    """Our own deadline, not PAUSE's, which has none: undone, and who was in the way is named."""
+    scene, bouncer = alone
+    scene.configure(hold_timeout="700ms")
+    with connect(bouncer, application_name="obstinate") as busy, connect(bouncer) as conn:
+        busy.execute("BEGIN")
+        busy.execute("INSERT INTO items VALUES (5, 'mine')")
+        result = scene.move(UNDONE)
+        assert "connections in use" in result.stderr and "obstinate" in result.stderr
+        busy.execute("COMMIT")
+        assert conn.execute("SHOW cluster_name").fetchone() == ("pg1",)
+    scene.check_on_pg1()
+    check_stayed(scene, bouncer)
+    scene.configure(drain_policy="terminate")
+    with connect(bouncer) as busy:
+        busy.execute("BEGIN")
+        scene.move()
+        with pytest.raises(psycopg.OperationalError):
+            busy.execute("SELECT 1")
+    check_moved(scene, bouncer)
+
+
+def test_new_clients_in_the_hold(alone):
+    """Who logs in while it is paused and reloaded waits no longer than the move (pgbouncer would
+    make it wait server_login_retry, 15 s, after a login that the pause has ended)."""
+    scene, bouncer = alone
+    stop = threading.Event()
+    waits, failed = [], []
+
+    def work():
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                with connect(bouncer) as conn:
+                    conn.execute("SELECT 1")
+            except psycopg.Error as error:
+                failed.append(error)
+            waits.append(time.monotonic() - began)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    scene.move()
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert not failed and max(waits) < 10 * SLOW, (failed, max(waits))
+    check_moved(scene, bouncer)
+
+
+@pytest.mark.parametrize("phase", ["prepare", "hold", "barrier", "catch_up"])
+def test_failure_before_the_promotion(alone, phase):
+    scene, bouncer = alone
+    before = read(bouncer.ini)
+    with connect(bouncer) as conn:
+        conn.execute("SELECT 1")
+        result = scene.run("move", "p2", "--to", "pg2", fault="journal.%s.outcome=fail" % phase)
+        assert result.returncode == UNDONE
+        assert conn.execute("SHOW cluster_name").fetchone() == ("pg1",)
+    scene.check_on_pg1()
+    check_stayed(scene, bouncer)
+    assert read(bouncer.ini) == before
+
+
+def test_restart_in_the_hold(alone):
+    """A pgbouncer that was restarted is not paused any more: noticed, and undone."""
+    scene, bouncer = alone
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=sleep:2000")
+    wait_for(lambda: bouncer.database("p2")["paused"] == 1, 30 * SLOW, "the pause")
+    bouncer.stop()
+    bouncer.start()
+    assert mover.wait(60 * SLOW) == UNDONE
+    scene.check_on_pg1()
+    check_stayed(scene, bouncer)
+
+
+def test_somebody_resumes_it_in_the_hold(alone):
+    scene, bouncer = alone
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=sleep:2000")
+    wait_for(lambda: bouncer.database("p2")["paused"] == 1, 30 * SLOW, "the pause")
+    time.sleep(0.3)
+    bouncer.admin("RESUME p2")
+    assert mover.wait(60 * SLOW) == UNDONE
+    scene.check_on_pg1()
+    check_stayed(scene, bouncer)
+
+
+def test_refused(alone, make_bouncer):
+    """What cannot be moved is said before anything is done."""
+    scene, bouncer = alone
+    bouncer.admin("PAUSE p2")
+    assert "paused already" in scene.move(REFUSED).stderr
+    bouncer.admin("RESUME p2")
+    text = read(bouncer.ini)
+    for new, word in ((text.replace("p2 = dbname", ";p2 = dbname") +
+                       "[databases]\n* = host=127.0.0.1 port=%d\n" % scene.pg1.port, "entry *"),
+                      (text.replace("port=%d pool_size" % scene.pg1.port, "port=1 pool_size"),
+                       "RELOAD it")):
+        with open(bouncer.ini, "w") as out:
+            out.write(new)
+        assert word in scene.move(REFUSED).stderr
+    with open(bouncer.ini, "w") as out:
+        out.write(text)
+    scene.configure(pgbouncers=listed(bouncer, databases=["p2", "p3"]))
+    assert "no entry p3" in scene.move(REFUSED).stderr
+    gone = make_bouncer("gone", entries=entries(scene))
+    scene.configure(pgbouncers=listed(bouncer, gone))
+    gone.stop()
+    assert "gone" in scene.move(REFUSED).stderr
+    scene.check_on_pg1()
+    check_stayed(scene, bouncer)
+
+
+# --- kill -9, and pgbouncers that are gone ------------------------------------------------------
+
+@pytest.mark.parametrize("command", ["resume", "abort"])
+def test_kill_9_while_it_is_paused(alone, command):
+    scene, bouncer = alone
+    scene.configure(lease="1h")
+    result = scene.run("move", "p2", "--to", "pg2", fault="journal.fence.outcome=kill")
+    assert result.returncode == -signal.SIGKILL
+    assert bouncer.database("p2")["paused"] == 1
+    result = scene.run(command)
+    assert result.returncode == (DONE if command == "abort" else UNDONE)
+    scene.check_on_pg1()
+    check_stayed(scene, bouncer)
+
+
+@pytest.mark.parametrize("record", ["promote.outcome", "swap.intent", "swap.outcome",
+                                    "release.outcome"])
+def test_kill_9_after_the_promotion(alone, record):
+    scene, bouncer = alone
+    result = scene.run("move", "p2", "--to", "pg2", fault="journal.%s=kill" % record)
+    assert result.returncode == -signal.SIGKILL
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+    check_moved(scene, bouncer)
+
+
+def test_gone_after_the_promotion(alone, make_bouncer):
+    """One of two pgbouncers dies: the other clients go on at once, it is named, and repaired."""
+    scene, bouncer = alone
+    other = make_bouncer("other", entries=entries(scene))
+    scene.configure(pgbouncers=listed(bouncer, other))
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.open.outcome=sleep:1000")
+    wait_for(lambda: not scene.pg2.value("SELECT pg_is_in_recovery()"), 60 * SLOW, "promotion")
+    other.stop()
+    wait_for(lambda: bouncer.database("p2")["paused"] == 0, 20 * SLOW, "the release")
+    assert where(bouncer) == "pg2"
+    assert mover.wait(90 * SLOW) == FORWARD
+    assert "pgbouncer other" in read(os.path.join(scene.folder, "mover.log"))
+    other.start()
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+    check_moved(scene, bouncer, other)
+
+
+# --- several, and with the proxy ----------------------------------------------------------------
+
+@pytest.mark.parametrize("how", ["sockets", "tcp"])
+def test_two_processes_at_one_port(make_scene, make_bouncer, how):
+    """so_reuseport: a TCP connection reaches either; each is paused, reloaded and resumed."""
+    scene = make_scene(alone=True)
+    one = make_bouncer("one", entries=entries(scene), settings="so_reuseport=1")
+    two = make_bouncer("two", entries=entries(scene), settings="so_reuseport=1", port=one.port)
+    web = {"host": "127.0.0.1", "port": one.port}
+    scene.configure(pgbouncers={"web": dict(web)})
+    assert "so_reuseport" in scene.move(REFUSED).stderr
+    scene.configure(pgbouncers={"web": dict(web, processes=3)})
+    assert "processes are expected" in scene.move(REFUSED).stderr
+    if how == "sockets":
+        web.update(unix_socket_directories=[one.folder, two.folder], ini=[one.ini, two.ini])
+    else:
+        web.update(processes=2)
+    scene.configure(pgbouncers={"web": web})
+    scene.load(ports=[one.port], modes=MODES)
+    scene.move()
+    time.sleep(0.5)
+    no_errors(scene.account())
+    scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS false")
+    scene.check_on_pg2()
+    check_moved(scene, one, two)
+
+
+def test_before_the_proxy(make_scene, make_bouncer):
+    """Its entries name the proxy: nothing of it changes."""
+    scene = make_scene(proxy={"max_client_connections": 500})
+    bouncer = make_bouncer(databases=[(name, "127.0.0.1", scene.proxy.port, name)
+                                      for name in ("p1", "p2")])
+    scene.configure(pgbouncers=listed(bouncer))
+    before = read(bouncer.ini)
+    scene.load(ports=[bouncer.port], modes=MODES)
+    result = scene.move()
+    assert "leads to proxy a: nothing to change" in result.stdout
+    time.sleep(0.5)
+    no_errors(scene.account())
+    assert read(bouncer.ini) == before
+    check_clean(bouncer)
+
+
+def test_behind_the_proxy(make_scene, make_bouncer):
+    """pgshuntd's server is a pgbouncer, which is the one that decides."""
+    scene = make_scene(proxy={"max_prepared_statements": 0})
+    bouncer = make_bouncer(entries=entries(scene), settings="default_pool_size=20")
+    scene.configure(pgbouncers=listed(bouncer))
+    proxy = scene.proxy
+    proxy.stop()
+    proxy.servers["web"] = {"host": "127.0.0.1", "port": bouncer.port}
+    for name in ("p1", "p2"):
+        proxy.databases[name] = {"server": "web"}
+    proxy.write()
+    proxy.start()
+    scene.load(modes=MODES)
+    scene.move()
+    time.sleep(0.5)
+    no_errors(scene.account())
+    check_moved(scene, bouncer)
+
+
+def test_a_pgbouncer_before_each_server(make_scene, make_bouncer):
+    """pgshuntd goes from one pgbouncer to the other; the mover knows where the servers are."""
+    scene = make_scene(proxy={"max_prepared_statements": 0})
+    names = ("p1", "p2", "postgres")
+    first, second = (make_bouncer(
+        name, databases=[(dbname, "127.0.0.1", cluster.port, dbname) for dbname in names],
+        settings="ignore_startup_parameters=extra_float_digits,options")
+        for name, cluster in (("first", scene.pg1), ("second", scene.pg2)))
+    scene.configure(pgbouncers=listed(first, second))
+    proxy = scene.proxy
+    proxy.stop()
+    for name, bouncer, cluster in (("pg1", first, scene.pg1), ("pg2", second, scene.pg2)):
+        proxy.servers[name] = {"host": "127.0.0.1", "port": bouncer.port, "check_user": "postgres",
+                               "admin_host": "127.0.0.1", "admin_port": cluster.port}
+    proxy.write()
+    proxy.start()
+    scene.load(modes=MODES)
+    scene.move()
+    time.sleep(0.5)
+    no_errors(scene.account())
+    assert first.database("p2")["port"] == second.database("p2")["port"] == scene.pg2.port
+    check_clean(first)
+
+
+def test_mixed(make_scene, make_bouncer):
+    """Some clients by the proxy, others by a pgbouncer: two-phase over both."""
+    scene = make_scene()
+    bouncer = make_bouncer(entries=entries(scene), settings="default_pool_size=20")
+    scene.configure(pgbouncers=listed(bouncer))
+    scene.load(ports=[bouncer.port, scene.proxy.port], modes=MODES)
+    scene.move()
+    time.sleep(0.5)
+    no_errors(scene.account())
+    scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS false")
+    scene.check_on_pg2()
+    check_moved(scene, bouncer)
+
+
+def test_file_on_another_machine(alone):
+    """The command that reaches it, here a shell of its own; quotes and owner survive."""
+    scene, bouncer = alone
+    with open(bouncer.ini, "a") as out:
+        out.write("; it's a 'comment' with $dollars, `ticks` and \\ at the end\n\n")
+    before = read(bouncer.ini)
+    scene.configure(pgbouncers=listed(bouncer, command="env LC_ALL=C"))
+    scene.move()
+    check_moved(scene, bouncer)
+    after = read(bouncer.ini)
+    assert after != before and len(after.splitlines()) == len(before.splitlines())
+    assert after.endswith("at the end\n\n")
+    assert [read(path) for path in glob.glob(bouncer.ini + ".*.bak")] == [before]
