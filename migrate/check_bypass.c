@@ -5,6 +5,7 @@
  */
 #include "base/mem.h"
 #include "migrate/check.h"
+#include "migrate/pgbouncer.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -47,6 +48,18 @@ static bool ask_routers(struct checks *checks, struct known *known)
 			const char *server = link_value(link, row, "server");
 
 			if (server != NULL && strcmp(server, move->source.conf->name) == 0)
+				know(known, link_number(link, row, "remote_pid", 0));
+		}
+	}
+	for (size_t i = 0; i < move->bouncer_count; i++) {
+		struct link *link = &move->bouncers[i].control;
+
+		if (!check_query(checks, CHECK_BYPASS, link, "SHOW SERVERS"))
+			return false;
+		for (int row = 0; row < link_rows(link); row++) {
+			const char *database = link_value(link, row, "database");
+
+			if (database != NULL && bouncer_holds(move, &move->bouncers[i], database))
 				know(known, link_number(link, row, "remote_pid", 0));
 		}
 	}

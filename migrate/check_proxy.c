@@ -2,8 +2,11 @@
 /*
  * Checks of the proxies: do they lead where they should, and may the mover command them?
  */
+#include "base/mem.h"
 #include "migrate/check.h"
+#include "migrate/pgbouncer.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void check_holds(struct checks *checks, struct proxy *proxy)
@@ -63,11 +66,29 @@ static void check_addresses(struct checks *checks)
 	}
 }
 
+static void check_pgbouncers(struct checks *checks)
+{
+	struct move *move = checks->move;
+	struct sbuf warnings;
+	char *text;
+	char *save = NULL;
+
+	sbuf_init(&warnings, 65536);
+	bouncers_check(move, &warnings);
+	text = mem_must_strdup(sbuf_text(&warnings));
+	sbuf_free(&warnings);
+	for (char *line = strtok_r(text, "\n", &save); line != NULL;
+	     line = strtok_r(NULL, "\n", &save))
+		check_find(checks, CHECK_PGBOUNCERS, CHECK_WARN, "%s", line);
+	free(text);
+	check_pass(checks, CHECK_PGBOUNCERS, "%zu processes", move->bouncer_count);
+}
+
 void check_proxies(struct checks *checks)
 {
 	struct move *move = checks->move;
 
-	if (move->proxy_count == 0)
+	if (move->proxy_count == 0 && !bouncers_involved(move))
 		check_find(checks, CHECK_PROXIES, CHECK_WARN, "no proxy is configured");
 	for (size_t i = 0; i < move->proxy_count; i++) {
 		struct proxy *proxy = &move->proxies[i];
@@ -75,6 +96,9 @@ void check_proxies(struct checks *checks)
 
 		for (size_t j = 0; j < move->route_count; j++)
 			has_route = has_route || move->routes[j].proxy == proxy;
+		for (size_t j = 0; j < move->seen_count; j++)
+			has_route =
+			    has_route || (move->seen[j].proxy == proxy && move->seen[j].through);
 		if (!has_route)
 			check_find(checks, CHECK_PROXIES, CHECK_WARN, "%s has none of the shards",
 			           proxy->label);
@@ -83,6 +107,7 @@ void check_proxies(struct checks *checks)
 	for (size_t i = 0; i < move->route_count; i++)
 		check_route(checks, &move->routes[i]);
 	check_addresses(checks);
+	check_pgbouncers(checks);
 	check_pass(checks, CHECK_PROXIES, "%zu", move->proxy_count);
 	check_pass(checks, CHECK_HOLDS, "nobody");
 	check_pass(checks, CHECK_ROUTES, "%zu routes lead to %s", move->route_count,

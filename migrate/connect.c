@@ -66,6 +66,8 @@ static void free_routers(struct move *move)
 		link_close(&move->clusters[i].link);
 		free(move->clusters[i].label);
 	}
+	if (move->guard_fd > 0)
+		(void)close(move->guard_fd);
 	bouncers_free(move);
 	free(move->routes);
 	free(move->seen);

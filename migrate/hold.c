@@ -6,6 +6,7 @@
  * are under way at once.  The status connection of each proxy renews the leases meanwhile.
  */
 #include "base/mem.h"
+#include "migrate/guard.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
@@ -156,6 +157,7 @@ void hold_tick(void *arg)
 		}
 	}
 	bouncers_tick(move);
+	guard_renew(move);
 	draw(move, now);
 }
 
@@ -316,6 +318,8 @@ bool phase_hold(struct move *move)
 	if (!run_intend(move, PHASE_FENCE))
 		return false;
 	ui_hurry(move->ui, true);
+	if (!guard_start(move))
+		return false;
 	bouncers_send_pauses(move, false);
 	send_holds(move);
 	paused_by = clock_now() + move->config->mover.hold_timeout;
@@ -350,7 +354,7 @@ void hold_send_forever(struct move *move)
 	if (move->lease_none)
 		return;
 	move->lease_none = true;
-	bouncers_send_confirm(move);
+	guard_send_end(move);
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct sbuf sql;
 
@@ -383,8 +387,10 @@ bool hold_await_forever(struct move *move)
 			               state == NULL ? "?" : state);
 	}
 	free(links);
-	return ok && !move->hold_lost &&
-	       bouncers_await_confirm(move, clock_now() + move->config->mover.lease / 2);
+	if (!ok || move->hold_lost ||
+	    !guard_await_end(move, clock_now() + move->config->mover.lease / 4))
+		return false;
+	return bouncers_await_confirm(move, clock_now() + move->config->mover.lease / 2);
 }
 
 /* ---- swap and release ---- */
@@ -697,6 +703,9 @@ bool hold_undo(struct move *move)
 		move->proxies[i].status.done = NULL;
 	release_at_once(move);
 	all = bouncers_undo(move);
+	/* It goes on trying where we could not. */
+	if (all)
+		guard_send_end(move);
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
 

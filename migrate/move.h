@@ -135,6 +135,9 @@ struct move {
 	size_t entry_count;
 	struct bouncer_file *files;
 	size_t file_count;
+	int guard_fd; /* to the child that watches over them; 0 = none */
+	usec_t guarded_at;
+	bool guard_ending;
 	struct plproxy *clusters;
 	size_t cluster_count;
 	struct partition *partitions;

@@ -494,6 +494,18 @@ static bool is_behind(const struct move *move, const struct bouncer *bouncer)
 	return false;
 }
 
+const char *bouncer_leads_to(const struct move *move, const struct bouncer *bouncer,
+                             const char *host, int port)
+{
+	const char *router = router_at(move, host, port);
+	const struct config_server *server;
+
+	if (router != NULL)
+		return router;
+	server = server_at(move, bouncer->conf, host, port);
+	return server == NULL ? NULL : server->name;
+}
+
 /* Decides about one entry that has the name of a shard; false and an error if it cannot. */
 static bool judge(struct move *move, struct bouncer_entry *entry, bool paused, struct sbuf *error)
 {
@@ -501,9 +513,7 @@ static bool judge(struct move *move, struct bouncer_entry *entry, bool paused, s
 	const struct config_server *server =
 	    server_at(move, bouncer->conf, entry->host, entry->port);
 
-	entry->where = router_at(move, entry->host, entry->port);
-	if (entry->where == NULL && server != NULL)
-		entry->where = server->name;
+	entry->where = bouncer_leads_to(move, bouncer, entry->host, entry->port);
 	if (entry->where == NULL) {
 		sbuf_printf(error,
 		            "%s: entry %s leads to %s:%d, which is neither a proxy nor %s; add the "
@@ -607,11 +617,21 @@ bool bouncers_plan(struct move *move, struct sbuf *error)
 	return ok;
 }
 
-bool bouncers_check(struct move *move, struct sbuf *error, struct sbuf *warnings)
+bool bouncer_holds(const struct move *move, const struct bouncer *bouncer, const char *name)
+{
+	for (size_t i = 0; i < move->entry_count; i++) {
+		const struct bouncer_entry *entry = &move->entries[i];
+
+		if (entry->bouncer == bouncer && entry->change && strcmp(entry->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+void bouncers_check(const struct move *move, struct sbuf *warnings)
 {
 	usec_t budget = move->config->mover.hold_timeout + move->config->mover.catch_up_timeout;
 
-	(void)error;
 	for (size_t i = 0; i < move->entry_count; i++) {
 		const struct bouncer_entry *entry = &move->entries[i];
 		const struct bouncer *bouncer = entry->bouncer;
@@ -633,7 +653,6 @@ bool bouncers_check(struct move *move, struct sbuf *error, struct sbuf *warnings
 			    bouncer->label, bouncer->query_wait_timeout / USEC_PER_SEC,
 			    budget / USEC_PER_SEC);
 	}
-	return true;
 }
 
 void bouncers_add_missing(struct move *move, const struct journal_records *records)
@@ -653,6 +672,12 @@ void bouncers_add_missing(struct move *move, const struct journal_records *recor
 		for (size_t i = 0; !known && i < move->bouncer_count; i++) {
 			if (strcmp(move->bouncers[i].label, label) == 0)
 				bouncer = &move->bouncers[i];
+		}
+		if (bouncer != NULL && json_text(at, "server_login_retry") != NULL) {
+			/* What it says now may be what we set. */
+			free(bouncer->retry);
+			bouncer->retry = mem_must_strdup(json_text(at, "server_login_retry"));
+			bouncer->retry_changed = true;
 		}
 		for (size_t i = 0; !known && i < move->shard_count; i++) {
 			if (shard_name != NULL && strcmp(move->shards[i].name, shard_name) == 0)

@@ -119,11 +119,18 @@ bool bouncers_read_seen(struct move *move, struct sbuf *error) MUST_CHECK;
 /* Whether a pgbouncer listens there; its label or NULL. */
 const char *bouncer_at(const struct move *move, const char *host, int port);
 
+/* What an entry of this process with that host and port leads to; NULL if it is unknown. */
+const char *bouncer_leads_to(const struct move *move, const struct bouncer *bouncer,
+                             const char *host, int port);
+
 /* Finds the entries of the shards and what is to be changed in the files. */
 bool bouncers_plan(struct move *move, struct sbuf *error) MUST_CHECK;
 
-/* Findings against the move, as lines; false if there are some.  `warnings`: only worth knowing. */
-bool bouncers_check(struct move *move, struct sbuf *error, struct sbuf *warnings) MUST_CHECK;
+/* What is worth knowing before the move, as lines. */
+void bouncers_check(const struct move *move, struct sbuf *warnings);
+
+/* Whether the process has an entry of that name that is paused for the move. */
+bool bouncer_holds(const struct move *move, const struct bouncer *bouncer, const char *name);
 
 /* The entries of processes that do not answer are only in the journal. */
 void bouncers_add_missing(struct move *move, const struct journal_records *records);
@@ -174,7 +181,6 @@ bool bouncers_await_pauses(struct move *move, usec_t deadline) MUST_CHECK;
 void bouncers_tick(struct move *move);
 
 /* A last look before the promotion. */
-void bouncers_send_confirm(struct move *move);
 bool bouncers_await_confirm(struct move *move, usec_t deadline) MUST_CHECK;
 
 /* Begins RELOAD and RESUME, in one chain for each process; and waits for it. */
@@ -187,6 +193,9 @@ bool bouncers_repair(struct move *move) MUST_CHECK;
 
 /* Names what is not repaired, after a last RESUME. */
 void bouncers_give_up(struct move *move);
+
+/* Whether it could not be reached because no process is there: then nothing is paused either. */
+bool bouncer_is_gone(const struct link *link);
 
 /* RESUME everywhere; removes prepared files.  False if one may be left paused. */
 bool bouncers_undo(struct move *move) MUST_CHECK;

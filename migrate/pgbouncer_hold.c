@@ -488,7 +488,7 @@ void bouncers_tick(struct move *move)
 
 /* ---- the last look ---- */
 
-void bouncers_send_confirm(struct move *move)
+static void send_confirm(struct move *move)
 {
 	for (size_t i = 0; i < move->bouncer_count; i++) {
 		struct bouncer *bouncer = &move->bouncers[i];
@@ -517,7 +517,7 @@ bool bouncers_await_confirm(struct move *move, usec_t deadline)
 			if (clock_now() >= deadline || link->state == LINK_BROKEN ||
 			    link->state == LINK_CLOSED)
 				return move_fail(move, "%s: %s", bouncer->label, link_error(link));
-			bouncers_send_confirm(move);
+			send_confirm(move);
 			if (loop_wait(&move->loop, &link, 1, deadline, true) == WAIT_STOPPED)
 				return move_fail(move, "interrupted");
 		}
@@ -746,8 +746,7 @@ void bouncers_give_up(struct move *move)
 	}
 }
 
-/* No process, no pause. */
-static bool is_gone(const struct link *link)
+bool bouncer_is_gone(const struct link *link)
 {
 	return link->error != NULL && (strstr(link->error, "Connection refused") != NULL ||
 	                               strstr(link->error, "No such file") != NULL);
@@ -759,7 +758,7 @@ static bool undo_bouncer(struct move *move, struct bouncer *bouncer)
 
 	if (!settle(move, bouncer)) {
 		ui_error(move->ui, "%s: %s", bouncer->label, link_error(&bouncer->control));
-		return is_gone(&bouncer->control);
+		return bouncer_is_gone(&bouncer->control);
 	}
 	for (size_t i = 0; i < move->entry_count; i++) {
 		struct bouncer_entry *entry = &move->entries[i];

@@ -61,6 +61,9 @@ void status_forget_servers(struct status *status);
 /* status_router.c: proxies and PL/Proxy. */
 void status_show_routers(struct status *status);
 
+/* status_pgbouncer.c */
+void status_show_bouncers(struct status *status);
+
 /* status_moves.c: journals, and what they say that must still be true. */
 void status_show_moves(struct status *status);
 

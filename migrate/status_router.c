@@ -258,5 +258,6 @@ static void show_clusters(struct status *status)
 void status_show_routers(struct status *status)
 {
 	show_proxies(status);
+	status_show_bouncers(status);
 	show_clusters(status);
 }

@@ -112,7 +112,8 @@ static bool compare_routes(struct move *move)
 	for (size_t i = 0; i < move->seen_count; i++) {
 		const struct seen_route *seen = &move->seen[i];
 
-		for (size_t j = 0; seen->proxy != NULL && j < move->shard_count; j++) {
+		for (size_t j = 0; seen->proxy != NULL && !seen->through && j < move->shard_count;
+		     j++) {
 			if (strcmp(move->shards[j].dbname, seen->dbname) != 0 ||
 			    strcmp(seen->server, move->target.conf->name) == 0)
 				continue;
