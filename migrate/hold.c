@@ -408,24 +408,61 @@ void hold_send_swaps(struct move *move)
 	}
 }
 
+static void send_release(struct move *move, struct route *route)
+{
+	struct sbuf sql;
+
+	begin_command(&sql, "RELEASE", route);
+	sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
+	route->release_sent_at = clock_now();
+	send_command(&route->link, &sql);
+}
+
+/* The shards are open: whoever is swapped is released, without waiting for the others. */
+static void take_swap(struct move *move, struct route *route)
+{
+	struct link *link = &route->link;
+
+	route->swapped = link_ok(link);
+	route->clients_held = link_number(link, 0, "held", 0);
+	route->longest_wait = link_number(link, 0, "oldest_wait_ms", 0) * USEC_PER_MSEC;
+	route->swapped_at = link->done_at;
+	if (!route->swapped)
+		return;
+	if (!run_intend(move, PHASE_RELEASE))
+		move_problem(move, "the journal could not be written");
+	send_release(move, route);
+}
+
 bool phase_swap(struct move *move)
 {
 	struct link **links = all_links(move);
+	usec_t deadline = clock_now() + CONSOLE_PATIENCE;
+	size_t left = move->route_count;
 	int64_t swapped = 0;
+	bool *taken = mem_must_alloc((move->route_count + 1) * sizeof(bool));
 
 	bouncer_files_commit(move);
-	if (loop_wait(&move->loop, links, move->route_count, clock_now() + CONSOLE_PATIENCE,
-	              false) != WAIT_DONE)
+	for (;;) {
+		for (size_t i = 0; i < move->route_count; i++) {
+			if (taken[i] || links[i]->state == LINK_BUSY)
+				continue;
+			taken[i] = true;
+			left--;
+			take_swap(move, &move->routes[i]);
+		}
+		if (left == 0 || clock_now() >= deadline)
+			break;
+		loop_step(&move->loop, links, move->route_count, deadline);
+	}
+	free(taken);
+	if (left > 0)
 		ui_error(move->ui,
 		         "swap routes: not every proxy answered at once; the others go on");
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
 
-		route->swapped = link_ok(links[i]);
 		swapped += route->swapped ? 1 : 0;
-		route->clients_held = link_number(links[i], 0, "held", 0);
-		route->longest_wait = link_number(links[i], 0, "oldest_wait_ms", 0) * USEC_PER_MSEC;
-		route->swapped_at = links[i]->done_at;
 		if (!route->swapped)
 			ui_error(move->ui,
 			         "swap routes: %s: SWAP %s: %s; it is repaired after the "
@@ -450,19 +487,12 @@ static void mark_released(struct move *move, struct route *route, usec_t when)
 bool phase_release(struct move *move)
 {
 	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
-	usec_t sent_at = clock_now();
 	size_t count = 0;
 	int64_t released = 0;
 
 	for (size_t i = 0; i < move->route_count; i++) {
-		struct sbuf sql;
-
-		if (!move->routes[i].swapped)
-			continue;
-		begin_command(&sql, "RELEASE", &move->routes[i]);
-		sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
-		links[count++] = &move->routes[i].link;
-		send_command(&move->routes[i].link, &sql);
+		if (move->routes[i].swapped)
+			links[count++] = &move->routes[i].link;
 	}
 	bouncers_send_release(move);
 	(void)!loop_wait(&move->loop, links, count, clock_now() + CONSOLE_PATIENCE, false);
@@ -474,7 +504,7 @@ bool phase_release(struct move *move)
 		if (!route->swapped || !link_ok(&route->link))
 			continue;
 		/* The gate opens at once; the answer waits until that is on the proxy's disk. */
-		mark_released(move, route, sent_at);
+		mark_released(move, route, route->release_sent_at);
 		released++;
 	}
 	ui_hurry(move->ui, false);

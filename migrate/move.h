@@ -77,6 +77,7 @@ struct route {
 	int64_t clients_held; /* whose request waited when the route was swapped */
 	usec_t longest_wait;  /* of the first of them, until the swap */
 	usec_t swapped_at;
+	usec_t release_sent_at;
 	int64_t active; /* last seen, for the progress */
 	int64_t waiting;
 };

@@ -95,6 +95,10 @@ def test_two_shards(make_scene):
     assert result.returncode == DONE
     found = comparison(scene)
     assert [shard["state"] for shard in found["shards"]] == ["equal", "equal"]
+    # Each is released when its own route is swapped, not when the last one is.
+    with open(glob.glob(scene.mover["journal_directory"] + "/*/journal.jsonl")[0]) as file:
+        records = [(r["kind"], r["phase"]) for r in map(json.loads, file)]
+    assert records.index(("intent", "release")) < records.index(("outcome", "swap"))
 
 
 def test_a_row_that_differs_is_named(make_scene):
