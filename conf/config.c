@@ -24,6 +24,7 @@ void config_unref(struct config *config)
 	    atomic_fetch_sub_explicit(&config->refs, 1, memory_order_acq_rel) != 1)
 		return;
 	arena_free(&config->blocks);
+	config_unref(config->base);
 	free(config);
 }
 
@@ -54,6 +55,13 @@ const struct config_server *config_find_server(const struct config *config, cons
 const struct config_database *config_find_database(const struct config *config, const char *name)
 {
 	return find_entry(config, CONFIG_ENTRY_DATABASE, config->database_count, name);
+}
+
+const struct config_database *config_database_of(const struct config *config, const char *name)
+{
+	const struct config_database *database = config_find_database(config, name);
+
+	return database != NULL ? database : config_find_database(config, "*");
 }
 
 const struct config_user *config_find_user(const struct config *config, const char *name)

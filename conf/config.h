@@ -6,7 +6,7 @@
  *
  * The fields come from conf/settings.def, one a setting, under the setting's name.  No string field
  * is ever NULL ("" = none).  The configuration holds no secret, only where secrets are to be found
- * (conf/secret.h).
+ * (conf/secret.h), but for the passwords that stand in a pgbouncer.ini.
  */
 #ifndef CONF_CONFIG_H
 #define CONF_CONFIG_H
@@ -119,6 +119,7 @@ struct config_server {
 struct config_database {
 	const char *name; /* as clients say it */
 	size_t index;
+	const char *password; /* of pgbouncer.ini only, where it stands in the file; NULL: none */
 #define DATABASE_SETTING CONFIG_FIELD
 #include "conf/settings.def"
 };
@@ -202,6 +203,7 @@ struct config {
 	const char *path;                        /* the file it was read from */
 	atomic_uint refs;                        /* of config_ref and config_unref only */
 	struct config_block *blocks;             /* all memory of the strings and arrays */
+	struct config *base; /* of config_with(): the one whose entries this one has; or NULL */
 };
 
 /* Most bytes a configuration file may have. */
@@ -219,6 +221,14 @@ bool config_load(const char *path, struct config **out, struct sbuf *errors) MUS
 bool config_load_buffer(const char *name, const void *bytes, size_t len, struct config **out,
                         struct sbuf *errors) MUST_CHECK;
 
+/*
+ * `old` with another value of one setting of the proxy, under our name or pgbouncer's: SET of the
+ * console.  True: *out, with one reference, and `note` has what is to be known of it.  False:
+ * `sqlstate` (6 bytes) and `why` say what is wrong.
+ */
+bool config_with(struct config *old, const char *name, const char *value, struct config **out,
+                 struct sbuf *note, char *sqlstate, struct sbuf *why) MUST_CHECK;
+
 /* One more reference to it; returns it.  Any thread. */
 struct config *config_ref(struct config *config);
 
@@ -228,6 +238,8 @@ void config_unref(struct config *config);
 /* The entry of that name, NULL if there is none. */
 const struct config_server *config_find_server(const struct config *config, const char *name);
 const struct config_database *config_find_database(const struct config *config, const char *name);
+/* The same, or the fallback "*". */
+const struct config_database *config_database_of(const struct config *config, const char *name);
 const struct config_user *config_find_user(const struct config *config, const char *name);
 const struct config_mover_proxy *config_find_mover_proxy(const struct config *config,
                                                          const char *name);

@@ -6,6 +6,7 @@
 #include "conf/load.h"
 
 #include "base/mem.h"
+#include "conf/pgbouncer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -536,7 +537,9 @@ bool config_load(const char *path, struct config **out, struct sbuf *errors)
 	bool right = false;
 
 	*out = NULL;
-	if (!read_file(path, bytes, &len))
+	if (pgbouncer_is_ini(path))
+		right = pgbouncer_load(path, out, errors);
+	else if (!read_file(path, bytes, &len))
 		sbuf_printf(errors, "%s: cannot be read: %s\n", path, strerror(errno));
 	else
 		right = config_load_buffer(path, bytes, len, out, errors);

@@ -4,9 +4,27 @@
  */
 #include "base/fault.h"
 #include "conf/config.h"
+#include "conf/pgbouncer.h"
 #include "migrate/command.h"
 
 #include <stdio.h>
+#include <string.h>
+
+/* pgshunt import-pgbouncer FILE: to stdout. */
+static int import_pgbouncer(const char *path)
+{
+	struct sbuf yaml;
+	struct sbuf errors;
+	bool good;
+
+	sbuf_init(&yaml, CONFIG_FILE_MAX);
+	sbuf_init(&errors, CONFIG_FILE_MAX);
+	good = pgbouncer_import(path, &yaml, &errors);
+	(void)fputs(sbuf_text(good ? &yaml : &errors), good ? stdout : stderr);
+	sbuf_free(&yaml);
+	sbuf_free(&errors);
+	return good ? 0 : EXIT_USAGE;
+}
 
 int main(int argc, char **argv)
 {
@@ -17,6 +35,8 @@ int main(int argc, char **argv)
 	enum exit_code code;
 
 	fault_init();
+	if (argc == 3 && strcmp(argv[1], "import-pgbouncer") == 0)
+		return import_pgbouncer(argv[2]);
 	if (!command_parse(argc, argv, &line, &code))
 		return (int)code;
 	sbuf_init(&errors, CONFIG_FILE_MAX);

@@ -10,10 +10,14 @@
 #include "control/man.h"
 #include "core/proxy.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DEFAULT_CONFIG "/etc/pgshunt/pgshunt.yml"
 #define EXIT_CONFIG 2
@@ -22,22 +26,33 @@ static const char usage[] =
     "pgshuntd stands in front of PostgreSQL servers; it can hold the clients of one database,\n"
     "move them to another server and release them.\n"
     "\n"
-    "Usage: pgshuntd [--config FILE]\n"
+    "Usage: pgshuntd [--config FILE | FILE]\n"
+    "\n"
+    "FILE is YAML or a pgbouncer.ini.\n"
     "\n"
     "  -c, --config FILE    configuration (default " DEFAULT_CONFIG ")\n"
     "  -t, --check-config   read the configuration, say what is wrong with it, and end\n"
+    "  -q, --quiet          log nothing to stderr: give log_file (logfile) or syslog\n"
+    "  -v, --verbose        log more: log_level debug\n"
+    "  -d, --daemon         go to the background once the configuration has been read\n"
+    "  -u, --user USER      only checked: pgshuntd runs as the user who starts it\n"
     "      --settings       print the table of all settings (Markdown)\n"
     "      --man            print the manual page\n"
     "  -V, --version        print the version\n"
     "  -h, --help           print this\n"
     "\n"
     "It runs in the foreground.  SIGHUP reads the configuration again; SIGTERM or SIGINT lets\n"
-    "transactions finish and ends; a second SIGINT ends at once.\n"
+    "transactions finish and ends; a second SIGINT, or SIGQUIT, ends at once; SIGUSR1 pauses all\n"
+    "databases, SIGUSR2 lets them go on.\n"
     "Exit code: 0 ended as asked, 1 could not start, 2 wrong command line or configuration.\n";
 
 struct arguments {
 	const char *config;
 	bool check;
+	bool quiet;
+	bool verbose;
+	bool daemon;
+	const char *user;
 };
 
 /* False: the program is to end with *code. */
@@ -50,18 +65,34 @@ static bool arguments_parse(int argc, char **argv, struct arguments *args, int *
 	    {"version", no_argument, NULL, 'V'},
 	    {"man", no_argument, NULL, 'm'},
 	    {"help", no_argument, NULL, 'h'},
+	    {"quiet", no_argument, NULL, 'q'},
+	    {"verbose", no_argument, NULL, 'v'},
+	    {"daemon", no_argument, NULL, 'd'},
+	    {"user", required_argument, NULL, 'u'},
 	    {NULL, 0, NULL, 0},
 	};
 	int c;
 
 	*code = 0;
-	while ((c = getopt_long(argc, argv, "c:thV", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "c:thVqvdu:", options, NULL)) != -1) {
 		switch (c) {
 		case 'c':
 			args->config = optarg;
 			break;
 		case 't':
 			args->check = true;
+			break;
+		case 'q':
+			args->quiet = true;
+			break;
+		case 'v':
+			args->verbose = true;
+			break;
+		case 'd':
+			args->daemon = true;
+			break;
+		case 'u':
+			args->user = optarg;
 			break;
 		case 's':
 			config_print_reference(stdout);
@@ -81,12 +112,45 @@ static bool arguments_parse(int argc, char **argv, struct arguments *args, int *
 			return false;
 		}
 	}
+	if (optind + 1 == argc && strcmp(args->config, DEFAULT_CONFIG) == 0)
+		args->config = argv[optind++];
 	if (optind < argc) {
 		(void)fprintf(stderr,
 		              "pgshuntd: unexpected argument \"%s\"\nTry \"pgshuntd --help\".\n",
 		              argv[optind]);
 		*code = EXIT_CONFIG;
 		return false;
+	}
+	return true;
+}
+
+/* What the command line says of the process itself; false with a message. */
+static bool main_settle(const struct arguments *args, struct config *config)
+{
+	const struct passwd *user = args->user == NULL ? NULL : getpwnam(args->user);
+
+	if (args->user != NULL && (user == NULL || user->pw_uid != geteuid())) {
+		(void)fprintf(stderr, "pgshuntd: start it as user \"%s\": it never changes its user\n",
+			      args->user);
+		return false;
+	}
+	if (args->verbose)
+		config->proxy.log_level = LOG_LEVEL_DEBUG; /* nobody else knows it yet */
+	if (args->daemon && config->proxy.log_file[0] == '\0' &&
+	    config->proxy.log_destination != CONFIG_LOG_SYSLOG) {
+		(void)fputs("pgshuntd: in the background the log needs log_file or syslog\n", stderr);
+		return false;
+	}
+	if (args->daemon && daemon(1, 0) != 0) {
+		(void)fprintf(stderr, "pgshuntd: cannot go to the background: %s\n",
+			      strerror(errno));
+		return false;
+	}
+	if (args->quiet && !args->daemon) {
+		int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+		if (fd >= 0 && dup2(fd, STDERR_FILENO) >= 0)
+			(void)close(fd);
 	}
 	return true;
 }
@@ -122,6 +186,8 @@ int main(int argc, char **argv)
 		config_unref(config);
 		return 0;
 	}
+	if (!main_settle(&args, config))
+		return 1;
 	proxy.before_free = console_close_all;
 	proxy.console_cancel = console_cancel;
 	if (!proxy_init(&proxy, config, args.config, console_adopt))

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -25,6 +26,7 @@ static const struct {
 
 static atomic_int current_level = LOG_LEVEL_INFO;
 static atomic_bool use_syslog;
+static atomic_int output = STDERR_FILENO;
 
 void log_set_level(enum log_level level)
 {
@@ -50,6 +52,25 @@ bool log_level_parse(const char *word, enum log_level *level)
 void log_to_stderr(void)
 {
 	atomic_store(&use_syslog, false);
+	atomic_store(&output, STDERR_FILENO);
+}
+
+bool log_to_file(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	int old = atomic_load(&output);
+
+	if (fd < 0)
+		return false;
+	if (old == STDERR_FILENO) {
+		atomic_store(&output, fd);
+	} else {
+		/* The number stays: another thread may be about to write to it. */
+		(void)dup3(fd, old, O_CLOEXEC);
+		(void)close(fd);
+	}
+	atomic_store(&use_syslog, false);
+	return true;
 }
 
 void log_to_syslog(const char *ident)
@@ -96,6 +117,6 @@ void log_write(enum log_level level, const char *fmt, ...)
 	len = strlen(line);
 	line[len] = '\n';
 	/* One write a line keeps the lines of several threads whole; a lost line is no error. */
-	if (write(STDERR_FILENO, line, len + 1) < 0)
+	if (write(atomic_load(&output), line, len + 1) < 0)
 		return;
 }

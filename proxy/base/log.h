@@ -19,8 +19,11 @@ enum log_level log_level(void);
 /* "error", "warning", "info" or "debug"; false for another word. */
 bool log_level_parse(const char *word, enum log_level *level) MUST_CHECK;
 
-/* Where lines go: to stderr (the default), or to syslog under `ident` (kept by the callee). */
+/* Where lines go: to stderr (the default), to syslog under `ident` (kept by the callee), or to the
+ * end of a file, which is opened anew at every call; false with errno if it cannot be opened, and
+ * lines go on to where they went. */
 void log_to_stderr(void);
+bool log_to_file(const char *path) MUST_CHECK;
 void log_to_syslog(const char *ident);
 
 static inline bool log_wanted(enum log_level level)

@@ -15,7 +15,6 @@
 /* How long new parameters wait before they are written: many logins, one write. */
 #define WELCOME_DELAY_SEC 2
 #define WELCOME_MAX 10000
-#define STATS_PERIOD_SEC 60
 
 /* ---- requests ---- */
 
@@ -170,9 +169,12 @@ bool request_find_db(struct admin_request *request, const char *database)
 	struct admin *admin = request->admin;
 	struct admin_db *db = admin_find(admin, database);
 
+	if (db == NULL && strcmp(database, ROUTE_FALLBACK) != 0 &&
+	    config_database_of(admin->proxy->config, database) != NULL)
+		db = admin_find_or_add(admin, database); /* one of the fallback */
 	/* A database that a RELOAD took away can still be held, and must be releasable. */
 	if (db == NULL || (db->state == HOLD_OPEN &&
-	                   config_find_database(admin->proxy->config, database) == NULL)) {
+	                   config_database_of(admin->proxy->config, database) == NULL)) {
 		request_hint(request, "SHOW DATABASES lists the databases of this proxy.");
 		request_fail(request, "3D000", "database \"%s\" does not exist", database);
 		return false;
@@ -573,9 +575,20 @@ struct admin *admin_create(struct proxy *proxy, struct sbuf *error)
 	return admin;
 }
 
+void admin_configured(struct admin *admin)
+{
+	const usec_t period = admin->proxy->config->proxy.stats_period;
+	const struct timeval tv = {(time_t)(period / USEC_PER_SEC),
+	                           (suseconds_t)(period % USEC_PER_SEC)};
+
+	if (period == admin->stats_period)
+		return;
+	admin->stats_period = period;
+	(void)event_add(admin->stats_timer, &tv);
+}
+
 void admin_start(struct admin *admin)
 {
-	const struct timeval period = {STATS_PERIOD_SEC, 0};
 	struct list_node *node;
 	struct list_node *tmp;
 
@@ -588,7 +601,7 @@ void admin_start(struct admin *admin)
 	}
 	for (size_t i = 0; i < admin->welcome_count; i++)
 		welcome_post_all(admin, &admin->welcomes[i]);
-	(void)event_add(admin->stats_timer, &period);
+	admin_configured(admin);
 }
 
 static void admin_free_requests(struct list *list)

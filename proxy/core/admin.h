@@ -92,6 +92,9 @@ void admin_request_abandon(struct admin_request *request);
  * goes on, and answers soon. */
 void admin_request_cancel(struct admin_request *request);
 
+/* The proxy has another configuration. */
+void admin_configured(struct admin *admin);
+
 /* Takes over a letter of a worker: MAIL_DRAINED, MAIL_PREPARED, MAIL_ROWS or MAIL_LEARNED.  The
  * main thread gives it every such letter; the callee frees it. */
 void admin_receive(struct admin *admin, struct letter *letter);

@@ -123,6 +123,7 @@ struct admin {
 	struct event *stats_timer;
 	struct rowset stats_old; /* samples of STATS, for averages */
 	struct rowset stats_new;
+	usec_t stats_period; /* of stats_timer */
 	usec_t stats_old_at;
 	usec_t stats_new_at;
 	struct state_welcome *welcomes;

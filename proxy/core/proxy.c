@@ -277,9 +277,17 @@ bool proxy_check_files(const struct config *config, struct sbuf *error)
 
 static void proxy_apply_log(const struct config *config)
 {
-	log_set_level(config->proxy.log_level);
-	if (config->proxy.log_destination == CONFIG_LOG_SYSLOG)
-		log_to_syslog(config->proxy.syslog_ident);
+	const struct config_proxy *conf = &config->proxy;
+
+	log_set_level(conf->log_level);
+	if (conf->log_file[0] == '\0') {
+		if (conf->log_destination == CONFIG_LOG_SYSLOG)
+			log_to_syslog(conf->syslog_ident);
+		else
+			log_to_stderr();
+	} else if (!log_to_file(conf->log_file)) {
+		log_error("log_file \"%s\" cannot be opened: %s", conf->log_file, strerror(errno));
+	}
 }
 
 static void *proxy_warm(void *arg)
@@ -322,15 +330,14 @@ static void proxy_start_warming(struct proxy *proxy)
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
+/* Takes `fresh` (a reference, taken over) for the present configuration. */
+static bool proxy_adopt(struct proxy *proxy, struct config *fresh, struct sbuf *errors,
+                        struct sbuf *notes)
 {
-	struct config *fresh;
 	struct route_table *routes = NULL;
 	struct secure *secure;
 	struct access access;
 
-	if (!config_load(proxy->config_path, &fresh, errors))
-		return false;
 	if (!access_load(&access, fresh, proxy->users, errors)) {
 		config_unref(fresh);
 		return false;
@@ -357,8 +364,38 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 	proxy_start_warming(proxy);
 	proxy_tell_plain(proxy, MAIL_USERS);
 	proxy_set_routes(proxy, routes);
+	admin_configured(proxy->admin);
+	return true;
+}
+
+bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
+{
+	struct config *fresh;
+
+	if (!config_load(proxy->config_path, &fresh, errors) ||
+	    !proxy_adopt(proxy, fresh, errors, notes))
+		return false;
 	log_info("configuration read again");
 	return true;
+}
+
+bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *sqlstate,
+               struct sbuf *errors, struct sbuf *notes)
+{
+	struct config *fresh;
+	struct sbuf unused;
+	bool good;
+
+	if (!config_with(proxy->config, name, value, &fresh, notes, sqlstate, errors))
+		return false;
+	sbuf_init(&unused, 1024);
+	good = proxy_adopt(proxy, fresh, errors, &unused);
+	sbuf_free(&unused);
+	if (!good)
+		(void)snprintf(sqlstate, 6, "22023");
+	else
+		log_info("%s set from the console", name);
+	return good;
 }
 
 /* ---- signals ---- */

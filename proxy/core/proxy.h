@@ -85,6 +85,11 @@ int proxy_run(struct proxy *proxy) MUST_CHECK;
  * why; true: `notes` names settings that need a restart. */
 bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes) MUST_CHECK;
 
+/* One setting gets another value, until the next RELOAD.  False: `sqlstate` (6 bytes) and `errors`
+ * say why not. */
+bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *sqlstate,
+	       struct sbuf *errors, struct sbuf *notes) MUST_CHECK;
+
 /* Graceful shutdown, or at once. */
 void proxy_shutdown(struct proxy *proxy, bool immediate);
 

@@ -62,7 +62,13 @@ const struct route *route_find(const struct route_table *table, const char *data
 		if (strcmp(table->routes[i].database->name, database) == 0)
 			return &table->routes[i];
 	}
-	return NULL;
+	return strcmp(database, ROUTE_FALLBACK) == 0 ? NULL : route_find(table, ROUTE_FALLBACK);
+}
+
+const char *route_dbname(const struct route *route, const char *database)
+{
+	return strcmp(route->database->dbname, ROUTE_FALLBACK) == 0 ? database
+	                                                            : route->database->dbname;
 }
 
 struct route *route_find_mutable(struct route_table *table, const char *database)

@@ -47,7 +47,13 @@ struct route_table *route_table_copy(const struct route_table *table) MUST_CHECK
 struct route_table *route_table_ref(struct route_table *table);
 void route_table_unref(struct route_table *table);
 
-/* NULL if there is no such database. */
+/* The entry that stands for all databases without one of their own. */
+#define ROUTE_FALLBACK "*"
+
+/* The name on the server of a database that clients call `database`. */
+const char *route_dbname(const struct route *route, const char *database);
+
+/* That of the fallback if there is no such database; NULL if there is none either. */
 const struct route *route_find(const struct route_table *table, const char *database);
 struct route *route_find_mutable(struct route_table *table, const char *database);
 

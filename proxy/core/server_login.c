@@ -37,7 +37,14 @@ static struct auth_user *server_login_user(struct server *server, struct sbuf *w
 
 		if (!config_secret(database->password_file, database->password_env, &password, why))
 			return NULL;
-		user = auth_user_new(database->user, password);
+		/* Without a password of its own, the one that the users file has for that user. */
+		user = password == NULL && database->password == NULL
+			   ? userlist_find(server->worker->users, database->user)
+			   : NULL;
+		if (user != NULL)
+			return auth_user_ref(user);
+		user = auth_user_new(database->user,
+				     password == NULL ? database->password : password);
 		mem_free_secret(password);
 		return user;
 	}
@@ -102,7 +109,8 @@ void server_login_begin(struct server *server)
 	sbuf_init(&out, WIRE_STARTUP_MAX);
 	start = wire_begin_startup(&out, WIRE_PROTOCOL_3_0);
 	wire_add_startup_param(&out, "user", auth_user_name(user));
-	wire_add_startup_param(&out, "database", route->database->dbname);
+	wire_add_startup_param(&out, "database",
+			       route_dbname(route, server->pool->database->name));
 	if (route->database->client_encoding[0] != '\0')
 		wire_add_startup_param(&out, "client_encoding", route->database->client_encoding);
 	if (route->database->datestyle[0] != '\0')

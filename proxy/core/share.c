@@ -71,7 +71,7 @@ void share_registry_free(struct share_registry *registry)
 
 static void share_apply_database(const struct config *config, struct database_share *share)
 {
-	const struct config_database *database = config_find_database(config, share->name);
+	const struct config_database *database = config_database_of(config, share->name);
 
 	atomic_store(&share->server_limit, config_max_db_connections(config, database));
 	atomic_store(&share->client_limit, config_max_db_clients(config, database));

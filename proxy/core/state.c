@@ -158,6 +158,9 @@ bool state_write(const char *directory, const char *file, const char *text, size
 	bool ok = false;
 	int fd;
 
+	if (directory[0] == '\0')
+		return true;
+
 	(void)snprintf(path, sizeof(path), "%s/%s", directory, file);
 	(void)snprintf(temporary, sizeof(temporary), "%s/%s.new", directory, file);
 	if (fault_point("state_write")) {
@@ -465,7 +468,7 @@ bool state_read(const char *directory, struct state *state, struct sbuf *error)
 	static const char *const files[] = {STATE_FILE, STATE_WELCOME_FILE};
 
 	memset(state, 0, sizeof(*state));
-	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(files) && directory[0] != '\0'; i++) {
 		char path[PATH_MAX];
 		bool missing;
 		bool ok;
@@ -495,6 +498,8 @@ int state_lock(const char *directory, struct sbuf *error)
 	char path[PATH_MAX];
 	int fd;
 
+	if (directory[0] == '\0')
+		return open("/dev/null", O_RDWR | O_CLOEXEC);
 	(void)snprintf(path, sizeof(path), "%s/%s", directory, STATE_LOCK_FILE);
 	if (mkdir(directory, 0700) != 0 && errno != EEXIST) {
 		sbuf_printf(error, "could not create the state directory \"%s\": %s", directory,

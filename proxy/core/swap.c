@@ -465,6 +465,18 @@ struct admin_request *admin_swap(struct admin *admin, const char *database, cons
 	if (target == NULL)
 		return request;
 	db = request->db;
+	if (admin->proxy->config->proxy.state_directory[0] == '\0') {
+		request_hint(request, "Set state_directory, and start again.");
+		request_fail(request, "55000",
+		             "without a state directory the next start would undo the swap");
+		return request;
+	}
+	if (config_find_database(admin->proxy->config, database) == NULL) {
+		request_hint(request, "Give it an entry of its own, and RELOAD.");
+		request_fail(request, "55000", "database \"%s\" has no entry in the configuration",
+		             database);
+		return request;
+	}
 	request->server = mem_must_strdup(server);
 	request->epoch = epoch;
 	request->began = clock_now();

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * pgbouncer's configuration in our terms: pgbouncer.def as data, pgbouncer.ini as our YAML.  Nothing
+ * here has a state; any thread.
+ */
+#ifndef CONF_PGBOUNCER_H
+#define CONF_PGBOUNCER_H
+
+#include "base/compiler.h"
+#include "base/sbuf.h"
+#include "conf/config.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+enum pgbouncer_part { PGB_MAIN, PGB_DATABASE, PGB_USER, PGB_PEER };
+enum pgbouncer_how {
+	PGB_SAME,
+	PGB_MSEC,
+	PGB_LIFETIME,
+	PGB_CHECK,
+	PGB_SYSLOG,
+	PGB_VERBOSE,
+	PGB_PLACE,
+	PGB_NONE,
+	PGB_REFUSED
+};
+
+struct pgbouncer_setting {
+	enum pgbouncer_part part;
+	const char *name;
+	const char *fallback; /* NULL: none */
+	enum pgbouncer_how how;
+	const char *ours; /* "NULL" where there is none */
+	const char *note; /* NULL: nothing to say */
+};
+
+size_t pgbouncer_setting_count(void);
+const struct pgbouncer_setting *pgbouncer_setting_at(size_t index);
+
+/* NULL if pgbouncer has no such setting. */
+const struct pgbouncer_setting *pgbouncer_setting_find(enum pgbouncer_part part, const char *name);
+
+/* The value in our spelling (a list: with commas); false: `why` says what is wrong. */
+bool pgbouncer_value(const struct pgbouncer_setting *setting, const char *value, struct sbuf *out,
+                     struct sbuf *why) MUST_CHECK;
+
+/* The value that `config` has for it, in pgbouncer's spelling; false: there is none. */
+bool pgbouncer_show(const struct config *config, const struct pgbouncer_setting *setting,
+                    struct sbuf *out) MUST_CHECK;
+
+/* Whether the file is one of pgbouncer, by its name or its first line that is no comment. */
+bool pgbouncer_is_ini(const char *path);
+
+/* Reads pgbouncer.ini as config_load() reads YAML. */
+bool pgbouncer_load(const char *path, struct config **out, struct sbuf *errors) MUST_CHECK;
+
+/* The YAML that means the same, with comments on what has no counterpart. */
+bool pgbouncer_import(const char *path, struct sbuf *yaml, struct sbuf *errors) MUST_CHECK;
+
+/* What differs from pgbouncer, as Markdown tables for the README. */
+void pgbouncer_print_reference(FILE *out);
+
+#endif
