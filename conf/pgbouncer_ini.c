@@ -19,7 +19,9 @@
 #include <unistd.h>
 
 #define SECTION_MAIN "pgbouncer"
-#define FALLBACK "*"
+
+/* Comment lines that may stand before the first that tells what kind of file it is. */
+#define HEAD_LINES 1000
 
 /* A server: what several databases may have in common. */
 struct place {
@@ -563,7 +565,8 @@ bool pgbouncer_is_ini(const char *path)
 	if (len >= 4 && strcmp(path + len - 4, ".ini") == 0)
 		return true;
 	file = fopen(path, "re");
-	while (file != NULL && fgets(text, sizeof(text), file) != NULL) {
+	for (int i = 0; i < HEAD_LINES && file != NULL && fgets(text, sizeof(text), file) != NULL;
+	     i++) {
 		const char *at = text + strspn(text, " \t\r\n");
 
 		if (*at == '\0' || *at == '#' || *at == ';')
