@@ -54,7 +54,7 @@ def test_check_config(make_proxy):
     ("proxy:\n  port: 1\n  port: 2\n", 3, ["port"]),
     ("proxy:\n  hold_lease: 10 parsecs\n", 2, ["hold_lease"]),
     ("proxy:\n  hold_max_bytes: 12q\n", 2, ["hold_max_bytes"]),
-    ("proxy:\n  pool_mode: statement\n", 2, ["pool_mode", "transaction", "session"]),
+    ("proxy:\n  pool_mode: query\n", 2, ["pool_mode", "transaction", "session", "statement"]),
     ("proxy:\n  log_connections: maybe\n", 2, ["log_connections"]),
     ("proxy:\n  workers: [1, 2]\n", 2, ["workers"]),
     ("proxy: 5\n", 1, ["proxy"]),
@@ -228,6 +228,10 @@ def test_example_configuration_is_right(tmp_path):
         config = yaml.safe_load(example)
     (tmp_path / "userlist.txt").write_text('"pgshunt_admin" "x"\n')
     config["proxy"]["users_file"] = str(tmp_path / "userlist.txt")
+    (tmp_path / "tls").mkdir()
+    subprocess.run(["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=ca",
+                    "-keyout", str(tmp_path / "tls" / "ca.key"),
+                    "-out", str(tmp_path / "tls" / "ca.crt")], check=True, capture_output=True)
 
     def local(value):
         if isinstance(value, dict):
