@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SHA256_BLOCK 64
@@ -18,6 +19,57 @@ static void crypto_fetch(void)
 {
 	sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	md5 = EVP_MD_fetch(NULL, "MD5", NULL);
+}
+
+/*
+ * Of a thread: a digest context that is used again and again, and random bytes in stock.  Making
+ * the one, and asking OpenSSL's generator for a few bytes at a time, costs more than the digests of
+ * a login.
+ */
+struct crypto_stock {
+	EVP_MD_CTX *ctx;
+	size_t left;
+	uint8_t random[512];
+};
+
+static pthread_key_t stock_key;
+static bool stock_key_good;
+static pthread_once_t stock_once = PTHREAD_ONCE_INIT;
+
+static void stock_free(void *arg)
+{
+	struct crypto_stock *stock = arg;
+
+	EVP_MD_CTX_free(stock->ctx);
+	OPENSSL_cleanse(stock, sizeof(*stock));
+	free(stock);
+}
+
+static void stock_make_key(void)
+{
+	stock_key_good = pthread_key_create(&stock_key, stock_free) == 0;
+}
+
+/* NULL: no memory. */
+static struct crypto_stock *stock_get(void)
+{
+	struct crypto_stock *stock;
+
+	(void)pthread_once(&stock_once, stock_make_key);
+	if (!stock_key_good)
+		return NULL;
+	stock = pthread_getspecific(stock_key);
+	if (stock != NULL)
+		return stock;
+	stock = calloc(1, sizeof(*stock));
+	if (stock == NULL)
+		return NULL;
+	stock->ctx = EVP_MD_CTX_new();
+	if (stock->ctx == NULL || pthread_setspecific(stock_key, stock) != 0) {
+		stock_free(stock);
+		return NULL;
+	}
+	return stock;
 }
 
 static const EVP_MD *crypto_get_sha256(void)
@@ -49,11 +101,9 @@ static bool digest_parts(EVP_MD_CTX *ctx, const EVP_MD *md, const struct crypto_
 
 static bool digest(const EVP_MD *md, const struct crypto_part *parts, size_t count, uint8_t *out)
 {
-	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-	bool ok = ctx != NULL && digest_parts(ctx, md, NULL, parts, count, out);
+	struct crypto_stock *stock = stock_get();
 
-	EVP_MD_CTX_free(ctx);
-	return ok;
+	return stock != NULL && digest_parts(stock->ctx, md, NULL, parts, count, out);
 }
 
 bool crypto_sha256(const struct crypto_part *parts, size_t count, uint8_t out[SHA256_LEN])
@@ -66,7 +116,8 @@ bool crypto_hmac_sha256(const void *key, size_t key_len, const struct crypto_par
                         size_t count, uint8_t out[SHA256_LEN])
 {
 	const EVP_MD *md = crypto_get_sha256();
-	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	struct crypto_stock *stock = stock_get();
+	EVP_MD_CTX *ctx = stock == NULL ? NULL : stock->ctx;
 	uint8_t pad[SHA256_BLOCK] = {0};
 	uint8_t inner[SHA256_LEN];
 	struct crypto_part head = {pad, sizeof(pad)};
@@ -84,7 +135,6 @@ bool crypto_hmac_sha256(const void *key, size_t key_len, const struct crypto_par
 		pad[i] ^= 0x36 ^ 0x5c;
 	part = (struct crypto_part){inner, sizeof(inner)};
 	ok = ok && digest_parts(ctx, md, &head, &part, 1, out);
-	EVP_MD_CTX_free(ctx);
 	OPENSSL_cleanse(pad, sizeof(pad));
 	OPENSSL_cleanse(inner, sizeof(inner));
 	return ok;
@@ -121,7 +171,20 @@ bool crypto_pbkdf2(const char *password, const void *salt, size_t salt_len, uint
 
 bool crypto_random(void *out, size_t len)
 {
-	return len <= INT32_MAX && RAND_bytes(out, (int)len) == 1;
+	struct crypto_stock *stock = stock_get();
+
+	if (stock == NULL || len > sizeof(stock->random))
+		return len <= INT32_MAX && RAND_bytes(out, (int)len) == 1;
+	if (len > stock->left) {
+		if (RAND_bytes(stock->random, (int)sizeof(stock->random)) != 1)
+			return false;
+		stock->left = sizeof(stock->random);
+	}
+	/* Taken from the end, and never given out again. */
+	stock->left -= len;
+	memcpy(out, stock->random + stock->left, len);
+	OPENSSL_cleanse(stock->random + stock->left, len);
+	return true;
 }
 
 bool crypto_equal(const void *a, const void *b, size_t len)

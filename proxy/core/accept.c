@@ -22,6 +22,8 @@ struct acceptor {
 	struct acceptor *next;
 	struct worker *worker;
 	struct event *event;
+	bool deferred;       /* a connection comes with its first bytes */
+	unsigned batch;      /* accepted at a time: as many as are there, as a rule */
 	struct event *pause; /* brings it back when descriptors had run out */
 	int fd;
 };
@@ -46,7 +48,7 @@ static struct worker *accept_choose(struct worker *self)
 	return least;
 }
 
-static void accept_give(struct worker *self, int fd)
+static void accept_give(struct worker *self, int fd, bool readable)
 {
 	struct worker *worker = accept_choose(self);
 	struct mail_fd *mail = NULL;
@@ -61,10 +63,11 @@ static void accept_give(struct worker *self, int fd)
 	atomic_fetch_add(&self->proxy->client_count, 1);
 	atomic_fetch_add(&worker->client_count, 1);
 	if (worker == self) {
-		client_accept(self, fd);
+		client_accept(self, fd, readable);
 		return;
 	}
 	mail->fd = fd;
+	mail->readable = readable;
 	mailbox_post(&worker->mailbox, &mail->letter);
 }
 
@@ -91,14 +94,17 @@ static void accept_ready(evutil_socket_t listener, short what, void *arg)
 {
 	struct acceptor *acceptor = arg;
 	struct worker *worker = acceptor->worker;
+	unsigned i;
 
 	(void)what;
 	worker->now = clock_now();
-	for (int i = 0; i < ACCEPT_BATCH; i++) {
+	/* To find out that there is no more costs a system call: one alone is as a rule the only one,
+	 * and a burst doubles the batch as long as it fills it. */
+	for (i = 0; i < acceptor->batch; i++) {
 		int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd >= 0) {
-			accept_give(worker, fd);
+			accept_give(worker, fd, acceptor->deferred);
 			continue;
 		}
 		if (errno == EINTR || errno == ECONNABORTED)
@@ -107,6 +113,7 @@ static void accept_ready(evutil_socket_t listener, short what, void *arg)
 			accept_rest(acceptor);
 		break;
 	}
+	acceptor->batch = i < acceptor->batch ? 1 : 2 * i < ACCEPT_BATCH ? 2 * i : ACCEPT_BATCH;
 	worker_end_turn(worker);
 }
 
@@ -126,6 +133,10 @@ void accept_listen(struct worker *worker, int fd)
 	sock_tune(fd, &keepalive);
 	acceptor->worker = worker;
 	acceptor->fd = fd;
+	acceptor->batch = 1;
+	acceptor->deferred = conf->tcp_defer_accept > 0 &&
+			     sock_defer_accept(fd, (int)((conf->tcp_defer_accept + USEC_PER_SEC - 1) /
+							 USEC_PER_SEC));
 	acceptor->event = event_new(worker->base, fd, EV_READ | EV_PERSIST, accept_ready, acceptor);
 	acceptor->pause = event_new(worker->base, -1, 0, accept_again, acceptor);
 	acceptor->next = worker->acceptors;

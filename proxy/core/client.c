@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/client.h"
 
+#include "auth/crypto.h"
 #include "base/log.h"
+#include "core/address.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
@@ -10,7 +12,6 @@
 #include "net/sock.h"
 #include "wire/build.h"
 
-#include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -69,10 +70,45 @@ void client_set_state(struct client *client, enum client_state state)
 
 /* ---- life ---- */
 
-void client_accept(struct worker *worker, int fd)
+/* Connections that have not proved anything yet are bounded apart from the others: at the bound the
+ * oldest of them goes, so that nobody can keep people out by doing nothing. */
+static void client_bound_logins(struct client *client)
 {
-	if (client_new(worker, fd) == NULL)
+	struct worker *worker = client->worker;
+	const struct config_proxy *conf = &worker->routes->config->proxy;
+	size_t most = (size_t)(conf->max_logins > 0 ? conf->max_logins
+	                                            : conf->max_client_connections) /
+	              worker->proxy->worker_count;
+	struct client *oldest;
+
+	if (conf->max_logins_per_address > 0 &&
+	    !address_enter(worker->proxy->addresses, client->conn.fd, conf->max_logins_per_address,
+	                   &client->address)) {
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
+		                  "too many logins at a time from this address", NULL, NULL);
+		return;
+	}
+	if (worker->joining.count <= (most < 16 ? 16 : most))
+		return;
+	oldest = CONTAINER_OF(list_first(&worker->joining), struct client, node);
+	if (oldest->state == CLIENT_AUTH)
+		client_doom_fatal(oldest, CLIENT_CLOSE_LIMIT, "53300", "too many logins at a time",
+		                  NULL, "Try again.");
+	else
+		client_doom(oldest, CLIENT_CLOSE_LIMIT);
+}
+
+void client_accept(struct worker *worker, int fd, bool readable)
+{
+	struct client *client = client_new(worker, fd);
+
+	if (client == NULL) {
 		log_error("a connection was closed: out of memory");
+		return;
+	}
+	client_bound_logins(client);
+	if (readable && !client->doomed)
+		client_login_readable(client);
 }
 
 struct client *client_new(struct worker *worker, int fd)
@@ -89,7 +125,7 @@ struct client *client_new(struct worker *worker, int fd)
 	client->conn.fd = -1;
 	client->id = worker_new_client_id(worker);
 	client->connected = worker->now;
-	if (RAND_bytes((unsigned char *)&client->cancel_key, sizeof(client->cancel_key)) != 1 ||
+	if (!crypto_random(&client->cancel_key, sizeof(client->cancel_key)) ||
 	    !share_slot_take(worker->proxy->shares, worker->index, &client->slot)) {
 		(void)close(fd);
 		atomic_fetch_sub(&worker->proxy->client_count, 1);
@@ -171,6 +207,24 @@ void client_notice(struct client *client, const char *message)
 	sbuf_free(&out);
 }
 
+bool client_admit(struct client *client)
+{
+	struct worker *worker = client->worker;
+	const unsigned most = (unsigned)worker->routes->config->proxy.max_client_connections;
+
+	client->admitted = atomic_fetch_add(&worker->proxy->admitted, 1) < most;
+	if (!client->admitted)
+		atomic_fetch_sub(&worker->proxy->admitted, 1);
+	return client->admitted;
+}
+
+void client_unadmit(struct client *client, struct proxy *proxy)
+{
+	if (client->admitted)
+		atomic_fetch_sub(&proxy->admitted, 1);
+	client->admitted = false;
+}
+
 void client_uncount(struct client *client, struct database_share *database)
 {
 	if (client->user_share == NULL || !client->counted)
@@ -226,6 +280,7 @@ void client_destroy(struct client *client)
 	conn_close(&client->conn, worker);
 	if (!client->slot_given)
 		share_slot_give_back(worker->proxy->shares, client->slot);
+	client_unadmit(client, worker->proxy);
 	if (client->counted)
 		client_uncount(client, client->pool->database->share);
 	atomic_fetch_sub(&worker->proxy->client_count, 1);

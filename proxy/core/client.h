@@ -21,7 +21,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct address;
 struct pool;
+struct proxy;
 struct server;
 struct user_share;
 struct database_share;
@@ -51,6 +53,7 @@ struct client {
 	struct client_stmts *stmts;
 	struct client_login *login; /* only while logging in */
 	struct user_share *user_share; /* counted in it */
+	struct address *address; /* whose logins it is counted in; NULL: none */
 	struct mail_console *console; /* on its way to the console, and its slot with it */
 	bool slot_given;
 	uint64_t id;              /* unique in the process, never used again */
@@ -69,6 +72,7 @@ struct client {
 	bool turning;             /* inside client_turn() */
 	bool again;               /* … which is to look once more */
 	bool notified;            /* WAITING: was told that it waits */
+	bool admitted;            /* among max_client_connections */
 	bool counted;             /* in the shares of its database and user */
 	usec_t connected;
 	usec_t asked;             /* when its request came */
@@ -76,7 +80,8 @@ struct client {
 };
 
 /* A new connection, counted already; takes the descriptor over (closes it on lack of memory). */
-void client_accept(struct worker *worker, int fd);
+/* `readable`: its first bytes are there already. */
+void client_accept(struct worker *worker, int fd, bool readable);
 /* The same; NULL: it could not be made. */
 struct client *client_new(struct worker *worker, int fd) MUST_CHECK;
 
@@ -84,6 +89,10 @@ struct client *client_new(struct worker *worker, int fd) MUST_CHECK;
 void client_open_internal(struct worker *worker, int fd, const char *database, const char *role);
 
 void client_set_state(struct client *client, enum client_state state);
+
+/* Counts it among max_client_connections, from its authentication on; false: there are too many. */
+bool client_admit(struct client *client) MUST_CHECK;
+void client_unadmit(struct client *client, struct proxy *proxy);
 
 /* To be closed at the end of the turn; the first reason counts. */
 void client_doom(struct client *client, enum client_close reason);

@@ -9,6 +9,7 @@
  * A client of the console leaves after AUTH, with its socket, for the main thread.  Worker thread.
  */
 #include "base/log.h"
+#include "core/address.h"
 #include "core/cancel.h"
 #include "core/client_login.h"
 #include "core/conn_tls.h"
@@ -29,6 +30,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define LOGIN_MESSAGE_MAX ((size_t)8192)
+
 #define ANSWERED_SSL 1
 #define ANSWERED_GSS 2
 
@@ -46,6 +49,8 @@ void client_login_free(struct client *client)
 		return;
 	login_end_auth(client);
 	client->login = NULL;
+	address_leave(client->worker->proxy->addresses, client->address);
+	client->address = NULL;
 	free(login->user);
 	free(login->database);
 	free(login->application_name);
@@ -194,6 +199,14 @@ static bool login_check_replication(struct client *client, const struct wire_sta
 	}
 }
 
+static void login_refuse_surplus(struct client *client)
+{
+	client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
+			  "no more connections allowed (max_client_conn)",
+			  "sorry, too many clients already",
+			  "Raise max_client_connections of the proxy.");
+}
+
 static void login_startup_message(struct client *client, const struct wire_startup *startup)
 {
 	struct client_login *login = client->login;
@@ -224,12 +237,9 @@ static void login_startup_message(struct client *client, const struct wire_start
 	application_name = param_set_get(login->wanted, "application_name");
 	login->application_name = strdup(application_name == NULL ? "" : application_name);
 	/* The console stays open to those who have to find out why it is full. */
-	if (atomic_load(&worker->proxy->client_count) > (unsigned)conf->max_client_connections &&
+	if (atomic_load(&worker->proxy->admitted) >= (unsigned)conf->max_client_connections &&
 	    !config_is_console(login->database)) {
-		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
-				  "no more connections allowed (max_client_conn)",
-				  "sorry, too many clients already",
-				  "Raise max_client_connections of the proxy.");
+		login_refuse_surplus(client);
 		return;
 	}
 	if (wire_startup_must_negotiate(startup)) {
@@ -368,6 +378,12 @@ static size_t login_password(struct client *client, const uint8_t *data, size_t 
 		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01", text, NULL, NULL);
 		return 0;
 	}
+	/* Longer ones are of no method that we have; memory is for those who are known. */
+	if (total > LOGIN_MESSAGE_MAX) {
+		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01",
+				  "invalid message length", NULL, NULL);
+		return 0;
+	}
 	if (len < total)
 		return 0;
 	login_feed_auth(client, data + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN);
@@ -484,6 +500,10 @@ void login_after_auth(struct client *client)
 	}
 	if (worker->shutting_down) {
 		client_leave_at_shutdown(client);
+		return;
+	}
+	if (!client_admit(client)) {
+		login_refuse_surplus(client);
 		return;
 	}
 	route = route_find(worker->routes, login->database);
@@ -634,7 +654,7 @@ void client_login_readable(struct client *client)
 		conn_want_read(&client->conn, false);
 		return;
 	}
-	io = conn_receive(&client->conn, client->worker, WIRE_AUTH_TOKEN * 2, &input);
+	io = conn_receive(&client->conn, client->worker, WIRE_STARTUP_MAX, &input);
 	if (io == CONN_IO_AGAIN)
 		return;
 	if (io == CONN_IO_ERROR && client->conn.tls != NULL) {

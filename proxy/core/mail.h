@@ -53,6 +53,7 @@ enum mail_type {
 struct mail_fd {
 	struct letter letter;
 	int fd;
+	bool readable; /* MAIL_ACCEPT: its first bytes are there already */
 };
 
 struct mail_database {

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "conf/show.h"
+#include "core/address.h"
 #include "core/admin.h"
 #include "core/compute.h"
 #include "core/secure.h"
@@ -551,7 +552,9 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	if (!good || !proxy_write_pid(config))
 		return false;
 	proxy->auth_cache = auth_cache_new(AUTH_CACHE_USERS);
-	proxy->compute = proxy->auth_cache == NULL ? NULL : compute_start(proxy);
+	proxy->addresses = address_table_new();
+	if (proxy->auth_cache != NULL && proxy->addresses != NULL)
+		proxy->compute = compute_start(proxy);
 	if (proxy->compute == NULL || !proxy_start_workers(proxy))
 		return false;
 	proxy_start_warming(proxy);
@@ -580,6 +583,7 @@ static void proxy_free(struct proxy *proxy)
 	proxy_set_access(proxy, &(struct access){0});
 	config_unref(proxy->config);
 	auth_cache_free(proxy->auth_cache);
+	address_table_free(proxy->addresses);
 	share_registry_free(proxy->shares);
 	event_base_free(proxy->base);
 	(void)pthread_mutex_destroy(&proxy->users_lock);

@@ -22,6 +22,7 @@
 #define PROXY_LISTENERS_MAX 64
 
 struct admin;    /* core/admin.h */
+struct address_table; /* core/address.h */
 struct auth_cache; /* auth/cache.h */
 struct compute;  /* core/compute.h */
 struct hba;      /* auth/hba.h */
@@ -43,7 +44,9 @@ struct proxy {
 	struct share_registry *shares; /* any thread */
 	struct worker *workers;     /* any thread: index and mailbox */
 	unsigned worker_count;      /* any thread */
-	atomic_uint client_count;   /* any thread */
+	atomic_uint client_count;   /* any thread: connections, in their login too */
+	atomic_uint admitted;       /* any thread: those that are authenticated */
+	struct address_table *addresses; /* any thread */
 	struct admin *admin;
 	proxy_console_fn console;
 	proxy_console_cancel_fn console_cancel; /* may be NULL */

@@ -295,7 +295,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		free(letter);
 		break;
 	case MAIL_ACCEPT:
-		client_accept(worker, ((struct mail_fd *)letter)->fd);
+		client_accept(worker, ((struct mail_fd *)letter)->fd, ((struct mail_fd *)letter)->readable);
 		free(letter);
 		break;
 	case MAIL_HOLD:

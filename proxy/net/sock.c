@@ -130,6 +130,11 @@ void sock_tune(int fd, const struct sock_keepalive *keepalive)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &keepalive->count, sizeof(int));
 }
 
+bool sock_defer_accept(int fd, int seconds)
+{
+	return setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)) == 0;
+}
+
 static void sock_name_of(const struct sockaddr_storage *ss, struct sock_name *name)
 {
 	memset(name, 0, sizeof(*name));

@@ -42,6 +42,10 @@ void sock_tune(int fd, const struct sock_keepalive *keepalive);
 /* Whether it is a Unix socket. */
 bool sock_is_unix(int fd);
 
+/* Connections are accepted when their first bytes have come, or after so many seconds.  False for a
+ * Unix socket. */
+bool sock_defer_accept(int fd, int seconds);
+
 /* The peer's name, or (local) our own side's. */
 void sock_peer(int fd, struct sock_name *name);
 void sock_local(int fd, struct sock_name *name);
