@@ -110,6 +110,9 @@ class Proxy:
         assert self.process.poll() is None, "pgshuntd ended at start:\n" + self.log()[-3000:]
         try:
             pgwire.Conn(self.host, self.port).close()
+            # The Unix socket comes after it.
+            if self.settings.get("unix_socket_directory"):
+                pgwire.Conn(self.settings["unix_socket_directory"], self.port).close()
             return True
         except OSError:
             return False
