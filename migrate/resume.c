@@ -216,6 +216,27 @@ static enum exit_code act(struct move *move, enum decision decision, bool *went_
 	return EXIT_REFUSED;
 }
 
+/* A move that died before its plan was written has touched nothing. */
+static enum exit_code close_unplanned(struct move *move, const struct journal_records *records)
+{
+	struct sbuf error;
+	bool ok;
+
+	ui_line(move->ui, "move %s had not got as far as its plan: nothing was changed%s",
+	        records->id, move->dry_run ? " (its journal is not ended: --dry-run)" : "");
+	if (move->dry_run)
+		return EXIT_DONE;
+	sbuf_init(&error, ERRORS_MAX);
+	ok = journal_reopen(&move->journal, move->config->mover.journal_directory, records,
+	                    &error) &&
+	     journal_write(&move->journal, "outcome", "end", "\"result\":\"undone\"", true);
+	if (!ok)
+		ui_error(move->ui, "the journal could not be written%s%s",
+		         error.len > 0 ? ": " : "", sbuf_text(&error));
+	sbuf_free(&error);
+	return ok ? EXIT_UNDONE : EXIT_INTERNAL;
+}
+
 static enum exit_code resume_read(struct move *move, const struct journal_records *records,
                                   bool abort_wanted, bool *went_forward)
 {
@@ -225,6 +246,8 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	const char *why;
 	bool opened;
 
+	if (journal_find(records, "outcome", "plan") == NULL)
+		return close_unplanned(move, records);
 	if (!resume_take_plan(move, records))
 		return EXIT_USAGE;
 	(void)!connect_all(move, &facts.source_reachable);
