@@ -11,6 +11,7 @@ report and exit code say what is true.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,10 +56,6 @@ def heal(world):
     world.net.heal()
 
 
-def bouncer_starts(world):
-    world.start_bouncer()
-
-
 def restart(server):
     def repair(world):
         getattr(world, server).start()
@@ -90,8 +87,9 @@ FAULTS = [
     Fault("pg2 killed", crash("pg2"), restart("pg2"),
           may_fail=lambda client, window: client.startswith("p2") and window == "after",
           why="what pg2 was working on is lost: p2's clients after the release"),
-    Fault("pgbouncer killed", lambda world: world.bouncer.stop(), bouncer_starts,
-          may_fail=lambda client, window: ".bouncer." in client,
+    Fault("pgbouncer killed", lambda world: world.direct.stop(),
+          lambda world: world.direct.start(),
+          may_fail=lambda client, window: ".direct." in client,
           why="clients of the killed pgbouncer lose their connections"),
     Fault("PL/Proxy killed", crash("pgx"), restart("pgx")),
     Fault("mover-pg1 cut", cut("mover", "pg1"), heal, CUT_LASTS),
@@ -101,6 +99,7 @@ FAULTS = [
     Fault("proxy-pg1 cut", cut("proxy b", "pg1"), heal, CUT_LASTS),
     Fault("proxy-pg2 cut", cut("proxy b", "pg2"), heal, CUT_LASTS),
     Fault("pg2-pg1 cut", cut("pg2", "pg1"), heal, CUT_LASTS),
+    Fault("mover-pgbouncer cut", cut("mover", "pgbouncer"), heal, CUT_LASTS),
     Fault("mover-PL/Proxy cut", cut("mover", "pgx"), heal, CUT_LASTS),
 ]
 
@@ -337,7 +336,12 @@ def earlier(options):
     return results
 
 
+def on_term(*_):
+    raise KeyboardInterrupt
+
+
 def main():
+    signal.signal(signal.SIGTERM, on_term)
     options = arguments()
     if options.relay:
         os.environ[net.INSIDE] = ""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """What a cell of the fault matrix happens to: pg1 with p1 and p2, its standby pg2, a PL/Proxy server,
-the proxies a and b, a pgbouncer in front of a, clients on every way, and the mover.
+the proxies a and b, a pgbouncer in front of a, another that leads to pg1 itself and is driven by the
+mover, clients on every way, and the mover.
 
 Servers start from copies of prepared data directories, and a world in which nothing was promoted is
 used again by the next cell.
@@ -18,7 +19,7 @@ import yaml
 from pgwire import wait_for
 from proxy import ADMIN, ADMIN_PASSWORD, Proxy, program
 from scene import TABLE
-from servers import BINDIR, OWNER, SLOW, Cluster, PgBouncer, run, start
+from servers import BINDIR, OWNER, SLOW, Cluster, PgBouncer, free_port, run, start
 
 # name, port of, mode, options; the way a client takes is part of the name.
 CLIENTS = [
@@ -28,6 +29,7 @@ CLIENTS = [
     ("p2.b.pipelined", "b", "pipelined", []),
     ("p2.b.reconnecting", "b", "simple", ["--reconnect", "--rate", "5"]),
     ("p2.bouncer.simple", "bouncer", "simple", []),
+    ("p2.direct.simple", "direct", "simple", []),
     ("p1.a.simple", "a", "simple", []),
     ("p1.b.extended", "b", "extended", []),
 ]
@@ -110,6 +112,12 @@ class World:
             servers[cluster.name]["aliases"] = ["127.0.0.1:%d" % cluster.port]
             if cluster is self.pg1:
                 servers[cluster.name]["aliases"].append("%s:%d" % (streams, stream_port))
+        self.direct_port = free_port()
+        direct_host, direct_port = self.net.address("mover", "pgbouncer", self.direct_port)
+        direct = {"host": direct_host, "port": direct_port, "processes": 1,
+                  "ini": [os.path.join(self.folder, "direct", "pgbouncer.ini")],
+                  "addresses": ["%s=127.0.0.1:%d" % (cluster.name, cluster.port)
+                                for cluster in (self.pg1, self.pg2)]}
         self.config_path = os.path.join(self.folder, "mover.yml")
         self.journals = os.path.join(self.folder, "moves")
         self.config = {
@@ -120,11 +128,13 @@ class World:
                 "journal_directory": self.journals, "proxies": consoles,
                 "plproxy": {"hq": {"host": host, "port": port, "dbname": "hq", "cluster": "hq",
                                    "user": "postgres"}},
+                "pgbouncers": {"direct": direct},
                 "hold_timeout": "3s", "lease": "%gs" % (2 * SLOW), "connect_timeout": "1s",
                 "validate_seconds": 0, "catch_up_timeout": "3s", "promote_timeout": "4s"}}
         with open(self.config_path, "w") as out:
             yaml.safe_dump(self.config, out, sort_keys=False)
         self.bouncer = None
+        self.direct = None
 
     @staticmethod
     def copy(source, target):
@@ -150,7 +160,7 @@ class World:
                 shutil.rmtree(proxy.state)
                 os.makedirs(proxy.state)
                 proxy.start()
-            self.start_bouncer()
+            self.start_bouncers()
             if self.pgx.process is None:
                 self.pgx.start()
             for n in (2, 3):
@@ -159,10 +169,14 @@ class World:
             self.fresh = True
         shutil.rmtree(self.journals, ignore_errors=True)
 
-    def start_bouncer(self):
-        if self.bouncer is not None:
-            self.bouncer.start()
-            return
+    def start_bouncers(self):
+        for bouncer in (self.bouncer, self.direct):
+            if bouncer is not None:
+                shutil.rmtree(bouncer.folder)
+        self.direct = PgBouncer(self.folder, "direct",
+                                [(name, "127.0.0.1", self.pg1.port, name) for name in ("p1", "p2")],
+                                "listen_addr=%s\nserver_login_retry=0.2" % self.net.listen,
+                                port=self.direct_port)
         self.bouncer = PgBouncer(self.folder, "bouncer",
                                  [(name, "127.0.0.1", self.proxies["a"].port, name)
                                   for name in ("p1", "p2")], "server_login_retry=0.2")
@@ -170,8 +184,9 @@ class World:
     def end(self):
         self.fresh = False
         self.stop_load()
-        if self.bouncer is not None:
-            self.bouncer.stop()
+        for bouncer in (self.bouncer, self.direct):
+            if bouncer is not None:
+                bouncer.stop()
         for proxy in self.proxies.values():
             if proxy.process is not None and proxy.process.poll() is None:
                 proxy.kill()
@@ -222,7 +237,7 @@ class World:
 
     def load(self, rate=25):
         ports = {"a": self.proxies["a"].port, "b": self.proxies["b"].port,
-                 "bouncer": self.bouncer.port}
+                 "bouncer": self.bouncer.port, "direct": self.direct.port}
         self.load_log = os.path.join(self.folder, "load.log")
         if os.path.exists(self.load_log):
             os.unlink(self.load_log)
@@ -335,12 +350,12 @@ class World:
             for dbname, server in (("p1", "pg1"), ("p2", place)):
                 route = proxy.route(dbname)["server"]
                 assert route == server, "proxy %s sends %s to %s" % (name, dbname, route)
-        with psycopg.connect(host="127.0.0.1", port=self.bouncer.port, user="postgres",
-                             dbname="pgbouncer", autocommit=True, prepare_threshold=None,
-                             cursor_factory=psycopg.ClientCursor) as console:
-            cursor = console.execute("SHOW DATABASES")
-            column = [one.name for one in cursor.description].index("paused")
-            assert all(row[column] == 0 for row in cursor), "the pgbouncer is paused"
+        for bouncer in (self.bouncer, self.direct):
+            assert all(row["paused"] == 0 for row in bouncer.admin("SHOW DATABASES")), \
+                "pgbouncer %s is paused" % bouncer.name
+        for dbname, server in (("p1", self.pg1), ("p2", getattr(self, place))):
+            leads = int(self.direct.database(dbname)["port"])
+            assert leads == server.port, "the pgbouncer leads %s to port %d" % (dbname, leads)
         for shard, dbname, server in ((0, "p1", "pg1"), (2, "p2", place), (3, "p2", place)):
             landed = self.pgx.sql("SELECT where_am_i(%d)" % shard, "hq", "app")[0][0]
             assert landed == "%s %s" % (server, dbname), "PL/Proxy: %d lands on %s" % (shard, landed)
