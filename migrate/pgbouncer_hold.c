@@ -401,9 +401,9 @@ static void treat_blockers(struct move *move, enum config_drain_policy policy)
 		            " (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::bigint"
 		            " AS age_ms, left(query, 100) AS query%s FROM pg_stat_activity"
 		            " WHERE xact_start IS NOT NULL AND pid IN %s AND datname IN ",
-		            policy == CONFIG_DRAIN_ABORT    ? ""
-		            : policy == CONFIG_DRAIN_CANCEL ? ", pg_cancel_backend(pid)"
-		                                            : ", pg_terminate_backend(pid)",
+		            policy == CONFIG_DRAIN_ABORT       ? ""
+		            : policy == CONFIG_DRAIN_TERMINATE ? ", pg_terminate_backend(pid)"
+		                                               : ", pg_cancel_backend(pid)",
 		            sbuf_text(&pids));
 		shards_literals(move, &sql);
 		if (link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql)))

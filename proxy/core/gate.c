@@ -6,6 +6,7 @@
  */
 #include "base/log.h"
 #include "core/cancel.h"
+#include "core/keep.h"
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -182,6 +183,7 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch)
 		database->lapsed = false;
 		database->hold_epoch = epoch;
 		database->drained_told = false;
+		database->keeping = false;
 		gate_pace_end(database);
 		gate_for_each_pool(database, gate_hold_pool);
 	}
@@ -276,6 +278,7 @@ void gate_release(struct worker *worker, const char *name, bool lapsed)
 	if (!database->held)
 		return;
 	database->held = false;
+	database->keeping = false;
 	gate_pace_begin(database);
 	gate_for_each_pool(database, gate_release_pool);
 	if (!gate_somebody_waits(database))
@@ -333,6 +336,14 @@ void gate_blockers_terminate(struct worker *worker, const char *name)
 
 	if (database != NULL)
 		gate_for_each_pool(database, gate_terminate_pool);
+}
+
+void gate_blockers_keep(struct worker *worker, const char *name)
+{
+	struct database *database = database_find(worker, name);
+
+	if (database != NULL && database->held)
+		keep_blockers(database);
 }
 
 /* ---- connections to the server of a swap to come ---- */

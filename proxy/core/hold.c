@@ -234,7 +234,7 @@ static void drain_fail(struct admin *admin, struct rowset *rows, void *arg)
 		request_detail(request, "%s%s", sbuf_text(&text), text.len == 0 ? "" : ".");
 		request_hint(request,
 		             "Repeat HOLD when these transactions have ended, with a longer DRAIN, "
-		             "or with POLICY cancel or terminate.");
+		             "or with POLICY cancel, terminate or keep.");
 		request_fail(request, "55P03",
 		             "database \"%s\" was not drained after %" PRId64
 		             " ms; the hold was ended",
@@ -276,9 +276,11 @@ static void drain_deadline(evutil_socket_t fd, short what, void *arg)
 	log_warning("database \"%s\": not drained after %" PRId64 " ms, policy %s is carried out",
 	            db->name, (clock_now() - db->began) / USEC_PER_MSEC, policy_name(db));
 	db->drain_acted = true;
-	admin_post_all(
-	    db, policy == CONFIG_DRAIN_CANCEL ? MAIL_CANCEL_BLOCKERS : MAIL_TERMINATE_BLOCKERS,
-	    db->epoch);
+	admin_post_all(db,
+	               policy == CONFIG_DRAIN_CANCEL ? MAIL_CANCEL_BLOCKERS
+	               : policy == CONFIG_DRAIN_KEEP ? MAIL_KEEP_BLOCKERS
+	                                             : MAIL_TERMINATE_BLOCKERS,
+	               db->epoch);
 	timer_set(db->drain_timer, db->drain > DRAIN_AGAIN_MIN ? db->drain : DRAIN_AGAIN_MIN);
 }
 

@@ -23,6 +23,7 @@ enum mail_type {
 	MAIL_LAPSE,        /* mail_database: name; the hold ended with its lease */
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
 	MAIL_TERMINATE_BLOCKERS, /* mail_database: name */
+	MAIL_KEEP_BLOCKERS,      /* mail_database: name */
 	MAIL_PREPARE,      /* mail_database: name, server, token.  Answer: MAIL_PREPARED */
 	MAIL_PREPARE_END,  /* mail_database: name: close what PREPARE opened */
 	MAIL_ROUTES,       /* mail_routes: from now on this table (a reference) */

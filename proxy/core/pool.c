@@ -4,6 +4,7 @@
 #include "auth/user.h"
 #include "base/log.h"
 #include "core/cancel.h"
+#include "core/keep.h"
 #include "core/mail.h"
 #include "core/proxy.h"
 #include "core/route.h"
@@ -347,6 +348,33 @@ static struct server *pool_take_idle(struct pool *pool, bool suspicious)
 	return NULL;
 }
 
+/* The client's transaction is to be a failed one there.  False: it has to wait for that. */
+static bool pool_fail_block(struct server *server)
+{
+	if (!keep_fail_block(server))
+		log_debug("server pid %d was lost", (int)server->backend_pid);
+	return false;
+}
+
+/* The answer to that. */
+static void pool_block_failed(struct server *server, struct client *client)
+{
+	server->failing = false;
+	free(server->error);
+	server->error = NULL;
+	if (server->tx_status == 'E' && !server->pool->database->held) {
+		client->failed = false;
+		client_go_on(client);
+		return;
+	}
+	if (server->tx_status != 'E')
+		pool_server_failed(server->pool, server, "a transaction could not be begun", "");
+	/* Once more, when the new hold is over, or on another server. */
+	server_unlink(server);
+	server_doom(server, SERVER_CLOSE_TERMINATED);
+	pool_wait_first(client->pool, client);
+}
+
 /* Links them.  True: the client may send at once; false: parameters are being set first. */
 static bool pool_link(struct pool *pool, struct server *server, struct client *client)
 {
@@ -361,7 +389,7 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	server_link(server, client);
 	client->in_session = pool->session;
 	if (LIKELY(client->params == server->params))
-		return true;
+		return LIKELY(!client->failed) || pool_fail_block(server);
 	sbuf_init(&sql, PARAM_MAX_SQL);
 	changes = param_set_sync_sql(client->params, server->params, &sql);
 	if (changes > 0) {
@@ -381,7 +409,7 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	}
 	param_set_replace(&server->params, param_set_ref(settled));
 	param_set_replace(&client->params, settled);
-	return true;
+	return LIKELY(!client->failed) || pool_fail_block(server);
 }
 
 void pool_sync_done(struct server *server)
@@ -392,6 +420,10 @@ void pool_sync_done(struct server *server)
 	struct sbuf out;
 	enum conn_io io = CONN_IO_OK;
 
+	if (UNLIKELY(server->failing)) {
+		pool_block_failed(server, client);
+		return;
+	}
 	if (server->error != NULL) {
 		char text[512];
 		char sqlstate[sizeof(server->error_sqlstate)];
@@ -428,6 +460,8 @@ void pool_sync_done(struct server *server)
 		client->in_session = false;
 		server_release(server);
 		pool_wait_first(client->pool, client);
+	} else if (UNLIKELY(client->failed) && !client->doomed) {
+		(void)pool_fail_block(server);
 	} else {
 		client_go_on(client);
 	}

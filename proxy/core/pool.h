@@ -47,6 +47,7 @@ struct database {
 	size_t active;         /* clients of it that have a server, and servers in a reset */
 	bool held;
 	usec_t reconnect_at;   /* RECONNECT: what was made before is closed when free; 0: never */
+	bool keeping;          /* of the running hold: drain policy keep is being carried out */
 	bool drained_told;     /* DRAINED was mailed for hold_epoch */
 	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
 	uint64_t hold_epoch;
@@ -186,6 +187,7 @@ void gate_release(struct worker *worker, const char *database, bool lapsed);
 void gate_check_drained(struct database *database);
 void gate_blockers_cancel(struct worker *worker, const char *database);
 void gate_blockers_terminate(struct worker *worker, const char *database);
+void gate_blockers_keep(struct worker *worker, const char *database);
 /* At the end of the worker. */
 void pool_free_all(struct worker *worker);
 void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token);

@@ -9,6 +9,7 @@
  */
 #include "base/log.h"
 #include "core/client.h"
+#include "core/keep.h"
 #include "core/ledger.h"
 #include "core/pool.h"
 #include "core/relocate.h"
@@ -150,8 +151,11 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 	/* They differ after DISCARD ALL, which took the client's extras off the server. */
 	set = equal ? param_set_ref(set)
 	            : param_set_with(reply->worker->params, client->params, name, value, true);
-	if (set != NULL)
-		param_set_replace(&client->params, set);
+	if (set == NULL)
+		return;
+	if (server->xact_params == NULL && server->tx_status != 'I')
+		server->xact_params = param_set_ref(client->params);
+	param_set_replace(&client->params, set);
 }
 
 static void reply_keep_error(struct server *server, const struct wire_error *error)
@@ -346,6 +350,8 @@ static void reply_ready(struct reply *reply, uint8_t status)
 		}
 		reply_forward(reply, 6);
 		reply_count_xact(server, server->pool);
+		if (UNLIKELY(server->xact_params != NULL) && status == 'I')
+			param_set_replace(&server->xact_params, NULL);
 		server->proven = true;
 	}
 	reply_pop(reply);
@@ -617,6 +623,8 @@ static void server_after_read(struct server *server, bool inside_done)
 			relocate_client(client);
 		return;
 	}
+	if (UNLIKELY(client->pool->database->keeping) && keep_client(client))
+		return;
 	/* The client reads slowly: so do we. */
 	if (conn_unsent(&client->conn) > 0)
 		conn_want_read(&server->conn, false);

@@ -9,6 +9,7 @@
  */
 #include "base/log.h"
 #include "core/client.h"
+#include "core/keep.h"
 #include "core/ledger.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -47,7 +48,6 @@ enum step {
 	STEP_STOP, /* the rest stays: more bytes, a server, answers or room are needed */
 };
 
-static const uint8_t ready_idle[] = {BE_READY_FOR_QUERY, 0, 0, 0, 5, 'I'};
 
 /* Bytes of the proxy's own to the client. */
 static void client_tell(struct client *client, const void *data, size_t len)
@@ -58,6 +58,13 @@ static void client_tell(struct client *client, const void *data, size_t len)
 		return;
 	if (conn_send_copy(&worker->to_client, &client->conn, worker, data, len) != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);
+}
+
+static void client_tell_ready(struct client *client)
+{
+	const uint8_t ready[] = {BE_READY_FOR_QUERY, 0, 0, 0, 5, client->failed ? 'E' : 'I'};
+
+	client_tell(client, ready, sizeof(ready));
 }
 
 /* ---- refused requests ---- */
@@ -94,7 +101,7 @@ static void request_discard(struct request *request)
 		have -= n;
 		if (client->discard == 0 && client->discard_ready) {
 			client->discard_ready = false;
-			client_tell(client, ready_idle, sizeof(ready_idle));
+			client_tell_ready(client);
 		}
 	}
 }
@@ -149,7 +156,7 @@ static bool request_without_server(struct request *request, uint8_t type, size_t
 		client_doom(client, CLIENT_CLOSE_TERMINATE);
 		return true;
 	case FE_SYNC:
-		client_tell(client, ready_idle, sizeof(ready_idle));
+		client_tell_ready(client);
 		break;
 	case FE_FLUSH:
 		break;
@@ -164,6 +171,57 @@ static bool request_without_server(struct request *request, uint8_t type, size_t
 	}
 	request_skip(request, total);
 	return true;
+}
+
+/* ---- in a transaction that the drain deadline has ended ---- */
+
+static void request_refuse_failed(struct request *request, const uint8_t *msg, size_t total)
+{
+	struct client *client = request->client;
+	struct sbuf out;
+
+	sbuf_init(&out, 1024);
+	wire_add_error_text(&out, "ERROR", "25P02", keep_refusal);
+	if (sbuf_ok(&out))
+		client_tell(client, sbuf_text(&out), out.len);
+	sbuf_free(&out);
+	if (client->stmts != NULL &&
+	    (msg[0] == FE_QUERY || (msg[0] == FE_PARSE && msg[WIRE_HEADER_LEN] == '\0')))
+		(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
+	if (msg[0] == FE_QUERY || msg[0] == FE_FUNCTION_CALL) {
+		client->discard = (uint32_t)total;
+		client->discard_ready = true;
+	} else {
+		client->discard_to_sync = true;
+	}
+}
+
+/* The database is held: true if the message needs no server, or more of it has to come (STEP_STOP). */
+static bool request_failed(struct request *request, const uint8_t *msg, size_t total, enum step *step)
+{
+	static const uint8_t ended[] = {BE_COMMAND_COMPLETE, 0,   0,   0,   13,  'R', 'O', 'L',
+					'L',                 'B', 'A', 'C', 'K', 0};
+	struct client *client = request->client;
+
+	*step = STEP_NEXT;
+	switch (keep_judge(client, msg, total, request->len - request->used)) {
+	case KEEP_REFUSE:
+		request_refuse_failed(request, msg, total);
+		return true;
+	case KEEP_END:
+		client->failed = false;
+		if (client->stmts != NULL)
+			(void)client_stmts_set_unnamed(client->stmts, NULL, 0);
+		client_tell(client, ended, sizeof(ended));
+		client_tell_ready(client);
+		request->used += total;
+		return true;
+	case KEEP_MORE:
+		*step = STEP_STOP;
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* ---- with a server ---- */
@@ -465,8 +523,13 @@ static enum step request_message(struct request *request)
 		}
 		if (UNLIKELY(total > request->len - request->used && total <= REQUEST_WHOLE))
 			return STEP_STOP;
-		if (at[0] == FE_QUERY && request_deallocates(request, total, &step))
+		if (UNLIKELY(client->failed)) {
+			if (client->pool->database->held &&
+			    request_failed(request, at, total, &step))
+				return step;
+		} else if (at[0] == FE_QUERY && request_deallocates(request, total, &step)) {
 			return step;
+		}
 		if (!pool_serve(client->pool, client))
 			return STEP_STOP;
 	}

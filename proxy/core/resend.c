@@ -168,6 +168,8 @@ bool resend_take_back(struct server *server)
 	statement_undo(client, server, server->ledger.count, false);
 	client->resends++;
 	client->in_session = false;
+	/* Fresh, and yet in a failed block: one made for the client (keep.h). */
+	client->failed = server->tx_status == 'E';
 	server_unlink(server);
 	pool_wait_first(server->pool, client);
 	return true;

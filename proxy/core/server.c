@@ -166,6 +166,9 @@ void server_unlink(struct server *server)
 	server->client = NULL;
 	server->request_start = 0;
 	server->xact_start = 0;
+	server->failing = false;
+	if (UNLIKELY(server->xact_params != NULL))
+		param_set_replace(&server->xact_params, NULL);
 	/* It may have been stopped because that client read slowly. */
 	if (!server->doomed)
 		conn_want_read(&server->conn, true);

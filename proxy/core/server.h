@@ -71,6 +71,8 @@ struct server {
 	uint32_t left_to;       /* of the current message *to* it, still to come from the client */
 	struct ledger ledger;
 	struct param_set *params;
+	struct param_set *xact_params; /* the client's before its transaction changed them, or NULL */
+	bool failing;           /* a block is made to fail on it (keep.h) */
 	struct server_stmts stmts;
 	const struct client *unnamed_of; /* whose unnamed statement it has; only compared */
 	uint64_t unnamed_id;    /* … and that client's id */
