@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -27,12 +28,14 @@ struct running {
 };
 
 /* In the child; never returns. */
-static void become(const char *command, int in, int out)
+static void become(const char *prefix, int in, int out)
 {
+	char command[4096];
 	static const int restored[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
 
 	for (size_t i = 0; i < ARRAY_LEN(restored); i++)
 		(void)signal(restored[i], SIG_DFL);
+	(void)snprintf(command, sizeof(command), "%s sh", prefix);
 	/* A group of its own: Ctrl-C is for us to pass on, and what it started ends with it. */
 	(void)setpgid(0, 0);
 	if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&

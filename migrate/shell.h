@@ -16,7 +16,7 @@
 #include <stdbool.h>
 
 struct shell_job {
-	const char *command; /* servers.*.shell */
+	const char *command; /* servers.*.shell: "COMMAND sh" is run */
 	const char *script;
 	usec_t timeout; /* 0 = none */
 	/* Called for each line of output, without its end. */

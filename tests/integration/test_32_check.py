@@ -214,10 +214,10 @@ def test_how_the_servers_are_set(scene):
     # Room: seen here by looking, elsewhere by a shell.
     scene.configure(min_free="1TB")
     finds(scene, "disk", REFUSE, "are free on pg2")
-    scene.proxy.servers["pg2"]["shell"] = "sed s/df/df/ | sh"
+    scene.proxy.servers["pg2"]["shell"] = "env"
     scene.configure(min_free="1kB")
     assert [what for what, _ in check(scene, DONE)["disk"]] == [PASS, PASS]
-    scene.proxy.servers["pg2"]["shell"] = "exit 3"
+    scene.proxy.servers["pg2"]["shell"] = "exit 3;"
     scene.configure()
     finds(scene, "disk", WARN, "pg2 cannot be seen", "exit code 3")
     del scene.proxy.servers["pg2"]["shell"]
