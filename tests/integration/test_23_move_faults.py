@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pgwire import wait_for
+from pgwire import errors, wait_for
 from scene import DONE, FORWARD, REFUSED, UNDONE, UNDO_INCOMPLETE
 from servers import SLOW
 
@@ -194,4 +194,27 @@ def test_target_dies_after_its_promotion(make_scene):
     assert scene.refuses(scene.pg1, "p2")
     scene.pg2.start()
     assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+def test_target_cannot_be_asked(make_scene):
+    """Whether it was promoted only it can say: pg1 stays fenced and the clients held, whatever is
+    tried; their requests fail in time, with an error that keeps the connection."""
+    scene = make_scene(mover={"promote_timeout": "4s"}, proxy={"hold_wait_timeout": "1s"})
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        killed(scene, "promote.outcome")
+        scene.pg2.crash()
+        for command in ("resume", "abort"):
+            result = scene.run(command)
+            assert result.returncode == FORWARD, result.stdout + result.stderr
+            assert "cannot be reached" in result.stderr
+            assert scene.refuses(scene.pg1, "p2")
+            row = scene.proxy.held()
+            assert row["state"] == "held" and row["lease_left_ms"] is None
+        failed = errors(conn.query("SELECT 1"))
+        assert failed[0]["C"] == "57P03" and failed[0]["S"] == "ERROR"
+        scene.pg2.start()
+        assert scene.run("resume").returncode == DONE
+        assert conn.value("SHOW cluster_name") == "pg2"
     scene.check_on_pg2()
