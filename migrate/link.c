@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /*
  * Settings of every session on a server.  synchronous_commit = local: a commit of ours is on the
@@ -88,8 +89,24 @@ static void set_error(struct link *link, const char *text)
 	sbuf_free(&out);
 }
 
+/*
+ * A command that is under way must not arrive after we have given it up and undone its effect by
+ * another connection, or after we have died and somebody else has: a PAUSE would stay for ever.  With
+ * this set, closing discards what the network has not taken yet, whoever closes, the kernel included.
+ */
+static void discard_on_close(const struct link *link, bool discard)
+{
+	const struct linger linger = {.l_onoff = discard ? 1 : 0, .l_linger = 0};
+	int fd = link->conn == NULL ? -1 : PQsocket(link->conn);
+
+	if (fd >= 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 static void link_finish(struct link *link, enum link_state state)
 {
+	if (state == LINK_IDLE)
+		discard_on_close(link, false);
 	link->state = state;
 	link->setting_up = false;
 	link->done_at = clock_now();
@@ -174,6 +191,7 @@ static void start_query(struct link *link, const char *sql)
 {
 	link->sent_at = clock_now();
 	link->state = LINK_BUSY;
+	discard_on_close(link, true);
 	if (PQsendQuery(link->conn, sql) == 0 || PQflush(link->conn) < 0)
 		link_break(link);
 }

@@ -269,6 +269,7 @@ SHORT = {
     "pg2 killed": "barrier.outcome",
     "mover-pg1 cut": "fence.intent",
     "mover-proxy cut": "hold.outcome",
+    "mover-pgbouncer cut": "hold.intent",
     "pg2-pg1 cut": "barrier.outcome",
     "pg2's answers lost": "catch_up.outcome",
     "proxy-pg2 cut": "open.intent",
