@@ -25,6 +25,8 @@
 #define LOOKUPS_MAX 1000 /* names that may wait for one asker */
 #define ANSWER_MAX ((size_t)64 * 1024)
 #define SECRET_MAX 2048u
+/* Databases of the fallback entry that may be known to a worker: anybody can make a name up. */
+#define FALLBACKS_MAX 500
 #define IDLE_USEC ((usec_t)30 * USEC_PER_SEC)
 
 struct lookup {
@@ -469,6 +471,17 @@ static bool target_held(struct worker *worker, const struct target *target)
 	return database != NULL && database->held;
 }
 
+/* A name that only the fallback entry stands for, and so many are known already that no further one
+ * is taken from somebody who has not proved anything. */
+static bool target_refused(struct worker *worker, const struct target *target)
+{
+	const struct route *route = route_find(worker->routes, target->database);
+
+	return strcmp(route->database->name, target->database) != 0 &&
+	       database_find(worker, target->database) == NULL &&
+	       worker->databases.count >= worker->routes->count + FALLBACKS_MAX;
+}
+
 enum auth_query_result auth_query_ask(struct client *client, struct auth_user **user)
 {
 	struct worker *worker = client->worker;
@@ -487,7 +500,10 @@ enum auth_query_result auth_query_ask(struct client *client, struct auth_user **
 	if (state != AUTH_CACHE_FRESH && (*user == NULL || !target_held(worker, &target))) {
 		auth_user_unref(*user);
 		*user = NULL;
-		result = ask_server(client, &target);
+		if (target_refused(worker, &target))
+			log_warning("auth_query: too many databases that only \"*\" stands for");
+		else
+			result = ask_server(client, &target);
 	}
 	sbuf_free(&target.scope);
 	return result;

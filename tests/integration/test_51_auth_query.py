@@ -286,6 +286,29 @@ def test_trust_and_forced_user(make, asked_pg):
     assert refused(proxy, "u_scram", "x", "p2").sqlstate == "28P01"
 
 
+def test_fallback_database(make, asked_pg):
+    """Databases that the configuration does not name: asked in them, or in auth_dbname."""
+    proxy = make(databases={"*": "pg"})
+    assert login(proxy, "u_scram", "scram secret", "p2") == "u_scram"
+    assert asked(asked_pg, "p2") == ["u_scram"]
+    assert refused(proxy, "u_scram", "wrong", "p1").sqlstate == "28P01"
+    error = refused(proxy, "u_scram", "scram secret", "not there")
+    assert error.sqlstate == "3D000" and 'database "not there" does not exist' in error.fields["M"]
+    other = make(databases={"*": {"server": "pg", "auth_dbname": "p1"}, "p1": "pg"})
+    assert login(other, "u_scram", "scram secret", "p2") == "u_scram"
+    assert asked(asked_pg, "p1").count("u_scram") == 2
+
+
+def test_made_up_databases(make_proxy):
+    """Names of databases that nobody has are not remembered without bound."""
+    proxy = make_proxy(databases={"*": "pg"}, auth_type="md5", auth_user="postgres",
+                       secrets=SECRETS, workers=1, log_level="info", server_login_retry="10s")
+    for n in range(520):
+        assert refused(proxy, "u_scram", "x", "made up %d" % n).fields["S"] == "FATAL"
+    assert refused(proxy, "u_scram", "scram secret", "p1").sqlstate == "28P01"
+    assert 'too many databases that only "*" stands for' in proxy.log()
+
+
 # --- hold and swap ------------------------------------------------------------------------------
 
 def test_held_database_is_not_asked(make, asked_pg):
