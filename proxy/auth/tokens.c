@@ -101,9 +101,13 @@ bool token_matches(const struct token *token, const char *name)
 
 /* ---- regular expressions: PostgreSQL's as far as the C library has them ---- */
 
+#define REGEX_DEPTH_MAX 8 /* groups within groups */
+
 struct translation {
 	const char *at;
 	const char *error;
+	int depth;
+	bool repeated; /* the last thing was a repetition */
 	struct sbuf out;
 };
 
@@ -117,16 +121,20 @@ static void translate_escape(struct translation *t)
 	    {'d', "[0-9]"}, {'D', "[^0-9]"}, {'y', "\\b"}, {'Y', "\\B"}, {'m', "\\<"}, {'M', "\\>"},
 	    {'A', "^"},     {'Z', "$"},      {'w', "\\w"}, {'W', "\\W"}, {'s', "\\s"}, {'S', "\\S"},
 	};
-	char c = *t->at++;
+	char c = *t->at;
 
+	if (c == '\0') {
+		t->error = "it ends with a backslash";
+		return;
+	}
+	t->at++;
 	for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
 		if (classes[i].from == c) {
 			sbuf_add_str(&t->out, classes[i].to);
 			return;
 		}
 	}
-	if (c == '\0' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-	    (c >= 'A' && c <= 'Z')) {
+	if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) {
 		t->error = c >= '1' && c <= '9'
 		               ? "back references inside a regular expression are not supported"
 		               : "this escape is not supported in a regular expression";
@@ -139,8 +147,10 @@ static void translate_escape(struct translation *t)
 /* Behind a backslash inside of brackets, where POSIX knows no escapes. */
 static void translate_bracket_escape(struct translation *t)
 {
-	char c = *t->at++;
+	char c = *t->at;
 
+	if (c != '\0')
+		t->at++;
 	if (c == 'd')
 		sbuf_add_str(&t->out, "0-9");
 	else if (c == 'w')
@@ -160,7 +170,7 @@ static void translate_bracket(struct translation *t)
 		sbuf_add_char(&t->out, *t->at++);
 	if (*t->at == ']')
 		sbuf_add_char(&t->out, *t->at++);
-	while (*t->at != '\0' && *t->at != ']' && t->error == NULL) {
+	while (t->error == NULL && *t->at != '\0' && *t->at != ']') {
 		char c = *t->at++;
 
 		if (c == '\\') {
@@ -184,20 +194,37 @@ static void translate_bracket(struct translation *t)
 		sbuf_add_char(&t->out, *t->at++);
 }
 
+/* What the C library's compiler would take any memory for. */
+static void translate_check(struct translation *t, char c)
+{
+	const bool repeats = c == '*' || c == '+' || c == '?' || c == '{';
+
+	if (c == '(' && *t->at == '?')
+		t->error = "groups of the kind (?…) are not supported";
+	else if (c == '(' && ++t->depth > REGEX_DEPTH_MAX)
+		t->error = "its groups are nested too deeply";
+	else if (c == '?' && t->repeated)
+		t->error = "non-greedy repetitions are not supported";
+	else if (repeats && t->repeated)
+		t->error = "a repetition must not follow a repetition";
+	else if (c == ')' && t->depth > 0)
+		t->depth--;
+	t->repeated = (repeats && c != '{') || c == '}';
+}
+
 static void translate(struct translation *t)
 {
-	while (*t->at != '\0' && t->error == NULL) {
+	while (t->error == NULL && *t->at != '\0') {
 		char c = *t->at++;
 
 		if (c == '\\') {
 			translate_escape(t);
+			t->repeated = false;
 		} else if (c == '[') {
 			translate_bracket(t);
-		} else if (c == '(' && *t->at == '?') {
-			t->error = "groups of the kind (?…) are not supported";
-		} else if ((c == '*' || c == '+' || c == '?' || c == '}') && *t->at == '?') {
-			t->error = "non-greedy repetitions are not supported";
+			t->repeated = false;
 		} else {
+			translate_check(t, c);
 			sbuf_add_char(&t->out, c);
 		}
 	}
