@@ -227,6 +227,35 @@ void config_server_tls(const struct config *config, const struct config_server *
 		out->sslmode = CONFIG_SSL_DISABLE;
 }
 
+static void libpq_add(const char **names, const char **values, size_t *count, const char *name,
+                      const char *value)
+{
+	if (value[0] == '\0')
+		return;
+	names[*count] = name;
+	values[(*count)++] = value;
+}
+
+size_t config_libpq_tls(const struct config_server_tls *tls,
+                        const char *names[CONFIG_LIBPQ_TLS_MAX],
+                        const char *values[CONFIG_LIBPQ_TLS_MAX])
+{
+	size_t count = 0;
+
+	libpq_add(names, values, &count, "sslmode", config_sslmode_name(tls->sslmode));
+	if (tls->sslmode >= CONFIG_SSL_VERIFY_CA) {
+		libpq_add(names, values, &count, "sslrootcert", tls->ca_file);
+		libpq_add(names, values, &count, "sslcrl", tls->crl_file);
+	}
+	libpq_add(names, values, &count, "sslcert", tls->cert_file);
+	libpq_add(names, values, &count, "sslkey", tls->key_file);
+	libpq_add(names, values, &count, "channel_binding",
+	          config_channel_binding_name(tls->channel_binding));
+	names[count] = NULL;
+	values[count] = NULL;
+	return count;
+}
+
 static bool list_has(const struct config_list *list, const char *text)
 {
 	for (size_t i = 0; i < list->count; i++)

@@ -295,6 +295,16 @@ struct config_server_tls {
 void config_server_tls(const struct config *config, const struct config_server *server,
                        struct config_server_tls *out);
 
+/*
+ * The same as parameters of libpq: names and values, NULL-terminated lists of at most
+ * CONFIG_LIBPQ_TLS_MAX - 1.  An authority is only named where it is to be asked: with sslmode require
+ * libpq would ask it, too.
+ */
+#define CONFIG_LIBPQ_TLS_MAX 7
+size_t config_libpq_tls(const struct config_server_tls *tls,
+                        const char *names[CONFIG_LIBPQ_TLS_MAX],
+                        const char *values[CONFIG_LIBPQ_TLS_MAX]);
+
 /* Whether the user is in admin_users, or in admin_users or stats_users. */
 bool config_is_admin(const struct config *config, const char *user);
 bool config_is_stats_user(const struct config *config, const char *user);

@@ -121,10 +121,21 @@ enum scram_status scram_server_final(struct scram_server *server, const void *da
 
 void scram_server_end(struct scram_server *server);
 
-/* ---- client's side (no channel binding: gs2 header "n,,") ---- */
+/* ---- client's side ---- */
+
+/* What the client says of channel binding. */
+enum scram_gs2 {
+	SCRAM_GS2_NONE,      /* n: it cannot, or will not */
+	SCRAM_GS2_UNOFFERED, /* y: it could, but the server does not offer it */
+	SCRAM_GS2_BOUND,     /* p: tls-server-end-point; the mechanism is SCRAM-SHA-256-PLUS */
+};
+
 
 struct scram_client {
 	char nonce[SCRAM_NONCE_LEN + 1];
+	enum scram_gs2 gs2;
+	size_t binding_len;
+	uint8_t binding[SCRAM_BINDING_MAX];
 	struct sbuf auth_message;
 	/* what the server demands, after scram_client_read() */
 	uint32_t iterations;
@@ -136,6 +147,11 @@ struct scram_client {
 };
 
 void scram_client_init(struct scram_client *client);
+
+/* Before scram_client_first(); NONE unless it is called.  `binding`: the digest of the server's
+ * certificate, for BOUND. */
+void scram_client_bind(struct scram_client *client, enum scram_gs2 gs2, const uint8_t *binding,
+                       size_t binding_len);
 
 /* Appends the client-first-message. */
 enum scram_status scram_client_first(struct scram_client *client, struct sbuf *out) MUST_CHECK;

@@ -5,13 +5,39 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CLIENT_GS2_HEADER "n,,"
-#define CLIENT_GS2_BASE64 "biws"
+static const char *const gs2_headers[] = {
+    [SCRAM_GS2_NONE] = "n,,",
+    [SCRAM_GS2_UNOFFERED] = "y,,",
+    [SCRAM_GS2_BOUND] = "p=tls-server-end-point,,",
+};
+#define GS2_HEADER_MAX 32
 
 void scram_client_init(struct scram_client *client)
 {
 	memset(client, 0, sizeof(*client));
 	sbuf_init(&client->auth_message, (size_t)3 * SCRAM_MESSAGE_MAX);
+}
+
+void scram_client_bind(struct scram_client *client, enum scram_gs2 gs2, const uint8_t *binding,
+                       size_t binding_len)
+{
+	client->gs2 = gs2;
+	client->binding_len = 0;
+	if (gs2 != SCRAM_GS2_BOUND || binding_len > sizeof(client->binding))
+		return;
+	memcpy(client->binding, binding, binding_len);
+	client->binding_len = binding_len;
+}
+
+/* GS2 header and binding data in base64. */
+static void encode_binding(const struct scram_client *client, char *out)
+{
+	uint8_t bytes[GS2_HEADER_MAX + SCRAM_BINDING_MAX];
+	size_t len = strlen(gs2_headers[client->gs2]);
+
+	memcpy(bytes, gs2_headers[client->gs2], len);
+	memcpy(bytes + len, client->binding, client->binding_len);
+	base64_encode(bytes, len + client->binding_len, out);
 }
 
 void scram_client_end(struct scram_client *client)
@@ -34,7 +60,7 @@ enum scram_status scram_client_first(struct scram_client *client, struct sbuf *o
 	sbuf_printf(&client->auth_message, "n=,r=%s", client->nonce);
 	if (!sbuf_ok(&client->auth_message))
 		return SCRAM_INTERNAL;
-	sbuf_add_str(out, CLIENT_GS2_HEADER);
+	sbuf_add_str(out, gs2_headers[client->gs2]);
 	sbuf_add(out, client->auth_message.data, client->auth_message.len);
 	return SCRAM_OK;
 }
@@ -76,12 +102,14 @@ enum scram_status scram_client_final(struct scram_client *client, const struct s
 	uint8_t stored[SCRAM_KEY_LEN];
 	uint8_t proof[SCRAM_KEY_LEN];
 	char encoded[SCRAM_KEY_LEN * 2];
+	char binding[2 * (GS2_HEADER_MAX + SCRAM_BINDING_MAX)];
 	size_t start;
 	bool ok;
 
 	sbuf_add_char(&client->auth_message, ',');
 	start = client->auth_message.len;
-	sbuf_printf(&client->auth_message, "c=" CLIENT_GS2_BASE64 ",r=%s", client->server_nonce);
+	encode_binding(client, binding);
+	sbuf_printf(&client->auth_message, "c=%s,r=%s", binding, client->server_nonce);
 	ok = sbuf_ok(&client->auth_message) && crypto_sha256(&part, 1, stored) &&
 	     scram_sign(stored, &client->auth_message, proof) &&
 	     scram_sign(keys->server_key, &client->auth_message, client->server_signature);

@@ -25,6 +25,11 @@ struct server_auth {
 	enum server_auth_state state;
 	struct auth_user *user;
 	struct scram_client scram;
+	enum server_binding policy;
+	bool encrypted;
+	bool bound; /* SCRAM-SHA-256-PLUS was chosen */
+	size_t binding_len;
+	uint8_t binding[SCRAM_BINDING_MAX];
 	char error[240];
 };
 
@@ -37,6 +42,17 @@ struct server_auth *server_auth_new(struct auth_user *user)
 	auth->user = auth_user_ref(user);
 	scram_client_init(&auth->scram);
 	return auth;
+}
+
+void server_auth_bind(struct server_auth *auth, enum server_binding policy, bool encrypted,
+                      const uint8_t *digest, size_t len)
+{
+	auth->policy = policy;
+	auth->encrypted = encrypted;
+	if (len > 0 && len <= sizeof(auth->binding)) {
+		memcpy(auth->binding, digest, len);
+		auth->binding_len = len;
+	}
 }
 
 void server_auth_free(struct server_auth *auth)
@@ -130,18 +146,44 @@ static enum auth_status fail_scram(struct server_auth *auth, enum scram_status s
 	}
 }
 
-/* Is SCRAM-SHA-256 among the names, which an empty one ends? */
-static bool offers_scram(const uint8_t *data, size_t len, bool *offered)
+/* Are SCRAM-SHA-256 and -PLUS among the names, which an empty one ends? */
+static bool offers_scram(const uint8_t *data, size_t len, bool *offered, bool *plus)
 {
 	struct wire_reader reader = wire_reader(data, len);
 	const char *name;
 
 	*offered = false;
+	*plus = false;
 	while ((name = wire_read_str(&reader)) != NULL && *name != '\0') {
 		if (strcmp(name, SCRAM_NAME) == 0)
 			*offered = true;
+		else if (strcmp(name, SCRAM_PLUS_NAME) == 0)
+			*plus = true;
 	}
 	return name != NULL && wire_left(&reader) == 0;
+}
+
+/* Chooses what to say of channel binding, as libpq does. */
+static enum auth_status choose_binding(struct server_auth *auth, bool offered, bool plus)
+{
+	const bool able = auth->encrypted && auth->policy != SERVER_BINDING_DISABLE &&
+	                  auth->binding_len > 0;
+
+	/* A server has nothing to bind to without TLS: somebody stands between. */
+	if (plus && !auth->encrypted)
+		return fail(auth, "the server offers SCRAM-SHA-256-PLUS without TLS");
+	auth->bound = plus && able;
+	if (!auth->bound && auth->policy == SERVER_BINDING_REQUIRE)
+		return fail(auth, "channel binding is required, but the server offers none");
+	if (!auth->bound && !offered)
+		return fail(auth, "the server offers no SASL mechanism but ones that are not "
+		                  "supported; SCRAM-SHA-256 is");
+	scram_client_bind(&auth->scram,
+	                  auth->bound     ? SCRAM_GS2_BOUND
+	                  : able && !plus ? SCRAM_GS2_UNOFFERED
+	                                  : SCRAM_GS2_NONE,
+	                  auth->binding, auth->binding_len);
+	return AUTH_CONTINUE;
 }
 
 static enum auth_status answer_sasl(struct server_auth *auth, const uint8_t *data, size_t len,
@@ -151,18 +193,19 @@ static enum auth_status answer_sasl(struct server_auth *auth, const uint8_t *dat
 	enum scram_status status;
 	const char *why;
 	bool offered;
+	bool plus;
 
-	if (!offers_scram(data, len, &offered))
+	if (!offers_scram(data, len, &offered, &plus))
 		return fail(auth, "the server sent a malformed list of SASL mechanisms");
-	if (!offered)
-		return fail(auth, "the server offers no SASL mechanism but ones that are not "
-		                  "supported; SCRAM-SHA-256 is");
+	if (choose_binding(auth, offered, plus) == AUTH_FAILED)
+		return AUTH_FAILED;
 	if (!auth_user_can_scram(auth->user, &why))
 		return fail(auth, "the server asks for SCRAM, but %s", why);
 	sbuf_init(&message, SCRAM_MESSAGE_MAX);
 	status = scram_client_first(&auth->scram, &message);
 	if (status == SCRAM_OK)
-		wire_add_sasl_initial(out, SCRAM_NAME, message.data, message.len);
+		wire_add_sasl_initial(out, auth->bound ? SCRAM_PLUS_NAME : SCRAM_NAME, message.data,
+		                      message.len);
 	sbuf_free(&message);
 	if (status != SCRAM_OK || !sbuf_ok(out))
 		return fail_internal(auth);
@@ -243,6 +286,9 @@ static enum auth_status read_ok(struct server_auth *auth, size_t len)
 {
 	if (len != 0)
 		return fail(auth, "the server sent a malformed AuthenticationOk");
+	if (auth->policy == SERVER_BINDING_REQUIRE &&
+	    !(auth->bound && auth->state == SERVER_AUTH_VERIFIED))
+		return fail(auth, "channel binding is required, but the server asked for none");
 	switch (auth->state) {
 	case SERVER_AUTH_START: /* trust, peer, certificate … */
 	case SERVER_AUTH_PASSWORD_SENT:
@@ -284,6 +330,9 @@ enum auth_status server_auth_feed(struct server_auth *auth, const void *body, si
 		return read_ok(auth, data_len);
 	switch (auth->state) {
 	case SERVER_AUTH_START:
+		if (auth->policy == SERVER_BINDING_REQUIRE && code != WIRE_AUTH_SASL)
+			return fail(auth, "channel binding is required, but the server asks for "
+			                  "another kind of authentication");
 		if (code == WIRE_AUTH_CLEARTEXT && data_len == 0)
 			return answer_cleartext(auth, out);
 		if (code == WIRE_AUTH_MD5)

@@ -2,8 +2,8 @@
 /*
  * Logging in to a server: answers its Authentication messages.  No I/O; one thread at a time.
  * After the StartupMessage was sent, give each Authentication message to server_auth_feed() until
- * AUTH_OK.  Trust, cleartext password, md5 (from password or hash) and SCRAM-SHA-256 (from password
- * or learned key; the server's signature is verified) are possible; others are refused.
+ * AUTH_OK.  Trust, cleartext password, md5 (from password or hash), SCRAM-SHA-256 and -PLUS (from
+ * password or learned key; the server's signature is verified) are possible; others are refused.
  */
 #ifndef AUTH_SERVER_AUTH_H
 #define AUTH_SERVER_AUTH_H
@@ -20,6 +20,14 @@ struct server_auth;
 /* `user`, never NULL, is the role to log in as (a reference is taken); one without a secret is made
  * with auth_user_new(name, NULL).  NULL: out of memory. */
 struct server_auth *server_auth_new(struct auth_user *user) MUST_CHECK;
+
+/* SCRAM-SHA-256-PLUS: never, if the server offers it, or nothing else will do. */
+enum server_binding { SERVER_BINDING_DISABLE, SERVER_BINDING_PREFER, SERVER_BINDING_REQUIRE };
+
+/* Before the first message; DISABLE without TLS unless it is called.  `digest`: tls-server-end-point
+ * of the server's certificate, `len` 0 if it has none. */
+void server_auth_bind(struct server_auth *auth, enum server_binding policy, bool encrypted,
+                      const uint8_t *digest, size_t len);
 
 /*
  * `body`: of a message of type BE_AUTHENTICATION.  CONTINUE: send what was appended to `out` (maybe

@@ -7,7 +7,9 @@
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/secure.h"
 #include "core/server.h"
+#include "core/starttls.h"
 #include "core/worker.h"
 #include "wire/build.h"
 
@@ -17,16 +19,26 @@
 #include <unistd.h>
 
 
+/*
+ * One request on its way:  dialling -> (TLS, if the server's own connection has it) -> sent, its
+ * answer is the end of the connection.
+ */
 struct cancel {
 	struct list_node node; /* worker->cancels */
 	struct worker *worker;
-	struct server *server; /* NULL: has gone meanwhile */
+	struct server *server;      /* NULL: has gone meanwhile */
+	struct route_table *routes; /* keeps the TLS context */
 	struct dial *dial;
-	struct event *event;
-	int fd;
+	struct event *timer;
+	struct conn conn;
+	struct tls_context *context; /* NULL: not encrypted */
+	struct starttls starttls;
+	bool direct;
+	bool sent;
 	uint32_t pid;
 	size_t key_len;
 	uint8_t key[SERVER_KEY_MAX];
+	char host[];
 };
 
 /* The server may go on: with what its client has sent meanwhile, or with another client. */
@@ -46,55 +58,128 @@ static void cancel_over(struct server *server)
 		client_go_on(server->client);
 }
 
+static void cancel_free(struct cancel *cancel)
+{
+	if (cancel->dial != NULL)
+		dial_cancel(cancel->dial);
+	if (cancel->timer != NULL)
+		event_free(cancel->timer);
+	conn_close(&cancel->conn, cancel->worker);
+	route_table_unref(cancel->routes);
+	explicit_bzero(cancel->key, sizeof(cancel->key));
+	free(cancel);
+}
+
 static void cancel_finish(struct cancel *cancel)
 {
 	struct server *server = cancel->server;
 
 	list_remove(&cancel->worker->cancels, &cancel->node);
-	if (cancel->dial != NULL)
-		dial_cancel(cancel->dial);
-	if (cancel->event != NULL)
-		event_free(cancel->event);
-	if (cancel->fd >= 0)
-		(void)close(cancel->fd);
-	explicit_bzero(cancel->key, sizeof(cancel->key));
-	free(cancel);
+	cancel_free(cancel);
 	if (server != NULL)
 		cancel_over(server);
 }
 
-static void cancel_answered(evutil_socket_t fd, short what, void *arg)
+static bool cancel_send(struct cancel *cancel)
+{
+	struct worker *worker = cancel->worker;
+	enum conn_io io = CONN_IO_ERROR;
+	struct sbuf out;
+
+	cancel->sent = true;
+	sbuf_init(&out, 512);
+	wire_add_cancel_request(&out, cancel->pid, cancel->key, cancel->key_len);
+	if (sbuf_ok(&out))
+		io = conn_send_copy(&worker->to_server, &cancel->conn, worker, out.data, out.len);
+	if (io == CONN_IO_OK)
+		io = conn_flush(&worker->to_server, worker);
+	if (out.data != NULL)
+		explicit_bzero(out.data, out.len);
+	sbuf_free(&out);
+	return io == CONN_IO_OK;
+}
+
+/* False: nothing more is to come of it. */
+static bool cancel_encrypted(struct cancel *cancel, enum starttls_result result, const char *why)
+{
+	switch (result) {
+	case STARTTLS_MORE:
+		return true;
+	case STARTTLS_OPEN:
+		return cancel_send(cancel);
+	case STARTTLS_REFUSED:
+		why = "the server does not support TLS any more";
+		break;
+	case STARTTLS_FAILED:
+		break;
+	}
+	log_warning("cancel request could not be sent: %s", why);
+	return false;
+}
+
+static void cancel_event(evutil_socket_t fd, short what, void *arg)
 {
 	struct cancel *cancel = arg;
 	struct worker *worker = cancel->worker;
-	char byte;
+	struct input input;
+	const char *why = "";
+	bool good = true;
 
+	(void)fd;
 	worker->now = clock_now();
-	/* Nothing is answered; the end of the connection says that the request was processed. */
-	if ((what & EV_TIMEOUT) != 0 || recv(fd, &byte, 1, 0) <= 0)
+	if ((what & EV_WRITE) != 0)
+		good = conn_write_more(&cancel->conn, worker) != CONN_IO_ERROR;
+	if (good && (what & EV_READ) != 0) {
+		if (starttls_pending(&cancel->starttls)) {
+			enum starttls_result result =
+			    starttls_readable(&cancel->starttls, &cancel->conn, worker, &why);
+
+			good = cancel_encrypted(cancel, result, why);
+		} else {
+			/* Nothing is answered; the end says that the request was processed. */
+			good = conn_receive(&cancel->conn, worker, 0, &input) == CONN_IO_AGAIN;
+		}
+	}
+	if (!good)
 		cancel_finish(cancel);
 	worker_end_turn(worker);
 }
 
-static bool cancel_send(struct cancel *cancel)
+static void cancel_late(evutil_socket_t fd, short what, void *arg)
 {
+	struct cancel *cancel = arg;
+	struct worker *worker = cancel->worker;
+
+	(void)fd;
+	(void)what;
+	worker->now = clock_now();
+	cancel_finish(cancel);
+	worker_end_turn(worker);
+}
+
+static bool cancel_open(struct cancel *cancel, int fd)
+{
+	struct worker *worker = cancel->worker;
 	/* The server closes the connection at once; a network that lost it must not block a pool. */
-	const usec_t limit = cancel->worker->routes->config->proxy.cancel_wait_timeout;
+	const usec_t limit = worker->routes->config->proxy.cancel_wait_timeout;
 	const struct timeval timeout = {(time_t)(limit / USEC_PER_SEC),
 					(suseconds_t)(limit % USEC_PER_SEC)};
-	struct sbuf out;
-	bool good;
+	const char *why = "";
+	enum starttls_result result;
 
-	sbuf_init(&out, 512);
-	wire_add_cancel_request(&out, cancel->pid, cancel->key, cancel->key_len);
-	good = sbuf_ok(&out) &&
-	       send(cancel->fd, sbuf_text(&out), out.len, MSG_NOSIGNAL) == (ssize_t)out.len;
-	sbuf_free(&out);
-	if (!good)
+	cancel->timer = evtimer_new(worker->base, cancel_late, cancel);
+	if (cancel->timer == NULL || evtimer_add(cancel->timer, &timeout) != 0 ||
+	    !conn_open(&cancel->conn, worker, fd, cancel_event, cancel)) {
+		(void)close(fd);
+		cancel->conn.fd = -1;
+		cancel->conn.events = 0;
 		return false;
-	cancel->event = event_new(cancel->worker->base, cancel->fd, EV_READ | EV_PERSIST,
-				  cancel_answered, cancel);
-	return cancel->event != NULL && event_add(cancel->event, &timeout) == 0;
+	}
+	if (cancel->context == NULL)
+		return cancel_send(cancel);
+	result = starttls_begin(&cancel->starttls, &cancel->conn, worker, cancel->context,
+				cancel->host, cancel->direct, &why);
+	return cancel_encrypted(cancel, result, why);
 }
 
 static void cancel_dialled(void *arg, int fd, const char *error)
@@ -104,10 +189,9 @@ static void cancel_dialled(void *arg, int fd, const char *error)
 
 	worker->now = clock_now();
 	cancel->dial = NULL;
-	cancel->fd = fd;
 	if (fd < 0)
 		log_warning("cancel request could not be sent: %s", error);
-	if (fd < 0 || !cancel_send(cancel))
+	if (fd < 0 || !cancel_open(cancel, fd))
 		cancel_finish(cancel);
 	worker_end_turn(worker);
 }
@@ -122,7 +206,7 @@ static bool cancel_is_sent(const struct server *server)
 		const struct cancel *cancel = CONTAINER_OF(node, struct cancel, node);
 
 		if (cancel->server == server)
-			return cancel->event != NULL;
+			return cancel->sent;
 	}
 	return false;
 }
@@ -130,7 +214,10 @@ static bool cancel_is_sent(const struct server *server)
 void cancel_server(struct server *server)
 {
 	struct worker *worker = server->worker;
-	struct cancel *cancel = calloc(1, sizeof(*cancel));
+	const struct secure_server *secure =
+	    &server->routes->secure->servers[server->target->index];
+	size_t len = strlen(server->host) + 1;
+	struct cancel *cancel = calloc(1, sizeof(*cancel) + len);
 
 	if (server->cancelling) {
 		/* One that has not been sent yet does for both. */
@@ -142,16 +229,20 @@ void cancel_server(struct server *server)
 		free(cancel);
 		return;
 	}
+	memcpy(cancel->host, server->host, len);
 	cancel->worker = worker;
-	cancel->fd = -1;
+	cancel->conn.fd = -1;
+	cancel->routes = route_table_ref(server->routes);
+	cancel->context = server->conn.tls == NULL ? NULL : secure->context;
+	cancel->direct = secure->direct;
 	cancel->pid = (uint32_t)server->backend_pid;
 	cancel->key_len = server->key_len;
 	memcpy(cancel->key, server->key, server->key_len);
-	cancel->dial = dial_start(worker->base, worker->dns, server->host, server->target->port,
+	cancel->dial = dial_start(worker->base, worker->dns, cancel->host, server->target->port,
 				  worker->routes->config->proxy.cancel_wait_timeout, cancel_dialled,
 				  cancel);
 	if (cancel->dial == NULL) {
-		free(cancel);
+		cancel_free(cancel);
 		return;
 	}
 	cancel->server = server;

@@ -11,6 +11,7 @@
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/secure.h"
 #include "core/worker.h"
 
 #include <stdlib.h>
@@ -529,6 +530,9 @@ bool gate_server_current(const struct server *server)
 	       strcmp(now->server->name, server->target->name) == 0 &&
 	       strcmp(now->server->host, server->target->host) == 0 &&
 	       now->server->port == server->target->port &&
+	       secure_same_server(
+		   &server->worker->routes->secure->servers[now->server->index],
+		   &server->routes->secure->servers[server->target->index]) &&
 	       strcmp(now->database->dbname, then->database->dbname) == 0 &&
 	       strcmp(now->database->connect_query, then->database->connect_query) == 0 &&
 	       strcmp(now->database->client_encoding, then->database->client_encoding) == 0 &&

@@ -115,6 +115,16 @@ static bool server_choose_host(struct server *server)
 	return server->host != NULL;
 }
 
+static void server_start_dial(struct server *server)
+{
+	struct worker *worker = server->worker;
+
+	server_set_state(server, SERVER_DIALING);
+	server->dial = dial_start(worker->base, worker->dns, server->host, server->target->port,
+				  server->routes->config->proxy.connect_timeout, server_dialled,
+				  server);
+}
+
 struct server *server_dial(struct pool *pool, struct route_table *routes,
 			   const struct config_server *target, bool for_swap)
 {
@@ -135,14 +145,28 @@ struct server *server_dial(struct pool *pool, struct route_table *routes,
 	server->target = target;
 	server->routes = route_table_ref(routes);
 	server->born = worker->now;
-	server_set_state(server, SERVER_DIALING);
 	if (server_choose_host(server))
-		server->dial =
-		    dial_start(worker->base, worker->dns, server->host, target->port,
-			       routes->config->proxy.connect_timeout, server_dialled, server);
+		server_start_dial(server);
+	else
+		server_set_state(server, SERVER_DIALING);
 	if (server->dial == NULL)
 		server_doom(server, SERVER_CLOSE_MEMORY);
 	return server;
+}
+
+void server_redial(struct server *server)
+{
+	conn_close(&server->conn, server->worker);
+	server_login_end(server);
+	memset(&server->starttls, 0, sizeof(server->starttls));
+	server->answered = false;
+	server->protocol = 0;
+	server->key_len = 0;
+	param_set_unref(server->params);
+	server->params = NULL;
+	server_start_dial(server);
+	if (server->dial == NULL)
+		server_doom(server, SERVER_CLOSE_MEMORY);
 }
 
 void server_link(struct server *server, struct client *client)

@@ -19,6 +19,7 @@
 #include "core/conn.h"
 #include "core/ledger.h"
 #include "core/resend.h"
+#include "core/starttls.h"
 #include "net/dial.h"
 #include "session/params.h"
 #include "session/stmts.h"
@@ -83,6 +84,12 @@ struct server {
 	struct dial *dial;
 	struct server_auth *auth;
 	struct compute_job *job; /* a costly step of the login is being done elsewhere */
+	struct starttls starttls; /* LOGIN: how far the encryption is */
+	bool try_plain;         /* sslmode prefer: TLS has failed */
+	bool try_tls;           /* sslmode allow: plain has failed */
+	bool try_old;           /* protocol 3.2 has failed */
+	bool answered;          /* the startup message was */
+	uint8_t protocol;       /* minor version: that was asked for, then that which is spoken */
 	int32_t backend_pid;
 	uint16_t key_len;
 	uint8_t key[SERVER_KEY_MAX];
@@ -143,6 +150,9 @@ void server_login_done(struct server *server);
 void server_event(evutil_socket_t fd, short what, void *arg);
 void server_login_begin(struct server *server);
 void server_login_readable(struct server *server);
+
+/* Closes the connection and dials anew, for another way to log in. */
+void server_redial(struct server *server);
 /* The server is going away: leaves what is being done elsewhere to itself. */
 void server_login_end(struct server *server);
 

@@ -13,6 +13,7 @@
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/secure.h"
 #include "core/server.h"
 #include "core/worker.h"
 #include "wire/build.h"
@@ -57,6 +58,11 @@ static struct auth_user *server_login_user(struct server *server, struct sbuf *w
 	return user != NULL ? user : auth_user_new(server->pool->user, NULL);
 }
 
+static struct secure_server *server_secure(const struct server *server)
+{
+	return &server->routes->secure->servers[server->target->index];
+}
+
 static bool server_login_send(struct server *server, struct sbuf *out)
 {
 	struct worker *worker = server->worker;
@@ -85,15 +91,112 @@ static void server_login_fail(struct server *server, const char *error, const ch
 	server_doom(server, SERVER_CLOSE_LOGIN);
 }
 
+static void server_login_startup(struct server *server);
+
+/*
+ * Another way to log in that the server may like better, after it refused (or broke) this one; false:
+ * there is none.  As libpq goes about sslmode prefer and allow; and a server that does not know
+ * protocol 3.2 and does not say so as it should.
+ */
+static bool server_login_again(struct server *server, const char *sqlstate)
+{
+	struct secure_server *secure = server_secure(server);
+	const bool broken = sqlstate[0] == '\0';
+	const bool encrypted = server->starttls.stage != STARTTLS_NONE;
+
+	if (server->protocol > 0 && !server->answered && !starttls_pending(&server->starttls) &&
+	    !server->try_old &&
+	    (broken || strcmp(sqlstate, "0A000") == 0 || strcmp(sqlstate, "08P01") == 0)) {
+		server->try_old = true;
+		if (!broken)
+			atomic_store(&secure->old_protocol, true);
+	} else if (secure->sslmode == CONFIG_SSL_PREFER && encrypted && !server->try_plain &&
+		   (broken || strcmp(sqlstate, "28000") == 0)) {
+		server->try_plain = true;
+	} else if (secure->sslmode == CONFIG_SSL_ALLOW && !encrypted && !server->try_tls &&
+		   strcmp(sqlstate, "28000") == 0) {
+		server->try_tls = true;
+	} else {
+		return false;
+	}
+	log_debug("server %s/%s: login is tried another way", server->pool->database->name,
+		  server->pool->user);
+	server_redial(server);
+	return true;
+}
+
+static void server_login_encrypted(struct server *server, enum starttls_result result,
+				   const char *why)
+{
+	char text[256];
+
+	switch (result) {
+	case STARTTLS_MORE:
+		return;
+	case STARTTLS_OPEN:
+		server_login_startup(server);
+		return;
+	case STARTTLS_REFUSED:
+		if (server_secure(server)->sslmode >= CONFIG_SSL_REQUIRE)
+			server_login_fail(server, "the server does not support TLS, which sslmode demands",
+					  "08001");
+		else
+			server_login_startup(server);
+		return;
+	case STARTTLS_FAILED:
+		(void)snprintf(text, sizeof(text), "TLS: %s", why);
+		if (!server_login_again(server, ""))
+			server_login_fail(server, text, "08001");
+		return;
+	}
+}
+
 void server_login_begin(struct server *server)
 {
+	struct secure_server *secure = server_secure(server);
+	const char *why = "";
+
+	server_set_state(server, SERVER_LOGIN);
+	if (secure->context == NULL || server->host[0] == '/' || server->try_plain ||
+	    (secure->sslmode == CONFIG_SSL_ALLOW && !server->try_tls)) {
+		server_login_startup(server);
+		return;
+	}
+	server_login_encrypted(server,
+			       starttls_begin(&server->starttls, &server->conn, server->worker,
+					      secure->context, server->host, secure->direct, &why),
+			       why);
+}
+
+/* What binds the login to the server's certificate. */
+static void server_login_bind(struct server *server)
+{
+	static const enum server_binding policies[] = {
+	    [CONFIG_BINDING_DISABLE] = SERVER_BINDING_DISABLE,
+	    [CONFIG_BINDING_PREFER] = SERVER_BINDING_PREFER,
+	    [CONFIG_BINDING_REQUIRE] = SERVER_BINDING_REQUIRE,
+	};
+	uint8_t digest[TLS_DIGEST_MAX];
+	const struct tls *tls = server->conn.tls;
+	size_t len = tls == NULL ? 0 : tls_binding(tls, digest);
+
+	server_auth_bind(server->auth, policies[server_secure(server)->channel_binding],
+			 tls != NULL, digest, len);
+}
+
+static void server_login_startup(struct server *server)
+{
+	struct secure_server *secure = server_secure(server);
 	const struct route *route = route_find(server->routes, server->pool->database->name);
 	struct auth_user *user;
 	struct sbuf out;
 	struct sbuf why;
 	size_t start;
 
-	server_set_state(server, SERVER_LOGIN);
+	server->protocol = secure->protocol == CONFIG_PROTOCOL_3_2 && !server->try_old &&
+				   !atomic_load(&secure->old_protocol)
+			       ? 2
+			       : 0;
 	sbuf_init(&why, 512);
 	user = server_login_user(server, &why);
 	if (user == NULL || route == NULL) {
@@ -107,7 +210,7 @@ void server_login_begin(struct server *server)
 	sbuf_free(&why);
 	server->auth = server_auth_new(user);
 	sbuf_init(&out, WIRE_STARTUP_MAX);
-	start = wire_begin_startup(&out, WIRE_PROTOCOL_3_0);
+	start = wire_begin_startup(&out, WIRE_PROTOCOL(3, server->protocol));
 	wire_add_startup_param(&out, "user", auth_user_name(user));
 	wire_add_startup_param(&out, "database",
 			       route_dbname(route, server->pool->database->name));
@@ -122,8 +225,23 @@ void server_login_begin(struct server *server)
 	if (server->auth == NULL)
 		server_login_fail(server, "out of memory", "53200");
 	else
+		server_login_bind(server);
+	if (server->auth != NULL)
 		(void)server_login_send(server, &out);
 	sbuf_free(&out);
+}
+
+/* The server speaks an older version than was asked for: comes before all else. */
+static bool server_login_negotiate(struct server *server, const uint8_t *body, size_t len)
+{
+	uint32_t version;
+	uint32_t options;
+
+	if (!wire_parse_negotiate(body, len, &version, &options) || options != 0 ||
+	    server->answered || version >> 16 != 3 || (version & 0xffff) >= server->protocol)
+		return false;
+	server->protocol = (uint8_t)(version & 0xffff);
+	return true;
 }
 
 static void server_login_error(struct server *server, const uint8_t *body, size_t len)
@@ -134,8 +252,9 @@ static void server_login_error(struct server *server, const uint8_t *body, size_
 		server_login_fail(server, "the server sent a malformed error", "08P01");
 		return;
 	}
-	server_login_fail(server, error.message == NULL ? "unknown error" : error.message,
-			  error.sqlstate == NULL ? "XX000" : error.sqlstate);
+	if (!server_login_again(server, error.sqlstate == NULL ? "XX000" : error.sqlstate))
+		server_login_fail(server, error.message == NULL ? "unknown error" : error.message,
+				  error.sqlstate == NULL ? "XX000" : error.sqlstate);
 }
 
 static void server_login_result(struct server *server, enum auth_status status, struct sbuf *out);
@@ -291,15 +410,35 @@ static void server_login_message(struct server *server, uint8_t type, const uint
 			server->key_len = (uint16_t)key_len;
 		}
 		break;
+	case BE_NEGOTIATE_PROTOCOL_VERSION:
+		good = server_login_negotiate(server, body, len);
+		break;
 	case BE_NOTICE_RESPONSE:
 		break;
 	default:
 		good = false;
 		break;
 	}
+	if (server->state == SERVER_LOGIN && type != BE_NOTICE_RESPONSE)
+		server->answered = true;
 	if (!good)
 		server_login_fail(server, "the server sent an unexpected message during the login",
 				  "08P01");
+}
+
+static void server_login_lost(struct server *server)
+{
+	const struct tls *tls = server->conn.tls;
+	char text[256];
+
+	/* For example: TLS 1.3 tells only now that our certificate was not liked. */
+	if (tls != NULL && tls_error(tls)[0] != '\0')
+		(void)snprintf(text, sizeof(text), "TLS: %s", tls_error(tls));
+	else
+		(void)snprintf(text, sizeof(text),
+			       "the server closed the connection during the login");
+	if (!server_login_again(server, ""))
+		server_login_fail(server, text, "");
 }
 
 void server_login_readable(struct server *server)
@@ -307,12 +446,21 @@ void server_login_readable(struct server *server)
 	struct worker *worker = server->worker;
 	struct input input;
 	size_t used = 0;
-	enum conn_io io = conn_receive(&server->conn, worker, 0, &input);
+	enum conn_io io;
 
+	if (starttls_pending(&server->starttls)) {
+		const char *why = "";
+		enum starttls_result result =
+		    starttls_readable(&server->starttls, &server->conn, worker, &why);
+
+		server_login_encrypted(server, result, why);
+		return;
+	}
+	io = conn_receive(&server->conn, worker, 0, &input);
 	if (io == CONN_IO_AGAIN)
 		return;
 	if (io != CONN_IO_OK) {
-		server_login_fail(server, "the server closed the connection during the login", "");
+		server_login_lost(server);
 		return;
 	}
 	while (server->state == SERVER_LOGIN && !server->doomed && input.len - used >= 5) {
@@ -340,6 +488,8 @@ void server_login_readable(struct server *server)
 		}
 		server_login_message(server, at[0], at + 5, total - 5);
 	}
-	if (!server->doomed && !conn_keep(&server->conn, worker, &input, used))
+	/* After a redial what is left is of the former connection. */
+	if (!server->doomed && server->state != SERVER_DIALING &&
+	    !conn_keep(&server->conn, worker, &input, used))
 		server_doom(server, SERVER_CLOSE_MEMORY);
 }

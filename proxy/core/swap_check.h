@@ -34,6 +34,7 @@ struct check {
 	char *user;
 	char *password; /* NULL: none */
 	char *dbname;
+	char *tls[CONFIG_LIBPQ_TLS_MAX]; /* values of config_libpq_tls() */
 	int port;
 	usec_t timeout;
 	/* the answer; an open connection goes in and comes back */

@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 
-from pgwire import message
+from pgwire import SSL_REQUEST, message
 
 
 def auth(code, body=b""):
@@ -36,10 +36,28 @@ class Peer:
     def send(self, *parts):
         self.sock.sendall(b"".join(parts))
 
-    def startup(self):
-        """The parameters of the startup packet."""
+    def packet(self):
+        """(code, body) of a packet of the time before login."""
         length, = struct.unpack("!i", self.file.read(4))
-        words = self.file.read(length - 4)[4:].split(b"\0")
+        body = self.file.read(length - 4)
+        return struct.unpack("!i", body[:4])[0], body[4:]
+
+    def encrypt(self, context, direct=False):
+        """TLS from now on: after SSLRequest, or at once."""
+        if not direct:
+            assert self.packet()[0] == SSL_REQUEST
+            self.send(b"S")
+        self.file.close()
+        self.sock = context.wrap_socket(self.sock, server_side=True)
+        self.file = self.sock.makefile("rb")
+
+    def startup(self):
+        """The parameters of the startup packet; TLS is refused before it."""
+        self.version, body = self.packet()
+        if self.version == SSL_REQUEST:
+            self.send(b"N")
+            self.version, body = self.packet()
+        words = body.split(b"\0")
         return dict(zip(words[::2], words[1::2]))
 
     def recv(self):
@@ -101,7 +119,10 @@ class FakeServer:
         with sock:
             try:
                 peer = Peer(sock)
-                with peer.file:
+                try:
                     self.script(peer)
+                finally:
+                    peer.file.close()
+                    peer.sock.close()
             except (OSError, struct.error):
                 pass  # the proxy closed, as it should
