@@ -5,6 +5,7 @@
 #include "conf/config.h"
 
 #include "conf/arena.h"
+#include "conf/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,31 +201,56 @@ static const char *either(const char *own, const char *general)
 	return own[0] != '\0' ? own : general;
 }
 
-void config_server_tls(const struct config *config, const struct config_server *server,
-                       struct config_server_tls *out)
+void config_resolve_tls(struct config *config)
 {
 	const struct config_proxy *proxy = &config->proxy;
 
-	*out = (struct config_server_tls){
-	    .sslmode = server->sslmode == CONFIG_SSL_UNSET ? proxy->server_tls_sslmode
-	                                                   : server->sslmode,
-	    .sslnegotiation = server->sslnegotiation == CONFIG_SSLNEGOTIATION_UNSET
-	                          ? proxy->server_tls_sslnegotiation
-	                          : server->sslnegotiation,
-	    .channel_binding = server->channel_binding == CONFIG_BINDING_UNSET
-	                           ? proxy->server_tls_channel_binding
-	                           : server->channel_binding,
-	    .ca_file = either(server->sslrootcert, proxy->server_tls_ca_file),
-	    .cert_file = either(server->sslcert, proxy->server_tls_cert_file),
-	    .key_file = either(server->sslkey, proxy->server_tls_key_file),
-	    .crl_file = either(server->sslcrl, proxy->server_tls_crl_file),
-	    .protocols = either(server->tls_protocols, proxy->server_tls_protocols),
-	    .ciphers = either(server->tls_ciphers, proxy->server_tls_ciphers),
-	    .tls13_ciphers = either(server->tls13_ciphers, proxy->server_tls13_ciphers),
-	};
-	/* There is nobody between who could read along, and PostgreSQL has no TLS there. */
-	if (server->host[0] == '/')
-		out->sslmode = CONFIG_SSL_DISABLE;
+	for (size_t i = 0; i < config->server_count; i++) {
+		struct config_server *server = &config->servers[i];
+
+		server->tls = (struct config_tls){
+		    .sslmode = server->sslmode == CONFIG_SSL_UNSET ? proxy->server_tls_sslmode
+		                                                   : server->sslmode,
+		    .sslnegotiation = server->sslnegotiation == CONFIG_SSLNEGOTIATION_UNSET
+		                          ? proxy->server_tls_sslnegotiation
+		                          : server->sslnegotiation,
+		    .channel_binding = server->channel_binding == CONFIG_BINDING_UNSET
+		                           ? proxy->server_tls_channel_binding
+		                           : server->channel_binding,
+		    .ca_file = either(server->sslrootcert, proxy->server_tls_ca_file),
+		    .cert_file = either(server->sslcert, proxy->server_tls_cert_file),
+		    .key_file = either(server->sslkey, proxy->server_tls_key_file),
+		    .crl_file = either(server->sslcrl, proxy->server_tls_crl_file),
+		    .protocols = either(server->tls_protocols, proxy->server_tls_protocols),
+		    .ciphers = either(server->tls_ciphers, proxy->server_tls_ciphers),
+		    .tls13_ciphers = either(server->tls13_ciphers, proxy->server_tls13_ciphers),
+		};
+	}
+}
+
+static struct config_tls plain_tls(enum config_sslmode sslmode, const char *ca_file,
+                                   const char *cert_file, const char *key_file)
+{
+	return (struct config_tls){.sslmode = sslmode,
+	                           .sslnegotiation = CONFIG_SSL_POSTGRES,
+	                           .channel_binding = CONFIG_BINDING_PREFER,
+	                           .ca_file = ca_file,
+	                           .cert_file = cert_file,
+	                           .key_file = key_file,
+	                           .crl_file = "",
+	                           .protocols = "",
+	                           .ciphers = "",
+	                           .tls13_ciphers = ""};
+}
+
+struct config_tls config_mover_proxy_tls(const struct config_mover_proxy *proxy)
+{
+	return plain_tls(proxy->sslmode, proxy->sslrootcert, proxy->sslcert, proxy->sslkey);
+}
+
+struct config_tls config_plproxy_tls(const struct config_plproxy *plproxy)
+{
+	return plain_tls(plproxy->sslmode, plproxy->sslrootcert, "", "");
 }
 
 static void libpq_add(const char **names, const char **values, size_t *count, const char *name,
@@ -236,7 +262,7 @@ static void libpq_add(const char **names, const char **values, size_t *count, co
 	values[(*count)++] = value;
 }
 
-size_t config_libpq_tls(const struct config_server_tls *tls,
+size_t config_libpq_tls(const struct config_tls *tls,
                         const char *names[CONFIG_LIBPQ_TLS_MAX],
                         const char *values[CONFIG_LIBPQ_TLS_MAX])
 {

@@ -109,11 +109,26 @@ struct config_proxy {
 #include "conf/settings.def"
 };
 
+/* What holds for TLS with one peer.  Strings are "" if there is none. */
+struct config_tls {
+	enum config_sslmode sslmode;
+	enum config_sslnegotiation sslnegotiation;
+	enum config_channel_binding channel_binding;
+	const char *ca_file;
+	const char *cert_file;
+	const char *key_file;
+	const char *crl_file;
+	const char *protocols;
+	const char *ciphers;
+	const char *tls13_ciphers;
+};
+
 struct config_server {
 	const char *name;
 	size_t index; /* its place in config.servers */
 #define SERVER_SETTING CONFIG_FIELD
 #include "conf/settings.def"
+	struct config_tls tls; /* its own settings, else the proxy's server_tls_* */
 };
 
 struct config_database {
@@ -278,30 +293,17 @@ int config_max_user_clients(const struct config *config, const struct config_use
 /* Whether the list has the text; without regard to case. */
 bool config_list_has_name(const struct config_list *list, const char *text);
 
-/* What holds for connections to a server: its own setting, else the proxy's server_tls_*.  Paths and
- * lists are "" if there is none. */
-struct config_server_tls {
-	enum config_sslmode sslmode; /* disable for a Unix socket */
-	enum config_sslnegotiation sslnegotiation;
-	enum config_channel_binding channel_binding;
-	const char *ca_file;
-	const char *cert_file;
-	const char *key_file;
-	const char *crl_file;
-	const char *protocols;
-	const char *ciphers;
-	const char *tls13_ciphers;
-};
-void config_server_tls(const struct config *config, const struct config_server *server,
-                       struct config_server_tls *out);
+/* TLS of the mover's connection to a proxy or a PL/Proxy database. */
+struct config_tls config_mover_proxy_tls(const struct config_mover_proxy *proxy);
+struct config_tls config_plproxy_tls(const struct config_plproxy *plproxy);
 
 /*
- * The same as parameters of libpq: names and values, NULL-terminated lists of at most
+ * TLS as parameters of libpq: names and values, NULL-terminated lists of at most
  * CONFIG_LIBPQ_TLS_MAX - 1.  An authority is only named where it is to be asked: with sslmode require
  * libpq would ask it, too.
  */
 #define CONFIG_LIBPQ_TLS_MAX 7
-size_t config_libpq_tls(const struct config_server_tls *tls,
+size_t config_libpq_tls(const struct config_tls *tls,
                         const char *names[CONFIG_LIBPQ_TLS_MAX],
                         const char *values[CONFIG_LIBPQ_TLS_MAX]);
 

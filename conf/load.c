@@ -473,6 +473,7 @@ static void load_tree(struct loader *loader, const void *bytes, size_t len)
 		            "databases");
 	} else if (is_map(loader, "the file", root)) {
 		load_root(loader, root);
+		config_resolve_tls(loader->config);
 		config_check(loader);
 	}
 	arena_free(&tree);

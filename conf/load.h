@@ -33,6 +33,9 @@ const struct node *loader_place(const struct node *map, const char *setting,
 const char *loader_label(const struct entry_kind *kind, const char *name,
                          char out[LOADER_LABEL_MAX]);
 
+/* Fills in the TLS of every server (conf/config.c). */
+void config_resolve_tls(struct config *config);
+
 /* Adds what is wrong with the configuration as a whole. */
 void config_check(struct loader *loader);
 

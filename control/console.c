@@ -67,7 +67,7 @@ void console_adopt(struct proxy *proxy, struct mail_console *mail)
 	session_pump(session);
 }
 
-void console_cancel(uint32_t pid, uint32_t key)
+void console_cancel(uint32_t pid, const struct cancel_key *key)
 {
 	struct list_node *node;
 	struct list_node *tmp;
@@ -78,7 +78,7 @@ void console_cancel(uint32_t pid, uint32_t key)
 	{
 		struct session *session = CONTAINER_OF(node, struct session, node);
 
-		if (session->cancel_pid == pid && session->cancel_key == key &&
+		if (session->cancel_pid == pid && cancel_key_equal(&session->cancel_key, key) &&
 		    session->request != NULL)
 			admin_request_cancel(session->request);
 	}

@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+struct cancel_key;
 struct mail_console;
 struct proxy;
 
@@ -15,7 +16,7 @@ struct proxy;
 void console_adopt(struct proxy *proxy, struct mail_console *mail);
 
 /* A proxy_console_cancel_fn: what the client with this key waits for is ended. */
-void console_cancel(uint32_t pid, uint32_t key);
+void console_cancel(uint32_t pid, const struct cancel_key *key);
 
 /* Closes all; before the proxy is freed. */
 void console_close_all(void);

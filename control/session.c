@@ -389,7 +389,6 @@ static void session_greet(struct session *session, const struct mail_console *ma
 {
 	const char *name;
 	const char *value;
-	uint8_t key[4];
 
 	for (size_t i = 0; (name = command_parameter(i, &value)) != NULL; i++)
 		wire_add_parameter_status(&session->out, name, value);
@@ -397,8 +396,8 @@ static void session_greet(struct session *session, const struct mail_console *ma
 	if (mail->application_name != NULL)
 		wire_add_parameter_status(&session->out, "application_name",
 		                          mail->application_name);
-	wire_put_be32(key, mail->cancel_key);
-	wire_add_backend_key(&session->out, mail->cancel_pid, key, sizeof(key));
+	wire_add_backend_key(&session->out, mail->cancel_pid, mail->cancel_key.bytes,
+	                     mail->cancel_key.len);
 	send_ready(session);
 }
 

@@ -83,7 +83,7 @@ struct session {
 	struct portal *running; /* NULL: simple */
 	uint32_t max_rows;
 	uint32_t cancel_pid; /* its slot of core/share.h is one less */
-	uint32_t cancel_key;
+	struct cancel_key cancel_key;
 	/* the command that runs */
 	struct admin_request *request; /* NULL: none */
 	struct command command;

@@ -163,7 +163,8 @@ void server_target(const struct config_server *conf, struct link_target *out)
 	                            .user = conf->admin_user,
 	                            .dbname = conf->admin_dbname,
 	                            .password_file = conf->admin_password_file,
-	                            .password_env = conf->admin_password_env};
+	                            .password_env = conf->admin_password_env,
+	                            .tls = conf->tls};
 }
 
 bool links_connect(struct loop *loop, struct link **links, size_t count, usec_t timeout,
@@ -241,6 +242,7 @@ void proxies_make(struct move *move)
 		                             .dbname = from->dbname,
 		                             .password_file = from->password_file,
 		                             .password_env = from->password_env,
+		                             .tls = config_mover_proxy_tls(from),
 		                             .console = true};
 
 		proxy->conf = from;
@@ -281,7 +283,8 @@ static void make_clusters(struct move *move)
 		                             .user = from->user,
 		                             .dbname = from->dbname,
 		                             .password_file = from->password_file,
-		                             .password_env = from->password_env};
+		                             .password_env = from->password_env,
+		                             .tls = config_plproxy_tls(from)};
 
 		move->clusters[i].conf = from;
 		move->clusters[i].label = mem_must_printf("PL/Proxy %s", from->name);

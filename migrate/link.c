@@ -129,6 +129,9 @@ static void keep_notice(void *arg, const PGresult *result)
 	link->notice = mem_must_strdup(PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
 }
 
+/* Options of a connection besides those of TLS. */
+#define LINK_OPTIONS 10
+
 void link_connect(struct link *link)
 {
 	char port[16];
@@ -150,29 +153,31 @@ void link_connect(struct link *link)
 	(void)snprintf(port, sizeof(port), "%d", link->target.port);
 	{
 		/* An empty value counts as not given. */
-		const char *keys[] = {"host",
-		                      "port",
-		                      "user",
-		                      "dbname",
-		                      "application_name",
-		                      "keepalives_idle",
-		                      "keepalives_interval",
-		                      "keepalives_count",
-		                      "options",
-		                      "password",
-		                      NULL};
-		const char *values[] = {link->target.host,
-		                        port,
-		                        link->target.user,
-		                        link->target.dbname,
-		                        "pgshunt",
-		                        "5",
-		                        "2",
-		                        "3",
-		                        link->target.console ? "" : link_options,
-		                        password == NULL ? "" : password,
-		                        NULL};
+		const char *keys[LINK_OPTIONS + CONFIG_LIBPQ_TLS_MAX] = {"host",
+		                                                         "port",
+		                                                         "user",
+		                                                         "dbname",
+		                                                         "application_name",
+		                                                         "keepalives_idle",
+		                                                         "keepalives_interval",
+		                                                         "keepalives_count",
+		                                                         "options",
+		                                                         "password"};
+		const char *values[LINK_OPTIONS + CONFIG_LIBPQ_TLS_MAX] = {
+		    link->target.host,
+		    port,
+		    link->target.user,
+		    link->target.dbname,
+		    "pgshunt",
+		    "5",
+		    "2",
+		    "3",
+		    link->target.console ? "" : link_options,
+		    password == NULL ? "" : password};
 
+		if (link->target.tls.ca_file != NULL)
+			(void)config_libpq_tls(&link->target.tls, keys + LINK_OPTIONS,
+			                       values + LINK_OPTIONS);
 		link->conn = PQconnectStartParams(keys, values, 0);
 	}
 	mem_free_secret(password);

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/compiler.h"
+#include "conf/config.h"
 #include "base/sbuf.h"
 
 #include <libpq-fe.h>
@@ -33,6 +34,7 @@ struct link_target {
 	const char *dbname;
 	const char *password_file;
 	const char *password_env;
+	struct config_tls tls; /* all zero: as libpq does by itself */
 	bool console; /* a proxy's console: no settings are made after login */
 };
 

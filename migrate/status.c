@@ -117,7 +117,8 @@ static void make_links(struct status *status)
 		                             .user = from->user,
 		                             .dbname = from->dbname,
 		                             .password_file = from->password_file,
-		                             .password_env = from->password_env};
+		                             .password_env = from->password_env,
+		                             .tls = config_plproxy_tls(from)};
 
 		link_init(&status->clusters[i], from->name, &target);
 	}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/cancel.h"
 
+#include "auth/crypto.h"
 #include "base/log.h"
 #include "core/client.h"
 #include "core/mail.h"
@@ -17,7 +18,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
 
 /*
  * One request on its way:  dialling -> (TLS, if the server's own connection has it) -> sent, its
@@ -316,19 +316,62 @@ static void cancel_do(struct client *client)
 		cancel_server(client->server);
 }
 
-void cancel_client(struct worker *worker, uint32_t slot, uint32_t key)
+/* ---- keys ---- */
+
+bool cancel_make_key(const struct proxy *proxy, uint32_t slot, uint32_t number, bool is_long,
+		     struct cancel_key *key)
+{
+	uint8_t bytes[8];
+	const struct crypto_part part = {bytes, sizeof(bytes)};
+
+	wire_put_be32(bytes, number);
+	wire_put_be32(bytes + 4, slot);
+	key->len = is_long ? CANCEL_KEY_LONG : 4;
+	if (is_long)
+		return crypto_hmac_sha256(proxy->cancel_secret, sizeof(proxy->cancel_secret), &part,
+					  1, key->bytes);
+	memcpy(key->bytes, bytes, 4);
+	return true;
+}
+
+struct cancel_key cancel_given_key(const void *bytes, size_t len)
+{
+	struct cancel_key key = {0};
+
+	if (len <= sizeof(key.bytes)) {
+		key.len = (uint8_t)len;
+		memcpy(key.bytes, bytes, len);
+	}
+	return key;
+}
+
+bool cancel_key_equal(const struct cancel_key *a, const struct cancel_key *b)
+{
+	return a->len == b->len && crypto_equal(a->bytes, b->bytes, a->len);
+}
+
+static bool cancel_key_fits(const struct client *client, const struct cancel_key *given)
+{
+	struct cancel_key key;
+
+	return cancel_make_key(client->worker->proxy, client->slot, client->cancel_key,
+			       client->long_key, &key) &&
+	       cancel_key_equal(&key, given);
+}
+
+void cancel_client(struct worker *worker, uint32_t slot, const struct cancel_key *key)
 {
 	struct client *client = cancel_find(worker, slot);
 
 	if (client == NULL)
 		cancel_request(worker, slot + 1, key); /* it may have gone to another worker */
-	else if (client->cancel_key == key)
+	else if (cancel_key_fits(client, key))
 		cancel_do(client);
 	else
 		log_debug("cancel request with a wrong key");
 }
 
-void cancel_request(struct worker *worker, uint32_t pid, uint32_t key)
+void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key *key)
 {
 	struct client *client;
 	unsigned owner;
@@ -338,7 +381,7 @@ void cancel_request(struct worker *worker, uint32_t pid, uint32_t key)
 		return;
 	if (owner == worker->index) {
 		client = cancel_find(worker, pid - 1);
-		if (client != NULL && client->cancel_key == key)
+		if (client != NULL && cancel_key_fits(client, key))
 			cancel_do(client);
 		return;
 	}
@@ -346,7 +389,7 @@ void cancel_request(struct worker *worker, uint32_t pid, uint32_t key)
 	if (mail == NULL)
 		return;
 	mail->slot = pid - 1;
-	mail->key = key;
+	mail->key = *key;
 	mailbox_post(owner == SHARE_SLOT_CONSOLE ? &worker->proxy->mailbox
 						 : &worker->proxy->workers[owner].mailbox,
 		     &mail->letter);

@@ -10,16 +10,40 @@
 #ifndef CORE_CANCEL_H
 #define CORE_CANCEL_H
 
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+struct client;
+struct proxy;
 struct server;
 struct worker;
 
+/* 4 bytes in protocol 3.0; from 3.2 on so many that nobody guesses them. */
+#define CANCEL_KEY_LONG 32
+
+struct cancel_key {
+	uint8_t len;
+	uint8_t bytes[CANCEL_KEY_LONG];
+};
+
+/* The key of a client with that slot and random number.  A long one is made from these, with a
+ * secret of the process: no client has to keep it.  False: OpenSSL failed. */
+bool cancel_make_key(const struct proxy *proxy, uint32_t slot, uint32_t number, bool is_long,
+		     struct cancel_key *key) MUST_CHECK;
+
+bool cancel_key_equal(const struct cancel_key *a, const struct cancel_key *b);
+
+/* A key as it came; one of an impossible length fits nobody. */
+struct cancel_key cancel_given_key(const void *bytes, size_t len);
+
 /* A CancelRequest came in: handled here, or mailed to the worker whose client it is for. */
-void cancel_request(struct worker *worker, uint32_t pid, uint32_t key);
+void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key *key);
 
 /* The same for a client of this worker.  Wrong keys are ignored. */
-void cancel_client(struct worker *worker, uint32_t slot, uint32_t key);
+void cancel_client(struct worker *worker, uint32_t slot, const struct cancel_key *key);
 
 /* Asks the server to cancel what it runs. */
 void cancel_server(struct server *server);

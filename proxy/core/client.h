@@ -58,7 +58,8 @@ struct client {
 	bool slot_given;
 	uint64_t id;              /* unique in the process, never used again */
 	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
-	uint32_t cancel_key;
+	uint32_t cancel_key;      /* random; see cancel_make_key() */
+	bool long_key;            /* speaks protocol 3.2 */
 	uint32_t discard;         /* bytes of a refused message still to be thrown away */
 	uint8_t state;            /* enum client_state */
 	uint8_t close_reason;

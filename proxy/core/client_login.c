@@ -242,6 +242,7 @@ static void login_startup_message(struct client *client, const struct wire_start
 		login_refuse_surplus(client);
 		return;
 	}
+	client->long_key = wire_startup_spoken(startup) >= WIRE_PROTOCOL_3_2;
 	if (wire_startup_must_negotiate(startup)) {
 		struct sbuf out;
 		bool sent;
@@ -316,6 +317,7 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 {
 	struct wire_startup startup;
 	struct tls_context *context;
+	struct cancel_key key;
 
 	switch (wire_startup_parse(data, len, &startup)) {
 	case WIRE_STARTUP_MORE:
@@ -325,8 +327,8 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 		login_encryption(client, &startup, len);
 		return startup.size;
 	case WIRE_STARTUP_CANCEL:
-		if (startup.key_len == 4)
-			cancel_request(client->worker, startup.pid, wire_get_be32(startup.key));
+		key = cancel_given_key(startup.key, startup.key_len);
+		cancel_request(client->worker, startup.pid, &key);
 		client_doom(client, CLIENT_CLOSE_CANCEL);
 		return startup.size;
 	case WIRE_STARTUP_MESSAGE:
@@ -392,11 +394,18 @@ static size_t login_password(struct client *client, const uint8_t *data, size_t 
 
 /* ---- who it is is known ---- */
 
+static bool client_make_key(const struct client *client, struct cancel_key *key)
+{
+	return cancel_make_key(client->worker->proxy, client->slot, client->cancel_key,
+			       client->long_key, key);
+}
+
 static void login_to_console(struct client *client)
 {
 	struct worker *worker = client->worker;
 	struct client_login *login = client->login;
 	struct mail_console *mail;
+	struct cancel_key key;
 
 	if (!config_is_admin(worker->routes->config, login->user) &&
 	    !config_is_stats_user(worker->routes->config, login->user)) {
@@ -407,7 +416,8 @@ static void login_to_console(struct client *client)
 	}
 	/* With the socket goes what has been received behind the login (see login_step_all). */
 	mail = mail_new(sizeof(*mail), MAIL_CONSOLE);
-	if (mail == NULL || conn_flush(&worker->to_client, worker) != CONN_IO_OK) {
+	if (mail == NULL || !client_make_key(client, &key) ||
+	    conn_flush(&worker->to_client, worker) != CONN_IO_OK) {
 		free(mail);
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
@@ -416,7 +426,7 @@ static void login_to_console(struct client *client)
 	mail->user = login->user;
 	mail->application_name = login->application_name;
 	mail->cancel_pid = client->slot + 1;
-	mail->cancel_key = client->cancel_key;
+	mail->cancel_key = key;
 	login->database = NULL;
 	login->user = NULL;
 	login->application_name = NULL;
@@ -572,7 +582,7 @@ void client_login_step(struct client *client)
 	struct worker *worker = client->worker;
 	struct pool *pool = client->pool;
 	struct sbuf out;
-	uint8_t key[4];
+	struct cancel_key key;
 
 	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL)
 		return;
@@ -582,9 +592,9 @@ void client_login_step(struct client *client)
 		return;
 	}
 	sbuf_init(&out, PARAM_MAX_SQL);
-	wire_put_be32(key, client->cancel_key);
 	(void)param_set_write_status(client->params, &out);
-	wire_add_backend_key(&out, client->slot + 1, key, sizeof(key));
+	if (client_make_key(client, &key))
+		wire_add_backend_key(&out, client->slot + 1, key.bytes, key.len);
 	if (worker->routes->config->proxy.login_notify_message[0] != '\0') {
 		const struct wire_error notice = {
 		    .severity = "NOTICE",

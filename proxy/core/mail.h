@@ -7,6 +7,7 @@
 #define CORE_MAIL_H
 
 #include "base/compiler.h"
+#include "core/cancel.h"
 #include "core/server.h"
 #include "net/mailbox.h"
 
@@ -108,7 +109,7 @@ struct mail_server {
 struct mail_cancel {
 	struct letter letter;
 	uint32_t slot;
-	uint32_t key;
+	struct cancel_key key;
 };
 
 struct mail_console {
@@ -119,7 +120,7 @@ struct mail_console {
 	char *user;
 	char *application_name;
 	uint32_t cancel_pid;
-	uint32_t cancel_key;
+	struct cancel_key cancel_key;
 	void *bytes; /* received behind the login, not yet used */
 	size_t bytes_len;
 };

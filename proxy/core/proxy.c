@@ -2,6 +2,7 @@
 #include "core/proxy.h"
 
 #include "auth/cache.h"
+#include "auth/crypto.h"
 #include "auth/hba.h"
 #include "auth/ident.h"
 #include "auth/userlist.h"
@@ -45,7 +46,7 @@ static void proxy_receive(void *owner, struct letter *letter)
 	case MAIL_CANCEL:
 		if (proxy->console_cancel != NULL)
 			proxy->console_cancel(((struct mail_cancel *)letter)->slot + 1,
-					      ((struct mail_cancel *)letter)->key);
+					      &((struct mail_cancel *)letter)->key);
 		free(letter);
 		break;
 	case MAIL_STOPPED:
@@ -523,6 +524,7 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	proxy->shares = share_registry_new();
 	proxy->worker_count = proxy_count_workers(config);
 	if (proxy->base == NULL || proxy->shares == NULL ||
+	    !crypto_random(proxy->cancel_secret, sizeof(proxy->cancel_secret)) ||
 	    pthread_mutex_init(&proxy->users_lock, NULL) != 0 ||
 	    !mailbox_open(&proxy->mailbox, proxy->base, proxy_receive, proxy) ||
 	    !proxy_catch_signals(proxy)) {

@@ -33,7 +33,7 @@ struct userlist; /* auth/userlist.h */
 typedef void (*proxy_console_fn)(struct proxy *proxy, struct mail_console *mail);
 
 /* A CancelRequest for one of them. */
-typedef void (*proxy_console_cancel_fn)(uint32_t pid, uint32_t key);
+typedef void (*proxy_console_cancel_fn)(uint32_t pid, const struct cancel_key *key);
 
 struct proxy {
 	struct event_base *base;
@@ -47,6 +47,7 @@ struct proxy {
 	atomic_uint client_count;   /* any thread: connections, in their login too */
 	atomic_uint admitted;       /* any thread: those that are authenticated */
 	struct address_table *addresses; /* any thread */
+	uint8_t cancel_secret[32];  /* any thread: of the long cancel keys */
 	struct admin *admin;
 	proxy_console_fn console;
 	proxy_console_cancel_fn console_cancel; /* may be NULL */

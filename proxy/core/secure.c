@@ -58,7 +58,7 @@ static bool secure_load_clients(struct secure *secure, const struct config *conf
 
 /* ---- servers ---- */
 
-static struct tls_context *secure_make_server(const struct config_server_tls *tls,
+static struct tls_context *secure_make_server(const struct config_tls *tls,
                                               struct tls_context *previous, struct sbuf *why)
 {
 	const struct tls_settings settings = {
@@ -104,19 +104,20 @@ static bool secure_load_server(struct secure *secure, const struct config *confi
 	const struct config_server *server = &config->servers[index];
 	const struct secure_server *before = secure_find(config, previous, index);
 	struct secure_server *to = &secure->servers[index];
-	struct config_server_tls tls;
+	const struct config_tls *tls = &server->tls;
 	struct sbuf why;
 	char where[96];
 
-	config_server_tls(config, server, &tls);
-	to->sslmode = tls.sslmode;
-	to->channel_binding = tls.channel_binding;
-	to->direct = tls.sslnegotiation == CONFIG_SSL_DIRECT;
+	to->sslmode = tls->sslmode;
+	to->channel_binding = tls->channel_binding;
+	to->direct = tls->sslnegotiation == CONFIG_SSL_DIRECT;
 	to->protocol = server->max_protocol_version;
-	if (tls.sslmode == CONFIG_SSL_DISABLE)
+	/* On a Unix socket there is nobody between, and PostgreSQL has no TLS there. */
+	if (tls->sslmode == CONFIG_SSL_DISABLE ||
+	    (server->host[0] == '/' && strchr(server->host, ',') == NULL))
 		return true;
 	sbuf_init(&why, 1024);
-	to->context = secure_make_server(&tls, before == NULL ? NULL : before->context, &why);
+	to->context = secure_make_server(tls, before == NULL ? NULL : before->context, &why);
 	if (to->context == NULL) {
 		(void)snprintf(where, sizeof(where), "servers.%.63s.sslmode", server->name);
 		secure_add_error(errors, where, sbuf_text(&why));

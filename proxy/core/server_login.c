@@ -129,6 +129,7 @@ static void server_login_encrypted(struct server *server, enum starttls_result r
 				   const char *why)
 {
 	char text[256];
+	bool lost;
 
 	switch (result) {
 	case STARTTLS_MORE:
@@ -139,14 +140,15 @@ static void server_login_encrypted(struct server *server, enum starttls_result r
 	case STARTTLS_REFUSED:
 		if (server_secure(server)->sslmode >= CONFIG_SSL_REQUIRE)
 			server_login_fail(server, "the server does not support TLS, which sslmode demands",
-					  "08001");
+					  "28000");
 		else
 			server_login_startup(server);
 		return;
 	case STARTTLS_FAILED:
 		(void)snprintf(text, sizeof(text), "TLS: %s", why);
+		lost = server->starttls.lost;
 		if (!server_login_again(server, ""))
-			server_login_fail(server, text, "08001");
+			server_login_fail(server, text, lost ? "" : "28000");
 		return;
 	}
 }

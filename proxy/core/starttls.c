@@ -21,6 +21,7 @@ static enum starttls_result starttls_fail_tls(struct starttls *start, const stru
 {
 	const char *text = conn->tls == NULL ? "" : tls_error(conn->tls);
 
+	start->lost = text[0] == '\0';
 	return starttls_fail(
 	    start, why, text[0] == '\0' ? "the server closed the connection during TLS" : text);
 }
@@ -57,7 +58,8 @@ enum starttls_result starttls_begin(struct starttls *start, struct conn *conn,
 	if (io == CONN_IO_OK)
 		io = conn_flush(&worker->to_server, worker);
 	sbuf_free(&out);
-	if (io != CONN_IO_OK)
+	start->lost = io != CONN_IO_OK;
+	if (start->lost)
 		return starttls_fail(start, why, "the server closed the connection");
 	return STARTTLS_MORE;
 }
@@ -71,7 +73,8 @@ static enum starttls_result starttls_answer(struct starttls *start, struct conn 
 
 	if (io == CONN_IO_AGAIN)
 		return STARTTLS_MORE;
-	if (io != CONN_IO_OK)
+	start->lost = io != CONN_IO_OK;
+	if (start->lost)
 		return starttls_fail(start, why, "the server closed the connection at SSLRequest");
 	/* What an error says here is nobody's word (CVE-2024-10977). */
 	if (input.data[0] == BE_ERROR_RESPONSE)

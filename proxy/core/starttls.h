@@ -30,6 +30,7 @@ struct starttls {
 	enum starttls_stage stage;
 	struct tls_context *context; /* of the routes that the connection was dialled by */
 	const char *host;
+	bool lost; /* failed, because the connection ended: another may be luckier */
 };
 
 enum starttls_result {

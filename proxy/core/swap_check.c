@@ -43,6 +43,8 @@ void check_free(struct check *check)
 	free(check->server);
 	free(check->host);
 	free(check->user);
+	for (size_t i = 0; i < CONFIG_LIBPQ_TLS_MAX; i++)
+		free(check->tls_values[i]);
 	mem_free_secret(check->password);
 	free(check->dbname);
 	free(check);
@@ -75,24 +77,25 @@ static bool check_wait(PGconn *conn, short events, usec_t deadline)
 	}
 }
 
+/* Options of the connection besides those of TLS. */
+#define OPTIONS 8
+
 static bool check_connect(struct check *check, usec_t deadline)
 {
 	char port[16];
-	const char *names[] = {"host",
-	                       "port",
-	                       "user",
-	                       "password",
-	                       "dbname",
-	                       "options",
-	                       "application_name",
-	                       "client_encoding",
-	                       NULL};
-	const char *values[] = {
+	const char *names[OPTIONS + CONFIG_LIBPQ_TLS_MAX] = {
+	    "host",   "port",    "user",             "password",
+	    "dbname", "options", "application_name", "client_encoding"};
+	const char *values[OPTIONS + CONFIG_LIBPQ_TLS_MAX] = {
 	    check->host,      port,          check->user,
 	    check->password,  check->dbname, "-c default_transaction_isolation=read\\ committed",
-	    "pgshuntd check", "UTF8",        NULL};
+	    "pgshuntd check", "UTF8"};
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
+	for (size_t i = 0; i < CONFIG_LIBPQ_TLS_MAX; i++) {
+		names[OPTIONS + i] = check->tls_names[i];
+		values[OPTIONS + i] = check->tls_values[i];
+	}
 	(void)snprintf(port, sizeof(port), "%d", check->port);
 	check->conn = PQconnectStartParams(names, values, 0);
 	while (check->conn != NULL && PQstatus(check->conn) != CONNECTION_BAD) {
@@ -192,6 +195,8 @@ bool check_start(const struct config_server *server, PGconn *conn, usec_t timeou
                  struct mailbox *answer_to, int type, uint64_t token, struct sbuf *error)
 {
 	struct check *check = mem_must_alloc(sizeof(*check));
+	const char *values[CONFIG_LIBPQ_TLS_MAX];
+	size_t count;
 	pthread_attr_t attributes;
 	pthread_t thread;
 	int rc;
@@ -208,6 +213,9 @@ bool check_start(const struct config_server *server, PGconn *conn, usec_t timeou
 	check->host = mem_must_strdup(server->host);
 	check->user = mem_must_strdup(server->check_user);
 	check->dbname = mem_must_strdup(server->check_dbname);
+	count = config_libpq_tls(&server->tls, check->tls_names, values);
+	for (size_t i = 0; i < count; i++)
+		check->tls_values[i] = mem_must_strdup(values[i]);
 	check->port = server->port;
 	check->timeout = timeout;
 	check->answer_to = answer_to;

@@ -34,7 +34,8 @@ struct check {
 	char *user;
 	char *password; /* NULL: none */
 	char *dbname;
-	char *tls[CONFIG_LIBPQ_TLS_MAX]; /* values of config_libpq_tls() */
+	const char *tls_names[CONFIG_LIBPQ_TLS_MAX]; /* of libpq, and their values */
+	char *tls_values[CONFIG_LIBPQ_TLS_MAX];
 	int port;
 	usec_t timeout;
 	/* the answer; an open connection goes in and comes back */

@@ -356,7 +356,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		break;
 	case MAIL_CANCEL:
 		cancel_client(worker, ((struct mail_cancel *)letter)->slot,
-			      ((struct mail_cancel *)letter)->key);
+			      &((struct mail_cancel *)letter)->key);
 		free(letter);
 		break;
 	default:

@@ -171,7 +171,7 @@ void wire_add_negotiate(struct sbuf *buf, const struct wire_startup *startup)
 	const char *name;
 	const char *value;
 
-	sbuf_add_be32(buf, WIRE_PROTOCOL_3_0);
+	sbuf_add_be32(buf, wire_startup_spoken(startup));
 	sbuf_add_be32(buf, startup->unknown_count);
 	while (wire_startup_next(startup, &cursor, &name, &value)) {
 		if (strncmp(name, "_pq_.", 5) == 0)

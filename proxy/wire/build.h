@@ -56,7 +56,7 @@ void wire_add_parameter_status(struct sbuf *buf, const char *name, const char *v
 /* `key_len` is 4 in protocol 3.0. */
 void wire_add_backend_key(struct sbuf *buf, uint32_t pid, const void *key, size_t key_len);
 void wire_add_ready(struct sbuf *buf, enum wire_tx_status status);
-/* Says that only 3.0 is spoken, and names the "_pq_." options of `startup` as not known. */
+/* Says which version is spoken, and names the "_pq_." options of `startup` as not known. */
 void wire_add_negotiate(struct sbuf *buf, const struct wire_startup *startup);
 
 /* All columns in text format. */

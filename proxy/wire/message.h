@@ -34,6 +34,7 @@
 
 #define WIRE_PROTOCOL(major, minor) (((uint32_t)(major) << 16) | (uint32_t)(minor))
 #define WIRE_PROTOCOL_3_0 WIRE_PROTOCOL(3, 0)
+#define WIRE_PROTOCOL_3_2 WIRE_PROTOCOL(3, 2)
 
 enum wire_fe_type {
 #define FE(byte, name, min, max, help) FE_##name = (byte),

@@ -74,11 +74,17 @@ enum wire_startup_kind wire_startup_parse(const void *bytes, size_t len,
 bool wire_startup_next(const struct wire_startup *startup, const char **cursor, const char **name,
                        const char **value);
 
-/* True if NegotiateProtocolVersion must be sent before authentication: the client asked for a minor
- * version above 0 or for protocol options. */
+/* The version that is spoken with the client: 3.0 or 3.2.  There never was a server of 3.1. */
+static inline uint32_t wire_startup_spoken(const struct wire_startup *startup)
+{
+	return startup->version >= WIRE_PROTOCOL_3_2 ? WIRE_PROTOCOL_3_2 : WIRE_PROTOCOL_3_0;
+}
+
+/* True if NegotiateProtocolVersion must be sent before authentication: the client asked for another
+ * version than is spoken, or for protocol options. */
 static inline bool wire_startup_must_negotiate(const struct wire_startup *startup)
 {
-	return startup->version != WIRE_PROTOCOL_3_0 || startup->unknown_count > 0;
+	return startup->version != wire_startup_spoken(startup) || startup->unknown_count > 0;
 }
 
 enum wire_replication {

@@ -129,7 +129,7 @@ def scripted(ca, pair, direct=False, alpn=None):
 def fake(make_proxy, script, **settings):
     server = FakeServer(script)
     proxy = make_proxy({"pg": {"host": "localhost", "port": server.port, **settings}},
-                       {"p1": "pg"})
+                       {"p1": "pg"}, connect_timeout="1s")
     return server, proxy
 
 
@@ -390,8 +390,14 @@ def test_reload_of_authorities(make_proxy, tls_pg, ca, folder):
             conn.execute("SELECT 1")
     shutil.copy(ca.cert, root)
     assert proxy.command("RELOAD") == []
-    with proxy.connect() as conn:
-        conn.execute("SELECT 1")
+
+    def again():
+        try:
+            proxy.connect().close()
+            return True
+        except psycopg.OperationalError:
+            return False  # within server_login_retry of the last failure
+    wait_for(again)
 
 
 def test_servers_change_workers(make_proxy, tls_pg):

@@ -125,7 +125,7 @@ static void test_defaults(void **state)
 static void test_negotiate(void **state)
 {
 	static const char expected[] =
-	    "v\0\0\0\x2a\0\3\0\0\0\0\0\2_pq_.first\0_pq_.test_protocol\0";
+	    "v\0\0\0\x2a\0\3\0\2\0\0\0\2_pq_.first\0_pq_.test_protocol\0";
 	struct wire_startup startup;
 	struct sbuf buf;
 	void *copy;
@@ -145,7 +145,14 @@ static void test_negotiate(void **state)
 	free(copy);
 	assert_int_equal(PACKET(WIRE_PROTOCOL(3, 2), "user\0u\0\0", &startup, &copy),
 	                 WIRE_STARTUP_MESSAGE);
+	assert_false(wire_startup_must_negotiate(&startup));
+	assert_int_equal(wire_startup_spoken(&startup), WIRE_PROTOCOL_3_2);
+	free(copy);
+	/* Never spoken by any server. */
+	assert_int_equal(PACKET(WIRE_PROTOCOL(3, 1), "user\0u\0\0", &startup, &copy),
+	                 WIRE_STARTUP_MESSAGE);
 	assert_true(wire_startup_must_negotiate(&startup));
+	assert_int_equal(wire_startup_spoken(&startup), WIRE_PROTOCOL_3_0);
 	free(copy);
 	assert_int_equal(PACKET(WIRE_PROTOCOL(3, 0), "user\0u\0_pq_.x\0\0\0", &startup, &copy),
 	                 WIRE_STARTUP_MESSAGE);
