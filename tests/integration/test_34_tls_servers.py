@@ -318,7 +318,8 @@ def test_cancel_goes_by_tls(make_proxy, tls_pg):
     proxy = make_proxy(at(tls_pg, sslmode="require"), {"p1": "pg"})
     with proxy.wire() as conn:
         conn.send(pgwire.query("SELECT pg_sleep(60)"))
-        wait_for(lambda: [1 for row in proxy.command("SHOW SERVERS") if row["state"] == "active"])
+        wait_for(lambda: tls_pg.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
+                                  "AND query = 'SELECT pg_sleep(60)'"))
         conn.cancel()
         assert pgwire.errors(conn.ready())[0]["C"] == "57014"
         assert conn.value("SELECT 1") == "1"
