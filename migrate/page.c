@@ -68,7 +68,6 @@ struct page {
 	const char *directory;
 	struct json *report;
 	struct json *comparison; /* NULL = there is none */
-	struct json *prediction; /* of a rehearsal; NULL = there is none */
 	struct json *samples;    /* linked by next */
 	struct journal_records records;
 };
@@ -385,24 +384,65 @@ static void comparison(const struct page *page, struct sbuf *out)
 
 /* ---- prediction, people, journal ---- */
 
-/* Numbers of the rehearsal beside those of the move, where both have one of the same name. */
+static double msec_of(const struct json *json, const char *key)
+{
+	return json_text(json, key) == NULL ? 0.0 : strtod(json_text(json, key), NULL);
+}
+
+/* What the phases took that are a part of the prediction. */
+static double part_took(const struct json *report, const char *part)
+{
+	static const struct {
+		const char *part;
+		const char *phases;
+	} of[] = {{"drain", "hold"},          {"fence", "fence"},
+	          {"terminate", "terminate"}, {"replay", "barrier catch_up"},
+	          {"promote", "promote"},     {"open", "proof open"},
+	          {"swap", "swap plproxy"}};
+	const struct json *phases = json_get(report, "phases");
+	double msec = 0.0;
+
+	for (const struct json *at = phases == NULL ? NULL : phases->first; at != NULL;
+	     at = at->next) {
+		const char *name = json_text(at, "name");
+
+		for (size_t i = 0; i < ARRAY_LEN(of) && name != NULL; i++) {
+			const char *found =
+			    strcmp(of[i].part, part) == 0 ? strstr(of[i].phases, name) : NULL;
+
+			if (found != NULL &&
+			    (found[strlen(name)] == ' ' || found[strlen(name)] == '\0'))
+				msec += msec_of(at, "ms");
+		}
+	}
+	return msec;
+}
+
+static void predicted_row(struct sbuf *out, const char *what, const struct json *from,
+                          const char *low, const char *high, double took)
+{
+	sbuf_add_str(out, "<tr><td>");
+	page_text(out, what);
+	sbuf_printf(out, "<td class=\"n\">%.1f to %.1f ms<td class=\"n %s\">%.1f ms</tr>",
+	            msec_of(from, low), msec_of(from, high),
+	            took <= msec_of(from, high) ? "good" : "wrong", took);
+}
+
 static void prediction(const struct page *page, struct sbuf *out)
 {
-	if (page->prediction == NULL)
+	const struct json *predicted = json_get(page->report, "prediction");
+	const struct json *parts = json_get(predicted, "parts");
+
+	if (predicted == NULL)
 		return;
-	sbuf_add_str(out, "<h2>Prediction of the rehearsal</h2><table><tr><th>what<th>predicted<th>"
-	                  "happened</tr>");
-	for (const struct json *at = page->prediction->first; at != NULL; at = at->next) {
-		if (at->type != JSON_NUMBER && at->type != JSON_STRING)
-			continue;
-		sbuf_add_str(out, "<tr><td>");
-		page_text(out, at->key);
-		sbuf_add_str(out, "<td class=\"n\">");
-		page_text(out, at->text);
-		sbuf_add_str(out, "<td class=\"n\">");
-		page_text(out, json_text(page->report, at->key));
-		sbuf_add_str(out, "</tr>");
-	}
+	sbuf_add_str(out, "<h2>Prediction of the rehearsal</h2><p class=\"sub\">Rehearsed at ");
+	page_text(out, json_text(predicted, "time"));
+	sbuf_add_str(out, ".</p><table><tr><th>what<th>predicted<th>happened</tr>");
+	predicted_row(out, "hold", predicted, "hold_low_ms", "hold_high_ms",
+	              msec_of(page->report, "hold_ms"));
+	for (const struct json *at = parts == NULL ? NULL : parts->first; at != NULL; at = at->next)
+		predicted_row(out, at->key, at, "low_ms", "high_ms",
+		              part_took(page->report, at->key));
 	sbuf_add_str(out, "</table>");
 }
 
@@ -527,7 +567,6 @@ bool page_save(const char *directory)
 	struct page page = {.directory = directory,
 	                    .report = read_json(directory, "report.json"),
 	                    .comparison = read_json(directory, "comparison.json"),
-	                    .prediction = read_json(directory, "prediction.json"),
 	                    .samples = read_lines(directory, SAMPLES_FILE)};
 	struct sbuf out;
 	bool ok = page.report != NULL;
@@ -551,7 +590,6 @@ bool page_save(const char *directory)
 	sbuf_free(&out);
 	json_free(page.report);
 	json_free(page.comparison);
-	json_free(page.prediction);
 	json_free(page.samples);
 	journal_records_free(&page.records);
 	return ok;

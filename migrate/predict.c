@@ -274,6 +274,22 @@ bool predict_save(const struct move *move, const struct prediction *prediction, 
 	return ok;
 }
 
+/* The parts as they were predicted. */
+static void parts_again(const struct json *json, struct sbuf *out)
+{
+	const struct json *parts = json_get(json, "parts");
+
+	json_open(out, "parts", '{');
+	for (const struct json *at = parts == NULL ? NULL : parts->first; at != NULL;
+	     at = at->next) {
+		json_open(out, at->key, '{');
+		json_msec(out, "low_ms", msec_of(at, "low_ms"));
+		json_msec(out, "high_ms", msec_of(at, "high_ms"));
+		json_close(out, '}');
+	}
+	json_close(out, '}');
+}
+
 void predict_compare(struct move *move, usec_t hold, struct sbuf *out)
 {
 	struct json *json;
@@ -298,6 +314,7 @@ void predict_compare(struct move *move, usec_t hold, struct sbuf *out)
 	json_msec(out, "hold_low_ms", low);
 	json_msec(out, "hold_high_ms", high);
 	json_bool(out, "met", hold > 0 && hold <= high);
+	parts_again(json, out);
 	json_close(out, '}');
 	if (hold > 0)
 		ui_line(move->ui,

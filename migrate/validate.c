@@ -193,7 +193,7 @@ static bool show_connections(struct move *move, struct link *link)
 
 	sbuf_init(&sql, VALIDATE_SQL_MAX);
 	sbuf_add_str(&sql,
-	             "SELECT datname, usename, coalesce(client_addr::text, 'local') AS address,"
+	             "SELECT datname, usename, coalesce(host(client_addr), 'local') AS address,"
 	             " application_name, count(*) AS sessions,"
 	             " count(*) FILTER (WHERE state = 'active') AS active FROM pg_stat_activity"
 	             " WHERE backend_type = 'client backend' AND application_name NOT LIKE"

@@ -7,8 +7,9 @@
 #
 # It installs the Debian packages that are missing (root or sudo), builds outside of the checkout,
 # starts pg1 with the shards p1 and p2, its standby pg2, a PL/Proxy database and pgshuntd on free
-# ports, puts load on p1 and p2, directly and through PL/Proxy, runs `pgshunt move p2 --to pg2`, and
-# checks every row.  Exit code 0: every promise was kept.  Environment:
+# ports, puts load on p1 and p2, directly and through PL/Proxy, and then does what an operator does:
+# plan, rehearse, move with a comparison of both copies, validate, counts, cleanup, report.  At the
+# end it checks every row.  Exit code 0: every promise was kept.  Environment:
 #
 #   DEMO_RUNS=10        as often, each from scratch
 #   DEMO_SECONDS=4      of load before and after the move
@@ -83,10 +84,35 @@ demo_load() {
 	load_start "$@"
 }
 
+# One command of the mover, shown as an operator types it.
+demo_pgshunt() {
+	say ""
+	say "\$ pgshunt $*"
+	as_db "$build/pgshunt" --config "$work/pgshunt.yml" "$@" </dev/null 2>&1
+}
+
+demo_before() {
+	[ "$demo_proxy" = pgshuntd ] || return 0
+	demo_pgshunt plan p2 --to pg2 || return
+	demo_rehearsed=0
+	demo_pgshunt rehearse p2 --to pg2 || demo_rehearsed=$?
+	# 3: not now, on a machine as busy as this one.  An operator would wait; the demo does not.
+	[ "$demo_rehearsed" -eq 0 ] || [ "$demo_rehearsed" -eq 3 ]
+}
+
+# While the load goes on.  The copies get their names back, for the account wants to see them.
+demo_after() {
+	[ "$demo_proxy" = pgshuntd ] || return 0
+	demo_pgshunt validate && demo_pgshunt counts --exact && demo_pgshunt cleanup &&
+		demo_pgshunt cleanup --undo && demo_pgshunt report || return
+	find "$work/moves" -name report.html -exec cat {} + >"$build/demo-report.html"
+	say "the report of the move is kept as $build/demo-report.html"
+	say ""
+}
+
 demo_move() {
 	if [ "$demo_proxy" = pgshuntd ]; then
-		as_db "$build/pgshunt" --config "$work/pgshunt.yml" move p2 --to pg2 </dev/null 2>&1 ||
-			return
+		demo_pgshunt move p2 --to pg2 --verify || return
 		find "$work/moves" -name report.json -exec cat {} + >"$work/move.json"
 	else
 		as_db "$build/tests/bench/pgshunt_cutover" pgbouncer commcarehq_p2 \
@@ -103,6 +129,7 @@ demo_run() {
 	"shards_$demo_proxy"
 	demo_load
 	sleep "$demo_seconds"
+	demo_before || return 1
 	say "moving p2 from pg1 (port $pg1_port) to pg2 (port $pg2_port) under load"
 	demo_moved=0
 	demo_move || demo_moved=$?
@@ -110,6 +137,7 @@ demo_run() {
 		say "the move failed with exit code $demo_moved"
 		return 1
 	fi
+	demo_after || return 1
 	sleep "$demo_seconds"
 	load_stop
 	demo_broken=0
