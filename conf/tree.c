@@ -20,6 +20,8 @@ struct builder {
 	struct node *root;
 	struct node *stack[TREE_DEPTH_MAX];
 	struct node *keys[TREE_DEPTH_MAX]; /* of a map: the key that waits for its value */
+	size_t counted;                    /* the characters up to this one … */
+	size_t counted_bytes;              /* … are so many bytes */
 	size_t depth;
 	size_t nodes;
 	size_t documents;
@@ -88,11 +90,34 @@ static void report_syntax(struct builder *builder)
 	}
 }
 
+/* libyaml counts characters, and not the byte order mark.  Marks mostly come in their order. */
+static size_t offset_of(struct builder *builder, const yaml_mark_t *mark)
+{
+	static const unsigned char order_mark[] = {0xef, 0xbb, 0xbf};
+
+	if (mark->index < builder->counted) {
+		builder->counted = 0;
+		builder->counted_bytes = 0;
+	}
+	if (builder->counted == 0 && builder->len >= 3 &&
+	    memcmp(builder->bytes, order_mark, 3) == 0)
+		builder->counted_bytes = 3;
+	while (builder->counted < mark->index && builder->counted_bytes < builder->len) {
+		builder->counted++;
+		do
+			builder->counted_bytes++;
+		while (builder->counted_bytes < builder->len &&
+		       (builder->bytes[builder->counted_bytes] & 0xc0) == 0x80);
+	}
+	return builder->counted_bytes;
+}
+
 static struct node *node_new(struct builder *builder, enum node_kind kind, const yaml_mark_t *mark)
 {
 	struct node *node = arena_alloc(builder->blocks, sizeof(*node));
 
 	node->kind = kind;
+	node->start = offset_of(builder, mark);
 	node->line = mark->line + 1;
 	node->column = mark->column + 1;
 	if (++builder->nodes > TREE_NODES_MAX) {
@@ -155,6 +180,7 @@ static void add_scalar(struct builder *builder, const yaml_event_t *event)
 
 	refuse_extras(builder, node, event->data.scalar.anchor, event->data.scalar.tag);
 	node->plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+	node->end = offset_of(builder, &event->end_mark);
 	node->text = arena_strndup(builder->blocks, text, len);
 	attach(builder, node);
 	if (memchr(text, '\0', len) != NULL) {
@@ -184,6 +210,9 @@ static void open_container(struct builder *builder, enum node_kind kind, const y
 	else
 		refuse_extras(builder, node, event->data.mapping_start.anchor,
 		              event->data.mapping_start.tag);
+	node->flow = kind == NODE_LIST
+	                 ? event->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE
+	                 : event->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE;
 	attach(builder, node);
 	if (builder->stop)
 		return;

@@ -25,8 +25,11 @@ enum node_kind {
 
 struct node {
 	enum node_kind kind;
-	bool plain;  /* a scalar without quotes */
-	size_t line; /* from 1 */
+	bool plain;   /* a scalar without quotes */
+	bool flow;    /* a list in [] or a map in {} */
+	size_t start; /* in the bytes of the file, with its quotes */
+	size_t end;   /* behind it; of scalars only */
+	size_t line;  /* from 1 */
 	size_t column;
 	const char *text;   /* of a scalar: no zero byte inside */
 	struct node *first; /* of a list: the items; of a map: the keys */

@@ -96,6 +96,7 @@ void move_free(struct move *move)
 	free(move->loop.background);
 	free(move->system_identifier);
 	free(move->failure);
+	sbuf_free(&move->commcare_notes);
 	sbuf_free(&move->problems);
 	sbuf_free(&move->evidence);
 	journal_close(&move->journal);

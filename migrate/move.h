@@ -136,7 +136,8 @@ struct move {
 	size_t entry_count;
 	struct bouncer_file *files;
 	size_t file_count;
-	int guard_fd; /* to the child that watches over them; 0 = none */
+	struct sbuf commcare_notes; /* what is to be said about postgresql.yml, a line each */
+	int guard_fd;               /* to the child that watches over them; 0 = none */
 	usec_t guarded_at;
 	bool guard_ending;
 	struct plproxy *clusters;
@@ -171,7 +172,7 @@ struct move {
 	bool hold_lost;        /* a proxy says that a hold of ours is not there any more */
 	bool undoing;          /* the tick asks the proxies nothing any more */
 	bool resumed;
-	bool dry_run; /* resume and abort only say what they would do */
+	bool dry_run;               /* resume and abort only say what they would do */
 	bool intended[PHASE_COUNT]; /* the intent was written before the phase's turn */
 	usec_t drawn_at;            /* status line */
 	char *failure;              /* why it failed; the first failure counts */

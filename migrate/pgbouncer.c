@@ -742,7 +742,8 @@ void bouncers_json(const struct move *move, struct sbuf *out)
 		sbuf_init(&diff, INI_FILE_MAX);
 		bouncer_files_diff(&move->files[i], &diff);
 		json_open(out, NULL, '{');
-		json_str(out, "pgbouncer", move->files[i].conf->name);
+		json_str(out, "pgbouncer",
+		         move->files[i].conf == NULL ? NULL : move->files[i].conf->name);
 		json_str(out, "path", move->files[i].path);
 		json_str(out, "diff", sbuf_text(&diff));
 		json_close(out, '}');
@@ -793,9 +794,9 @@ void bouncers_print(struct move *move)
 		const struct bouncer_file *file = &move->files[i];
 		struct sbuf diff;
 
-		ui_line(ui, "  pgbouncer %s: %s%s%s, the original is kept next to it (.bak):",
-		        file->conf->name, file->path, file->conf->command[0] == '\0' ? "" : " by ",
-		        file->conf->command);
+		ui_line(ui, "  %s%s%s, the original is kept next to it (.bak):", file->path,
+		        file->conf == NULL || *file->conf->command == '\0' ? "" : " by ",
+		        file->conf == NULL ? "" : file->conf->command);
 		sbuf_init(&diff, INI_FILE_MAX);
 		bouncer_files_diff(file, &diff);
 		print_lines(ui, sbuf_text(&diff));

@@ -94,7 +94,7 @@ struct remote;
 
 /* A file with entries that change. */
 struct bouncer_file {
-	const struct config_pgbouncer *conf;
+	const struct config_pgbouncer *conf; /* NULL = of no pgbouncer (migrate/commcare.h) */
 	char *path;
 	struct remote *shell; /* on its machine; NULL = this one */
 	char *before;
@@ -150,6 +150,10 @@ bool bouncers_involved(const struct move *move);
 /* Adds the exchange of one entry; the file is read when it is the first. */
 bool bouncer_file_add(struct move *move, struct bouncer_entry *entry,
                       struct sbuf *error) MUST_CHECK;
+
+/* Another file of this machine that changes with them. */
+void bouncer_file_add_text(struct move *move, const char *path, const char *before,
+                           const char *after);
 
 /* Writes the new file and a copy of the old one next to it. */
 bool bouncer_files_prepare(struct move *move) MUST_CHECK;

@@ -256,6 +256,20 @@ bool bouncer_file_add(struct move *move, struct bouncer_entry *entry, struct sbu
 	return ok;
 }
 
+void bouncer_file_add_text(struct move *move, const char *path, const char *before,
+                           const char *after)
+{
+	struct bouncer_file *file;
+
+	move->files = mem_must_grow(move->files, move->file_count + 1, sizeof(*move->files));
+	file = &move->files[move->file_count++];
+	*file = (struct bouncer_file){.path = mem_must_strdup(path),
+	                              .before = mem_must_strdup(before),
+	                              .before_len = strlen(before),
+	                              .after = mem_must_strdup(after),
+	                              .after_len = strlen(after)};
+}
+
 /* ---- names next to the file ---- */
 
 static char *new_name(const struct bouncer_file *file)
@@ -422,8 +436,7 @@ bool bouncer_files_prepare(struct move *move)
 		sbuf_reset(&error);
 		ok = prepare_file(move, &move->files[i], &error);
 		if (!ok)
-			(void)move_fail(move, "pgbouncer %s: %.500s", move->files[i].conf->name,
-			                sbuf_text(&error));
+			(void)move_fail(move, "%.500s", sbuf_text(&error));
 	}
 	sbuf_free(&error);
 	return ok;
@@ -437,7 +450,7 @@ void bouncer_files_commit(struct move *move)
 		char *backup;
 		struct sbuf error;
 
-		if (file->edit_count == 0)
+		if (file->conf != NULL && file->edit_count == 0)
 			file->committed = true;
 		if (file->committed)
 			continue;

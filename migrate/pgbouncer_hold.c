@@ -794,8 +794,7 @@ bool bouncers_undo(struct move *move)
 		if (held)
 			all = undo_bouncer(move, &move->bouncers[i]) && all;
 	}
-	if (bouncers_involved(move))
-		bouncer_files_discard(move);
+	bouncer_files_discard(move);
 	return all;
 }
 

@@ -4,6 +4,7 @@
  * shard is, is asked of the proxies: after an earlier move the configuration file may be behind.
  */
 #include "base/mem.h"
+#include "migrate/commcare.h"
 #include "migrate/hook.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
@@ -382,7 +383,7 @@ static enum exit_code make(struct move *move, char *const *names, size_t count, 
 		return EXIT_REFUSED;
 	if (!servers_connect(move, error) || !plan_connect_routes(move, error))
 		return unreachable(error);
-	if (!bouncers_plan(move, error))
+	if (!bouncers_plan(move, error) || !commcare_plan(move, error))
 		return EXIT_REFUSED;
 	return plproxy_plan(move, error) ? EXIT_DONE : EXIT_REFUSED;
 }

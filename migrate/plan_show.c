@@ -2,6 +2,7 @@
 /*
  * The plan as text and as JSON.
  */
+#include "migrate/commcare.h"
 #include "migrate/hook.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
@@ -35,6 +36,7 @@ static void routers_json(const struct move *move, struct sbuf *out)
 	json_close(out, ']');
 	bouncers_json(move, out);
 	hooks_json(move, out);
+	json_str(out, "postgresql_yml", sbuf_text(&move->commcare_notes));
 	json_open(out, "partitions", '[');
 	for (size_t i = 0; i < move->partition_count; i++) {
 		const struct partition *partition = &move->partitions[i];
@@ -86,6 +88,7 @@ static void print_routers(struct move *move)
 		        move->target.conf->name, move->epoch);
 	}
 	bouncers_print(move);
+	commcare_print(move);
 	for (size_t i = 0; i < move->partition_count; i++) {
 		const struct partition *partition = &move->partitions[i];
 

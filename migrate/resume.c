@@ -4,6 +4,7 @@
  * only says what was to be moved and whether the promotion may have been requested.
  */
 #include "base/mem.h"
+#include "migrate/commcare.h"
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
@@ -95,6 +96,7 @@ static bool connect_all(struct move *move, bool *source_reachable)
 	ok = plan_pick_routes(move, &error) && ok;
 	move->epoch = epoch; /* that of the move, not a new one */
 	ok = bouncers_plan(move, &error) && ok;
+	ok = commcare_plan(move, &error) && ok;
 	ok = plproxy_plan(move, &error) && ok;
 	if (!ok)
 		ui_lines(move->ui, &error);

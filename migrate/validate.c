@@ -4,6 +4,7 @@
  * does a PL/Proxy call land on the target?
  */
 #include "base/mem.h"
+#include "migrate/commcare.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
@@ -178,6 +179,7 @@ bool phase_validate(struct move *move)
 	ok = fence_strays(move) && ok;
 	ok = compare_routes(move) && ok;
 	ok = bouncers_validate(move) && ok;
+	ok = commcare_validate(move) && ok;
 	ok = plproxy_verify(move) && ok;
 	ok = watch(move) && ok;
 	return ok;
