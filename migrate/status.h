@@ -37,6 +37,7 @@ struct status {
 	struct status_server *servers;
 	size_t server_count;
 	struct link *clusters; /* of mover.plproxy */
+	bool unfinished;       /* a move here has not ended */
 	struct sbuf screen;
 	struct sbuf alarms; /* a line each; first on the screen */
 };

@@ -70,6 +70,7 @@ static void show_move(struct status *status, const struct journal_records *recor
 
 	while (last != NULL && last->next != NULL)
 		last = last->next;
+	status->unfinished = status->unfinished || result == NULL;
 	if (result == NULL)
 		status_line(status, "move %s: UNFINISHED, last record: %s of %s at %s", records->id,
 		            json_text(last, "kind"), json_text(last, "phase"),
@@ -114,6 +115,7 @@ void status_show_moves(struct status *status)
 	char **ids;
 	size_t count = journal_list(directory, true, &ids);
 
+	status->unfinished = false;
 	if (count == 0)
 		status_line(status, "moves: none in %s", directory);
 	for (size_t i = 0; i < count; i++) {

@@ -107,6 +107,11 @@ static void show_route(struct status *status, const struct seen_route *seen)
 		            strcmp(at.state, "held") == 0 ? "HELD" : "DRAINING",
 		            at.lease == NULL ? "never by itself" : "in ",
 		            at.lease == NULL ? "" : at.lease, at.lease == NULL ? "" : " ms");
+	if (held && at.lease == NULL && !status->unfinished)
+		status_alarm(status,
+		             "%s: database %s is held without end, and no move is under way here; "
+		             "RELEASE %s on its console lets its clients go on",
+		             seen->proxy->label, seen->database, seen->database);
 	judge_route(status, seen, held);
 	sbuf_init(&event, EVENT_MAX);
 	json_str(&event, "proxy", seen->proxy->conf->name);

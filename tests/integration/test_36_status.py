@@ -5,9 +5,11 @@ import os
 import signal
 import time
 
+import psycopg
+
 from pgwire import wait_for
 from scene import DONE, REFUSED, USAGE
-from servers import SLOW
+from servers import SLOW, PgBouncer, subfolder
 
 
 def events(scene, code, *args):
@@ -42,6 +44,9 @@ def test_status(make_scene, pg):
         assert scene.run("status", "p9").returncode == USAGE
         scene.proxy.hold("p2", "LEASE 60s")
         assert "HELD" in scene.run("status").stdout
+        scene.proxy.command("RELEASE p2")
+        scene.proxy.hold("p2", "LEASE NONE")
+        assert "held without end" in of(events(scene, REFUSED), "alarm")[0]["text"]
         scene.proxy.command("RELEASE p2")
     # What cannot be reached is named with the reason, and the rest is shown.
     scene.proxies[1].stop()
@@ -94,3 +99,29 @@ def test_watch_and_a_move_under_way(make_scene):
     assert watch.wait(20 * SLOW) == DONE and time.monotonic() - began < 10 * SLOW
     assert scene.run("resume").returncode != DONE
     scene.check_on_pg1()
+
+
+def test_pgbouncers(make_scene, folder):
+    scene = make_scene(alone=True)
+    bouncer = PgBouncer(subfolder(folder), "web1", [("p1", "127.0.0.1", scene.pg1.port, "p1"),
+                                                    ("p2", "127.0.0.1", scene.pg1.port, "p2")])
+    try:
+        scene.configure(pgbouncers={"web1": {"host": "127.0.0.1", "port": bouncer.port}})
+        assert of(events(scene, DONE), "entry", pgbouncer="pgbouncer web1", database="p2",
+                  to="pg1", paused=False)
+
+        def console(command):
+            with psycopg.connect(host="127.0.0.1", port=bouncer.port, user="postgres",
+                                 dbname="pgbouncer", autocommit=True) as conn:
+                conn.pgconn.exec_(command.encode())
+        # A pause that nobody will end.
+        console("PAUSE p2")
+        found = events(scene, REFUSED)
+        assert of(found, "entry", database="p2", paused=True)
+        assert "p2 is paused" in of(found, "alarm")[0]["text"]
+        console("RESUME p2")
+        assert events(scene, DONE)
+    finally:
+        bouncer.stop()
+    text = scene.run("status").stdout
+    assert "pgbouncer web1" in text and "UNREACHABLE" in text and "refused" in text
