@@ -24,24 +24,31 @@ static const char rules_sql[] =
     ", up(role, member) AS (SELECT oid, oid FROM pg_roles UNION SELECT m.roleid, u.member FROM"
     " pg_auth_members m JOIN up u ON u.role = m.member),"
     " rule AS (SELECT *, coalesce(address ~ '^[0-9A-Fa-f:.]+$' AND netmask IS NOT NULL, false)"
-    " AS numeric FROM pg_hba_file_rules WHERE error IS NULL)"
+    " AS numeric, coalesce((to_jsonb(f) ->> 'rule_number')::int, line_number) AS place"
+    " FROM pg_hba_file_rules f WHERE error IS NULL),"
+    /* From 16 on a name that begins with / is a regular expression. */
+    " expression(known) AS (SELECT current_setting('server_version_num')::int >= 160000)"
     " SELECT c.id, r.line_number, r.auth_method, r.unsure FROM client c LEFT JOIN LATERAL"
     " (SELECT r.line_number, r.auth_method, c.addr <> '' AND address <> 'all' AND address <>"
-    " 'samehost' AND NOT numeric AS unsure FROM rule r WHERE CASE WHEN c.addr = '' THEN"
-    " r.type = 'local' ELSE r.type IN ('host', 'hostnogssenc', CASE WHEN c.ssl THEN 'hostssl'"
+    " 'samehost' AND NOT numeric AS unsure FROM rule r, expression e WHERE CASE WHEN c.addr = ''"
+    " THEN r.type = 'local' ELSE r.type IN ('host', 'hostnogssenc', CASE WHEN c.ssl THEN 'hostssl'"
     " ELSE 'hostnossl' END) END"
     " AND (r.database && ARRAY['all', c.db] OR ('sameuser' = ANY (r.database) AND c.db = c.usr)"
+    " OR (e.known AND EXISTS (SELECT FROM unnest(r.database) x WHERE x LIKE '/%' AND"
+    " c.db ~ substr(x, 2)))"
     " OR (r.database && ARRAY['samerole', 'samegroup'] AND EXISTS (SELECT FROM up JOIN pg_roles g"
     " ON g.oid = up.role JOIN pg_roles m ON m.oid = up.member WHERE g.rolname = c.db AND"
     " m.rolname = c.usr)))"
     " AND (r.user_name && ARRAY['all', c.usr] OR EXISTS (SELECT FROM up JOIN pg_roles g ON"
     " g.oid = up.role JOIN pg_roles m ON m.oid = up.member WHERE '+' || g.rolname ="
-    " ANY (r.user_name) AND m.rolname = c.usr))"
+    " ANY (r.user_name) AND m.rolname = c.usr)"
+    " OR (e.known AND EXISTS (SELECT FROM unnest(r.user_name) x WHERE x LIKE '/%' AND"
+    " c.usr ~ substr(x, 2))))"
     " AND CASE WHEN c.addr = '' OR r.address = 'all' THEN true WHEN r.numeric THEN CASE WHEN"
     " family(c.addr::inet) = family(r.address::inet) THEN (c.addr::inet & r.netmask::inet) ="
     " (r.address::inet & r.netmask::inet) ELSE false END WHEN r.address = 'samehost' THEN"
     " c.addr = host(inet_server_addr()) ELSE true END"
-    " ORDER BY r.line_number LIMIT 1) r ON true ORDER BY c.id";
+    " ORDER BY r.place LIMIT 1) r ON true ORDER BY c.id";
 
 /* Somebody who is connected to the source. */
 struct hba_client {

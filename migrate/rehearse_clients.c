@@ -16,6 +16,7 @@
 #define WATCH_POLL (5 * USEC_PER_MSEC)
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
 #define LEASE_MSEC 2000
+#define SERVER_SQL_MAX ((size_t)4 * 1024 * 1024)
 
 /* ---- connections ---- */
 
@@ -185,18 +186,63 @@ static bool sample_watching(struct move *move, struct prediction *prediction)
 	return true;
 }
 
+/* How long those transactions last that are open now in the shards on the source: where no proxy
+ * can be asked. */
+static bool sample_server(struct move *move, struct prediction *prediction)
+{
+	struct link *source = &move->source.link;
+	usec_t began = clock_now();
+	usec_t lasted = 0;
+	struct sbuf sql;
+	bool ok;
+	int64_t left = 0;
+
+	sbuf_init(&sql, SERVER_SQL_MAX);
+	sbuf_add_str(&sql, "SELECT pid, xact_start::text AS since FROM pg_stat_activity WHERE"
+	                   " backend_type = 'client backend' AND xact_start IS NOT NULL AND"
+	                   " application_name NOT LIKE 'pgshunt%' AND datname IN ");
+	shards_literals(move, &sql);
+	ok = link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_reset(&sql);
+	sbuf_add_str(&sql,
+	             "SELECT count(*) AS left FROM pg_stat_activity WHERE (pid, xact_start) IN"
+	             " (VALUES (0, NULL::timestamptz)");
+	for (int row = 0; ok && row < link_rows(source); row++, left++) {
+		sbuf_printf(&sql, ",(%s,", link_value(source, row, "pid"));
+		sql_literal(&sql, link_value(source, row, "since"));
+		sbuf_add_str(&sql, "::timestamptz)");
+	}
+	sbuf_add_char(&sql, ')');
+	while (ok && left > 0 && lasted < prediction->drain_limit && !move_stopped(move)) {
+		loop_sleep(&move->loop, WATCH_POLL);
+		ok = link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql));
+		left = link_number(source, 0, "left", 0);
+		lasted = clock_now() - began;
+	}
+	sbuf_free(&sql);
+	if (!ok)
+		return move_fail(move, "%s: %s", source->name, link_error(source));
+	add_drain(prediction, left == 0, lasted);
+	return true;
+}
+
 bool rehearse_drain(struct move *move, struct prediction *prediction)
 {
 	const struct config_mover *conf = &move->config->mover;
 
-	prediction->held = conf->rehearse_hold > 0;
+	bool (*sample)(struct move *, struct prediction *);
+
+	prediction->held = conf->rehearse_hold > 0 && move->route_count > 0;
+	sample = move->route_count == 0 ? sample_server
+	         : prediction->held     ? sample_hold
+	                                : sample_watching;
 	prediction->drain_limit = prediction->held ? conf->rehearse_hold : conf->hold_timeout;
-	for (int64_t i = 0; i < conf->rehearse_samples && move->route_count > 0; i++) {
+	for (int64_t i = 0; i < conf->rehearse_samples; i++) {
 		if (move_stopped(move))
 			return move_fail(move, "interrupted");
 		ui_status(move->ui, "transactions end: sample %" PRId64 " of %" PRId64, i + 1,
 		          (int64_t)conf->rehearse_samples);
-		if (!(prediction->held ? sample_hold : sample_watching)(move, prediction))
+		if (!sample(move, prediction))
 			return false;
 		loop_sleep(&move->loop, PAUSE_BETWEEN);
 	}

@@ -64,6 +64,13 @@ def test_no_go(make_scene):
         found = rehearse(scene, REFUSED)
         assert found["undrained"] == 0 and "rehearse_limit" in found["reasons"]
     scene.check_on_pg1()
+    # Where no proxy can be asked, the source is.
+    scene.configure(proxies={}, rehearse_limit="1h", hold_timeout="200ms")
+    with scene.pg1.connect("p2") as direct:
+        assert rehearse(scene, DONE)["undrained"] == 0
+        direct.execute("SELECT 1")
+        found = rehearse(scene, REFUSED)
+        assert found["undrained"] == 2 and found["held"] is False
     # A check that refuses comes before any measuring.
     scene.pg1.sql("CREATE UNLOGGED TABLE fast (a int)", "p2")
     result = scene.run("rehearse", "p2", "--to", "pg2")

@@ -10,7 +10,7 @@ import psycopg
 import yaml
 
 from proxy import program
-from scene import DONE, REFUSED, USAGE
+from scene import DONE, ERROR, REFUSED, USAGE
 from servers import BINDIR, OWNER, SLOW, free_port, run, subfolder
 from pgwire import wait_for
 
@@ -100,6 +100,22 @@ def test_standby(make_cluster, folder):
     place.servers["pg2"]["shell"] = "false"
     place.refused("exit code")
     place.servers["pg2"]["shell"] = shell
+    # A copy that fails takes its slot away again.
+    broken = os.path.join(place.folder, "bin")
+    os.mkdir(broken)
+    os.chmod(broken, 0o755)
+    for name in ("postgres", "pg_controldata", "pg_ctl"):
+        os.symlink(os.path.join(BINDIR, name), os.path.join(broken, name))
+    with open(broken + "/pg_basebackup", "w") as out:
+        out.write("#!/bin/sh\npsql -qAt -h 127.0.0.1 -p %d -U postgres -c \"SELECT pg_create_"
+                  "physical_replication_slot('pg2', true)\"\necho the disk is full\nexit 1\n"
+                  % pg1.port)
+    os.chmod(broken + "/pg_basebackup", 0o755)
+    place.servers["pg2"]["bin_directory"] = broken
+    result = place.run()
+    assert result.returncode == ERROR and "the disk is full" in result.stderr
+    assert place.slots() == []
+    place.servers["pg2"]["bin_directory"] = BINDIR
     # A directory with something in it that is no cluster; an empty one is fine.
     os.mkdir(place.data)
     if OWNER:
