@@ -35,6 +35,11 @@ enum config_pool_mode {
 #include "conf/enums.def"
 };
 
+enum config_hold_overflow {
+#define CONFIG_HOLD_OVERFLOW_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
 enum config_balance {
 #define CONFIG_BALANCE_ROW(constant, word) constant,
 #include "conf/enums.def"
@@ -95,6 +100,7 @@ struct config_list {
 #define CONFIG_C_AUTH_TYPE enum config_auth_type
 #define CONFIG_C_POOL_MODE enum config_pool_mode
 #define CONFIG_C_BALANCE enum config_balance
+#define CONFIG_C_HOLD_OVERFLOW enum config_hold_overflow
 #define CONFIG_C_DRAIN_POLICY enum config_drain_policy
 #define CONFIG_C_SSLMODE enum config_sslmode
 #define CONFIG_C_SSLNEGOTIATION enum config_sslnegotiation

@@ -19,6 +19,7 @@
 #define TYPE_TEXT_AUTH_TYPE auth_type_text
 #define TYPE_TEXT_POOL_MODE pool_mode_text
 #define TYPE_TEXT_BALANCE balance_text
+#define TYPE_TEXT_HOLD_OVERFLOW hold_overflow_text
 #define TYPE_TEXT_DRAIN_POLICY drain_policy_text
 #define TYPE_TEXT_SSLMODE sslmode_text
 #define TYPE_TEXT_SSLNEGOTIATION sslnegotiation_text
@@ -38,6 +39,10 @@ static const char pool_mode_text[] = "one of:"
     ;
 static const char balance_text[] = "one of:"
 #define CONFIG_BALANCE_ROW ENUM_TEXT_ROW
+#include "conf/enums.def"
+    ;
+static const char hold_overflow_text[] = "one of:"
+#define CONFIG_HOLD_OVERFLOW_ROW ENUM_TEXT_ROW
 #include "conf/enums.def"
     ;
 static const char drain_policy_text[] = "one of:"

@@ -26,6 +26,11 @@ static const struct word balance_words[] = {
 #define CONFIG_BALANCE_ROW WORD_ROW
 #include "conf/enums.def"
     {NULL, 0}};
+
+static const struct word hold_overflow_words[] = {
+#define CONFIG_HOLD_OVERFLOW_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
 static const struct word drain_policy_words[] = {
 #define CONFIG_DRAIN_POLICY_ROW WORD_ROW
 #include "conf/enums.def"
@@ -97,6 +102,8 @@ static const struct word *words_of(enum value_type type)
 		return pool_mode_words;
 	case VALUE_BALANCE:
 		return balance_words;
+	case VALUE_HOLD_OVERFLOW:
+		return hold_overflow_words;
 	case VALUE_DRAIN_POLICY:
 		return drain_policy_words;
 	case VALUE_SSLMODE:

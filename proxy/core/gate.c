@@ -30,50 +30,6 @@
 #define PACE_LAST 4096
 #define PACE_SPAN (10 * USEC_PER_MSEC)
 
-/* ---- held requests ---- */
-
-void gate_count_held(struct client *client)
-{
-	struct database *database = client->pool->database;
-	const struct config_proxy *conf = &client->worker->routes->config->proxy;
-	const uint32_t bytes = (uint32_t)conn_kept(&client->conn);
-	long requests;
-	long long total;
-
-	if (!database->held || client->state != CLIENT_WAITING || client->doomed)
-		return;
-	requests = atomic_load(&database->share->held_requests);
-	if (!client->counted_held)
-		requests = atomic_fetch_add(&database->share->held_requests, 1) + 1;
-	client->counted_held = true;
-	total = atomic_fetch_add(&database->share->held_bytes,
-				 (long long)bytes - (long long)client->held_bytes) +
-		(long long)bytes - (long long)client->held_bytes;
-	client->held_bytes = bytes;
-	if (requests > conf->hold_max_requests)
-		client_refuse_request(client, "53300",
-				      "the database is held for a move, and hold_max_requests "
-				      "requests are waiting already",
-				      "Try the request again.");
-	else if (total > (long long)conf->hold_max_bytes)
-		client_refuse_request(client, "53400",
-				      "the database is held for a move, and requests of "
-				      "hold_max_bytes are waiting already",
-				      "Try the request again.");
-}
-
-void gate_uncount_held(struct client *client)
-{
-	struct database_share *share = client->pool->database->share;
-
-	if (!client->counted_held)
-		return;
-	atomic_fetch_sub(&share->held_requests, 1);
-	atomic_fetch_sub(&share->held_bytes, (long long)client->held_bytes);
-	client->counted_held = false;
-	client->held_bytes = 0;
-}
-
 /* ---- hold and release ---- */
 
 void gate_check_drained(struct database *database)

@@ -36,6 +36,7 @@ enum mail_type {
 	/* compute thread -> worker */
 	MAIL_COMPUTED,     /* struct compute_job (core/compute.h) */
 	/* worker -> worker */
+	MAIL_EVICT_HELD,    /* mail_database: name: too much is held, and yours is the oldest */
 	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
 	MAIL_SERVER,        /* mail_server: here is one */
 	MAIL_EVICT,         /* mail_pool: close an idle one of another pool: a limit is reached */

@@ -197,9 +197,7 @@ static usec_t pool_waiting_since(struct pool *pool)
 {
 	struct list_node *node = list_first(&pool->clients[CLIENT_WAITING]);
 
-	if (node == NULL || pool->database->held)
-		return 0;
-	return CONTAINER_OF(node, struct client, node)->since;
+	return node == NULL ? 0 : CONTAINER_OF(node, struct client, node)->asked;
 }
 
 void pool_publish_waiting(struct pool *pool)
@@ -255,6 +253,16 @@ static bool pool_give_away(struct pool *pool, struct server *server)
 	atomic_store_explicit(&pool->share->worker[to].waiting_since, 0, memory_order_relaxed);
 	pool_post_parcel(pool, to, &parcel);
 	return true;
+}
+
+/* The same if that worker has no idle server of its own. */
+static bool pool_give_older(struct pool *pool, struct server *server)
+{
+	unsigned to = 0;
+
+	return pool->worker->proxy->worker_count > 1 && pool_find_starving(pool, &to) &&
+	       atomic_load_explicit(&pool->share->worker[to].idle, memory_order_seq_cst) == 0 &&
+	       pool_give_away(pool, server);
 }
 
 /* Asks a worker, from `first` on, that seems to have an idle server.  (Here a wait was published
@@ -636,6 +644,9 @@ void pool_kick(struct pool *pool)
 		server = pool_take_idle(pool, client->resends > 0);
 		if (server == NULL)
 			break;
+		/* After a release the order is that of arrival, wherever the servers are. */
+		if (UNLIKELY(pool->database->pace > 0) && pool_give_older(pool, server))
+			continue;
 		if (pool_link(pool, server, client))
 			client_go_on(client);
 	}
@@ -942,29 +953,6 @@ void pool_refuse_late(struct pool *pool, struct client *client)
 	client_refuse_request(client, "57P03", text, "Try the request again.");
 }
 
-static void pool_tick_waiting(struct pool *pool, usec_t now)
-{
-	const bool held = pool->database->held;
-	const usec_t limit = pool->worker->routes->config->proxy.hold_wait_timeout;
-
-	if (!held || limit == 0)
-		return; /* timeout.c */
-	for (size_t n = pool->clients[CLIENT_WAITING].count; n > 0; n--) {
-		struct list_node *node = list_first(&pool->clients[CLIENT_WAITING]);
-		struct client *client;
-
-		if (node == NULL)
-			break;
-		client = CONTAINER_OF(node, struct client, node);
-		if (now - client->since < limit)
-			break;
-		client_refuse_request(client, "57P03",
-		                      "the database is held for a move, and the request "
-		                      "has waited for hold_wait_timeout",
-		                      "Try the request again.");
-	}
-}
-
 static void pool_tick_servers(struct pool *pool, usec_t now)
 {
 	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
@@ -1040,7 +1028,8 @@ void pool_tick(struct pool *pool, usec_t now)
 	pool_tick_servers(pool, now);
 	gate_trim(pool, now);
 	pool_tick_removed(pool);
-	pool_tick_waiting(pool, now);
+	if (UNLIKELY(pool->database->held))
+		gate_tick_held(pool, now);
 	timeout_tick(pool, now);
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{

@@ -194,9 +194,15 @@ void gate_prepare(struct worker *worker, const char *database, const char *serve
 void gate_prepare_end(struct worker *worker, const char *database);
 /* A connection to the target of a swap is ready, or will never be: the next one is dialled. */
 void gate_prepared(struct server *server, bool ready);
-/* Counts what the client has waiting while its database is held; refuses it beyond the bounds. */
+/* ---- held.c: bounds of what is held ---- */
+/* Counts what the client has waiting while its database is held; beyond the bounds it is refused, or
+ * another. */
 void gate_count_held(struct client *client);
 void gate_uncount_held(struct client *client);
+/* Another worker, or this one, had to hold one too many: the one held longest here is refused. */
+void gate_evict_held(struct worker *worker, const char *database);
+/* Every 100 ms: time-outs and notices of a pool whose database is held. */
+void gate_tick_held(struct pool *pool, usec_t now);
 /* Whether the server is one of the present route of its database. */
 bool gate_server_current(const struct server *server);
 void gate_new_routes(struct worker *worker, struct route_table *routes);

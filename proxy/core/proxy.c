@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -469,6 +470,16 @@ static bool proxy_write_pid(const struct config *config)
 	return true;
 }
 
+/* How many there may be in the end. */
+static unsigned proxy_count_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > UINT_MAX)
+		return 0;
+	return (unsigned)limit.rlim_cur;
+}
+
 /* Every client and every server needs one, and some are for files. */
 static void proxy_raise_descriptors(const struct config *config)
 {
@@ -520,6 +531,7 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	proxy->started = clock_now();
 	proxy_apply_log(config);
 	proxy_raise_descriptors(config);
+	proxy->descriptors = proxy_count_descriptors();
 	proxy->base = event_base_new();
 	proxy->shares = share_registry_new();
 	proxy->worker_count = proxy_count_workers(config);

@@ -45,6 +45,8 @@ struct proxy {
 	struct worker *workers;     /* any thread: index and mailbox */
 	unsigned worker_count;      /* any thread */
 	atomic_uint client_count;   /* any thread: connections, in their login too */
+	atomic_uint server_count;   /* any thread: connections to servers */
+	unsigned descriptors;       /* any thread: that the process may have; 0: not known */
 	atomic_uint admitted;       /* any thread: those that are authenticated */
 	struct address_table *addresses; /* any thread */
 	uint8_t cancel_secret[32];  /* any thread: of the long cancel keys */

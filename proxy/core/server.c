@@ -136,6 +136,7 @@ struct server *server_dial(struct pool *pool, struct route_table *routes,
 			pool_share_give_back(pool->share);
 		return NULL;
 	}
+	atomic_fetch_add_explicit(&worker->proxy->server_count, 1, memory_order_relaxed);
 	server->worker = worker;
 	server->pool = pool;
 	server->conn.fd = -1;
@@ -307,6 +308,7 @@ void server_destroy(struct server *server)
 	free(server->resend.data);
 	explicit_bzero(server->key, sizeof(server->key));
 	free(server);
+	atomic_fetch_sub_explicit(&worker->proxy->server_count, 1, memory_order_relaxed);
 	if (worker->stopping)
 		return;
 	if (!pool->database->held)

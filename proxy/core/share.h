@@ -22,6 +22,7 @@ struct config;
 struct database_share {
 	atomic_long held_requests;
 	atomic_llong held_bytes;
+	_Atomic int64_t held_since[WORKERS_MAX]; /* per worker: its request held longest; 0: none */
 	atomic_int servers;      /* connections of all its pools, as they count there */
 	atomic_int server_limit; /* 0: none */
 	atomic_int clients;

@@ -196,6 +196,9 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 	case MAIL_KEEP_BLOCKERS:
 		gate_blockers_keep(worker, mail->name);
 		break;
+	case MAIL_EVICT_HELD:
+		gate_evict_held(worker, mail->name);
+		break;
 	case MAIL_PREPARE:
 		gate_prepare(worker, mail->name, mail->server, mail->token);
 		break;
@@ -274,6 +277,7 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_CANCEL_BLOCKERS:
 	case MAIL_TERMINATE_BLOCKERS:
 	case MAIL_KEEP_BLOCKERS:
+	case MAIL_EVICT_HELD:
 	case MAIL_PREPARE:
 	case MAIL_PREPARE_END:
 		mail_free_database((struct mail_database *)letter);
@@ -308,6 +312,7 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_CANCEL_BLOCKERS:
 	case MAIL_TERMINATE_BLOCKERS:
 	case MAIL_KEEP_BLOCKERS:
+	case MAIL_EVICT_HELD:
 	case MAIL_PREPARE:
 	case MAIL_PREPARE_END:
 		worker_receive_database(worker, (struct mail_database *)letter);

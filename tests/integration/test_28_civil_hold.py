@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """A hold that its clients hardly notice: those in a transaction may be kept, bounds that keep the
 connection, order at the release, and nothing left of those who leave."""
-import threading
+import os
 import time
 
 import pytest
@@ -10,7 +10,7 @@ import pgwire
 from proxy import ConsoleError
 from pgwire import (FLUSH, SYNC, bind, close, copy_data, describe, errors, execute, function_call,
                     kinds, parse, query, rows, wait_for)
-from servers import SLOW
+from servers import SLOW, start
 
 
 def answers(conn, count):
@@ -222,3 +222,202 @@ def test_driver_that_is_kept(make_proxy):
         proxy.command("RELEASE p2")
         assert conn.execute("SELECT count(*) FROM items WHERE id = 920002").fetchone() == (0,)
         conn.commit()
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+SIMPLE = query("SELECT 'done'")
+EXTENDED = parse("SELECT 'done'") + bind() + execute() + SYNC
+
+
+def held_requests(proxy, count):
+    wait_for(lambda: proxy.held()["held"] == str(count), 20 * SLOW, "%d held requests" % count)
+
+
+@pytest.mark.parametrize("request_bytes", [SIMPLE, EXTENDED], ids=["simple", "extended"])
+@pytest.mark.parametrize("who", ["newest", "oldest"])
+def test_too_many_requests(make_proxy, who, request_bytes):
+    """The newest or the oldest gets the error, in whatever worker it is, and goes on."""
+    proxy = make_proxy(hold_max_requests=3, hold_overflow=who)
+    conns = [proxy.wire("p2") for _ in range(6)]
+    proxy.hold("p2", "LEASE 60s")
+    for n, conn in enumerate(conns):
+        conn.send(request_bytes)
+        held_requests(proxy, min(n + 1, 3))
+        if who == "oldest" and n >= 3:
+            assert answers(conns[n - 3], 1) == "E53300ZI"
+    refused = conns[3:] if who == "newest" else conns[:3]
+    if who == "newest":
+        for conn in refused:
+            assert answers(conn, 1) == "E53300ZI"
+    proxy.command("RELEASE p2")
+    for conn in conns:
+        if conn not in refused:
+            assert rows(conn.ready("I")) == [["done"]]
+    for conn in conns:
+        assert conn.value("SELECT 6") == "6"
+        conn.close()
+    assert proxy.held()["held_bytes"] == "0"
+
+
+@pytest.mark.parametrize("who", ["newest", "oldest"])
+def test_too_many_bytes(make_proxy, who):
+    """One large request in the place of several small ones."""
+    proxy = make_proxy(hold_max_bytes="30kB", hold_overflow=who, hold_client_bytes="64kB")
+    conns = [proxy.wire("p2") for _ in range(4)]
+    proxy.hold("p2", "LEASE 60s")
+    for n, size in enumerate((9000, 9000, 9000, 20000)):
+        conns[n].send(query("SELECT length('%s')" % ("x" * size)))
+        if n < 3:
+            held_requests(proxy, n + 1)
+    for conn in conns[3:] if who == "newest" else conns[:2]:
+        assert answers(conn, 1) == "E53400ZI"
+    proxy.command("RELEASE p2")
+    for conn in conns[:3] if who == "newest" else conns[2:]:
+        assert not errors(conn.ready("I"))
+    for conn in conns:
+        assert conn.value("SELECT 6") == "6"
+        conn.close()
+
+
+@pytest.mark.parametrize("who", ["newest", "oldest"])
+def test_pipelines_beyond_the_bound(make_proxy, who):
+    """Every request of the pipeline has its own answer, in order."""
+    proxy = make_proxy(hold_max_requests=1, hold_overflow=who)
+    with proxy.wire("p2") as first, proxy.wire("p2") as second:
+        proxy.hold("p2", "LEASE 60s")
+        first.send(SIMPLE, EXTENDED, SIMPLE)
+        held_requests(proxy, 1)
+        second.send(EXTENDED, SIMPLE, EXTENDED)
+        if who == "newest":
+            assert answers(second, 3) == "E53300ZI E53300ZI E53300ZI"
+        else:
+            wait_for(lambda: first.sock.recv(1, pgwire.socket.MSG_PEEK), what="an answer")
+        proxy.command("RELEASE p2")
+        for conn in (first, second) if who == "oldest" else (first,):
+            for _ in range(3):
+                messages = conn.ready("I")
+                assert [e["C"] for e in errors(messages)] in ([], ["53300"])
+        assert first.value("SELECT 6") == "6" and second.value("SELECT 7") == "7"
+
+
+def test_file_descriptors(make_proxy, monkeypatch):
+    """When they are short no more requests are held, and the connections go on."""
+    monkeypatch.setattr("proxy.start", lambda argv, *args, **kwargs: start(
+        ["prlimit", "--nofile=120:120", *argv], *args, **kwargs))
+    proxy = make_proxy(hold_max_descriptors=50, pool_size=2)
+    few = [proxy.wire("p2") for _ in range(30)]
+    proxy.hold("p2", "LEASE 60s")
+    few[0].send(SIMPLE)
+    held_requests(proxy, 1)
+    many = [proxy.wire("p2") for _ in range(40)]
+    for n, conn in enumerate((few[1], many[0], many[1])):
+        conn.send(EXTENDED if n == 1 else SIMPLE)
+        assert answers(conn, 1) == "E53000ZI"
+    for conn in many:
+        conn.close()
+    held_requests(proxy, 1)
+    wait_for(lambda: len(descriptors(proxy)) < 60, what="closed descriptors")
+    few[1].send(SIMPLE)
+    held_requests(proxy, 2)
+    proxy.command("RELEASE p2")
+    for conn in few[:2]:
+        assert rows(conn.ready("I")) == [["done"]]
+    for conn in few:
+        conn.close()
+
+
+# --- manners --------------------------------------------------------------------------------------
+
+def test_notice(make_proxy):
+    """Once for a request, and only if asked for."""
+    proxy = make_proxy(hold_notice_after="200ms")
+    with proxy.wire("p2") as conn, proxy.wire("p1") as other:
+        proxy.hold("p2", "LEASE 60s")
+        for request_bytes in (SIMPLE, EXTENDED):
+            conn.send(request_bytes)
+            notice = conn.recv()
+            assert notice.kind == "N" and "being moved" in notice.fields()["M"]
+            assert conn.silent(0.3)
+            conn.cancel()
+            assert answers(conn, 1) == "E57014ZI"
+        conn.send(SIMPLE)
+        assert conn.recv().kind == "N"
+        proxy.command("RELEASE p2")
+        assert rows(conn.ready("I")) == [["done"]]
+        assert other.value("SELECT 1") == "1"
+
+
+def test_order_of_arrival_at_the_release(make_proxy, pg):
+    """Whatever worker they are in, and although there is one server only."""
+    pg.sql("CREATE TABLE IF NOT EXISTS arrivals (place serial, who int); TRUNCATE arrivals; "
+           "GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC; "
+           "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO PUBLIC", "p2")
+    proxy = make_proxy(workers=2, pool_size=1)
+    conns = [proxy.wire("p2") for _ in range(12)]
+    conns[0].value("SELECT 1")
+    proxy.hold("p2", "LEASE 60s")
+    for n, conn in enumerate(conns):
+        conn.send(query("INSERT INTO arrivals (who) SELECT %d FROM pg_sleep(0.005)" % n))
+        held_requests(proxy, n + 1)
+        time.sleep(0.01)
+    proxy.command("RELEASE p2")
+    for conn in conns:
+        assert kinds(conn.ready("I")) == "CZ"
+        conn.close()
+    assert [row[0] for row in pg.sql("SELECT who FROM arrivals ORDER BY place", "p2")] == list(range(12))
+
+
+@pytest.mark.parametrize("how", ["close", "terminate", "half a message", "in login"])
+def test_client_that_leaves_while_held(make_proxy, pg, how):
+    """It leaves no trace: nothing of it runs, its bytes and its place are free, no descriptor is kept."""
+    proxy = make_proxy(hold_max_requests=1, hold_max_bytes="100kB")
+    with proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        proxy.hold("p2", "LEASE 60s")
+        before = len(descriptors(proxy))
+        for n in range(4):
+            gone = pgwire.Conn(proxy.host, proxy.port)
+            if how != "in login":
+                gone.login("app", "p2")
+                data = query("INSERT INTO items VALUES (%d, '%s')" % (920100 + n, "x" * 60000))
+                gone.send(data[:-10] if how == "half a message" else data)
+                held_requests(proxy, 1)
+            else:
+                gone.send(pgwire.startup({"user": "app", "database": "p2"})[:-4])
+            if how == "terminate":
+                gone.send(pgwire.TERMINATE)
+            gone.close()
+            held_requests(proxy, 0)
+        assert proxy.held()["held_bytes"] == "0"
+        wait_for(lambda: len(descriptors(proxy)) <= before, what="closed descriptors")
+        conn.send(SIMPLE)
+        held_requests(proxy, 1)
+        proxy.command("RELEASE p2")
+        assert rows(conn.ready("I")) == [["done"]]
+        assert conn.value("SELECT count(*) FROM items WHERE id >= 920100") == "0"
+
+
+def descriptors(proxy):
+    return [name for name in os.listdir("/proc/%d/fd" % proxy.process.pid)]
+
+
+def test_logins_and_cancels_while_held(make_proxy):
+    """New clients log in, are held, can cancel, and log in as users the proxy has not seen yet."""
+    proxy = make_proxy()
+    proxy.wire("p2").close()
+    proxy.hold("p2", "LEASE 60s")
+    with proxy.wire("p2") as conn, proxy.wire("p2", user="app2", application_name="fresh") as other:
+        assert other.params["application_name"] == "fresh"
+        for client in (conn, other):
+            client.send(EXTENDED)
+        held_requests(proxy, 2)
+        other.cancel()
+        assert answers(other, 1) == "E57014ZI"
+        other.send(SIMPLE)
+        held_requests(proxy, 2)
+        proxy.command("RELEASE p2")
+        for client in (conn, other):
+            assert rows(client.ready("I")) == [["done"]]
+        assert other.value("SELECT current_user") == "app2"
+        assert other.value("SHOW application_name") == "fresh"

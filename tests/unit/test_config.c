@@ -134,6 +134,8 @@ static const char *other_value(const struct setting *setting)
 		return "md5";
 	case VALUE_BALANCE:
 		return "disable";
+	case VALUE_HOLD_OVERFLOW:
+		return "oldest";
 	case VALUE_POOL_MODE:
 		return "session";
 	case VALUE_DRAIN_POLICY:
