@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 
+import tls
 from systems import Direct, OWNER, Pgbouncer, Pgshuntd, Yardstick
 
-SECTIONS = ["transactions", "pipelines", "bulk", "memory", "connections", "syscalls", "move"]
+SECTIONS = ["transactions", "pipelines", "bulk", "memory", "connections", "syscalls", "tls", "move"]
 
 
 def spread(values, digits=1):
@@ -305,6 +306,10 @@ class Bench:
             total = re.search(r"^100\.00\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:\d+\s+)?total$",
                               file.read(), re.MULTILINE)
         return int(total.group(1)) if total else None
+
+    def section_tls(self):
+        """The same with TLS between the clients and the poolers (tests/bench/tls.py)."""
+        tls.section(self, table, spread, ratio)
 
     def section_move(self):
         """The longest gap of p2's clients over the move, against the limit of this machine."""
