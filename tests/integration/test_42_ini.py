@@ -40,6 +40,7 @@ pool_mode = session
 server_check_delay = 10.5
 tcp_user_timeout = 2500
 tcp_defer_accept = 0
+scram_iterations = 5000
 verbose = 1
 """
 
@@ -92,7 +93,7 @@ def test_starts_as_it_is(ini):
     with pytest.raises(Exception) as error:
         ini.command("RELOAD")
     assert error.value.sqlstate == "F0000"
-    assert "more.ini:16: query_timeout" in error.value.fields["D"]
+    assert "more.ini:17: query_timeout" in error.value.fields["D"]
     write(ini, INI.replace("dbname=p2 user=u_scram", "dbname=p1 user=u_scram"), MORE)
     ini.command("RELOAD")
     with ini.wire("by_file") as conn:
@@ -130,7 +131,8 @@ def test_import(ini, pg):
     result = run(program("pgshunt"), "import-pgbouncer", ini.config_path)
     assert result.returncode == 0, result.stderr
     assert "# password (line 5 of" in result.stdout and "md5 secret" not in result.stdout
-    assert "# tcp_defer_accept (line 13" in result.stdout
+    assert "tcp_defer_accept: 0" in result.stdout
+    assert "# scram_iterations (line " in result.stdout
     ini.config_path = os.path.join(ini.folder, "imported.yml")
     with open(ini.config_path, "w") as out:
         out.write(result.stdout)

@@ -336,7 +336,7 @@ static void test_wrong_types(void **state)
 	    "pool_mode", "query",
 	    "\"query\" is not known; expected one of: transaction session statement");
 	expect_value_error("hold_drain_policy", "Abort",
-	                   "\"Abort\" is not known; expected one of: abort cancel terminate");
+	                   "\"Abort\" is not known; expected one of: abort cancel terminate keep");
 	expect_value_error("log_level", "trace",
 	                   "\"trace\" is not known; expected one of: error warning info debug");
 	expect_value_error("log_destination", "file",

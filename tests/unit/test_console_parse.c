@@ -187,7 +187,7 @@ static void test_grammar(void **state)
 	command_grammar(COMMAND_HOLD, &out);
 	assert_string_equal(sbuf_text(&out),
 	                    "HOLD database [EPOCH n] [LEASE duration|NONE] [DRAIN duration] "
-	                    "[POLICY abort|cancel|terminate] [NOWAIT]");
+	                    "[POLICY abort|cancel|terminate|keep] [NOWAIT]");
 	sbuf_reset(&out);
 	command_grammar(COMMAND_RENEW, &out);
 	assert_string_equal(sbuf_text(&out), "RENEW database EPOCH n [LEASE duration|NONE]");
