@@ -281,6 +281,8 @@ static void check_logins(struct checks *checks)
 			           route->proxy->label, link_error(&route->link));
 		sbuf_free(&sql);
 	}
+	if (move->route_count == 0)
+		check_pass(checks, CHECK_LOGINS, "no proxy has the shards");
 	check_pass(checks, CHECK_LOGINS, "%" PRId64 " logins succeeded", opened);
 	check_pass(checks, CHECK_CONSOLE, "commands are taken");
 }
