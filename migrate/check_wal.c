@@ -12,11 +12,11 @@
 
 #define WAL_SQL_MAX ((size_t)1024 * 1024)
 
+/* wal_status is there from 13 on. */
 static const char slots_sql[] =
-    "SELECT s.slot_name, s.active, s.wal_status, s.safe_wal_size, s.slot_type,"
+    "SELECT s.slot_name, s.active, to_jsonb(s) ->> 'wal_status' AS wal_status, s.slot_type,"
     " CASE WHEN s.restart_lsn IS NULL THEN 0 ELSE"
-    " pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn)::bigint END AS kept,"
-    " current_setting('wal_keep_size') AS keep_size"
+    " pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn)::bigint END AS kept"
     " FROM pg_replication_slots s ORDER BY 1";
 
 static void check_own_slot(struct checks *checks, int row)

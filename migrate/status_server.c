@@ -37,10 +37,11 @@ static const char senders_sql[] =
     " ORDER BY 1, 2";
 
 static const char slots_sql[] =
-    "SELECT slot_name, slot_type, active, wal_status, database, CASE WHEN restart_lsn IS NULL"
+    "SELECT slot_name, slot_type, active, to_jsonb(s) ->> 'wal_status' AS wal_status, CASE WHEN "
+    "restart_lsn IS NULL"
     " THEN 0 ELSE pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE"
     " pg_current_wal_flush_lsn() END, restart_lsn)::bigint END AS kept"
-    " FROM pg_replication_slots ORDER BY 1";
+    " FROM pg_replication_slots s ORDER BY 1";
 
 static const char databases_sql[] =
     "SELECT d.datname, d.datallowconn, string_agg(a.sessions || ' of ' || a.who, ', ' ORDER BY"
