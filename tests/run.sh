@@ -178,7 +178,7 @@ stage_bench() {
 }
 
 # shellcheck disable=SC2086
-install_packages pgbouncer groff-base python3-pytest python3-pytest-timeout python3-pytest-xdist python3-psycopg python3-psycopg2 \
+install_packages pgbouncer groff-base python3-pytest python3-pytest-timeout python3-pytest-xdist python3-psycopg python3-psycopg2 python3-asyncpg openssl \
 	python3-yaml clang libclang-rt-dev
 work=
 work_create pgshunt-run

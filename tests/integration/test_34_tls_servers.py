@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: PostgreSQL
 """TLS to servers: modes, certificates, channel binding, direct TLS, cancel, hostile servers; and the
 libpq connections of checks and of the mover."""
+import asyncio
 import os
 import shutil
 import ssl
 import struct
+import subprocess
 import threading
 
+import asyncpg
 import psycopg
 import pytest
 
 import pgwire
-from certs import Authority, TlsConn, give_to_server
+from certs import Authority, give_to_server
 from fakeserver import DONE, READY, ROW, WELCOME, FakeServer
-from proxy import ADMIN, ADMIN_PASSWORD, USERS
+from proxy import ADMIN, ADMIN_PASSWORD, USERS, program
 from pgwire import LoginError, wait_for
 from servers import SCHEMA, Cluster, subfolder
 
@@ -429,3 +432,56 @@ def test_swap_checks_by_tls(make_proxy, tls_pg, ca):
     with pytest.raises(Exception, match="timeline"):
         proxy.command("SWAP p1 TO three")
     proxy.command("RELEASE p1")
+
+
+def test_mover_connects_by_tls(make_proxy, tls_pg, ca, folder):
+    """To servers and proxies alike: where TLS is a must, and only to whom it should be."""
+    password = os.path.join(folder, "tls.password")
+    with open(password, "w") as out:
+        out.write(ADMIN_PASSWORD + "\n")
+    cert, key = ca.server
+    proxy = make_proxy(at(tls_pg, sslmode="verify-full", sslrootcert=ca.cert), {"p1": "pg"},
+                       client_tls_sslmode="require", client_tls_cert_file=cert,
+                       client_tls_key_file=key)
+    other = {"host": "localhost", "port": proxy.port, "user": ADMIN, "password_file": password,
+             "sslmode": "verify-full", "sslrootcert": ca.cert}
+    proxy.extra["mover"] = {"journal_directory": os.path.join(folder, "tls-moves"),
+                            "proxies": {"a": other}}
+
+    def status():
+        proxy.write()
+        done = subprocess.run([program("pgshunt"), "--config", proxy.config_path, "status"],
+                              capture_output=True, text=True, timeout=60)
+        return done.stdout + done.stderr
+    said = status()
+    assert "certificate" not in said and "encryption" not in said and "SSL" not in said, said
+    assert "p1" in said
+    other["sslrootcert"] = ca.stranger
+    assert "certificate verify failed" in status()
+    other["sslrootcert"] = ca.cert
+    proxy.servers["pg"]["sslrootcert"] = ca.stranger
+    assert "certificate verify failed" in status()
+
+
+# --- other drivers ----------------------------------------------------------------------------------
+
+def test_asyncpg(make_proxy, tls_pg, ca):
+    """Its own TLS and its own pipelines, encrypted on both sides."""
+    cert, key = ca.server
+    proxy = make_proxy(at(tls_pg, sslmode="require"), {"p1": "pg"}, pool_mode="session",
+                       client_tls_sslmode="require", client_tls_cert_file=cert,
+                       client_tls_key_file=key)
+
+    async def work():
+        conn = await asyncpg.connect(host="localhost", port=proxy.port, user="app", database="p1",
+                                     ssl=ssl.create_default_context(cafile=ca.cert))
+        await conn.executemany("INSERT INTO items VALUES ($1, $2)",
+                               [(n, "x" * 5000) for n in range(1000, 1200)])
+        result = await conn.fetch("SELECT * FROM items WHERE id >= $1 ORDER BY id", 1000)
+        assert [row["id"] for row in result] == list(range(1000, 1200))
+        with pytest.raises(asyncio.TimeoutError):
+            await conn.execute("SELECT pg_sleep(60)", timeout=0.5)  # cancelled
+        assert await conn.fetchval("SELECT 1") == 1
+        await conn.execute("DELETE FROM items WHERE id >= 1000")
+        await conn.close()
+    asyncio.run(work())
