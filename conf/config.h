@@ -250,6 +250,9 @@ bool config_load_buffer(const char *name, const void *bytes, size_t len, struct 
 bool config_with(struct config *old, const char *name, const char *value, struct config **out,
                  struct sbuf *note, char *sqlstate, struct sbuf *why) MUST_CHECK;
 
+/* Whether the proxy, or pgbouncer, has a setting of that name. */
+bool config_has_setting(const char *name);
+
 /* One more reference to it; returns it.  Any thread. */
 struct config *config_ref(struct config *config);
 

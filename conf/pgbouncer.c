@@ -190,6 +190,13 @@ bool pgbouncer_show(const struct config *config, const struct pgbouncer_setting 
 	return true;
 }
 
+bool pgbouncer_reloadable(const struct pgbouncer_setting *row)
+{
+	const struct setting *setting = ours_of(row);
+
+	return setting != NULL && setting->text.reloadable;
+}
+
 /* ---- the reference ---- */
 
 static void print_settings(FILE *out, enum pgbouncer_part part, const char *section)

@@ -50,6 +50,9 @@ bool pgbouncer_value(const struct pgbouncer_setting *setting, const char *value,
 bool pgbouncer_show(const struct config *config, const struct pgbouncer_setting *setting,
                     struct sbuf *out) MUST_CHECK;
 
+/* Whether SET and RELOAD can change it. */
+bool pgbouncer_reloadable(const struct pgbouncer_setting *setting);
+
 /* Whether the file is one of pgbouncer, by its name or its first line that is no comment. */
 bool pgbouncer_is_ini(const char *path);
 

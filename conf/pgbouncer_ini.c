@@ -235,6 +235,8 @@ static void translate_row(struct translation *t, const struct pgbouncer_setting 
 	struct sbuf why;
 	bool is_default = false;
 
+	if (value == NULL)
+		return; /* not given, and our default is as good */
 	if (setting == NULL) {
 		if (row->how == PGB_NONE && given)
 			comment(t, item, indent, row->name, row->note);

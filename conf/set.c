@@ -98,3 +98,9 @@ bool config_with(struct config *old, const char *name, const char *value, struct
 	*out = config;
 	return true;
 }
+
+bool config_has_setting(const char *name)
+{
+	return pgbouncer_setting_find(PGB_MAIN, name) != NULL ||
+	       setting_find(SECTION_PROXY, name) != NULL;
+}

@@ -87,6 +87,12 @@ void command_grammar(enum command_id id, struct sbuf *out)
 		sbuf_add_str(out, " database");
 	else if (info->operands == OPERANDS_DATABASE_TO_SERVER)
 		sbuf_add_str(out, " database TO server");
+	else if (info->operands == OPERANDS_DATABASES)
+		sbuf_add_str(out, " [database]");
+	else if (info->operands == OPERANDS_NUMBER)
+		sbuf_add_str(out, " id");
+	else if (info->operands == OPERANDS_ASSIGN)
+		sbuf_add_str(out, " setting = value");
 	else if (info->operands == OPERANDS_VIEW)
 		sbuf_add_str(out, " view");
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
@@ -146,7 +152,7 @@ static enum command_result fail(struct parser *parser, const char *expected)
 /* "HOLD, RENEW, … or SHUTDOWN" */
 static enum command_result fail_command(struct parser *parser)
 {
-	char expected[400] = "one of";
+	char expected[800] = "one of";
 	size_t used = strlen(expected);
 
 	for (size_t i = 0; i < COMMAND_COUNT; i++) {
@@ -308,7 +314,7 @@ static bool read_parameter(struct parser *parser)
 static enum command_result read_view(struct parser *parser)
 {
 	struct command *command = parser->command;
-	char expected[400] = "";
+	char expected[800] = "";
 	size_t used = 0;
 
 	if (parser->token.kind == LEX_WORD || parser->token.kind == LEX_NAME) {
@@ -366,8 +372,65 @@ static enum command_result read_select(struct parser *parser)
 	return fail(parser, "a number or version(): the console has no tables");
 }
 
+/* Whether an option stands here. */
+static bool at_option(const struct parser *parser)
+{
+	for (size_t i = 0; i < OPTION_COUNT; i++)
+		if (at_word(parser, options[i].word))
+			return true;
+	return false;
+}
+
+/* SET name = value: the value is a string, or everything up to the end.  SET in other forms, as SET
+ * TRANSACTION, is a driver's and changes nothing. */
+static enum command_result read_assignment(struct parser *parser)
+{
+	struct command *command = parser->command;
+	const struct lex_token *token = &parser->token;
+	char name[LEX_TEXT_MAX + 1];
+	size_t start;
+	size_t len;
+
+	if (at_word(parser, "session") || at_word(parser, "local"))
+		advance(parser);
+	(void)snprintf(name, sizeof(name), "%s", token->text);
+	if (token->kind != LEX_WORD && token->kind != LEX_NAME)
+		return fail(parser, "the name of a setting");
+	advance(parser);
+	if (!at_word(parser, "to") && !(token->kind == LEX_OTHER && token->text[0] == '=')) {
+		while (!at_end(parser) && token->kind != LEX_BAD)
+			advance(parser);
+		return token->kind == LEX_BAD ? fail(parser, "= and a value") : COMMAND_PARSED;
+	}
+	advance(parser);
+	if (at_end(parser) || token->kind == LEX_BAD)
+		return fail(parser, "a value");
+	start = token->start;
+	len = strlen(token->text);
+	if (token->kind == LEX_STRING) {
+		memcpy(command->value_text, token->text, len + 1);
+		advance(parser);
+		if (at_end(parser))
+			goto done;
+	}
+	while (!at_end(parser) && token->kind != LEX_BAD)
+		advance(parser);
+	len = token->start - start;
+	if (token->kind == LEX_BAD || len >= sizeof(command->value_text))
+		return fail(parser, "a value of at most 1023 bytes");
+	while (len > 0 && strchr(" \t\r\n", parser->source[start + len - 1]) != NULL)
+		len--;
+	memcpy(command->value_text, parser->source + start, len);
+	command->value_text[len] = '\0';
+done:
+	memcpy(command->server, name, sizeof(name));
+	return COMMAND_PARSED;
+}
+
 static enum command_result read_operands(struct parser *parser)
 {
+	uint64_t number;
+
 	struct command *command = parser->command;
 
 	switch (infos[command->id].operands) {
@@ -385,6 +448,18 @@ static enum command_result read_operands(struct parser *parser)
 		return read_name(parser, "the name of a server", command->server);
 	case OPERANDS_VIEW:
 		return read_view(parser);
+	case OPERANDS_DATABASES:
+		if (at_end(parser) || at_option(parser))
+			return COMMAND_PARSED;
+		return read_name(parser, "the name of a database", command->database);
+	case OPERANDS_NUMBER:
+		if (!read_number(&parser->token, &number))
+			return fail(parser, "the id of a client, as in SHOW CLIENTS");
+		command->number = (int64_t)number;
+		advance(parser);
+		return COMMAND_PARSED;
+	case OPERANDS_ASSIGN:
+		return read_assignment(parser);
 	case OPERANDS_REST:
 		while (!at_end(parser) && parser->token.kind != LEX_BAD)
 			advance(parser);

@@ -42,6 +42,9 @@ enum command_operands {
 	OPERANDS_DATABASE,
 	OPERANDS_DATABASE_TO_SERVER,
 	OPERANDS_VIEW,
+	OPERANDS_DATABASES,
+	OPERANDS_NUMBER,
+	OPERANDS_ASSIGN,
 	OPERANDS_REST,
 	OPERANDS_SELECT,
 	OPERANDS_STATEMENT
@@ -63,6 +66,7 @@ struct command {
 	unsigned given;                  /* bits 1 << OPTION_… */
 	char database[LEX_TEXT_MAX + 1]; /* "" when there is none */
 	char server[LEX_TEXT_MAX + 1];
+	char value_text[1024];            /* of SET; `server` is the name; "" there: nothing of ours */
 	char statement[LEX_TEXT_MAX + 1]; /* of DEALLOCATE; \"\": all */
 	uint64_t epoch;
 	usec_t lease;
@@ -72,7 +76,7 @@ struct command {
 	const char *parameter; /* of SHOW: its name and value */
 	const char *value;
 	enum command_function function; /* of SELECT */
-	int64_t number;                 /* of SELECT */
+	int64_t number;                 /* of SELECT and KILL_CLIENT */
 };
 
 /* Always SQLSTATE 42601. */

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "base/log.h"
 #include "control/session.h"
+#include "conf/pgbouncer.h"
 #include "core/proxy.h"
+#include "session/params.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 static void execute_done(void *arg, struct admin_answer *answer)
 {
@@ -25,11 +28,16 @@ static void deny(struct session *session)
 	session_error(session, &error, 0);
 }
 
+static bool may_everything(const struct session *session)
+{
+	return config_is_admin(session->proxy->config, session->user);
+}
+
 static bool allowed(const struct session *session)
 {
 	const struct command *command = &session->command;
 
-	if (config_is_admin(session->proxy->config, session->user))
+	if (may_everything(session))
 		return true;
 	if (!config_is_stats_user(session->proxy->config, session->user))
 		return false;
@@ -137,6 +145,83 @@ static void execute_hold(struct session *session)
 	    admin_hold(session->proxy->admin, command->database, &options, execute_done, session);
 }
 
+/* Parameters of PostgreSQL that drivers set on every connection: here they change nothing. */
+static bool of_drivers(const char *name)
+{
+	static const char *const names[] = {
+	    "extra_float_digits", "statement_timeout", "lock_timeout", "search_path",
+	    "idle_in_transaction_session_timeout", "idle_session_timeout", "bytea_output",
+	    "names", "role", "session_authorization", "transaction_timeout", "time", "xmloption",
+	    "row_security", "synchronous_commit", "default_transaction_isolation", "intervalstyle"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcasecmp(name, names[i]) == 0)
+			return true;
+	return param_reported_name(name) != NULL;
+}
+
+static void execute_set(struct session *session)
+{
+	const struct command *command = &session->command;
+	struct admin_error error = {.sqlstate = "42501"};
+
+	if (command->server[0] == '\0' ||
+	    (of_drivers(command->server) && !config_has_setting(command->server))) {
+		session_finish(session, NULL, NULL);
+		return;
+	}
+	if (!may_everything(session)) {
+		(void)snprintf(error.message, sizeof(error.message), "permission denied");
+		(void)snprintf(error.hint, sizeof(error.hint),
+		               "The setting admin_users names those who may do everything.");
+		session_error(session, &error, 0);
+		return;
+	}
+	session->request = admin_set(session->proxy->admin, command->server, command->value_text,
+	                             execute_done, session);
+}
+
+/* The commands over pools, of which a database is optional. */
+static void execute_pools(struct session *session)
+{
+	const struct command *command = &session->command;
+	struct admin *admin = session->proxy->admin;
+	const char *database = command->database[0] == '\0' ? NULL : command->database;
+	const bool attached = (command->given & (1u << OPTION_ATTACHED)) != 0;
+
+	switch (command->id) {
+	case COMMAND_PAUSE:
+		if (attached)
+			session_attach(session, command->database);
+		session->request = admin_pause(admin, database, command->drain, execute_done, session);
+		break;
+	case COMMAND_RESUME:
+		session->request = admin_resume(admin, database, execute_done, session);
+		break;
+	case COMMAND_RECONNECT:
+		session->request = admin_reconnect(admin, database, execute_done, session);
+		break;
+	case COMMAND_WAIT_CLOSE:
+		session->request = admin_wait_close(admin, database, execute_done, session);
+		break;
+	default:
+		session->request = admin_kill(admin, database, execute_done, session);
+		break;
+	}
+}
+
+static void execute_shutdown(struct session *session)
+{
+	const unsigned given = session->command.given;
+	struct admin *admin = session->proxy->admin;
+
+	if ((given & (1u << OPTION_WAIT_FOR_CLIENTS)) != 0)
+		session->request = admin_shutdown_later(admin, execute_done, session);
+	else
+		session->request = admin_shutdown(admin, (given & (1u << OPTION_IMMEDIATE)) != 0,
+		                                  execute_done, session);
+}
+
 void session_execute(struct session *session)
 {
 	const struct command *command = &session->command;
@@ -183,8 +268,31 @@ void session_execute(struct session *session)
 		session->request = admin_reload(admin, execute_done, session);
 		break;
 	case COMMAND_SHUTDOWN:
-		session->request = admin_shutdown(
-		    admin, (command->given & (1u << OPTION_IMMEDIATE)) != 0, execute_done, session);
+		execute_shutdown(session);
+		break;
+	case COMMAND_PAUSE:
+	case COMMAND_RESUME:
+	case COMMAND_RECONNECT:
+	case COMMAND_WAIT_CLOSE:
+	case COMMAND_KILL:
+		execute_pools(session);
+		break;
+	case COMMAND_KILL_CLIENT:
+		session->request = admin_kill_client(admin, (uint64_t)command->number, execute_done,
+		                                     session);
+		break;
+	case COMMAND_ENABLE:
+	case COMMAND_DISABLE:
+		session->request =
+		    admin_enable(admin, command->database, command->id == COMMAND_ENABLE,
+		                 execute_done, session);
+		break;
+	case COMMAND_SUSPEND:
+		session_attach(session, "");
+		session->request = admin_suspend(admin, execute_done, session);
+		break;
+	case COMMAND_SET:
+		execute_set(session);
 		break;
 	case COMMAND_SELECT:
 		execute_value(session);

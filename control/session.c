@@ -454,12 +454,22 @@ static void session_close_tls(struct session *session)
 	tls_free(session->tls);
 }
 
+void session_attach(struct session *session, const char *database)
+{
+	session->attached = true;
+	(void)snprintf(session->attached_to, sizeof(session->attached_to), "%s", database);
+}
+
 void session_free(struct session *session)
 {
 	if (session->list != NULL)
 		list_remove(session->list, &session->node);
 	if (session->request != NULL)
 		admin_request_abandon(session->request);
+	if (session->attached && !session->proxy->shutting_down)
+		admin_request_abandon(admin_resume(
+		    session->proxy->admin,
+		    session->attached_to[0] == '\0' ? NULL : session->attached_to, NULL, NULL));
 	share_slot_give_back(session->proxy->shares, session->cancel_pid - 1);
 	if (session->read_event != NULL)
 		event_free(session->read_event);

@@ -87,6 +87,9 @@ struct session {
 	/* the command that runs */
 	struct admin_request *request; /* NULL: none */
 	struct command command;
+	/* PAUSE … ATTACHED and SUSPEND: ended when the console leaves */
+	bool attached;
+	char attached_to[LEX_TEXT_MAX + 1]; /* the database; "": all */
 };
 
 /* ---- session.c ---- */
@@ -109,6 +112,9 @@ void session_error(struct session *session, const struct admin_error *error, uin
 
 /* The answer to session->request has come. */
 void session_answered(struct session *session, struct admin_answer *answer);
+
+/* What is paused by the command that follows ends with this session. */
+void session_attach(struct session *session, const char *database);
 
 /* The command is done: rows (taken over, or NULL) and a notice (or NULL). */
 void session_finish(struct session *session, struct rowset *rows, const char *notice);

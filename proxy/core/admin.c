@@ -61,6 +61,10 @@ void admin_request_cancel(struct admin_request *request)
 
 	if (request->db != NULL && request->in == &request->db->waiters)
 		hold_cancel(request);
+	else if (request->in == &admin->pauses)
+		pause_cancel(request);
+	else if (request->in == &admin->working && request->waits_close)
+		wait_close_cancel(request);
 	else if (request->in == &admin->working && request->token != 0)
 		swap_cancel(request);
 }
@@ -164,6 +168,11 @@ static struct admin_db *admin_find_or_add(struct admin *admin, const char *datab
 	return db;
 }
 
+struct admin_db *admin_know(struct admin *admin, const char *database)
+{
+	return admin_find_or_add(admin, database);
+}
+
 bool request_find_db(struct admin_request *request, const char *database)
 {
 	struct admin *admin = request->admin;
@@ -195,6 +204,7 @@ void admin_post_all(struct admin_db *db, enum mail_type type, uint64_t epoch)
 			continue;
 		}
 		mail->epoch = epoch;
+		mail->number = db->paused ? 1 : 0;
 		mailbox_post(&proxy->workers[i].mailbox, &mail->letter);
 	}
 }
@@ -251,7 +261,7 @@ uint64_t admin_save(struct admin *admin)
 		    .epoch = db->epoch,
 		    .server = db->swap_to != NULL ? db->swap_to : db->server,
 		    .target = db->swap_to != NULL ? NULL : db->target,
-		    .held = db->state != HOLD_OPEN,
+		    .held = db->state != HOLD_OPEN && !db->paused,
 		    .lease = db->lease,
 		    .policy = db->policy,
 		};
@@ -416,6 +426,10 @@ void admin_receive(struct admin *admin, struct letter *letter)
 		swap_on_prepared(admin, mail);
 		mail_free_database(mail);
 		break;
+	case MAIL_SUSPENDED:
+		free(letter);
+		pause_on_suspended(admin);
+		break;
 	case MAIL_ROWS:
 		view_on_rows(admin, CONTAINER_OF(letter, struct mail_view, letter));
 		break;
@@ -455,6 +469,31 @@ struct admin_request *admin_shutdown(struct admin *admin, bool immediate, admin_
 
 	request_succeed(request);
 	proxy_shutdown(admin->proxy, immediate);
+	return request;
+}
+
+struct admin_request *admin_shutdown_later(struct admin *admin, admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+
+	request_succeed(request);
+	proxy_shutdown_later(admin->proxy);
+	return request;
+}
+
+struct admin_request *admin_set(struct admin *admin, const char *name, const char *value,
+                                admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+	struct sbuf errors;
+	char sqlstate[6] = "22023";
+
+	sbuf_init(&errors, sizeof(request->error.detail));
+	if (proxy_set(admin->proxy, name, value, sqlstate, &errors, &request->notice))
+		request_succeed(request);
+	else
+		request_fail(request, sqlstate, "%s", sbuf_text(&errors));
+	sbuf_free(&errors);
 	return request;
 }
 
@@ -550,6 +589,7 @@ struct admin *admin_create(struct proxy *proxy, struct sbuf *error)
 	list_init(&admin->saving);
 	list_init(&admin->answered);
 	list_init(&admin->views);
+	list_init(&admin->pauses);
 	rowset_init(&admin->stats_old, VIEW_STATS);
 	rowset_init(&admin->stats_new, VIEW_STATS);
 	admin->stats_old_at = clock_now();
@@ -628,6 +668,7 @@ void admin_free(struct admin *admin)
 		(void)usleep(1000);
 	mailbox_close(&admin->box);
 	admin_free_requests(&admin->working);
+	admin_free_requests(&admin->pauses);
 	admin_free_requests(&admin->saving);
 	admin_free_requests(&admin->answered);
 	while ((node = list_first(&admin->views)) != NULL)

@@ -85,6 +85,27 @@ struct admin_request *admin_view(struct admin *admin, enum view view, const char
 struct admin_request *admin_reload(struct admin *admin, admin_done_fn *done, void *arg);
 struct admin_request *admin_shutdown(struct admin *admin, bool immediate, admin_done_fn *done,
                                      void *arg);
+/* `database` NULL: all.  PAUSE answers when it is paused, or fails after `limit` (0 or
+ * ADMIN_TIME_DEFAULT: never). */
+struct admin_request *admin_pause(struct admin *admin, const char *database, usec_t limit,
+                                  admin_done_fn *done, void *arg);
+struct admin_request *admin_resume(struct admin *admin, const char *database, admin_done_fn *done,
+                                   void *arg);
+struct admin_request *admin_kill(struct admin *admin, const char *database, admin_done_fn *done,
+                                 void *arg);
+struct admin_request *admin_kill_client(struct admin *admin, uint64_t id, admin_done_fn *done,
+                                        void *arg);
+struct admin_request *admin_reconnect(struct admin *admin, const char *database,
+                                      admin_done_fn *done, void *arg);
+struct admin_request *admin_wait_close(struct admin *admin, const char *database,
+                                       admin_done_fn *done, void *arg);
+struct admin_request *admin_enable(struct admin *admin, const char *database, bool enable,
+                                   admin_done_fn *done, void *arg);
+struct admin_request *admin_suspend(struct admin *admin, admin_done_fn *done, void *arg);
+struct admin_request *admin_set(struct admin *admin, const char *name, const char *value,
+                                admin_done_fn *done, void *arg);
+/* New connections are refused; the process ends when all clients have gone. */
+struct admin_request *admin_shutdown_later(struct admin *admin, admin_done_fn *done, void *arg);
 void admin_request_abandon(struct admin_request *request);
 
 /* Ctrl-C: ends the wait of a command with 57014 and takes back what it has begun: a HOLD that waits

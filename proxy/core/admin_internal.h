@@ -41,6 +41,7 @@ struct admin_db {
 	struct event *lease_timer;
 	struct event *drain_timer;
 	struct list waiters; /* requests HOLD that wait for drained */
+	bool paused;         /* the hold is a PAUSE */
 
 	/* swap.c */
 	char *server; /* route made by a swap; NULL: the configuration's */
@@ -79,6 +80,13 @@ struct admin_request {
 	char check_error[512]; /* of the check of the target */
 	struct event *timer;
 
+	/* pause.c */
+	usec_t limit;      /* PAUSE: TIMEOUT */
+	bool waits_close;  /* WAIT_CLOSE */
+	bool asking;       /* … and the workers have been asked */
+	bool cancelled;
+	unsigned suspends; /* SUSPEND: workers that do not stand still yet */
+
 	/* admin_view.c */
 	enum view view;
 	uint64_t asked; /* the workers' rows are not older than this token */
@@ -115,6 +123,9 @@ struct admin {
 	uint64_t last_token;
 	struct list databases; /* struct admin_db.node */
 	struct list working;   /* requests that wait for workers, checks or rows */
+	struct list pauses;    /* requests PAUSE that wait */
+	bool paused_all;       /* PAUSE or KILL without a database */
+	bool suspended;
 	struct list saving;    /* requests that wait for a write */
 	struct list answered;  /* requests whose callback comes next */
 	struct list views;     /* struct view_wait.node */
@@ -188,6 +199,19 @@ void hold_end(struct admin_db *db, const char *reason);
 void hold_lapse(struct admin_db *db);
 /* Fails a request whose epoch is not that of the hold; false then. */
 bool hold_check_epoch(struct admin_request *request, uint64_t epoch) MUST_CHECK;
+
+/* A hold that is a PAUSE: of an open database only. */
+void hold_pause(struct admin_db *db);
+
+/* ---- pause.c ---- */
+
+/* Something has changed for PAUSEs that wait. */
+void pause_check(struct admin *admin);
+void pause_cancel(struct admin_request *request);
+void wait_close_cancel(struct admin_request *request);
+void pause_on_suspended(struct admin *admin);
+/* The entry of that name, found or made. */
+struct admin_db *admin_know(struct admin *admin, const char *database);
 
 /* ---- swap.c ---- */
 

@@ -6,6 +6,7 @@
 #include "auth/hba.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "conf/pgbouncer.h"
 #include "conf/show.h"
 #include "core/admin_internal.h"
 
@@ -16,7 +17,7 @@
 /* A worker that takes longer is stuck; what the others said is shown. */
 #define VIEW_WAIT_SEC 5
 
-#define COLUMNS_MAX 40
+#define COLUMNS_MAX VIEW_COLUMNS_MAX
 
 /* ---- rows of workers ---- */
 
@@ -177,29 +178,31 @@ static void holds_row(struct rowset *out, const struct admin_db *db, const struc
 static void databases_row(struct rowset *out, const struct admin_db *db, const struct rowset *loads)
 {
 	const struct config *config = db->admin->proxy->config;
-	const struct config_database *entry = config_find_database(config, db->name);
+	const struct config_database *entry = config_database_of(config, db->name);
 	const struct config_server *server = admin_db_server(db);
 	struct load load = load_of(loads, db->name);
 
-	if (entry == NULL || server == NULL)
+	if (entry == NULL || server == NULL || strcmp(db->name, ROUTE_FALLBACK) == 0)
 		return;
 	rowset_text(out, db->name);
 	rowset_text(out, server->host);
 	rowset_int(out, server->port);
-	rowset_text(out, entry->dbname);
+	rowset_text(out, strcmp(entry->dbname, ROUTE_FALLBACK) == 0 ? db->name : entry->dbname);
 	rowset_text(out, entry->user[0] == '\0' ? NULL : entry->user);
 	rowset_int(out, config_pool_size(config, entry, NULL));
-	rowset_int(out, 0);
-	rowset_int(out, 0);
-	rowset_int(out, config->proxy.server_lifetime / USEC_PER_SEC);
+	rowset_int(out, config_min_pool_size(config, entry));
+	rowset_int(out, config_reserve_pool_size(config, entry, NULL));
+	rowset_int(out, config_server_lifetime(config, entry) / USEC_PER_SEC);
 	rowset_text(out, config_pool_mode_name(config_pool_mode(config, entry, NULL)));
-	rowset_null(out);
-	rowset_int(out, 0);
+	rowset_text(out, strchr(server->host, ',') == NULL
+	                     ? NULL
+	                     : config_balance_name(server->load_balance_hosts));
+	rowset_int(out, config_max_db_connections(config, entry));
 	rowset_int(out, load.servers);
-	rowset_int(out, 0);
+	rowset_int(out, config_max_db_clients(config, entry));
 	rowset_int(out, load.clients);
 	rowset_int(out, db->state != HOLD_OPEN);
-	rowset_int(out, 0);
+	rowset_int(out, share_is_disabled(db->admin->proxy->shares, db->name));
 	rowset_text(out, server->name);
 	rowset_text(out, entry->shard);
 	rowset_end_row(out);
@@ -257,15 +260,16 @@ static void users_row(struct rowset *out, const struct config *config, const cha
 		rowset_int(out, user->pool_size);
 	else
 		rowset_null(out);
-	rowset_null(out);
+	if (user != NULL && user->reserve_pool_size != CONFIG_UNSET)
+		rowset_int(out, user->reserve_pool_size);
+	else
+		rowset_null(out);
 	rowset_text(out, user != NULL && user->pool_mode != CONFIG_POOL_UNSET
 	                     ? config_pool_mode_name(user->pool_mode)
 	                     : NULL);
-	rowset_int(out, 0);
+	rowset_int(out, config_max_user_connections(config, user));
 	rowset_int(out, servers);
-	rowset_int(out, user != NULL && user->max_client_connections != CONFIG_UNSET
-	                    ? user->max_client_connections
-	                    : 0);
+	rowset_int(out, config_max_user_clients(config, user));
 	rowset_int(out, clients);
 	rowset_text(out, config_is_admin(config, name)        ? "admin"
 	                 : config_is_stats_user(config, name) ? "stats"
@@ -330,7 +334,286 @@ static void hba_row(struct rowset *out, size_t number, const struct hba_rule *ru
 	sbuf_free(&text);
 }
 
+/* ---- averages of STATS ---- */
+
+enum {
+	STATS_TOTALS = 12,
+	STATS_ASSIGNED = 0,
+	STATS_WAIT_TIME = 7,
+	STATS_XACTS = 1,
+	STATS_QUERIES = 2,
+	STATS_XACT_TIME = 5,
+	STATS_QUERY_TIME = 6
+};
+
+static bool stats_row_of(const struct rowset *rows, const struct rowset_cell *database,
+                         struct rowset_cell *cells)
+{
+	size_t offset = 0;
+
+	while (rowset_next(rows, &offset, cells)) {
+		if (cells[0].len == database->len &&
+		    memcmp(cells[0].bytes, database->bytes, database->len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Totals as they are; averages since the older of two samples, one to two minutes ago. */
+static void stats_row(struct rowset *out, const struct rowset_cell *now,
+                      const struct rowset_cell *old, usec_t elapsed)
+{
+	int64_t delta[STATS_TOTALS];
+
+	rowset_bytes(out, now[0].bytes, now[0].len);
+	for (size_t i = 0; i < STATS_TOTALS; i++) {
+		int64_t total = rowset_cell_int(&now[i + 1]);
+
+		delta[i] = total - (old == NULL ? 0 : rowset_cell_int(&old[i + 1]));
+		rowset_int(out, total);
+	}
+	for (size_t i = 0; i < STATS_TOTALS; i++) {
+		int64_t per = i == STATS_XACT_TIME    ? delta[STATS_XACTS]
+		              : i == STATS_QUERY_TIME ? delta[STATS_QUERIES]
+		              : i == STATS_WAIT_TIME  ? delta[STATS_ASSIGNED]
+		                                      : 0;
+
+		if (i == STATS_XACT_TIME || i == STATS_QUERY_TIME || i == STATS_WAIT_TIME)
+			rowset_int(out, per > 0 ? delta[i] / per : 0);
+		else
+			rowset_int(out, (int64_t)((double)delta[i] * USEC_PER_SEC /
+			                          (double)(elapsed > 0 ? elapsed : 1)));
+	}
+	rowset_end_row(out);
+}
+
+/* One row of all databases together, named "". */
+static void stats_sum(const struct rowset *rows, struct rowset *out)
+{
+	const size_t columns = view_info(VIEW_STATS)->column_count;
+	struct rowset_cell cells[COLUMNS_MAX];
+	int64_t sums[COLUMNS_MAX] = {0};
+	size_t offset = 0;
+
+	while (rowset_next(rows, &offset, cells))
+		for (size_t i = 1; i < columns; i++)
+			sums[i] += rowset_cell_int(&cells[i]);
+	rowset_init(out, VIEW_STATS);
+	rowset_text(out, "");
+	for (size_t i = 1; i < columns; i++)
+		rowset_int(out, sums[i]);
+	rowset_end_row(out);
+}
+
+static void stats_total(struct admin *admin, struct rowset *rows)
+{
+	struct rowset_cell now[COLUMNS_MAX];
+	struct rowset_cell old[COLUMNS_MAX];
+	struct rowset sum;
+	struct rowset before;
+	struct rowset out;
+	size_t offset = 0;
+	size_t offset_old = 0;
+	bool good;
+
+	stats_sum(rows, &sum);
+	stats_sum(&admin->stats_old, &before);
+	rowset_init(&out, VIEW_STATS);
+	good = rowset_next(&sum, &offset, now) && rowset_next(&before, &offset_old, old);
+	if (good)
+		stats_row(&out, now, old, clock_now() - admin->stats_old_at);
+	rowset_free(&sum);
+	rowset_free(&before);
+	rowset_free(rows);
+	*rows = out;
+}
+
+/* SHOW TOTALS: a row for each number, under pgbouncer's names. */
+static void totals_fill(const struct rowset *sum, struct rowset *out)
+{
+	static const struct {
+		const char *column;
+		const char *name;
+	} others[] = {{"total_received", "total_client_bytes"},
+	              {"total_sent", "total_server_bytes"},
+	              {"total_client_parse_count", "total_ps_client_parse_count"},
+	              {"total_server_parse_count", "total_ps_server_parse_count"},
+	              {"total_bind_count", "total_ps_bind_count"},
+	              {"avg_recv", "avg_client_bytes"},
+	              {"avg_sent", "avg_server_bytes"},
+	              {"avg_client_parse_count", "avg_ps_client_parse_count"},
+	              {"avg_server_parse_count", "avg_ps_server_parse_count"},
+	              {"avg_bind_count", "avg_ps_bind_count"}};
+	const struct view_info *info = view_info(VIEW_STATS);
+	struct rowset_cell cells[COLUMNS_MAX];
+	size_t offset = 0;
+
+	if (!rowset_next(sum, &offset, cells))
+		return;
+	for (size_t i = 1; i < info->column_count; i++) {
+		const char *name = info->columns[i].name;
+
+		for (size_t j = 0; j < ARRAY_LEN(others); j++)
+			if (strcmp(name, others[j].column) == 0)
+				name = others[j].name;
+		rowset_text(out, name);
+		rowset_int(out, rowset_cell_int(&cells[i]));
+		rowset_end_row(out);
+	}
+}
+
+static void stats_add_averages(struct admin *admin, struct rowset *rows)
+{
+	struct rowset_cell now[COLUMNS_MAX];
+	struct rowset_cell old[COLUMNS_MAX];
+	struct rowset out;
+	size_t offset = 0;
+
+	rowset_init(&out, VIEW_STATS);
+	out.cut = rows->cut;
+	while (rowset_next(rows, &offset, now)) {
+		bool found = stats_row_of(&admin->stats_old, &now[0], old);
+
+		stats_row(&out, now, found ? old : NULL, clock_now() - admin->stats_old_at);
+	}
+	rowset_free(rows);
+	*rows = out;
+}
+
+/* pgbouncer's settings come first, under its names, for those who look for them there. */
+static void config_fill_pgbouncer(const struct config *config, struct rowset *out)
+{
+	for (size_t i = 0; i < pgbouncer_setting_count(); i++) {
+		const struct pgbouncer_setting *row = pgbouncer_setting_at(i);
+		struct sbuf value;
+
+		sbuf_init(&value, VIEW_CELL_MAX);
+		if (pgbouncer_show(config, row, &value)) {
+			rowset_text(out, row->name);
+			rowset_text(out, sbuf_text(&value));
+			rowset_text(out, row->fallback);
+			rowset_text(out, pgbouncer_reloadable(row) ? "yes" : "no");
+			rowset_end_row(out);
+		}
+		sbuf_free(&value);
+	}
+}
+
 /* ---- answers ---- */
+
+static void list_row(struct rowset *out, const char *name, int64_t items)
+{
+	rowset_text(out, name);
+	rowset_int(out, items);
+	rowset_end_row(out);
+}
+
+struct census {
+	int64_t pools;
+	int64_t clients; /* behind their login */
+	int64_t servers;
+};
+
+/* From SHOW POOLS: columns 2 and 3 are clients, 6 and 9 to 12 and `sv_prepared` servers. */
+static struct census census_take(const struct rowset *pools)
+{
+	struct rowset_cell cells[COLUMNS_MAX];
+	struct census census = {0};
+	size_t offset = 0;
+
+	while (rowset_next(pools, &offset, cells)) {
+		census.pools++;
+		census.clients += rowset_cell_int(&cells[2]) + rowset_cell_int(&cells[3]);
+		census.servers += rowset_cell_int(&cells[6]) + rowset_cell_int(&cells[8]);
+		for (size_t i = 9; i <= 12; i++)
+			census.servers += rowset_cell_int(&cells[i]);
+	}
+	return census;
+}
+
+static void lists_fill(struct admin *admin, struct rowset *out, const struct rowset *pools)
+{
+	const struct config *config = admin->proxy->config;
+	const struct census census = census_take(pools);
+	const int64_t all = (int64_t)atomic_load(&admin->proxy->client_count);
+
+	list_row(out, "databases", (int64_t)config->database_count + 1); /* and the console */
+	list_row(out, "users", (int64_t)config->user_count);
+	list_row(out, "peers", 0);
+	list_row(out, "pools", census.pools);
+	list_row(out, "peer_pools", 0);
+	list_row(out, "free_clients", 0);
+	list_row(out, "used_clients", all);
+	list_row(out, "login_clients", all > census.clients ? all - census.clients : 0);
+	list_row(out, "free_servers", 0);
+	list_row(out, "used_servers", census.servers);
+	list_row(out, "dns_names", 0);
+	list_row(out, "dns_zones", 0);
+	list_row(out, "dns_queries", 0);
+	list_row(out, "dns_pending", 0);
+}
+
+static void mem_row(struct rowset *out, const char *name, size_t size, int64_t used)
+{
+	rowset_text(out, name);
+	rowset_int(out, (int64_t)size);
+	rowset_int(out, used);
+	rowset_int(out, 0);
+	rowset_int(out, (int64_t)size * used);
+	rowset_end_row(out);
+}
+
+static void mem_fill(struct admin *admin, struct rowset *out, const struct rowset *pools)
+{
+	const struct census census = census_take(pools);
+
+	mem_row(out, "user_cache", sizeof(struct config_user),
+	        (int64_t)admin->proxy->config->user_count);
+	mem_row(out, "db_cache", sizeof(struct admin_db), (int64_t)admin->databases.count);
+	mem_row(out, "pool_cache", sizeof(struct pool), census.pools);
+	mem_row(out, "server_cache", sizeof(struct server), census.servers);
+	mem_row(out, "client_cache", sizeof(struct client),
+	        (int64_t)atomic_load(&admin->proxy->client_count));
+	mem_row(out, "iobuf_cache", WORKER_INBUF, (int64_t)admin->proxy->worker_count);
+}
+
+static void state_fill(const struct admin *admin, struct rowset *out)
+{
+	const bool paused = admin->paused_all;
+	const struct {
+		const char *key;
+		bool value;
+	} rows[] = {{"active", !paused && !admin->suspended},
+	            {"paused", paused && !admin->suspended},
+	            {"suspended", admin->suspended}};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		rowset_text(out, rows[i].key);
+		rowset_text(out, rows[i].value ? "yes" : "no");
+		rowset_end_row(out);
+	}
+}
+
+static void stats_fill(struct admin *admin, enum view view, struct rowset *out,
+                       struct rowset *rows)
+{
+	struct rowset_cell cells[COLUMNS_MAX];
+	const size_t first = view == VIEW_STATS_AVERAGES ? 1 + STATS_TOTALS : 1;
+	size_t offset = 0;
+
+	if (view == VIEW_TOTALS) {
+		stats_total(admin, rows);
+		totals_fill(rows, out);
+		return;
+	}
+	stats_add_averages(admin, rows);
+	while (rowset_next(rows, &offset, cells)) {
+		rowset_bytes(out, cells[0].bytes, cells[0].len);
+		for (size_t i = 0; i < STATS_TOTALS; i++)
+			rowset_int(out, rowset_cell_int(&cells[first + i]));
+		rowset_end_row(out);
+	}
+}
 
 /* Runs when the workers' rows for a MAIN view are here. */
 static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
@@ -343,6 +626,13 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 	request->has_rows = true;
 	if (request->view == VIEW_USERS)
 		users_fill(admin, &request->rows, rows);
+	else if (request->view == VIEW_LISTS)
+		lists_fill(admin, &request->rows, rows);
+	else if (request->view == VIEW_MEM)
+		mem_fill(admin, &request->rows, rows);
+	else if (request->view == VIEW_TOTALS || request->view == VIEW_STATS_TOTALS ||
+	         request->view == VIEW_STATS_AVERAGES)
+		stats_fill(admin, request->view, &request->rows, rows);
 	LIST_FOREACH(&admin->databases, node, tmp)
 	{
 		struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
@@ -394,72 +684,23 @@ static void pools_split_wait(struct rowset *rows)
 	*rows = out;
 }
 
-/* ---- averages of STATS ---- */
-
-enum {
-	STATS_TOTALS = 11,
-	STATS_XACTS = 1,
-	STATS_QUERIES = 2,
-	STATS_XACT_TIME = 5,
-	STATS_QUERY_TIME = 6
-};
-
-static bool stats_row_of(const struct rowset *rows, const struct rowset_cell *database,
-                         struct rowset_cell *cells)
+/* log_stats, in pgbouncer's words. */
+static void stats_log(const struct rowset *sum)
 {
+	struct rowset_cell cells[COLUMNS_MAX];
 	size_t offset = 0;
 
-	while (rowset_next(rows, &offset, cells)) {
-		if (cells[0].len == database->len &&
-		    memcmp(cells[0].bytes, database->bytes, database->len) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* Totals as they are; averages since the older of two samples, one to two minutes ago. */
-static void stats_row(struct rowset *out, const struct rowset_cell *now,
-                      const struct rowset_cell *old, usec_t elapsed)
-{
-	int64_t delta[STATS_TOTALS];
-
-	rowset_bytes(out, now[0].bytes, now[0].len);
-	for (size_t i = 0; i < STATS_TOTALS; i++) {
-		int64_t total = rowset_cell_int(&now[i + 1]);
-
-		delta[i] = total - (old == NULL ? 0 : rowset_cell_int(&old[i + 1]));
-		rowset_int(out, total);
-	}
-	for (size_t i = 0; i < STATS_TOTALS; i++) {
-		int64_t per = i == STATS_XACT_TIME    ? delta[STATS_XACTS]
-		              : i == STATS_QUERY_TIME ? delta[STATS_QUERIES]
-		                                      : 0;
-
-		if (i == STATS_XACT_TIME || i == STATS_QUERY_TIME)
-			rowset_int(out, per > 0 ? delta[i] / per : 0);
-		else
-			rowset_int(out, (int64_t)((double)delta[i] * USEC_PER_SEC /
-			                          (double)(elapsed > 0 ? elapsed : 1)));
-	}
-	rowset_end_row(out);
-}
-
-static void stats_add_averages(struct admin *admin, struct rowset *rows)
-{
-	struct rowset_cell now[COLUMNS_MAX];
-	struct rowset_cell old[COLUMNS_MAX];
-	struct rowset out;
-	size_t offset = 0;
-
-	rowset_init(&out, VIEW_STATS);
-	out.cut = rows->cut;
-	while (rowset_next(rows, &offset, now)) {
-		bool found = stats_row_of(&admin->stats_old, &now[0], old);
-
-		stats_row(&out, now, found ? old : NULL, clock_now() - admin->stats_old_at);
-	}
-	rowset_free(rows);
-	*rows = out;
+	if (!rowset_next(sum, &offset, cells))
+		return;
+	log_info("stats: %lld xacts/s, %lld queries/s, in %lld B/s, out %lld B/s, xact %lld us, query "
+	         "%lld us, wait %lld us",
+	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 2]),
+	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 3]),
+	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 4]),
+	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 5]),
+	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 6]),
+	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 7]),
+	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 8]));
 }
 
 static void stats_sampled(struct admin *admin, struct rowset *rows, void *arg)
@@ -471,6 +712,14 @@ static void stats_sampled(struct admin *admin, struct rowset *rows, void *arg)
 	admin->stats_new = *rows;
 	admin->stats_new_at = clock_now();
 	rowset_init(rows, VIEW_STATS);
+	if (admin->proxy->config->proxy.log_stats) {
+		struct rowset sum;
+
+		stats_sum(&admin->stats_new, &sum);
+		stats_total(admin, &sum);
+		stats_log(&sum);
+		rowset_free(&sum);
+	}
 }
 
 void stats_sample(evutil_socket_t fd, short what, void *arg)
@@ -508,7 +757,10 @@ static void view_main(struct admin_request *request)
 	if (request->view == VIEW_ROUTES) {
 		LIST_FOREACH(&admin->databases, node, tmp)
 		routes_row(&request->rows, CONTAINER_OF(node, struct admin_db, node));
+	} else if (request->view == VIEW_STATE) {
+		state_fill(admin, &request->rows);
 	} else if (request->view == VIEW_CONFIG) {
+		config_fill_pgbouncer(admin->proxy->config, &request->rows);
 		config_show(admin->proxy->config, config_row, &request->rows);
 	} else if (request->view == VIEW_HBA) {
 		/* Only this thread changes proxy->hba. */
@@ -537,6 +789,13 @@ struct admin_request *admin_view(struct admin *admin, enum view view, const char
 	case VIEW_DATABASES:
 		view_ask(admin, VIEW_LOADS, NULL, main_view_done, request);
 		break;
+	case VIEW_STATS_TOTALS:
+	case VIEW_STATS_AVERAGES:
+	case VIEW_TOTALS:
+		view_ask(admin, VIEW_STATS, NULL, main_view_done, request);
+		break;
+	case VIEW_LISTS:
+	case VIEW_MEM:
 	case VIEW_USERS:
 		view_ask(admin, VIEW_POOLS, NULL, main_view_done, request);
 		break;

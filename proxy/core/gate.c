@@ -32,11 +32,36 @@
 
 /* ---- hold and release ---- */
 
+/* PAUSE does not wait for sessions that do nothing: their next request waits, and their server
+ * connections stay. */
+static bool gate_only_idle_sessions(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	struct list_node *at;
+	struct list_node *next;
+
+	if (!database->paused)
+		return false;
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		LIST_FOREACH(&CONTAINER_OF(node, struct pool, node)->clients[CLIENT_ACTIVE], at, next)
+		{
+			const struct client *client = CONTAINER_OF(at, struct client, node);
+
+			if (!client->in_session || !server_quiet(client->server))
+				return false;
+		}
+	}
+	return true;
+}
+
 void gate_check_drained(struct database *database)
 {
 	struct mail_database *mail;
 
-	if (!database->held || database->drained_told || database->active > 0)
+	if (!database->held || database->drained_told ||
+	    (database->active > 0 && !gate_only_idle_sessions(database)))
 		return;
 	mail = mail_new_database(MAIL_DRAINED, database->name);
 	if (mail == NULL)
@@ -60,7 +85,8 @@ static void gate_for_each_pool(struct database *database, void (*act)(struct poo
 
 bool gate_leaves_server(const struct database *database)
 {
-	return database->held && database->swap_target != NULL && database->swap_opened > 0;
+	return database->held && (database->paused || (database->swap_target != NULL &&
+	                                               database->swap_opened > 0));
 }
 
 void gate_trim(struct pool *pool, usec_t now)
@@ -129,7 +155,7 @@ static bool gate_somebody_waits(struct database *database)
 	return false;
 }
 
-void gate_hold(struct worker *worker, const char *name, uint64_t epoch)
+void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool paused)
 {
 	struct database *database = database_get(worker, name);
 
@@ -137,6 +163,7 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch)
 		return;
 	if (!database->held || database->hold_epoch != epoch) {
 		database->held = true;
+		database->paused = paused;
 		database->lapsed = false;
 		database->hold_epoch = epoch;
 		database->drained_told = false;
@@ -225,23 +252,103 @@ static void gate_pace_begin(struct database *database)
 		database->pace = PACE_FIRST;
 }
 
-void gate_release(struct worker *worker, const char *name, bool lapsed)
+static void gate_release_database(struct database *database, bool lapsed)
 {
-	struct database *database = database_find(worker, name);
-
-	if (database == NULL)
-		return;
 	database->lapsed = lapsed;
 	if (!database->held)
 		return;
 	database->held = false;
 	database->keeping = false;
+	database->paused = false;
 	gate_pace_begin(database);
 	gate_for_each_pool(database, gate_release_pool);
 	if (!gate_somebody_waits(database))
 		gate_pace_end(database);
 	/* After the release: closing costs system calls, and clients wait. */
 	gate_for_each_pool(database, gate_drop_stale);
+}
+
+void gate_release(struct worker *worker, const char *name, bool lapsed)
+{
+	struct database *database = database_find(worker, name);
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (database != NULL)
+		gate_release_database(database, lapsed);
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		database = CONTAINER_OF(node, struct database, node);
+		if (name[0] == '\0' && database->paused)
+			gate_release_database(database, lapsed);
+	}
+}
+
+static void gate_reconnect_pool(struct pool *pool)
+{
+	while (pool->servers[SERVER_IDLE].count > 0 && !pool->database->held)
+		server_doom(
+		    CONTAINER_OF(list_first(&pool->servers[SERVER_IDLE]), struct server, node),
+		    SERVER_CLOSE_STALE);
+}
+
+void gate_reconnect(struct worker *worker, const char *name)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (name[0] != '\0' && strcmp(name, database->name) != 0)
+			continue;
+		database->reconnect_at = worker->now;
+		gate_for_each_pool(database, gate_reconnect_pool);
+	}
+}
+
+void gate_kill_client(struct client *client)
+{
+	struct server *server = client->server;
+
+	client_doom_fatal(client, CLIENT_CLOSE_KILLED, "57P01",
+	                  "terminating connection due to administrator command",
+	                  "KILL on the console of the proxy.", NULL);
+	if (server == NULL)
+		return;
+	if (!ledger_quiet(&server->ledger))
+		cancel_server(server);
+	server_doom(server, SERVER_CLOSE_KILLED);
+}
+
+static void gate_kill_pool(struct pool *pool)
+{
+	for (int state = 0; state < CLIENT_STATE_COUNT; state++) {
+		while (pool->clients[state].count > 0)
+			gate_kill_client(CONTAINER_OF(list_first(&pool->clients[state]),
+			                              struct client, node));
+	}
+	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
+		while (pool->servers[state].count > 0)
+			server_doom(CONTAINER_OF(list_first(&pool->servers[state]), struct server,
+			                         node),
+			            SERVER_CLOSE_KILLED);
+	}
+}
+
+void gate_kill(struct worker *worker, const char *name)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (name[0] == '\0' || strcmp(name, database->name) == 0)
+			gate_for_each_pool(database, gate_kill_pool);
+	}
 }
 
 static void gate_cancel_pool(struct pool *pool)

@@ -105,6 +105,8 @@ static void hold_open(struct admin_db *db, const char *reason, enum mail_type le
 		hold_set_state(db, HOLD_OPEN);
 		admin_post_all(db, letter, db->epoch);
 	}
+	db->paused = false;
+	pause_check(db->admin);
 	while ((node = list_first(&db->waiters)) != NULL) {
 		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
 
@@ -168,6 +170,17 @@ void hold_on_save_failed(struct admin_db *db, uint64_t number, const char *error
 		hold_end(db, "the hold ended: it could not be written to the state directory");
 }
 
+void hold_pause(struct admin_db *db)
+{
+	db->paused = true;
+	db->policy = CONFIG_DRAIN_ABORT;
+	db->drain = 0;
+	db->hold_number = 0;
+	hold_begin(db, db->epoch + 1);
+	hold_set_lease(db, ADMIN_LEASE_NONE);
+	hold_close_gate(db);
+}
+
 void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker)
 {
 	if (db->state != HOLD_DRAINING || epoch != db->epoch ||
@@ -181,6 +194,7 @@ void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker)
 	log_info("database \"%s\": drained after %" PRId64 " ms", db->name,
 	         (clock_now() - db->began) / USEC_PER_MSEC);
 	hold_settle(db);
+	pause_check(db->admin);
 }
 
 /* ---- deadlines ---- */
@@ -427,8 +441,11 @@ struct admin_request *admin_hold(struct admin *admin, const char *database,
 	if (fresh || options->policy != CONFIG_UNSET)
 		db->policy = options->policy == CONFIG_UNSET ? (int)config->hold_drain_policy
 		                                             : options->policy;
-	if (fresh)
+	if (fresh) {
+		db->paused = false; /* a pause that is taken over is a hold from now on */
 		hold_begin(db, epoch);
+		pause_check(admin);
+	}
 	/* Who joins a hold without naming it must not shorten a lease (of a mover) by accident. */
 	lease = options->lease != ADMIN_TIME_DEFAULT ? options->lease
 	        : fresh                              ? config->hold_lease

@@ -19,7 +19,7 @@ struct rowset;
 enum mail_type {
 	/* main -> worker */
 	MAIL_LISTEN = 1,   /* mail_fd: a listening socket, from now on yours */
-	MAIL_HOLD,         /* mail_database: name, epoch.  Answer: MAIL_DRAINED, when it is */
+	MAIL_HOLD,         /* mail_database: name, epoch, number (1: PAUSE).  Answer: MAIL_DRAINED, when it is */
 	MAIL_RELEASE,      /* mail_database: name */
 	MAIL_LAPSE,        /* mail_database: name; the hold ended with its lease */
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
@@ -35,6 +35,11 @@ enum mail_type {
 	MAIL_USERS,        /* struct letter: the users file was read again (proxy->users) */
 	/* compute thread -> worker */
 	MAIL_COMPUTED,     /* struct compute_job (core/compute.h) */
+	MAIL_RECONNECT,    /* mail_database: name, "" = all: what is open now is closed when free */
+	MAIL_KILL,         /* mail_database: name, "" = all: end of all clients and servers */
+	MAIL_SUSPEND,      /* mail_database: stand still.  Answer: MAIL_SUSPENDED */
+	MAIL_RESUME,       /* mail_database: go on */
+	MAIL_REFUSE,       /* struct letter: no new connections */
 	/* worker -> worker */
 	MAIL_EVICT_HELD,    /* mail_database: name: too much is held, and yours is the oldest */
 	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
@@ -47,6 +52,7 @@ enum mail_type {
 	/* worker -> main */
 	MAIL_DRAINED,      /* mail_database: name, epoch, worker */
 	MAIL_PREPARED,     /* mail_database: name, token, worker, number = opened, failed, text */
+	MAIL_SUSPENDED,    /* struct letter */
 	MAIL_ROWS,         /* mail_view */
 	MAIL_CONSOLE,      /* mail_console: a client of the console, logged in */
 	MAIL_LEARNED,      /* mail_welcome: to be remembered in the state directory */

@@ -59,6 +59,10 @@ struct database *database_get(struct worker *worker, const char *name)
 		free(database);
 		return NULL;
 	}
+	if (UNLIKELY(atomic_load(&worker->proxy->pause_new))) {
+		database->held = true;
+		database->paused = true;
+	}
 	list_init(&database->pools);
 	list_append(&worker->databases, &database->node);
 	return database;

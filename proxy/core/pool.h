@@ -46,6 +46,7 @@ struct database {
 	struct list pools;     /* struct pool.node */
 	size_t active;         /* clients of it that have a server, and servers in a reset */
 	bool held;
+	bool paused;           /* held by PAUSE: server connections are closed, idle sessions wait */
 	usec_t reconnect_at;   /* RECONNECT: what was made before is closed when free; 0: never */
 	bool keeping;          /* of the running hold: drain policy keep is being carried out */
 	bool drained_told;     /* DRAINED was mailed for hold_epoch */
@@ -176,7 +177,11 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 void pool_tick(struct pool *pool, usec_t now);
 
 /* ---- gate.c: hold, release, prepare, new routes ---- */
-void gate_hold(struct worker *worker, const char *database, uint64_t epoch);
+void gate_hold(struct worker *worker, const char *database, uint64_t epoch, bool paused);
+/* `database` "": all. */
+void gate_reconnect(struct worker *worker, const char *database);
+void gate_kill_client(struct client *client);
+void gate_kill(struct worker *worker, const char *database);
 /* While a database is held for a swap that has been prepared, its connections to the old server are
  * closed as soon as nobody uses them: backends take milliseconds to end, and the fence waits for
  * them.  If the swap does not come about, new ones are opened at the release. */

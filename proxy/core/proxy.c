@@ -181,6 +181,13 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 {
 	const struct timeval interval = {0, 50000};
 
+	if (proxy->waits_clients) {
+		proxy->waits_clients = false;
+		proxy->shutting_down = false;
+		if (proxy->shutdown_timer != NULL)
+			event_free(proxy->shutdown_timer);
+		proxy->shutdown_timer = NULL;
+	}
 	if (!proxy->shutting_down) {
 		log_info("shutting down%s", immediate ? " at once" : ": transactions may finish");
 		proxy->shutting_down = true;
@@ -196,6 +203,31 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 	}
 	if (immediate)
 		proxy_stop(proxy);
+}
+
+static void proxy_later_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct proxy *proxy = arg;
+
+	(void)fd;
+	(void)what;
+	if (atomic_load(&proxy->client_count) == 0)
+		proxy_shutdown(proxy, false);
+}
+
+void proxy_shutdown_later(struct proxy *proxy)
+{
+	const struct timeval interval = {0, 50000};
+
+	if (proxy->shutting_down)
+		return;
+	log_info("shutting down when all clients have gone; no new connections are taken");
+	proxy->shutting_down = true;
+	proxy->waits_clients = true;
+	proxy_tell_plain(proxy, MAIL_REFUSE);
+	proxy->shutdown_timer = event_new(proxy->base, -1, EV_PERSIST, proxy_later_tick, proxy);
+	if (proxy->shutdown_timer == NULL || event_add(proxy->shutdown_timer, &interval) != 0)
+		proxy_shutdown(proxy, false);
 }
 
 /* ---- reload ---- */
@@ -431,6 +463,18 @@ static void proxy_signal(evutil_socket_t sig, short what, void *arg)
 		proxy->interrupts++;
 		proxy_shutdown(proxy, proxy->interrupts > 1);
 		break;
+	case SIGQUIT:
+		proxy_shutdown(proxy, true);
+		break;
+	case SIGUSR1:
+		admin_request_abandon(admin_pause(proxy->admin, NULL, 0, NULL, NULL));
+		break;
+	case SIGUSR2:
+		if (proxy->shutting_down)
+			log_info("got SIGUSR2 while shutting down, ignoring");
+		else
+			admin_request_abandon(admin_resume(proxy->admin, NULL, NULL, NULL));
+		break;
 	default:
 		proxy_shutdown(proxy, false);
 		break;
@@ -439,7 +483,7 @@ static void proxy_signal(evutil_socket_t sig, short what, void *arg)
 
 static bool proxy_catch_signals(struct proxy *proxy)
 {
-	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {

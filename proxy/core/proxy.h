@@ -50,6 +50,7 @@ struct proxy {
 	atomic_uint admitted;       /* any thread: those that are authenticated */
 	struct address_table *addresses; /* any thread */
 	uint8_t cancel_secret[32];  /* any thread: of the long cancel keys */
+	atomic_bool pause_new;      /* any thread: a database that comes into use is paused */
 	struct admin *admin;
 	proxy_console_fn console;
 	proxy_console_cancel_fn console_cancel; /* may be NULL */
@@ -67,11 +68,12 @@ struct proxy {
 	char unix_path[108];
 	int interrupts;
 	bool shutting_down;
+	bool waits_clients; /* SHUTDOWN WAIT_FOR_CLIENTS */
 	bool stop_sent;
 	usec_t shutdown_began;
 	unsigned stopped;           /* workers that have ended */
 	usec_t started;
-	struct event *signals[4];
+	struct event *signals[8];
 	struct event *shutdown_timer;
 };
 
@@ -95,6 +97,9 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes) 
  * say why not. */
 bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *sqlstate,
 	       struct sbuf *errors, struct sbuf *notes) MUST_CHECK;
+
+/* No new connections; the end comes when all clients have gone. */
+void proxy_shutdown_later(struct proxy *proxy);
 
 /* Graceful shutdown, or at once. */
 void proxy_shutdown(struct proxy *proxy, bool immediate);

@@ -625,6 +625,8 @@ static void server_after_read(struct server *server, bool inside_done)
 	}
 	if (UNLIKELY(client->pool->database->keeping) && keep_client(client))
 		return;
+	if (UNLIKELY(client->pool->database->paused) && client->in_session && server_quiet(server))
+		gate_check_drained(client->pool->database);
 	/* The client reads slowly: so do we. */
 	if (conn_unsent(&client->conn) > 0)
 		conn_want_read(&server->conn, false);

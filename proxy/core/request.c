@@ -351,6 +351,9 @@ static bool request_must_stop(const struct client *client, const struct server *
 	if (is_copy(type) && !server->ledger.copy_in && !server->ledger.open &&
 	    !server->ledger.skipping && server->ledger.readies > 0)
 		return true;
+	/* PAUSE: a session that does nothing begins nothing. */
+	if (UNLIKELY(client->pool->database->paused) && client->in_session && server_quiet(server))
+		return true;
 	/* Draining: a request at a time, so that there is a boundary at which to stop. */
 	return client->pool->database->held && !client->in_session && !server->ledger.open &&
 	       server->ledger.readies > 0 && !is_copy(type) && !server->ledger.skipping &&

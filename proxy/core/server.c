@@ -137,6 +137,7 @@ struct server *server_dial(struct pool *pool, struct route_table *routes,
 		return NULL;
 	}
 	atomic_fetch_add_explicit(&worker->proxy->server_count, 1, memory_order_relaxed);
+	server->id = worker_new_client_id(worker);
 	server->worker = worker;
 	server->pool = pool;
 	server->conn.fd = -1;

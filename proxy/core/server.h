@@ -55,6 +55,7 @@ enum server_task {
 struct server {
 	struct list_node node;  /* in the pool's list of its state */
 	struct conn conn;
+	uint64_t id;            /* as that of a client */
 	struct worker *worker;
 	struct pool *pool;
 	struct client *client; /* ACTIVE: whose transaction or session it serves */

@@ -25,6 +25,9 @@ enum view {
 	VIEW_COUNT
 };
 
+/* No view has more columns. */
+#define VIEW_COLUMNS_MAX 40
+
 enum view_source { VIEW_FROM_WORKERS, VIEW_FROM_MERGED, VIEW_FROM_MAIN };
 enum view_access { VIEW_FOR_STATS, VIEW_FOR_ADMIN, VIEW_FOR_HIDDEN };
 enum column_type { COLUMN_TEXT, COLUMN_INT };

@@ -7,6 +7,7 @@
 #include "core/conn_tls.h"
 #include "core/pool.h"
 #include "core/proxy.h"
+#include "core/route.h"
 #include "core/view.h"
 #include "core/worker.h"
 #include "net/sock.h"
@@ -21,6 +22,7 @@ struct filler {
 	struct worker *worker;
 	struct rowset *rows;
 	const char *database; /* NULL: all */
+	const char *id;       /* KILLED: of the client */
 	usec_t now;
 	usec_t wall;
 };
@@ -92,6 +94,19 @@ static void add_sockets(struct filler *filler, int fd)
 
 /* ---- CLIENTS ---- */
 
+/* The columns that SOCKETS has behind those that all have. */
+static void add_buffers(struct filler *filler, const struct conn *conn, uint32_t left)
+{
+	rowset_int(filler->rows, 0);
+	rowset_int(filler->rows, 0);
+	rowset_int(filler->rows, left);
+	rowset_int(filler->rows, 0);
+	rowset_int(filler->rows, 0);
+	rowset_int(filler->rows, (int64_t)conn_kept(conn));
+	rowset_int(filler->rows, (int64_t)conn_unsent(conn));
+	rowset_end_row(filler->rows);
+}
+
 static void client_row(struct filler *filler, const struct client *client)
 {
 	struct rowset *rows = filler->rows;
@@ -121,6 +136,10 @@ static void client_row(struct filler *filler, const struct client *client)
 	rowset_text(rows, param_set_get(client->params, "application_name"));
 	rowset_int(rows, (int64_t)client_stmts_count(client->stmts));
 	rowset_int(rows, (int64_t)client->id);
+	if (rows->view != VIEW_CLIENTS) {
+		add_buffers(filler, &client->conn, client->discard);
+		return;
+	}
 	rowset_int(rows, filler->worker->index);
 	rowset_int(rows, client->held_bytes);
 	rowset_end_row(rows);
@@ -161,14 +180,18 @@ static void server_row(struct filler *filler, const struct server *server)
 	add_time(filler, server->request_start);
 	rowset_int(rows, 0);
 	rowset_int(rows, 0);
-	rowset_int(rows, server->doomed || server->stale);
+	rowset_int(rows, server->doomed || pool_outdated(server->pool, server));
 	rowset_text(rows, name_server(server, text));
 	rowset_text(rows, server->client == NULL ? "" : name_client(server->client, text));
 	rowset_int(rows, server->backend_pid);
 	rowset_text(rows, conn_tls_text(&server->conn, tls));
 	rowset_text(rows, param_set_get(server->params, "application_name"));
 	rowset_int(rows, (int64_t)server_stmts_count(&server->stmts));
-	rowset_null(rows);
+	rowset_int(rows, (int64_t)server->id);
+	if (rows->view != VIEW_SERVERS) {
+		add_buffers(filler, &server->conn, server->left);
+		return;
+	}
 	rowset_int(rows, filler->worker->index);
 	rowset_text(rows, server->target == NULL ? NULL : server->target->name);
 	rowset_end_row(rows);
@@ -250,6 +273,16 @@ static usec_t longest_wait(const struct filler *filler, const struct pool *pool)
 	                    : filler->now - CONTAINER_OF(node, const struct client, node)->since;
 }
 
+/* NULL where there is one host only. */
+static const char *pool_balance(const struct pool *pool)
+{
+	const struct route *route = route_find(pool->worker->routes, pool->database->name);
+
+	return route == NULL || strchr(route->server->host, ',') == NULL
+	           ? NULL
+	           : config_balance_name(route->server->load_balance_hosts);
+}
+
 static void pool_row(struct filler *filler, struct pool *pool)
 {
 	struct rowset *rows = filler->rows;
@@ -276,7 +309,7 @@ static void pool_row(struct filler *filler, struct pool *pool)
 	rowset_text(rows, pool->session     ? "session"
 	                  : pool->statement ? "statement"
 	                                    : "transaction");
-	rowset_null(rows);
+	rowset_text(rows, pool_balance(pool));
 	rowset_int(rows, pool->database->held ? waiting : 0);
 	rowset_int(rows, (int64_t)pool->servers[SERVER_PREPARED].count);
 	rowset_int(rows, atomic_load(&pool->share->limit));
@@ -297,15 +330,36 @@ static void stats_row(struct filler *filler, struct pool *pool)
 	rowset_int(rows, (int64_t)stats->xact_usec);
 	rowset_int(rows, (int64_t)stats->query_usec);
 	rowset_int(rows, (int64_t)stats->wait_usec);
-	/* Statements prepared and bound, and all averages, which the main thread makes. */
-	for (size_t i = 9; i < view_info(VIEW_STATS)->column_count; i++)
+	/* The averages are made by the main thread. */
+	rowset_int(rows, (int64_t)stats->client_parses);
+	rowset_int(rows, (int64_t)stats->server_parses);
+	rowset_int(rows, (int64_t)stats->binds);
+	rowset_int(rows, (int64_t)stats->logins);
+	for (size_t i = 13; i < view_info(VIEW_STATS)->column_count; i++)
 		rowset_int(rows, 0);
 	rowset_end_row(rows);
+}
+
+static size_t count_closing(const struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	size_t closing = 0;
+
+	for (size_t i = 0; i < SERVER_STATE_COUNT; i++) {
+		LIST_FOREACH(&pool->servers[i], node, tmp)
+		{
+			if (pool_outdated(pool, CONTAINER_OF(node, struct server, node)))
+				closing++;
+		}
+	}
+	return closing;
 }
 
 static void load_row(struct filler *filler, struct database *database)
 {
 	struct rowset *rows = filler->rows;
+	size_t closing = 0;
 	size_t clients = 0;
 	size_t servers = 0;
 	size_t held = 0;
@@ -325,6 +379,7 @@ static void load_row(struct filler *filler, struct database *database)
 			clients += pool->clients[i].count;
 		for (size_t i = 0; i < SERVER_STATE_COUNT; i++)
 			servers += pool->servers[i].count;
+		closing += count_closing(pool);
 		if (!database->held)
 			continue;
 		held += pool->clients[CLIENT_WAITING].count;
@@ -341,6 +396,7 @@ static void load_row(struct filler *filler, struct database *database)
 	rowset_int(rows, oldest / USEC_PER_MSEC);
 	rowset_int(rows, (int64_t)clients);
 	rowset_int(rows, (int64_t)servers);
+	rowset_int(rows, (int64_t)closing);
 	rowset_end_row(rows);
 }
 
@@ -426,6 +482,102 @@ static void fill_worker(struct filler *filler)
 	rowset_end_row(rows);
 }
 
+/* ---- SOCKETS, FDS, KILLED ---- */
+
+static void active_sockets_of_pool(struct filler *filler, struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	for (int i = CLIENT_WELCOME; i < CLIENT_STATE_COUNT; i++)
+		if (i != CLIENT_IDLE)
+			clients_of_list(filler, &pool->clients[i]);
+	for (size_t i = 0; i < SERVER_STATE_COUNT; i++) {
+		if (i == SERVER_IDLE || i == SERVER_PREPARED)
+			continue;
+		LIST_FOREACH(&pool->servers[i], node, tmp)
+		{
+			server_row(filler, CONTAINER_OF(node, struct server, node));
+		}
+	}
+}
+
+static void fd_row(struct filler *filler, int fd, int link, const char *task,
+                   const struct pool *pool, const struct param_set *params)
+{
+	static const char *const names[] = {"client_encoding", "standard_conforming_strings",
+	                                    "DateStyle", "TimeZone"};
+	struct rowset *rows = filler->rows;
+	struct sock_name peer = {"", 0};
+
+	if (fd < 0)
+		return;
+	sock_peer(fd, &peer);
+	rowset_int(rows, fd);
+	rowset_text(rows, task);
+	rowset_text(rows, pool == NULL ? NULL : pool->user);
+	rowset_text(rows, pool == NULL ? NULL : pool->database->name);
+	rowset_text(rows, peer.addr);
+	rowset_int(rows, peer.port);
+	rowset_int(rows, 0);
+	rowset_int(rows, link);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		rowset_text(rows, param_set_get(params, names[i]));
+	rowset_null(rows);
+	rowset_null(rows);
+	rowset_null(rows);
+	rowset_end_row(rows);
+}
+
+static void fds_of_pool(struct filler *filler, struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	for (int i = 0; i < CLIENT_STATE_COUNT; i++) {
+		LIST_FOREACH(&pool->clients[i], node, tmp)
+		{
+			const struct client *client = CONTAINER_OF(node, struct client, node);
+
+			fd_row(filler, client->conn.fd,
+			       client->server == NULL ? 0 : client->server->conn.fd, "client", pool,
+			       client->params);
+		}
+	}
+	for (int i = SERVER_LOGIN; i < SERVER_STATE_COUNT; i++) {
+		LIST_FOREACH(&pool->servers[i], node, tmp)
+		{
+			const struct server *server = CONTAINER_OF(node, struct server, node);
+
+			fd_row(filler, server->conn.fd,
+			       server->client == NULL ? 0 : server->client->conn.fd, "server", pool,
+			       server->params);
+		}
+	}
+}
+
+/* The one view that does something: KILL_CLIENT asks every worker for its client. */
+static void kill_of_pool(struct filler *filler, struct pool *pool)
+{
+	const uint64_t id = strtoull(filler->id, NULL, 10);
+	struct list_node *node;
+	struct list_node *tmp;
+
+	for (int i = 0; i < CLIENT_STATE_COUNT; i++) {
+		LIST_FOREACH(&pool->clients[i], node, tmp)
+		{
+			struct client *client = CONTAINER_OF(node, struct client, node);
+
+			if (client->id != id)
+				continue;
+			rowset_int(filler->rows, (int64_t)id);
+			rowset_end_row(filler->rows);
+			gate_kill_client(client);
+			return;
+		}
+	}
+}
+
 /* ---- the letter ---- */
 
 static void fill(struct filler *filler, enum view view)
@@ -437,6 +589,23 @@ static void fill(struct filler *filler, enum view view)
 		break;
 	case VIEW_SERVERS:
 		for_each_pool(filler, servers_of_pool);
+		break;
+	case VIEW_SOCKETS:
+		clients_of_list(filler, &filler->worker->joining);
+		for_each_pool(filler, clients_of_pool);
+		for_each_pool(filler, servers_of_pool);
+		break;
+	case VIEW_ACTIVE_SOCKETS:
+		clients_of_list(filler, &filler->worker->joining);
+		for_each_pool(filler, active_sockets_of_pool);
+		break;
+	case VIEW_FDS:
+		for_each_pool(filler, fds_of_pool);
+		break;
+	case VIEW_KILLED:
+		filler->id = filler->database;
+		filler->database = NULL;
+		for_each_pool(filler, kill_of_pool);
 		break;
 	case VIEW_BLOCKERS:
 		for_each_pool(filler, blockers_of_pool);

@@ -179,13 +179,26 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 {
 	switch ((enum mail_type)mail->letter.type) {
 	case MAIL_HOLD:
-		gate_hold(worker, mail->name, mail->epoch);
+		gate_hold(worker, mail->name, mail->epoch, mail->number != 0);
 		break;
 	case MAIL_RELEASE:
 		gate_release(worker, mail->name, false);
 		break;
 	case MAIL_LAPSE:
 		gate_release(worker, mail->name, true);
+		break;
+	case MAIL_RECONNECT:
+		gate_reconnect(worker, mail->name);
+		break;
+	case MAIL_KILL:
+		gate_kill(worker, mail->name);
+		break;
+	case MAIL_SUSPEND:
+		worker->suspended = true;
+		event_active(worker->stand_still, EV_TIMEOUT, 0);
+		break;
+	case MAIL_RESUME:
+		worker->suspended = false;
 		break;
 	case MAIL_CANCEL_BLOCKERS:
 		gate_blockers_cancel(worker, mail->name);
@@ -271,6 +284,10 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_COMPUTED:
 		worker_receive_job((struct compute_job *)letter);
 		return;
+	case MAIL_RECONNECT:
+	case MAIL_KILL:
+	case MAIL_SUSPEND:
+	case MAIL_RESUME:
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
 	case MAIL_LAPSE:
@@ -306,6 +323,10 @@ static void worker_receive(void *owner, struct letter *letter)
 		client_accept(worker, ((struct mail_fd *)letter)->fd, ((struct mail_fd *)letter)->readable);
 		free(letter);
 		break;
+	case MAIL_RECONNECT:
+	case MAIL_KILL:
+	case MAIL_SUSPEND:
+	case MAIL_RESUME:
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
 	case MAIL_LAPSE:
@@ -327,6 +348,10 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_WELCOME:
 		worker_welcome(worker, (struct mail_welcome *)letter);
 		mail_free_welcome((struct mail_welcome *)letter);
+		break;
+	case MAIL_REFUSE:
+		accept_stop(worker);
+		free(letter);
 		break;
 	case MAIL_SHUTDOWN:
 		worker_shut_down(worker);
@@ -370,6 +395,26 @@ static void worker_receive(void *owner, struct letter *letter)
 	worker_end_turn(worker);
 }
 
+/* SUSPEND: nothing but letters is looked at until RESUME, or the end.  Not inside the callback of a
+ * letter, behind which others of the same batch may lie. */
+static void worker_stand_still(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *worker = arg;
+	struct letter *told;
+
+	(void)fd;
+	(void)what;
+	if (!worker->suspended)
+		return;
+	told = mail_new(sizeof(*told), MAIL_SUSPENDED);
+	if (told != NULL)
+		mailbox_post(&worker->proxy->mailbox, told);
+	while (worker->suspended && !worker->stopping)
+		mailbox_wait(&worker->mailbox);
+	worker->suspended = false;
+	worker->now = clock_now();
+}
+
 /* ---- life ---- */
 
 static void worker_free(struct worker *worker)
@@ -379,6 +424,8 @@ static void worker_free(struct worker *worker)
 	pool_free_all(worker);
 	if (worker->tick != NULL)
 		event_free(worker->tick);
+	if (worker->stand_still != NULL)
+		event_free(worker->stand_still);
 	if (worker->dns != NULL)
 		evdns_base_free(worker->dns, 0);
 	stmt_store_free(worker->stmts);
@@ -438,6 +485,9 @@ static bool worker_make_base(struct worker *worker)
 		if (worker->dns != NULL)
 			(void)evdns_base_load_hosts(worker->dns, "/etc/hosts");
 	}
+	worker->stand_still = event_new(worker->base, -1, 0, worker_stand_still, worker);
+	if (worker->stand_still == NULL)
+		return false;
 	worker->tick = event_new(worker->base, -1, EV_PERSIST, worker_tick, worker);
 	return worker->tick != NULL && event_add(worker->tick, &interval) == 0;
 }

@@ -38,6 +38,8 @@ struct worker {
 	struct event_base *base;
 	struct evdns_base *dns;
 	struct event *tick;
+	struct event *stand_still;   /* SUSPEND */
+	bool suspended;
 	struct mailbox mailbox;
 	struct route_table *routes;  /* a reference */
 	struct userlist *users;      /* references: who may log in, and how */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "net/mailbox.h"
 
+#include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -38,6 +39,14 @@ static void mailbox_woken(evutil_socket_t fd, short what, void *arg)
 	if (read(fd, &count, sizeof(count)) < 0)
 		count = 0;
 	mailbox_drain(box);
+}
+
+void mailbox_wait(struct mailbox *box)
+{
+	struct pollfd ready = {.fd = box->wake_fd, .events = POLLIN};
+
+	if (poll(&ready, 1, -1) > 0)
+		mailbox_woken(box->wake_fd, EV_READ, box);
 }
 
 bool mailbox_open(struct mailbox *box, struct event_base *base, mailbox_receive receive,

@@ -43,6 +43,9 @@ void mailbox_post(struct mailbox *box, struct letter *letter);
 void mailbox_drain(struct mailbox *box);
 
 /* Closes it (owner's thread, when nobody posts any more); letters in it are received first. */
+/* Sleeps until letters come, and has them received; for a thread that leaves its loop alone. */
+void mailbox_wait(struct mailbox *box);
+
 void mailbox_close(struct mailbox *box);
 
 #endif

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: PostgreSQL
+"""The console as pgbouncer's users know it: every documented name, PAUSE and its relatives, SET."""
+import os
+import re
+import threading
+import time
+
+import pytest
+
+from pgwire import LoginError, errors, query, wait_for
+from proxy import STATS, STATS_PASSWORD, ConsoleError
+from servers import SLOW, PgBouncer, subfolder
+
+# Columns of older versions of pgbouncer.
+RENAMED = {"reserve_pool": "reserve_pool_size"}
+HERE = os.path.dirname(__file__)
+SOURCE = os.path.dirname(os.path.dirname(HERE))
+
+
+def documented(kind):
+    with open(os.path.join(HERE, "pgbouncer_1_25.txt")) as names:
+        return [line.split()[1:] for line in names if line.startswith(kind + " ")]
+
+
+@pytest.fixture(scope="module")
+def rows_of_def():
+    with open(os.path.join(SOURCE, "conf", "pgbouncer.def")) as text:
+        return text.read()
+
+
+def test_every_setting_is_explained(rows_of_def):
+    settings = {(part, name): (how, ours, note) for part, name, how, ours, note in re.findall(
+        r'^PGBOUNCER_SETTING\((\w+), (\w+), (?:\w+|"(?:[^"\\]|\\.)*"), (\w+), (\w+), (NULL|".+")\)$',
+        rows_of_def, re.M)}
+    with open(os.path.join(SOURCE, "conf", "settings.def")) as text:
+        ours = {"%s %s" % row for row in re.findall(r"^(\w+)_SETTING\((\w+),", text.read(), re.M)}
+    section = {"MAIN": "PROXY", "DATABASE": "DATABASE", "USER": "USER", "PEER": "PROXY"}
+    for part, name in documented("setting"):
+        how, target, note = settings.pop((part, name), (None, None, None))
+        assert how, "pgbouncer.def has no row for %s of %s" % (name, part)
+        if how in ("NONE", "REFUSED", "PLACE"):
+            assert note != "NULL", "%s of %s: no word on why not" % (name, part)
+        else:
+            assert "%s %s" % (section[part], target) in ours, "%s of %s: no %s" % (name, part, target)
+    # An alias that the documentation names in passing.
+    assert set(settings) == {("DATABASE", "reserve_pool")}
+
+
+def test_every_command_is_there(make_proxy, rows_of_def):
+    proxy = make_proxy()
+    helped = [row["command"] for row in proxy.command("SHOW HELP")]
+    for words in documented("command"):
+        text = " ".join(words)
+        assert 'PGBOUNCER_COMMAND("%s",' % text in rows_of_def, text
+        assert any(row.startswith(words[0]) and all(word in row for word in words)
+                   for row in helped), text
+    for name, *columns in documented("show"):
+        assert [row for row in helped if row.split()[:2] == ["SHOW", name]], name
+        if columns:
+            assert columns_of(proxy, name)[:len(columns)] and \
+                not set(columns) - set(columns_of(proxy, name)), name
+
+
+def columns_of(proxy, view):
+    with proxy.console("pgbouncer") as console:
+        console.send("SHOW " + view)
+        return [msg for msg in console.conn.ready() if msg.kind == "T"][0].columns()
+
+
+def test_columns_are_those_of_pgbouncer(make_proxy, pg, folder):
+    """Ours begin with those of a real pgbouncer (an older one may lack some), in its order."""
+    proxy = make_proxy()
+    bouncer = PgBouncer(subfolder(folder), "columns", [("p1", pg.host, pg.port, "p1")])
+    import psycopg
+    try:
+        with psycopg.connect(host=bouncer.folder, port=bouncer.port, dbname="pgbouncer",
+                             user="postgres", autocommit=True,
+                             cursor_factory=psycopg.ClientCursor) as conn:
+            for name, *_ in documented("show"):
+                try:
+                    cursor = conn.execute("SHOW " + name)
+                except psycopg.Error:
+                    continue  # newer than this pgbouncer
+                theirs = [RENAMED.get(column.name, column.name)
+                          for column in cursor.description or []]
+                if theirs:
+                    cursor.fetchall()
+                if name in ("HELP", "FDS") or not theirs:
+                    continue
+                ours = columns_of(proxy, name)
+                assert not set(theirs) - set(ours), name
+                both = [column for column in ours if column in theirs]
+                if name not in ("STATS", "STATS_TOTALS", "STATS_AVERAGES"):
+                    assert both == theirs, name
+    finally:
+        bouncer.stop()
+
+
+def test_views_have_sense(make_proxy):
+    proxy = make_proxy(pool_size=2)
+    with proxy.wire() as conn:
+        for _ in range(5):
+            conn.query("SELECT 1")
+        conn.query("BEGIN")
+        with proxy.console("pgbouncer") as console:
+            assert {row["key"]: row["value"] for row in console("SHOW STATE")} == {
+                "active": "yes", "paused": "no", "suspended": "no"}
+            lists = {row["list"]: int(row["items"]) for row in console("SHOW LISTS")}
+            assert lists["used_clients"] == 1 and lists["used_servers"] == 1
+            totals = {row["name"]: int(row["value"]) for row in console("SHOW TOTALS")}
+            assert totals["total_query_count"] == 6 and totals["total_xact_count"] == 5
+            assert totals["total_server_assignment_count"] == 6
+            assert totals["total_client_login_count"] == 1
+            stats = console("SHOW STATS_TOTALS")[0]
+            assert stats["database"] == "p1" and stats["query_count"] == "6"
+            assert console("SHOW STATS_AVERAGES")[0]["database"] == "p1"
+            assert [row["type"] for row in console("SHOW ACTIVE_SOCKETS")] == ["C", "S"]
+            assert {row["task"] for row in console("SHOW FDS")} == {"client", "server"}
+            assert {row["name"] for row in console("SHOW MEM")} >= {"client_cache"}
+            assert console("SHOW PEERS") == console("SHOW DNS_HOSTS") == []
+            config = {row["key"]: row for row in console("SHOW CONFIG")}
+            assert config["max_client_conn"]["value"] == "10000"
+            assert config["server_idle_timeout"]["value"] == "600"
+            assert config["listen_port"]["changeable"] == "no"
+
+
+def test_set(make_proxy):
+    proxy = make_proxy()
+    with proxy.console("pgbouncer") as console:
+        console("SET default_pool_size = 7")
+        console("set max_client_conn=5")
+        console("SET query_wait_timeout = '2.5'")
+        console("SET stats_users = 'watcher, app2'")
+        console("SET server_reset_query = select 1, 'two'")
+        console("SET extra_float_digits = 3")
+        config = {row["key"]: row["value"] for row in console("SHOW CONFIG")}
+        assert config["default_pool_size"] == config["proxy.pool_size"] == "7"
+        assert config["query_wait_timeout"] == "2.5"
+        assert config["proxy.stats_users"] == "watcher, app2"
+        assert config["server_reset_query"] == "select 1, 'two'"
+        for text, sqlstate in (("SET pool_sise = 3", "42704"), ("SET pool_size = many", "22023"),
+                               ("SET listen_port = 3", "55P02"), ("SET pool_size", None),
+                               ("SET pool_size =", "42601")):
+            if sqlstate is None:
+                console(text)
+                continue
+            with pytest.raises(ConsoleError) as error:
+                console(text)
+            assert error.value.sqlstate == sqlstate, text
+        console("RELOAD")
+        assert {row["key"]: row["value"] for row in console("SHOW CONFIG")}[
+            "default_pool_size"] == "4"
+    with proxy.console("pgbouncer", STATS, STATS_PASSWORD) as console:
+        console("SET client_encoding = 'UTF8'")
+        for text in ("SET pool_size = 1", "PAUSE", "KILL p1", "SHOW FDS"):
+            with pytest.raises(ConsoleError) as error:
+                console(text)
+            assert error.value.sqlstate == "42501"
+
+
+def test_pause_and_resume(make_proxy, pg):
+    proxy = make_proxy(databases={"p1": "pg", "p2": "pg", "*": "pg"})
+    one, other = proxy.wire(user="counted"), proxy.wire("p2")
+    one.query("SELECT 1")
+    one.query("BEGIN")
+    with proxy.console("pgbouncer") as first, proxy.console("pgbouncer") as second:
+        # It does not wait for another database …
+        first("PAUSE p2")
+        other.send(query("SELECT 1"))
+        # … and has a time-out, after which nothing is paused.
+        with pytest.raises(ConsoleError) as error:
+            second("PAUSE p1 TIMEOUT 200ms")
+        assert error.value.sqlstate == "55P03"
+        first.send("PAUSE p1")
+        assert first.conn.silent(0.3)
+        # Cancel requests work meanwhile, logins as well.
+        one.send(query("SELECT pg_sleep(60)"))
+        time.sleep(0.3)
+        one.cancel()
+        assert errors(one.ready())[0]["C"] == "57014"
+        proxy.wire().close()
+        one.query("ROLLBACK")
+        first.result()
+        wait_for(lambda: not pg.sessions("p1", "counted"), 10 * SLOW, "servers to be closed")
+        assert {row["name"]: row["paused"] for row in second("SHOW DATABASES")
+                if row["name"] in ("p1", "p2")} == {"p1": "1", "p2": "1"}
+        one.send(query("SELECT 2"))
+        assert one.silent(0.3)
+        second("RESUME p1")
+        assert not errors(one.ready())
+        assert other.silent(0.1)
+        second("RESUME")
+        assert not errors(other.ready())
+        # RESUME answers a PAUSE that waits.
+        late = proxy.wire("postgres", "postgres")  # of the fallback
+        one.query("BEGIN")
+        first.send("PAUSE")
+        wait_for(lambda: second("SHOW STATE")[1]["value"] == "yes", 10 * SLOW, "the pause")
+        late.send(query("SELECT 3"))
+        assert late.silent(0.2)
+        second("RESUME")
+        with pytest.raises(ConsoleError) as error:
+            first.result()
+        assert error.value.sqlstate == "57014"
+        assert not errors(late.ready())
+        assert not errors(one.query("COMMIT"))
+        # A hold is nobody else's to end.
+        first("HOLD p1")
+        for text in ("PAUSE p1", "RESUME p1"):
+            with pytest.raises(ConsoleError) as error:
+                second(text)
+            assert error.value.sqlstate == "55000"
+        first("RELEASE p1")
+        first("PAUSE p1 ATTACHED")
+        one.send(query("SELECT 4"))
+        assert one.silent(0.2)
+    assert not errors(one.ready())
+    for conn in (one, other, late):
+        conn.close()
+
+
+def test_pause_of_sessions(make_proxy):
+    """Who does nothing in a session is not waited for; it goes on as it was."""
+    proxy = make_proxy(pool_mode="session")
+    idle, busy = proxy.wire(), proxy.wire()
+    idle.query("CREATE TEMP TABLE mine (a int)")
+    busy.query("BEGIN")
+    with proxy.console("pgbouncer") as console, proxy.console("pgbouncer") as other:
+        console.send("PAUSE p1")
+        assert console.conn.silent(0.3)
+        idle.send(query("SELECT count(*) FROM mine"))
+        busy.query("COMMIT")
+        console.result()
+        assert idle.silent(0.3)
+        other("RESUME p1")
+        assert not errors(idle.ready())
+    idle.close()
+    busy.close()
+
+
+def test_kill_and_reconnect(make_proxy, pg):
+    proxy = make_proxy()
+    one, two = proxy.wire(user="counted"), proxy.wire(user="counted")
+    pid = one.value("SELECT pg_backend_pid()")
+    with proxy.console("pgbouncer") as console:
+        console("RECONNECT p1")
+        assert one.value("SELECT pg_backend_pid()") != pid
+        one.query("BEGIN")
+        console("RECONNECT")
+        console.send("WAIT_CLOSE p1")
+        assert console.conn.silent(0.3)
+        one.query("COMMIT")
+        console.result()
+        ids = [row["id"] for row in console("SHOW CLIENTS") if row["user"] == "counted"]
+        for number in ids[:1]:
+            console("KILL_CLIENT " + number)
+            with pytest.raises(ConsoleError) as error:
+                console("KILL_CLIENT " + number)
+            assert error.value.fields["M"] == "client not found"
+        assert len([row for row in console("SHOW CLIENTS") if row["user"] == "counted"]) == 1
+        console("KILL p1")
+        assert not [row for row in console("SHOW CLIENTS") if row["database"] == "p1"]
+        late = proxy.wire(user="app2")
+        late.send(query("SELECT 1"))
+        assert late.silent(0.3)
+        console("RESUME p1")
+        assert not errors(late.ready())
+        console("DISABLE p1")
+        with pytest.raises(LoginError) as error:
+            proxy.wire()
+        assert "is disabled" in error.value.fields["M"]
+        assert not errors(late.query("SELECT 1"))
+        console("ENABLE p1")
+        proxy.wire().close()
+        with pytest.raises(ConsoleError) as error:
+            console("KILL nowhere")
+        assert error.value.sqlstate == "3D000"
+    for conn in (one, two, late):
+        conn.close()
+
+
+def test_suspend(make_proxy):
+    proxy = make_proxy()
+    with proxy.wire() as conn:
+        with proxy.console("pgbouncer") as console:
+            console("SUSPEND")
+            conn.send(query("SELECT 1"))
+            assert conn.silent(0.3)
+            assert console("SHOW STATE")[2]["value"] == "yes"
+            console("RESUME")
+            assert not errors(conn.ready())
+            console("SUSPEND")
+            conn.send(query("SELECT 1"))
+        assert not errors(conn.ready())  # the console has left
+
+
+def test_shutdown_waits_for_clients(make_proxy):
+    proxy = make_proxy()
+    conn = proxy.wire()
+    proxy.command("SHUTDOWN WAIT_FOR_CLIENTS")
+    wait_for(lambda: refuses(proxy), 10 * SLOW, "new connections to be refused")
+    for _ in range(3):
+        assert conn.value("SELECT 1") == "1"
+    conn.close()
+    assert proxy.process.wait(20 * SLOW) == 0
+    proxy.process = None
+
+
+def refuses(proxy):
+    try:
+        proxy.wire().close()
+        return False
+    except (OSError, AssertionError, LoginError):
+        return True
