@@ -196,38 +196,3 @@ bool pgbouncer_reloadable(const struct pgbouncer_setting *row)
 
 	return setting != NULL && setting->text.reloadable;
 }
-
-/* ---- the reference ---- */
-
-static void print_settings(FILE *out, enum pgbouncer_part part, const char *section)
-{
-	for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
-		const struct pgbouncer_setting *row = &settings[i];
-		const bool same = strcmp(row->ours, row->name) == 0;
-
-		if (row->part != part || (same && row->note == NULL))
-			continue;
-		(void)fprintf(out, "| %s`%s` | %s%s%s | %s |\n", section, row->name,
-		              strcmp(row->ours, NULL_NAME) == 0 ? "" : "`",
-		              strcmp(row->ours, NULL_NAME) == 0 ? "–" : row->ours,
-		              strcmp(row->ours, NULL_NAME) == 0 ? "" : "`",
-		              row->note == NULL ? "" : row->note);
-	}
-}
-
-void pgbouncer_print_reference(FILE *out)
-{
-	(void)fputs("| setting of pgbouncer | here | |\n|---|---|---|\n", out);
-	print_settings(out, PGB_MAIN, "");
-	print_settings(out, PGB_DATABASE, "databases: ");
-	print_settings(out, PGB_USER, "users: ");
-	print_settings(out, PGB_PEER, "peers: ");
-	(void)fputs("\n| command of pgbouncer's console | here | |\n|---|---|---|\n", out);
-#define PGBOUNCER_COMMAND(words, ours, note)                                                       \
-	(void)fprintf(out, "| `%s` | `%s` | %s |\n", words, ours, note);
-#include "conf/pgbouncer.def"
-	(void)fputs("\n| column of SHOW | what is different |\n|---|---|\n", out);
-#define PGBOUNCER_COLUMN(view, column, note)                                                       \
-	(void)fprintf(out, "| %s.`%s` | %s |\n", #view, #column, note);
-#include "conf/pgbouncer.def"
-}

@@ -12,7 +12,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdio.h>
 
 enum pgbouncer_part { PGB_MAIN, PGB_DATABASE, PGB_USER, PGB_PEER };
 enum pgbouncer_how {
@@ -61,8 +60,5 @@ bool pgbouncer_load(const char *path, struct config **out, struct sbuf *errors) 
 
 /* The YAML that means the same, with comments on what has no counterpart. */
 bool pgbouncer_import(const char *path, struct sbuf *yaml, struct sbuf *errors) MUST_CHECK;
-
-/* What differs from pgbouncer, as Markdown tables for the README. */
-void pgbouncer_print_reference(FILE *out);
 
 #endif

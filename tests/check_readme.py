@@ -46,7 +46,7 @@ def calls(path, names):
     text = text.replace("\\\n", " ")
     bodies = dict(re.findall(r"^#define (\w+_COLUMNS)\s(.*)$", text, re.MULTILINE))
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
-    for name, body in bodies.items():
+    for name, body in reversed(bodies.items()):  # later ones may use those before them
         text = re.sub(r"\b%s\b" % name, lambda _, b=body: b, text)
     return [(match.group(1), split_arguments(text, match.end() - 1))
             for match in re.finditer(r"\b(%s)\(" % "|".join(names), text)]
@@ -66,6 +66,7 @@ def settings(_repo, pgshuntd):
 
 def console(repo, _pgshuntd):
     operands = {"NONE": "", "DATABASE": " database", "DATABASE_TO_SERVER": " database TO server",
+                "DATABASES": " [database]", "NUMBER": " id", "ASSIGN": " setting = value",
                 "VIEW": " view"}
     path = os.path.join(repo, "control", "commands.def")
     options = {a[0]: a[3] for _, a in calls(path, ["OPTION"])}
@@ -135,6 +136,27 @@ def options(repo, _pgshuntd):
                   for _, a in calls(os.path.join(repo, "migrate", "options.def"), ["OPTION"])])
 
 
+def pgbouncer(repo, _pgshuntd):
+    path = os.path.join(repo, "conf", "pgbouncer.def")
+    names = {"MAIN": "", "DATABASE": "databases: ", "USER": "users: ", "PEER": "peers: "}
+    rows = []
+    for _, (part, name, _, how, ours, note) in calls(path, ["PGBOUNCER_SETTING"]):
+        note = "" if note == "NULL" else note
+        if how == "LIFETIME":
+            note = "0 is 1ms here: such a connection serves once"
+        if ours != name or note:
+            rows.append(("%s`%s`" % (names[part], name),
+                         "–" if ours == "NULL" else "`%s`" % ours, note))
+    return "\n\n".join((
+        table(("setting of pgbouncer", "here", ""), rows),
+        table(("command of its console", "here", ""),
+              [("`%s`" % a[0], "`%s`" % a[1], a[2])
+               for _, a in calls(path, ["PGBOUNCER_COMMAND"])]),
+        table(("column of SHOW", "what is different"),
+              [("%s: `%s`" % (a[0], a[1]), a[2])
+               for _, a in calls(path, ["PGBOUNCER_COLUMN"])])))
+
+
 def exits(repo, _pgshuntd):
     return table(("exit code", "meaning"),
                  [(a[1], a[3]) for _, a in
@@ -148,7 +170,7 @@ def main():
     with open(path, encoding="utf-8") as file:
         readme = file.read()
     bad = 0
-    for part in (settings, console, views, phases, commands, options, checks, exits):
+    for part in (settings, console, views, phases, commands, options, checks, exits, pgbouncer):
         name = part.__name__
         expected = "<!-- %s -->\n%s\n<!-- /%s -->" % (name, part(repo, pgshuntd), name)
         found = re.search(r"<!-- %s -->\n.*?<!-- /%s -->" % (name, name), readme, re.DOTALL)
