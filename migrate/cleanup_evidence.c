@@ -8,6 +8,7 @@
 #include "migrate/cleanup.h"
 #include "migrate/json.h"
 #include "migrate/lsn.h"
+#include "migrate/pgbouncer.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -171,8 +172,15 @@ bool cleanup_prove(struct cleanup *cleanup, struct copy *copy, usec_t *asked_at)
 
 static bool leads_to(const struct copy *copy, const struct seen_route *seen)
 {
-	return strcmp(seen->dbname, copy->dbname) == 0 &&
+	return !seen->through && strcmp(seen->dbname, copy->dbname) == 0 &&
 	       strcmp(seen->server, copy->here->conf->name) == 0;
+}
+
+static const char *who_says(const struct seen_route *seen)
+{
+	return seen->proxy != NULL     ? seen->proxy->label
+	       : seen->bouncer != NULL ? seen->bouncer->label
+	                               : "the configuration";
 }
 
 bool cleanup_routers(struct cleanup *cleanup)
@@ -186,10 +194,8 @@ bool cleanup_routers(struct cleanup *cleanup)
 		for (size_t j = 0; copy->state != COPY_GONE && j < move->seen_count; j++) {
 			if (leads_to(copy, &move->seen[j]))
 				cleanup_refuse(cleanup, "%s sends database %s to %s",
-				               move->seen[j].proxy == NULL
-				                   ? "the configuration"
-				                   : move->seen[j].proxy->label,
-				               move->seen[j].database, copy->here->conf->name);
+				               who_says(&move->seen[j]), move->seen[j].database,
+				               copy->here->conf->name);
 		}
 	}
 	for (size_t i = 0; i < move->partition_count; i++) {

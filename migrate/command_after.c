@@ -6,6 +6,7 @@
 #include "migrate/after.h"
 #include "migrate/command.h"
 #include "migrate/json.h"
+#include "migrate/pgbouncer.h"
 #include "migrate/verify.h"
 
 #include <stdlib.h>
@@ -85,9 +86,11 @@ bool after_connect(struct move *move)
 	sbuf_init(&error, ERRORS_MAX);
 	ok = servers_connect(move, &error);
 	ok = proxies_connect(move, &error) && ok;
+	ok = bouncers_connect(move, &error) && ok;
 	ok = plan_read_seen(move, &error) && ok;
 	ok = plan_pick_routes(move, &error) && ok;
 	move->epoch = epoch;
+	ok = bouncers_plan(move, &error) && ok;
 	ok = plproxy_plan(move, &error) && ok;
 	if (!ok)
 		ui_lines(move->ui, &error);

@@ -8,6 +8,7 @@
 #include "migrate/command.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ static const struct config_server *place_of(struct move *move,
 	const struct config_server *server = NULL;
 
 	for (size_t i = 0; i < move->seen_count; i++) {
-		if (strcmp(move->seen[i].database, database->name) == 0)
+		if (!move->seen[i].through && strcmp(move->seen[i].database, database->name) == 0)
 			server = config_find_server(move->config, move->seen[i].server);
 	}
 	return server == NULL ? database->server : server;
@@ -190,7 +191,8 @@ enum exit_code command_counts(const struct command_line *line, const struct conf
 	}
 	move_init(&move, config, ui);
 	sbuf_init(&error, COUNTS_MAX);
-	ok = proxies_connect(&move, &error) && plan_read_seen(&move, &error);
+	ok = proxies_connect(&move, &error) && bouncers_connect(&move, &error) &&
+	     plan_read_seen(&move, &error);
 	ui_lines(ui, &error);
 	sbuf_free(&error);
 	for (size_t i = 0; ok && i < list->count; i++)

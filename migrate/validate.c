@@ -257,6 +257,27 @@ static bool check_others(struct move *move)
 	return ok;
 }
 
+/* Where the pgbouncers send the shards; read with the routes. */
+static bool check_bouncers(struct move *move)
+{
+	bool ok = true;
+
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *seen = &move->seen[i];
+
+		for (size_t j = 0; j < move->shard_count; j++) {
+			if (seen->bouncer == NULL || seen->through ||
+			    strcmp(move->shards[j].dbname, seen->dbname) != 0 ||
+			    strcmp(seen->server, move->target.conf->name) == 0)
+				continue;
+			move_problem(move, "%s sends database %s to %s", seen->bouncer->label,
+			             seen->database, seen->server);
+			ok = false;
+		}
+	}
+	return ok;
+}
+
 static bool check_role(struct move *move)
 {
 	struct link *link = &move->target.link;
@@ -277,6 +298,7 @@ bool validate_look(struct move *move)
 	ok = check_role(move) && ok;
 	ok = check_others(move) && ok;
 	ok = compare_routes(move) && ok;
+	ok = check_bouncers(move) && ok;
 	ok = plproxy_verify(move) && ok;
 	return watch(move) && ok;
 }

@@ -58,6 +58,8 @@ static bool read_fences(struct verify *verify)
 			          mem_must_printf("somebody lifted the fence of %s on %s: it may "
 			                          "have been written to",
 			                          shard->dbname, link->name));
+		free(shard->old_limit);
+		shard->old_limit = NULL;
 		if (ok)
 			shard->old_limit = mem_must_strdup(link_value(link, 0, "datconnlimit"));
 	}

@@ -4,6 +4,7 @@ at one port; whole moves under load, and everything that goes wrong with them.""
 import glob
 import json
 import os
+import re
 import signal
 import stat
 import threading
@@ -434,3 +435,21 @@ def test_file_on_another_machine(alone):
     assert after != before and len(after.splitlines()) == len(before.splitlines())
     assert after.endswith("at the end\n\n")
     assert [read(path) for path in glob.glob(bouncer.ini + ".*.bak")] == [before]
+
+
+def test_afterwards(alone):
+    """validate, counts and cleanup believe the pgbouncer, and see when it leads back."""
+    scene, bouncer = alone
+    scene.configure(count_tables=["ITEMS=items"])
+    assert scene.run("move", "p2", "--to", "pg2", "--verify").returncode == DONE
+    scene.pg2.sql("INSERT INTO items VALUES (1), (2)", "p2")
+    assert "p2,2,100" in scene.run("counts", "--exact").stdout
+    assert scene.run("validate").returncode == DONE
+    assert scene.run("cleanup", "--dry-run", "--idle").returncode == DONE
+    old = read(bouncer.ini)
+    with open(bouncer.ini, "w") as file:
+        file.write(re.sub(r"(?m)^(p2 = .*port=)\d+", r"\g<1>%d" % scene.pg1.port, old))
+    bouncer.admin("RELOAD")
+    result = scene.run("cleanup", "--dry-run", "--idle")
+    assert result.returncode == REFUSED and "sends database p2 to pg1" in result.stderr
+    assert scene.run("validate").returncode == REFUSED
