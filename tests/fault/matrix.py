@@ -284,7 +284,7 @@ def short_cells(records, faults):
 
 def arguments():
     parser = argparse.ArgumentParser(description="The fault matrix of a move.")
-    parser.add_argument("--short", action="store_true", help="ten cells, less than a minute")
+    parser.add_argument("--short", action="store_true", help="eleven cells, less than a minute")
     parser.add_argument("--fault", action="append", help="only faults whose name has this in it")
     parser.add_argument("--record", action="append", help="only records whose name has this in it")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that failed")
