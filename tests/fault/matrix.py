@@ -144,7 +144,7 @@ def window_of(records, record):
     at = records.index(record)
     if at < records.index("hold.outcome"):
         return "before"
-    return "held" if at < records.index("release.outcome") else "after"
+    return "held" if at <= records.index("release.intent") else "after"
 
 
 # --- a cell ---------------------------------------------------------------------------------------
