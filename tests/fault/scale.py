@@ -194,7 +194,7 @@ class Scale:
         clients = self.options.clients if case.crowd else 16
         shards = self.names[1:26] if case.many else ["p2"]
         self.say("case: " + case.title)
-        self.begin(40 if case.crowd else 10)
+        self.begin(40)
         self.load(clients, 1000 if case.crowd else 200)
         weather = case.weather(self)
         report = self.move(shards)
