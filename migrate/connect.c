@@ -64,6 +64,8 @@ static void free_routers(struct move *move)
 	}
 	for (size_t i = 0; i < move->cluster_count; i++) {
 		link_close(&move->clusters[i].link);
+		link_close(&move->clusters[i].probe);
+		free(move->clusters[i].version);
 		free(move->clusters[i].label);
 	}
 	if (move->guard_fd > 0)

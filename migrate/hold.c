@@ -182,6 +182,7 @@ bool phase_prepare(struct move *move)
 	int64_t connections = 0;
 	bool ok = true;
 
+	plproxy_prepare(move);
 	for (size_t i = 0; i < move->proxy_count; i++) {
 		move->proxies[i].status.done = on_status;
 		move->proxies[i].status.arg = move;

@@ -91,8 +91,9 @@ static void set_error(struct link *link, const char *text)
 
 /*
  * A command that is under way must not arrive after we have given it up and undone its effect by
- * another connection, or after we have died and somebody else has: a PAUSE would stay for ever.  With
- * this set, closing discards what the network has not taken yet, whoever closes, the kernel included.
+ * another connection, or after we have died and somebody else has: a PAUSE would stay for ever.
+ * With this set, closing discards what the network has not taken yet, whoever closes, the kernel
+ * included.
  */
 static void discard_on_close(const struct link *link, bool discard)
 {

@@ -12,8 +12,8 @@
 
 #include "base/clock.h"
 #include "base/compiler.h"
-#include "conf/config.h"
 #include "base/sbuf.h"
+#include "conf/config.h"
 
 #include <libpq-fe.h>
 #include <signal.h>
@@ -35,7 +35,7 @@ struct link_target {
 	const char *password_file;
 	const char *password_env;
 	struct config_tls tls; /* all zero: as libpq does by itself */
-	bool console; /* a proxy's console: no settings are made after login */
+	bool console;          /* a proxy's console: no settings are made after login */
 };
 
 struct link {

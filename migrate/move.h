@@ -97,8 +97,12 @@ struct plproxy {
 	const struct config_plproxy *conf;
 	char *label;
 	struct link link;
-	bool planned; /* its options are known */
-	bool pending; /* ALTER SERVER is under way */
+	struct link probe; /* a session from before the move that has used the cluster */
+	bool probed;       /* its calls worked then */
+	bool functions;    /* the cluster is made of functions, not a foreign server */
+	char *version;     /* what plproxy.get_cluster_version() said; NULL = no functions */
+	bool planned;      /* its options are known */
+	bool pending;      /* the change is under way */
 	bool done;
 };
 
@@ -317,6 +321,13 @@ bool promote_await(struct move *move) MUST_CHECK;
 /* ---- plproxy.c ---- */
 
 bool plproxy_plan(struct move *move, struct sbuf *error) MUST_CHECK;
+/* Opens the sessions that will show what an old backend does; keeps statement and inverse next to
+ * the journal. */
+void plproxy_prepare(struct move *move);
+/* Appends the statement that changes the cluster, or takes the change back; nothing if there is
+ * none. */
+void plproxy_statement(const struct move *move, const struct plproxy *cluster, bool inverse,
+                       struct sbuf *out);
 void plproxy_send(struct move *move);
 /* Repeats what has not succeeded, until `deadline`. */
 bool plproxy_repair(struct move *move, usec_t deadline) MUST_CHECK;

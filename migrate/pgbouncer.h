@@ -204,6 +204,10 @@ bool bouncer_is_gone(const struct link *link);
 /* RESUME everywhere; removes prepared files.  False if one may be left paused. */
 bool bouncers_undo(struct move *move) MUST_CHECK;
 
+/* Has the connections to a database anywhere replaced as they become free; how many entries lead
+ * there. */
+int bouncers_reconnect(struct move *move, const char *host, int port, const char *dbname);
+
 /* After the release: entries, waiting clients, settings. */
 bool bouncers_validate(struct move *move) MUST_CHECK;
 

@@ -798,6 +798,34 @@ bool bouncers_undo(struct move *move)
 	return all;
 }
 
+int bouncers_reconnect(struct move *move, const char *host, int port, const char *dbname)
+{
+	int count = 0;
+
+	for (size_t i = 0; i < move->bouncer_count; i++) {
+		struct bouncer *bouncer = &move->bouncers[i];
+		struct link *link = &bouncer->control;
+		char *names[64];
+		size_t found = 0;
+
+		if (!settle(move, bouncer) || !command(move, bouncer, "SHOW DATABASES", NULL))
+			continue;
+		for (int row = 0; row < link_rows(link) && found < ARRAY_LEN(names); row++) {
+			const char *at = link_value(link, row, "host");
+			const char *of = link_value(link, row, "database");
+
+			if (at != NULL && of != NULL && strcmp(at, host) == 0 &&
+			    strcmp(of, dbname) == 0 && link_number(link, row, "port", 0) == port)
+				names[found++] = mem_must_strdup(link_value(link, row, "name"));
+		}
+		for (size_t j = 0; j < found; j++) {
+			count += command(move, bouncer, "RECONNECT", names[j]) ? 1 : 0;
+			free(names[j]);
+		}
+	}
+	return count;
+}
+
 /* ---- validate ---- */
 
 static bool validate_bouncer(struct move *move, struct bouncer *bouncer, int64_t *waiting)

@@ -19,6 +19,17 @@ static void server_json(const struct config_server *server, const char *key, str
 	json_close(out, '}');
 }
 
+static void statement_json(const struct move *move, const struct plproxy *cluster, bool inverse,
+                           struct sbuf *out)
+{
+	struct sbuf sql;
+
+	sbuf_init(&sql, (size_t)1024 * 1024);
+	plproxy_statement(move, cluster, inverse, &sql);
+	json_str(out, inverse ? "inverse" : "statement", sql.len == 0 ? NULL : sbuf_text(&sql));
+	sbuf_free(&sql);
+}
+
 static void routers_json(const struct move *move, struct sbuf *out)
 {
 	json_open(out, "routes", '[');
@@ -37,6 +48,19 @@ static void routers_json(const struct move *move, struct sbuf *out)
 	bouncers_json(move, out);
 	hooks_json(move, out);
 	json_str(out, "postgresql_yml", sbuf_text(&move->commcare_notes));
+	json_open(out, "plproxy", '[');
+	for (size_t i = 0; i < move->cluster_count; i++) {
+		const struct plproxy *cluster = &move->clusters[i];
+
+		json_open(out, NULL, '{');
+		json_str(out, "name", cluster->conf->name);
+		json_str(out, "cluster", cluster->conf->cluster);
+		json_str(out, "style", cluster->functions ? "functions" : "foreign server");
+		statement_json(move, cluster, false, out);
+		statement_json(move, cluster, true, out);
+		json_close(out, '}');
+	}
+	json_close(out, ']');
 	json_open(out, "partitions", '[');
 	for (size_t i = 0; i < move->partition_count; i++) {
 		const struct partition *partition = &move->partitions[i];
@@ -97,7 +121,10 @@ static void print_routers(struct move *move)
 			        partition->cluster->label, partition->option,
 			        partition->cluster->conf->cluster, partition->where);
 		else
-			ui_line(ui, "  %s: ALTER SERVER %s OPTIONS (SET %s '%s'), was '%s'",
+			ui_line(ui,
+			        partition->cluster->functions
+			            ? "  %s: change_sql makes cluster %s lead %s to '%s', was '%s'"
+			            : "  %s: ALTER SERVER %s OPTIONS (SET %s '%s'), was '%s'",
 			        partition->cluster->label, partition->cluster->conf->cluster,
 			        partition->option, partition->new, partition->old);
 	}

@@ -7,7 +7,9 @@
 #include "migrate/connstr.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,8 @@
 /* A PL/Proxy server that does not answer must not keep clients waiting. */
 #define PLPROXY_PATIENCE (500 * USEC_PER_MSEC)
 #define ASK_TIMEOUT (10 * USEC_PER_SEC)
+/* Our own sessions have an empty one. */
+#define USUAL_PATH "SET search_path = \"$user\", public; "
 
 /* ---- plan ---- */
 
@@ -135,9 +139,46 @@ static bool take_options(struct move *move, struct plproxy *cluster, struct sbuf
 
 static void options_sql(const struct plproxy *cluster, struct sbuf *sql)
 {
+	if (cluster->functions) {
+		sbuf_add_str(sql, "SELECT 'p' || (n - 1) AS option_name, part AS option_value FROM"
+		                  " plproxy.get_cluster_partitions(");
+		sql_literal(sql, cluster->conf->cluster);
+		sbuf_add_str(sql, ") WITH ORDINALITY AS parts (part, n)");
+		return;
+	}
 	sbuf_add_str(sql, "SELECT o.option_name, o.option_value FROM pg_foreign_server s,"
 	                  " pg_options_to_table(s.srvoptions) o WHERE s.srvname = ");
 	sql_literal(sql, cluster->conf->cluster);
+}
+
+/* SQL/MED goes before functions, as in PL/Proxy. */
+static bool find_style(struct move *move, struct plproxy *cluster)
+{
+	struct link *link = &cluster->link;
+	struct sbuf sql;
+	bool ok;
+
+	cluster->functions = false;
+	free(cluster->version);
+	cluster->version = NULL;
+	sbuf_init(&sql, PLPROXY_SQL_MAX);
+	sbuf_add_str(&sql, "SELECT to_regprocedure('plproxy.get_cluster_partitions(text)') IS NOT"
+	                   " NULL AND NOT EXISTS (SELECT FROM pg_foreign_server WHERE srvname = ");
+	sql_literal(&sql, cluster->conf->cluster);
+	sbuf_add_str(&sql, ") AS functions");
+	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	if (ok && link_true(link, 0, "functions")) {
+		cluster->functions = true;
+		sbuf_reset(&sql);
+		/* They are the operator's, and may count on it. */
+		sbuf_add_str(&sql, USUAL_PATH "SELECT plproxy.get_cluster_version(");
+		sql_literal(&sql, cluster->conf->cluster);
+		sbuf_add_str(&sql, ") AS version");
+		ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+		cluster->version = mem_must_strdup(link_value(link, 0, "version"));
+	}
+	sbuf_free(&sql);
+	return ok;
 }
 
 static void drop_options(struct move *move, const struct plproxy *cluster)
@@ -158,6 +199,81 @@ static void drop_options(struct move *move, const struct plproxy *cluster)
 	move->partition_count = kept;
 }
 
+static bool has_changes(const struct move *move, const struct plproxy *cluster)
+{
+	for (size_t i = 0; i < move->partition_count; i++) {
+		if (move->partitions[i].cluster == cluster && move->partitions[i].new != NULL)
+			return true;
+	}
+	return false;
+}
+
+/* For each pair of old and new text once. */
+static bool is_first_change(const struct move *move, const struct partition *partition)
+{
+	for (const struct partition *at = move->partitions; at < partition; at++) {
+		if (at->cluster == partition->cluster &&
+		    at->new != NULL &&strcmp(at->old, partition->old) == 0)
+			return false;
+	}
+	return partition->new != NULL;
+}
+
+/* The statements for tables that hold the text of a partition: what the functions most likely
+ * read. */
+static void suggest_updates(struct move *move, struct plproxy *cluster,
+                            const struct partition *partition, struct sbuf *out)
+{
+	struct link *link = &cluster->link;
+	struct sbuf sql;
+
+	sbuf_init(&sql, PLPROXY_SQL_MAX);
+	sbuf_add_str(&sql, "WITH v (old, new) AS (VALUES (");
+	sql_literal(&sql, partition->old);
+	sbuf_add_str(&sql, ", ");
+	sql_literal(&sql, partition->new);
+	sbuf_add_str(
+	    &sql, ")) SELECT format('UPDATE %I.%I SET %I = %L WHERE %I = %L;', nspname, relname,"
+	          " attname, new, attname, old) AS statement FROM v, pg_attribute a JOIN pg_class"
+	          " c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE"
+	          " relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped AND atttypid IN"
+	          " ('text'::regtype, 'varchar'::regtype) AND nspname NOT IN ('pg_catalog',"
+	          " 'information_schema') AND nspname NOT LIKE 'pg_toast%' AND reltuples < 100000"
+	          " AND query_to_xml(format('SELECT FROM %I.%I WHERE %I = %L LIMIT 1', nspname,"
+	          " relname, attname, old), false, true, '')::text LIKE '%<row%'");
+	if (link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)))
+		for (int row = 0; row < link_rows(link); row++)
+			sbuf_printf(out, "  found in a table; if the functions read it: %s\n",
+			            link_value(link, row, "statement"));
+	sbuf_free(&sql);
+}
+
+/* Code is not ours to edit: what has to be true afterwards is said. */
+static void explain_functions(struct move *move, struct plproxy *cluster, struct sbuf *error)
+{
+	sbuf_printf(error,
+	            "%s: cluster %s is made of functions, which only you can change; give SQL that "
+	            "does it in mover.plproxy.%s.change_sql.  After it "
+	            "plproxy.get_cluster_partitions('%s') has to return the new texts below, and "
+	            "plproxy.get_cluster_version('%s') another number than %s:\n",
+	            cluster->label, cluster->conf->cluster, cluster->conf->name,
+	            cluster->conf->cluster, cluster->conf->cluster,
+	            cluster->version == NULL ? "?" : cluster->version);
+	for (size_t i = 0; i < move->partition_count; i++) {
+		const struct partition *partition = &move->partitions[i];
+
+		if (partition->cluster == cluster && partition->new != NULL)
+			sbuf_printf(error, "  partition %d: '%s' becomes '%s'\n", partition->number,
+			            partition->old, partition->new);
+	}
+	for (size_t i = 0; i < move->partition_count; i++) {
+		const struct partition *partition = &move->partitions[i];
+
+		if (partition->cluster == cluster && is_first_change(move, partition))
+			suggest_updates(move, cluster, partition, error);
+	}
+}
+
 /* Reads the options of one cluster; a second time, too. */
 static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf *error)
 {
@@ -166,8 +282,9 @@ static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf
 
 	drop_options(move, cluster);
 	sbuf_init(&sql, PLPROXY_SQL_MAX);
-	options_sql(cluster, &sql);
-	if (!link_run(&move->loop, &cluster->link, ASK_TIMEOUT, sbuf_text(&sql)))
+	if (find_style(move, cluster))
+		options_sql(cluster, &sql);
+	if (sql.len == 0 || !link_run(&move->loop, &cluster->link, ASK_TIMEOUT, sbuf_text(&sql)))
 		sbuf_printf(error, "%s: %s\n", cluster->label, link_error(&cluster->link));
 	else if (link_rows(&cluster->link) == 0)
 		sbuf_printf(error, "%s: database %s has no cluster %s, or it has no options\n",
@@ -175,6 +292,11 @@ static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf
 	else
 		ok = take_options(move, cluster, error);
 	sbuf_free(&sql);
+	if (ok && cluster->functions && has_changes(move, cluster) &&
+	    cluster->conf->change_sql[0] == '\0') {
+		explain_functions(move, cluster, error);
+		ok = false;
+	}
 	cluster->planned = ok;
 	return ok;
 }
@@ -190,6 +312,68 @@ bool plproxy_plan(struct move *move, struct sbuf *error)
 
 /* ---- change ---- */
 
+void plproxy_statement(const struct move *move, const struct plproxy *cluster, bool inverse,
+                       struct sbuf *out)
+{
+	bool first = true;
+
+	if (!has_changes(move, cluster))
+		return;
+	if (cluster->functions) {
+		sbuf_add_str(out, inverse ? "-- what change_sql did has to be taken back by hand"
+		                          : cluster->conf->change_sql);
+		return;
+	}
+	sbuf_add_str(out, "ALTER SERVER ");
+	sql_identifier(out, cluster->conf->cluster);
+	sbuf_add_str(out, " OPTIONS (");
+	for (size_t i = 0; i < move->partition_count; i++) {
+		const struct partition *partition = &move->partitions[i];
+
+		if (partition->cluster != cluster || partition->new == NULL)
+			continue;
+		sbuf_add_str(out, first ? "SET " : ", SET ");
+		sql_identifier(out, partition->option);
+		sbuf_add_char(out, ' ');
+		sql_literal(out, inverse ? partition->old : partition->new);
+		first = false;
+	}
+	sbuf_add_char(out, ')');
+}
+
+/* "AND (LEFT = old OR LEFT = new)" for every partition; what LEFT is depends on the style. */
+static void expect_sql(const struct move *move, const struct plproxy *cluster, bool only_new,
+                       struct sbuf *body)
+{
+	for (size_t i = 0; i < move->partition_count; i++) {
+		const struct partition *partition = &move->partitions[i];
+		const char *texts[] = {partition->new, partition->old};
+
+		if (partition->cluster != cluster || partition->new == NULL)
+			continue;
+		sbuf_add_str(body, " AND (false");
+		for (size_t j = 0; j < (only_new ? 1 : 2); j++) {
+			char *option = mem_must_printf("%s=%s", partition->option, texts[j]);
+
+			sbuf_add_str(body, " OR ");
+			sql_literal(body, cluster->functions ? texts[j] : option);
+			if (cluster->functions)
+				sbuf_printf(body, " = opts[%d]", partition->number + 1);
+			else
+				sbuf_add_str(body, " = ANY (opts)");
+			free(option);
+		}
+		sbuf_add_char(body, ')');
+	}
+}
+
+static void add_do(struct sbuf *sql, struct sbuf *body)
+{
+	sbuf_add_str(sql, "DO ");
+	sql_literal(sql, sbuf_text(body));
+	sbuf_add_str(sql, "; ");
+}
+
 /*
  * One transaction: the row is locked, the options must still be what the plan saw (or already what
  * they shall be), then they are set.  Other options may have changed and are kept.
@@ -197,68 +381,61 @@ bool plproxy_plan(struct move *move, struct sbuf *error)
 static void change_sql(const struct move *move, const struct plproxy *cluster, struct sbuf *sql)
 {
 	struct sbuf body;
-	bool first = true;
+	struct sbuf alter;
 
 	sbuf_init(&body, PLPROXY_SQL_MAX);
+	sbuf_init(&alter, PLPROXY_SQL_MAX);
 	sbuf_add_str(&body, "DECLARE opts text[]; BEGIN SELECT srvoptions INTO opts FROM"
 	                    " pg_foreign_server WHERE srvname = ");
 	sql_literal(&body, cluster->conf->cluster);
 	sbuf_add_str(&body, " FOR UPDATE; IF NOT (true");
-	for (size_t i = 0; i < move->partition_count; i++) {
-		const struct partition *partition = &move->partitions[i];
-		char *old;
-		char *new;
-
-		if (partition->cluster != cluster || partition->new == NULL)
-			continue;
-		old = mem_must_printf("%s=%s", partition->option, partition->old);
-		new = mem_must_printf("%s=%s", partition->option, partition->new);
-		sbuf_add_str(&body, " AND (");
-		sql_literal(&body, old);
-		sbuf_add_str(&body, " = ANY (opts) OR ");
-		sql_literal(&body, new);
-		sbuf_add_str(&body, " = ANY (opts))");
-		free(old);
-		free(new);
-	}
-	sbuf_add_str(&body,
-	             ") THEN RAISE EXCEPTION 'the options of the shard were changed by somebody"
-	             " else: %', opts; END IF; EXECUTE ");
-	{
-		struct sbuf alter;
-
-		sbuf_init(&alter, PLPROXY_SQL_MAX);
-		sbuf_add_str(&alter, "ALTER SERVER ");
-		sql_identifier(&alter, cluster->conf->cluster);
-		sbuf_add_str(&alter, " OPTIONS (");
-		for (size_t i = 0; i < move->partition_count; i++) {
-			const struct partition *partition = &move->partitions[i];
-
-			if (partition->cluster != cluster || partition->new == NULL)
-				continue;
-			sbuf_add_str(&alter, first ? "SET " : ", SET ");
-			sql_identifier(&alter, partition->option);
-			sbuf_add_char(&alter, ' ');
-			sql_literal(&alter, partition->new);
-			first = false;
-		}
-		sbuf_add_char(&alter, ')');
-		sql_literal(&body, sbuf_text(&alter));
-		sbuf_free(&alter);
-	}
+	expect_sql(move, cluster, false, &body);
+	sbuf_add_str(&body, ") THEN RAISE EXCEPTION 'the options of the shard were changed by"
+	                    " somebody else: %', opts; END IF; EXECUTE ");
+	plproxy_statement(move, cluster, false, &alter);
+	sql_literal(&body, sbuf_text(&alter));
 	sbuf_add_str(&body, "; END");
-	sbuf_add_str(sql, "DO ");
-	sql_literal(sql, sbuf_text(&body));
+	add_do(sql, &body);
+	sbuf_free(&alter);
 	sbuf_free(&body);
 }
 
-static bool has_changes(const struct move *move, const struct plproxy *cluster)
+/* The same for functions: one query text is one transaction, in which what they return is compared
+ * before and after the operator's statements. */
+static void change_functions_sql(const struct move *move, const struct plproxy *cluster,
+                                 struct sbuf *sql)
 {
-	for (size_t i = 0; i < move->partition_count; i++) {
-		if (move->partitions[i].cluster == cluster && move->partitions[i].new != NULL)
-			return true;
+	sbuf_add_str(sql, USUAL_PATH);
+	for (int after = 0; after < 2; after++) {
+		struct sbuf body;
+
+		sbuf_init(&body, PLPROXY_SQL_MAX);
+		sbuf_add_str(&body, "DECLARE opts text[]; BEGIN opts := ARRAY(SELECT part FROM"
+		                    " plproxy.get_cluster_partitions(");
+		sql_literal(&body, cluster->conf->cluster);
+		sbuf_add_str(&body,
+		             ") WITH ORDINALITY AS parts (part, n) ORDER BY n); IF NOT (true");
+		expect_sql(move, cluster, after == 1, &body);
+		sbuf_printf(&body, ") THEN RAISE EXCEPTION '%s: %%', opts; END IF; ",
+		            after == 1 ? "change_sql did not make the partitions lead to the target"
+		                       : "the partitions were changed by somebody else");
+		if (after == 1 && cluster->version != NULL) {
+			sbuf_add_str(&body, "IF plproxy.get_cluster_version(");
+			sql_literal(&body, cluster->conf->cluster);
+			sbuf_add_str(&body, ")::text = ");
+			sql_literal(&body, cluster->version);
+			sbuf_add_str(&body, " THEN RAISE EXCEPTION 'change_sql did not change"
+			                    " plproxy.get_cluster_version(): nobody would notice';"
+			                    " END IF; ");
+		}
+		sbuf_add_str(&body, "END");
+		add_do(sql, &body);
+		sbuf_free(&body);
+		if (after == 0) {
+			sbuf_add_str(sql, cluster->conf->change_sql);
+			sbuf_add_str(sql, "; ");
+		}
 	}
-	return false;
 }
 
 static void send_change(struct move *move, struct plproxy *cluster)
@@ -266,7 +443,10 @@ static void send_change(struct move *move, struct plproxy *cluster)
 	struct sbuf sql;
 
 	sbuf_init(&sql, PLPROXY_SQL_MAX);
-	change_sql(move, cluster, &sql);
+	if (cluster->functions)
+		change_functions_sql(move, cluster, &sql);
+	else
+		change_sql(move, cluster, &sql);
 	link_send(&cluster->link, sbuf_text(&sql));
 	cluster->pending = true;
 	sbuf_free(&sql);
@@ -356,9 +536,11 @@ bool plproxy_repair(struct move *move, usec_t deadline)
 		if (cluster->done)
 			continue;
 		sbuf_init(&error, PLPROXY_SQL_MAX);
-		/* Not again after our own exception: the options are not what the plan saw. */
+		/* Not again after our own exception (the options are not what the plan saw), nor
+		 * when the statement itself is wrong. */
 		while (!repair_cluster(move, cluster, &error) && clock_now() < deadline &&
-		       strcmp(cluster->link.sqlstate, "P0001") != 0) {
+		       strcmp(cluster->link.sqlstate, "P0001") != 0 &&
+		       strncmp(cluster->link.sqlstate, "42", 2) != 0) {
 			loop_sleep(&move->loop, 500 * USEC_PER_MSEC);
 			sbuf_reset(&error);
 		}
@@ -429,43 +611,157 @@ static char *mapped_role(struct move *move, struct plproxy *cluster, struct link
 	return role;
 }
 
-/* Calls through one partition in a session of its own; nothing of it stays. */
+/* Calls through one partition; nothing of it stays.  The identity of where it landed, NULL if it
+ * failed. */
+static char *call(struct move *move, const struct partition *partition, struct link *link)
+{
+	char *role = mapped_role(move, partition->cluster, link);
+	char *identity = NULL;
+	struct sbuf sql;
+
+	sbuf_init(&sql, PLPROXY_SQL_MAX);
+	verify_sql(partition, role, &sql);
+	free(role);
+	if (link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)))
+		identity = mem_must_strdup(link_value(link, 0, "identity"));
+	sbuf_free(&sql);
+	return identity;
+}
+
+/* The end of the transaction that call() leaves open. */
+static bool end_call(struct move *move, struct link *link)
+{
+	return link->state == LINK_IDLE && link_run(&move->loop, link, ASK_TIMEOUT, "ROLLBACK");
+}
+
+static bool judge_call(struct move *move, const struct partition *partition, struct link *link,
+                       const char *session, const char *expected)
+{
+	char *identity = call(move, partition, link);
+	bool ok = identity != NULL && strcmp(identity, expected) == 0;
+
+	if (identity == NULL)
+		move_problem(move, "%s: a call through partition %d in %s session failed: %s",
+		             link->name, partition->number, session, link_error(link));
+	else if (!ok)
+		move_problem(move,
+		             "%s: a call through partition %d in %s session lands on \"%s\", %s is "
+		             "\"%s\"",
+		             link->name, partition->number, session, identity,
+		             move->target.conf->name, expected);
+	free(identity);
+	return ok;
+}
+
+/* In a session of its own, and in one from before the move. */
 static bool verify_partition(struct move *move, const struct partition *partition,
                              const char *expected)
 {
+	struct plproxy *cluster = partition->cluster;
 	struct link link;
 	struct link *only = &link;
+	struct sbuf error;
+	bool ok;
+
+	sbuf_init(&error, PLPROXY_SQL_MAX);
+	link_init(&link, cluster->label, &cluster->link.target);
+	ok = links_connect(&move->loop, &only, 1, move->config->mover.connect_timeout, &error);
+	if (!ok)
+		move_problem(move, "%s", sbuf_text(&error));
+	sbuf_free(&error);
+	ok = ok && judge_call(move, partition, only, "a new", expected);
+	link_close(only);
+	if (cluster->probed) {
+		ok = judge_call(move, partition, &cluster->probe, "an old", expected) && ok;
+		(void)!end_call(move, &cluster->probe);
+	}
+	return ok;
+}
+
+/* Options with the same text share a connection: one call is enough. */
+static bool is_first_of_text(const struct move *move, const struct partition *partition)
+{
+	for (const struct partition *at = move->partitions; at < partition; at++) {
+		if (at->cluster == partition->cluster && strcmp(at->old, partition->old) == 0)
+			return false;
+	}
+	return true;
+}
+
+static void keep_statement(struct move *move, const struct plproxy *cluster, bool inverse)
+{
+	char *name =
+	    mem_must_printf("plproxy-%s%s.sql", cluster->conf->name, inverse ? ".undo" : "");
 	struct sbuf sql;
-	char *role;
-	const char *identity;
-	bool ok = false;
 
 	sbuf_init(&sql, PLPROXY_SQL_MAX);
-	link_init(&link, partition->cluster->label, &partition->cluster->link.target);
-	if (!links_connect(&move->loop, &only, 1, move->config->mover.connect_timeout, &sql)) {
-		move_problem(move, "%s", sbuf_text(&sql));
-	} else {
-		role = mapped_role(move, partition->cluster, only);
-		sbuf_reset(&sql);
-		verify_sql(partition, role, &sql);
-		free(role);
-		ok = link_run(&move->loop, only, ASK_TIMEOUT, sbuf_text(&sql));
-		identity = link_value(only, 0, "identity");
-		if (!ok) {
-			move_problem(move, "%s: a call through partition %d failed: %s", link.name,
-			             partition->number, link_error(only));
-		} else if (identity == NULL || strcmp(identity, expected) != 0) {
-			ok = false;
-			move_problem(move,
-			             "%s: a call through partition %d lands on \"%s\", %s is "
-			             "\"%s\"",
-			             link.name, partition->number, identity == NULL ? "" : identity,
-			             move->target.conf->name, expected);
-		}
-	}
-	link_close(only);
+	plproxy_statement(move, cluster, inverse, &sql);
+	sbuf_add_str(&sql, ";\n");
+	if (!journal_save(&move->journal, name, sbuf_text(&sql)))
+		ui_error(move->ui, "%s could not be written to %s", name, move->journal.directory);
 	sbuf_free(&sql);
-	return ok;
+	free(name);
+}
+
+void plproxy_prepare(struct move *move)
+{
+	for (size_t i = 0; i < move->cluster_count; i++) {
+		struct plproxy *cluster = &move->clusters[i];
+
+		if (move->journal.directory != NULL && has_changes(move, cluster)) {
+			keep_statement(move, cluster, false);
+			keep_statement(move, cluster, true);
+		}
+		link_init(&cluster->probe, cluster->label, &cluster->link.target);
+	}
+	for (size_t i = 0; i < move->partition_count; i++) {
+		const struct partition *partition = &move->partitions[i];
+		struct plproxy *cluster = partition->cluster;
+		char *identity;
+
+		if (!is_first_of_text(move, partition) || !link_revive(move, &cluster->probe))
+			continue;
+		identity = call(move, partition, &cluster->probe);
+		cluster->probed = identity != NULL;
+		if (identity == NULL)
+			ui_error(move->ui,
+			         "prepare: %s: a call through partition %d fails already: %s",
+			         cluster->label, partition->number, link_error(&cluster->probe));
+		free(identity);
+		if (!end_call(move, &cluster->probe))
+			cluster->probed = false;
+	}
+}
+
+/* Sessions that began a transaction before the change still go to the old place once; the fence
+ * makes that an error.  Those behind a pgbouncer of ours are recycled. */
+static void recycle(struct move *move)
+{
+	int64_t recycled = 0;
+	int64_t old = 0;
+
+	for (size_t i = 0; i < move->cluster_count; i++) {
+		struct plproxy *cluster = &move->clusters[i];
+		struct link *link = &cluster->link;
+
+		if (!has_changes(move, cluster) || !cluster->done)
+			continue;
+		recycled += bouncers_reconnect(move, cluster->conf->host, cluster->conf->port,
+		                               cluster->conf->dbname);
+		if (link_revive(move, link) &&
+		    link_run(&move->loop, link, ASK_TIMEOUT,
+		             "SELECT count(*) AS old FROM pg_stat_activity WHERE datname ="
+		             " current_database() AND backend_type = 'client backend' AND"
+		             " application_name NOT LIKE 'pgshunt%' AND xact_start <"
+		             " clock_timestamp() - interval '5 seconds'"))
+			old += link_number(link, 0, "old", 0);
+	}
+	json_int(&move->evidence, "plproxy_recycled", recycled);
+	if (old > 0)
+		ui_line(move->ui,
+		        "  PL/Proxy: %" PRId64 " transactions may be older than the change: their "
+		        "next call goes to the old place and fails there",
+		        old);
 }
 
 bool plproxy_verify(struct move *move)
@@ -484,17 +780,13 @@ bool plproxy_verify(struct move *move)
 	expected = mem_must_strdup(link_value(target, 0, "identity"));
 	for (size_t i = 0; i < move->partition_count; i++) {
 		const struct partition *partition = &move->partitions[i];
-		bool asked = false;
 
-		/* Options with the same text share a connection: one call is enough. */
-		for (size_t j = 0; j < i; j++)
-			asked = asked || (move->partitions[j].cluster == partition->cluster &&
-			                  strcmp(move->partitions[j].old, partition->old) == 0);
-		if (asked)
+		if (!is_first_of_text(move, partition))
 			continue;
 		calls++;
 		ok = verify_partition(move, partition, expected) && ok;
 	}
+	recycle(move);
 	json_int(&move->evidence, "plproxy_calls", calls);
 	free(expected);
 	return ok;

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: PostgreSQL
+"""PL/Proxy in a move: clusters made of functions, old sessions, statement and inverse."""
+import glob
+import json
+import os
+
+import pytest
+
+from scene import DONE, FORWARD, REFUSED
+from servers import PgBouncer, subfolder
+
+FUNCTIONS = """
+CREATE EXTENSION IF NOT EXISTS plproxy;
+CREATE SCHEMA IF NOT EXISTS plproxy;
+CREATE TABLE parts (n int, conn text);
+CREATE TABLE version (v int);
+INSERT INTO version VALUES (7);
+INSERT INTO parts SELECT n, format('dbname=p%%s host=127.0.0.1 port=%(port)d user=app', n / 2 + 1)
+    FROM generate_series(0, 3) n;
+CREATE FUNCTION plproxy.get_cluster_version(cluster_name text) RETURNS int LANGUAGE sql
+    AS 'SELECT v FROM public.version';
+CREATE FUNCTION plproxy.get_cluster_partitions(cluster_name text) RETURNS SETOF text LANGUAGE sql
+    AS 'SELECT conn FROM public.parts ORDER BY n';
+CREATE FUNCTION plproxy.get_cluster_config(cluster_name text, OUT key text, OUT val text)
+    RETURNS SETOF record LANGUAGE sql AS $$ SELECT 'connection_lifetime'::text, '1800'::text $$;
+CREATE FUNCTION where_am_i(shard int) RETURNS text LANGUAGE plproxy
+    AS $$ CLUSTER 'hq'; RUN ON shard; $$;
+"""
+
+
+def functions(scene, pg, dbname, **settings):
+    pg.sql("CREATE DATABASE " + dbname)
+    pg.sql(FUNCTIONS % {"port": scene.pg1.port}, dbname)
+    scene.configure(plproxy={"hq": {"host": "127.0.0.1", "port": pg.port, "dbname": dbname,
+                                    "cluster": "hq", "user": "postgres", **settings}})
+
+
+def test_functions(make_scene, pg):
+    """What only the operator can change is explained first, then done and checked."""
+    scene = make_scene()
+    functions(scene, pg, "hq_functions")
+    with pg.connect("hq_functions", autocommit=True) as conn:
+        assert conn.execute("SELECT where_am_i(2)").fetchone() == ("pg1 p2",)
+        result = scene.move(REFUSED)
+        old = "dbname=p2 host=127.0.0.1 port=%d user=app" % scene.pg1.port
+        new = "dbname=p2 host=127.0.0.1 port=%d user=app" % scene.pg2.port
+        update = "UPDATE public.parts SET conn = '%s' WHERE conn = '%s';" % (new, old)
+        assert update in result.stderr and "another number than 7" in result.stderr
+        scene.configure(plproxy={"hq": {**scene.mover["plproxy"]["hq"],
+                                        "change_sql": update + " UPDATE version SET v = v + 1"}})
+        scene.move()
+        for shard, place in enumerate(("pg1 p1", "pg1 p1", "pg2 p2", "pg2 p2")):
+            assert conn.execute("SELECT where_am_i(%s)", (shard,)).fetchone() == (place,)
+    scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("change", ["", "UPDATE version SET v = 8", "UPDATE parts SET n = n WHERE false"])
+def test_functions_that_are_not_changed(make_scene, pg, change):
+    """change_sql that does not do it is taken back, whole; after the promotion it is named."""
+    scene = make_scene()
+    name = "hq_wrong%d" % len(change)
+    functions(scene, pg, name, change_sql=change)
+    if not change:
+        scene.move(REFUSED)
+        scene.check_on_pg1()
+        return
+    assert scene.run("move", "p2", "--to", "pg2").returncode == FORWARD
+    assert pg.value("SELECT v FROM version", name) == 7
+    pg.sql("UPDATE version SET v = 8; UPDATE parts SET conn = replace(conn, '%d', '%d') "
+           "WHERE n > 1" % (scene.pg1.port, scene.pg2.port), name)
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+def test_statement_and_inverse(make_scene, pg, folder):
+    """Kept next to the journal; the inverse takes the change back.  A pgbouncer before the PL/Proxy
+    database gets new sessions."""
+    scene = make_scene()
+    scene.plproxy(pg, "hq_kept", direct=True)
+    before = pg.value("SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'hq'", "hq_kept")
+    bouncer = PgBouncer(subfolder(folder), "front", [("hq", "127.0.0.1", pg.port, "hq_kept")])
+    try:
+        scene.configure(pgbouncers={"front": {
+            "host": "127.0.0.1", "port": bouncer.port,
+            "unix_socket_directories": [bouncer.folder]}})
+        events = [json.loads(line) for line in
+                  scene.run("plan", "p2", "--to", "pg2", "--json").stdout.splitlines()]
+        plan = [event for event in events if event["event"] == "plan"][0]["plproxy"][0]
+        assert plan["style"] == "foreign server" and plan["statement"].startswith("ALTER SERVER")
+        result = scene.move()
+        assert "plproxy_recycled 1" in result.stdout and "plproxy_calls 1" in result.stdout
+    finally:
+        bouncer.stop()
+    moved = glob.glob(os.path.join(scene.mover["journal_directory"], "*", "plproxy-hq*.sql"))
+    texts = {os.path.basename(path): open(path).read() for path in moved}
+    assert texts["plproxy-hq.sql"].rstrip(";\n") == plan["statement"]
+    assert texts["plproxy-hq.undo.sql"].rstrip(";\n") == plan["inverse"]
+    pg.sql(plan["inverse"], "hq_kept")
+    assert pg.value("SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'hq'",
+                    "hq_kept") == before
