@@ -404,8 +404,8 @@ static void treat_blockers(struct move *move, enum config_drain_policy policy)
 		            " WHERE xact_start IS NOT NULL AND pid IN %s AND datname IN ",
 		            policy == CONFIG_DRAIN_ABORT       ? ""
 		            : policy == CONFIG_DRAIN_TERMINATE ? ", pg_terminate_backend(pid)"
-		                                               : ", pg_cancel_backend(pid)"
-		            : ", pg_cancel_backend(pid)", sbuf_text(&pids));
+		                                               : ", pg_cancel_backend(pid)",
+		            sbuf_text(&pids));
 		shards_literals(move, &sql);
 		if (link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql)))
 			for (int row = 0; row < link_rows(source) && row < 10; row++)
