@@ -188,7 +188,7 @@ def test_plus_without_tls_is_an_attack(make_proxy):
         peer.startup()
         peer.send(pgwire.message("R", struct.pack("!i", 10) + b"SCRAM-SHA-256-PLUS\0"
                                  b"SCRAM-SHA-256\0\0"))
-        assert peer.recv() is None
+        assert peer.recv() in (None, ("X", b""))  # no password
     server, proxy = fake(make_proxy, script)
     with server, pytest.raises(LoginError) as error:
         proxy.wire(user="u_scram", password=None)

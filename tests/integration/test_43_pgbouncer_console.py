@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pgwire import LoginError, errors, query, wait_for
+from pgwire import Closed, LoginError, errors, query, wait_for
 from proxy import STATS, STATS_PASSWORD, ConsoleError
 from servers import SLOW, PgBouncer, subfolder
 
@@ -310,5 +310,5 @@ def refuses(proxy):
     try:
         proxy.wire().close()
         return False
-    except (OSError, AssertionError, LoginError):
+    except (OSError, AssertionError, LoginError, Closed):
         return True
