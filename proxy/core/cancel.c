@@ -303,16 +303,24 @@ static struct client *cancel_find(struct worker *worker, uint32_t slot)
 	return search.found;
 }
 
+void cancel_waiting(struct client *client)
+{
+	client->cancelled = false;
+	client_refuse_request(client, "57014", "canceling statement due to user request", NULL);
+}
+
 static void cancel_do(struct client *client)
 {
 	if (client->state == CLIENT_WAITING) {
-		client_refuse_request(client, "57014", "canceling statement due to user request",
-				      NULL);
+		cancel_waiting(client);
 		return;
 	}
 	/* At its safe point there is nothing to cancel: it must not hit what comes next. */
-	if (client->server != NULL && !server_busy_inside(client->server) &&
-	    !ledger_quiet(&client->server->ledger))
+	if (client->server == NULL || ledger_quiet(&client->server->ledger))
+		return;
+	if (server_busy_inside(client->server))
+		client->cancelled = !client->failed; /* its request follows the proxy's own query */
+	else
 		cancel_server(client->server);
 }
 

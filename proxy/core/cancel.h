@@ -45,6 +45,9 @@ void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key
 /* The same for a client of this worker.  Wrong keys are ignored. */
 void cancel_client(struct worker *worker, uint32_t slot, const struct cancel_key *key);
 
+/* Refuses, as cancelled, the request of a client that is WAITING. */
+void cancel_waiting(struct client *client);
+
 /* Asks the server to cancel what it runs. */
 void cancel_server(struct server *server);
 

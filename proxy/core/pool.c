@@ -467,8 +467,10 @@ void pool_sync_done(struct server *server)
 	param_set_replace(&client->params, settled);
 	if (io != CONN_IO_OK) {
 		client_doom(client, CLIENT_CLOSE_IO);
-	} else if (UNLIKELY(server->pool->database->held) && !client->doomed) {
-		/* The hold began meanwhile, and nothing of the client has been sent. */
+	} else if (UNLIKELY(server->pool->database->held || client->cancelled) &&
+	           !client->doomed) {
+		/* The hold began meanwhile, or the client thought better of it, and nothing of the
+		 * client has been sent. */
 		client->in_session = false;
 		server_release(server);
 		pool_wait_first(client->pool, client);
@@ -502,7 +504,9 @@ void pool_wait_first(struct pool *pool, struct client *client)
 	list_remove(&pool->clients[CLIENT_WAITING], &client->node);
 	list_prepend(&pool->clients[CLIENT_WAITING], &client->node);
 	client->since = client->asked; /* it has never had what it waits for */
-	if (pool->database->held)
+	if (UNLIKELY(client->cancelled))
+		cancel_waiting(client);
+	else if (pool->database->held)
 		gate_count_held(client);
 }
 

@@ -626,7 +626,8 @@ static void request_finish(struct request *request, const struct input *input)
 
 	/* The order matters: an error to the client ends the use of its server. */
 	request_give_now(client);
-	if (request->fresh != NULL && request->fresh == server && server->resend.fresh)
+	if (request->fresh != NULL && request->fresh == server && server->resend.fresh &&
+	    request->used > request->fresh_from)
 		resend_keep(server, request->data + request->fresh_from,
 		            request->used - request->fresh_from);
 	if (conn_flush(&worker->to_server, worker) != CONN_IO_OK && server != NULL &&
@@ -715,13 +716,12 @@ void client_readable(struct client *client)
 {
 	struct worker *worker = client->worker;
 	const struct config_proxy *conf = &worker->routes->config->proxy;
+	const size_t kept = conn_kept(&client->conn);
 	size_t limit = 0;
 	struct input input;
 	enum conn_io io;
 
 	if (client->state == CLIENT_WAITING) {
-		size_t kept = conn_kept(&client->conn);
-
 		limit = kept < (size_t)conf->hold_client_bytes
 		            ? (size_t)conf->hold_client_bytes - kept
 		            : 1;
@@ -737,6 +737,6 @@ void client_readable(struct client *client)
 		client_doom(client, CLIENT_CLOSE_IO);
 		return;
 	}
-	client->pool->stats.received += input.len - conn_kept(&client->conn);
+	client->pool->stats.received += input.len - kept;
 	client_turn(client, input);
 }

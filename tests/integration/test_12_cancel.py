@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """CancelRequest: running, waiting and idle clients, wrong keys, and never somebody else."""
+import os
+import signal
 import threading
 import time
 
@@ -189,3 +191,25 @@ def test_cancel_request_of_another_length(endpoint, length):
         assert "Z" not in kinds(conn.rest())
     with endpoint.wire() as conn:
         assert conn.value("SELECT 1") == "1"
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_while_the_proxy_sets_parameters(make_proxy, pg, mode):
+    """The request was sent, and has not begun: it never does."""
+    proxy = make_proxy(pool_size=1, pool_mode=mode, server_reset_query="")
+    with proxy.wire(TimeZone="Asia/Tokyo") as first:
+        pid = int(first.value("SELECT pg_backend_pid()"))
+    with proxy.wire(TimeZone="Europe/Rome") as conn:
+        # The server cannot answer the query that sets the time zone.
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            conn.send(query("SELECT nextval('never')"))
+            wait_for(lambda: "active" in [row["state"] for row in proxy.command("SHOW SERVERS")],
+                     what="the server to be linked")
+            conn.cancel()
+            assert conn.silent(0.3)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert errors(conn.ready("I"))[0]["C"] == "57014"
+        assert conn.value("SHOW TimeZone") == "Europe/Rome"
+    assert proxy.connect().execute("SELECT 1").fetchone() == (1,)

@@ -29,10 +29,10 @@ def ended(conn):
 
 
 def test_costly_password_does_not_stop_the_worker(make_proxy):
-    """A clear-text password against a secret of four million iterations (a second or more): the
+    """A clear-text password against a secret of two million iterations (a second or so): the
     only worker serves its other clients meanwhile."""
     secret = scram_secret("sesame", iterations=1)
-    secret = secret.replace("$1:", "$4000000:")
+    secret = secret.replace("$1:", "$2000000:")
     proxy = make_proxy(auth_type="plain", workers=1, client_login_timeout="60s",
                        secrets={**USERS, "app": secret, "app2": "other"})
     outcome = []
