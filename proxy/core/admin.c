@@ -427,8 +427,9 @@ void admin_receive(struct admin *admin, struct letter *letter)
 		mail_free_database(mail);
 		break;
 	case MAIL_SUSPENDED:
-		free(letter);
-		pause_on_suspended(admin);
+		mail = CONTAINER_OF(letter, struct mail_database, letter);
+		pause_on_suspended(admin, mail->epoch);
+		mail_free_database(mail);
 		break;
 	case MAIL_ROWS:
 		view_on_rows(admin, CONTAINER_OF(letter, struct mail_view, letter));

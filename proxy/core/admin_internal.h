@@ -126,6 +126,7 @@ struct admin {
 	struct list pauses;    /* requests PAUSE that wait */
 	bool paused_all;       /* PAUSE or KILL without a database */
 	bool suspended;
+	uint64_t suspend_epoch; /* of the last SUSPEND */
 	struct list saving;    /* requests that wait for a write */
 	struct list answered;  /* requests whose callback comes next */
 	struct list views;     /* struct view_wait.node */
@@ -209,7 +210,8 @@ void hold_pause(struct admin_db *db);
 void pause_check(struct admin *admin);
 void pause_cancel(struct admin_request *request);
 void wait_close_cancel(struct admin_request *request);
-void pause_on_suspended(struct admin *admin);
+/* One more worker stands still for the SUSPEND of this epoch. */
+void pause_on_suspended(struct admin *admin, uint64_t epoch);
 /* The entry of that name, found or made. */
 struct admin_db *admin_know(struct admin *admin, const char *database);
 

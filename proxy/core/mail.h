@@ -52,7 +52,7 @@ enum mail_type {
 	/* worker -> main */
 	MAIL_DRAINED,      /* mail_database: name, epoch, worker */
 	MAIL_PREPARED,     /* mail_database: name, token, worker, number = opened, failed, text */
-	MAIL_SUSPENDED,    /* struct letter */
+	MAIL_SUSPENDED,    /* mail_database: the epoch of the SUSPEND */
 	MAIL_ROWS,         /* mail_view */
 	MAIL_CONSOLE,      /* mail_console: a client of the console, logged in */
 	MAIL_LEARNED,      /* mail_welcome: to be remembered in the state directory */

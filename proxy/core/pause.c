@@ -34,10 +34,12 @@ static void post_named(struct admin *admin, enum mail_type type, const char *nam
 	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
 		struct mail_database *mail = mail_new_database(type, name);
 
-		if (mail == NULL)
+		if (mail == NULL) {
 			log_error("out of memory: a letter to worker %u is lost", i);
-		else
-			mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
+			continue;
+		}
+		mail->epoch = admin->suspend_epoch; /* only SUSPEND asks for it */
+		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
 	}
 }
 
@@ -201,6 +203,61 @@ void pause_cancel(struct admin_request *request)
 	resume_scope(admin, db, "the pause was cancelled");
 }
 
+/* ---- SUSPEND ---- */
+
+void pause_on_suspended(struct admin *admin, uint64_t epoch)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&admin->working, node, tmp)
+	{
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		if (request->suspends > 0 && epoch == admin->suspend_epoch &&
+		    --request->suspends == 0)
+			request_succeed(request);
+	}
+}
+
+/* RESUME: a SUSPEND that still waits for a worker will get no answer from it. */
+static void suspend_end(struct admin *admin)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	admin->suspended = false;
+	post_named(admin, MAIL_RESUME, "");
+	LIST_FOREACH(&admin->working, node, tmp)
+	{
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		if (request->suspends > 0) {
+			request->suspends = 0;
+			request_fail(request, "57014", "RESUME ended the SUSPEND");
+		}
+	}
+}
+
+struct admin_request *admin_suspend(struct admin *admin, admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+
+	if (admin->suspended) {
+		request_fail(request, "55000", "already suspended");
+		return request;
+	}
+	if (admin->proxy->shutting_down) {
+		request_fail(request, "08P01", "pooler is shutting down");
+		return request;
+	}
+	admin->suspended = true;
+	admin->suspend_epoch++;
+	request->suspends = admin->proxy->worker_count;
+	post_named(admin, MAIL_SUSPEND, "");
+	return request;
+}
+
 /* ---- RESUME, KILL ---- */
 
 struct admin_request *admin_resume(struct admin *admin, const char *database, admin_done_fn *done,
@@ -226,10 +283,8 @@ struct admin_request *admin_resume(struct admin *admin, const char *database, ad
 	}
 	if (!any)
 		sbuf_add_str(&request->notice, "nothing was paused");
-	if (database == NULL && admin->suspended) {
-		admin->suspended = false;
-		post_named(admin, MAIL_RESUME, "");
-	}
+	if (database == NULL && admin->suspended)
+		suspend_end(admin);
 	resume_scope(admin, request->db, "the pause was ended by RESUME");
 	request_succeed(request);
 	return request;
@@ -373,39 +428,5 @@ struct admin_request *admin_enable(struct admin *admin, const char *database, bo
 	}
 	atomic_store(&share->disabled, !enable);
 	request_succeed(request);
-	return request;
-}
-
-/* ---- SUSPEND ---- */
-
-void pause_on_suspended(struct admin *admin)
-{
-	struct list_node *node;
-	struct list_node *tmp;
-
-	LIST_FOREACH(&admin->working, node, tmp)
-	{
-		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
-
-		if (request->suspends > 0 && --request->suspends == 0)
-			request_succeed(request);
-	}
-}
-
-struct admin_request *admin_suspend(struct admin *admin, admin_done_fn *done, void *arg)
-{
-	struct admin_request *request = request_new(admin, done, arg);
-
-	if (admin->suspended) {
-		request_fail(request, "55000", "already suspended");
-		return request;
-	}
-	if (admin->proxy->shutting_down) {
-		request_fail(request, "08P01", "pooler is shutting down");
-		return request;
-	}
-	admin->suspended = true;
-	request->suspends = admin->proxy->worker_count;
-	post_named(admin, MAIL_SUSPEND, "");
 	return request;
 }

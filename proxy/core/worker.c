@@ -195,6 +195,8 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 		break;
 	case MAIL_SUSPEND:
 		worker->suspended = true;
+		worker->suspend_answered = false;
+		worker->suspend_epoch = mail->epoch;
 		event_active(worker->stand_still, EV_TIMEOUT, 0);
 		break;
 	case MAIL_RESUME:
@@ -395,22 +397,31 @@ static void worker_receive(void *owner, struct letter *letter)
 	worker_end_turn(worker);
 }
 
+static void worker_answer_suspend(struct worker *worker)
+{
+	struct mail_database *told = mail_new_database(MAIL_SUSPENDED, "");
+
+	worker->suspend_answered = true;
+	if (told == NULL)
+		return;
+	told->epoch = worker->suspend_epoch;
+	mailbox_post(&worker->proxy->mailbox, &told->letter);
+}
+
 /* SUSPEND: nothing but letters is looked at until RESUME, or the end.  Not inside the callback of a
- * letter, behind which others of the same batch may lie. */
+ * letter, behind which others of the same batch may lie.  RESUME and the next SUSPEND may come in
+ * one batch: that SUSPEND is answered too. */
 static void worker_stand_still(evutil_socket_t fd, short what, void *arg)
 {
 	struct worker *worker = arg;
-	struct letter *told;
 
 	(void)fd;
 	(void)what;
-	if (!worker->suspended)
-		return;
-	told = mail_new(sizeof(*told), MAIL_SUSPENDED);
-	if (told != NULL)
-		mailbox_post(&worker->proxy->mailbox, told);
-	while (worker->suspended && !worker->stopping)
+	while (worker->suspended && !worker->stopping) {
+		if (!worker->suspend_answered)
+			worker_answer_suspend(worker);
 		mailbox_wait(&worker->mailbox);
+	}
 	worker->suspended = false;
 	worker->now = clock_now();
 }

@@ -40,6 +40,8 @@ struct worker {
 	struct event *tick;
 	struct event *stand_still;   /* SUSPEND */
 	bool suspended;
+	bool suspend_answered;
+	uint64_t suspend_epoch;
 	struct mailbox mailbox;
 	struct route_table *routes;  /* a reference */
 	struct userlist *users;      /* references: who may log in, and how */

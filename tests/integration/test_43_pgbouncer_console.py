@@ -294,6 +294,17 @@ def test_suspend(make_proxy):
         assert not errors(conn.ready())  # the console has left
 
 
+def test_suspend_and_resume_in_quick_succession(make_proxy):
+    """RESUME answers at once: the next SUSPEND may reach a worker that has not seen it yet."""
+    proxy = make_proxy(workers=4)
+    with proxy.wire() as conn, proxy.console("pgbouncer") as console:
+        for _ in range(300):
+            console("SUSPEND")
+            console("RESUME")
+        conn.send(query("SELECT 1"))
+        assert not errors(conn.ready())
+
+
 def test_shutdown_waits_for_clients(make_proxy):
     proxy = make_proxy()
     conn = proxy.wire()
