@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What the files of the pool share.  For pool.c, pool_queue.c, pool_room.c, pool_login.c only.
+ */
+#ifndef CORE_POOL_INTERNAL_H
+#define CORE_POOL_INTERNAL_H
+
+#include "core/pool.h"
+
+/* Found or made; NULL on lack of memory. */
+struct pool *pool_enter(struct worker *worker, const char *name, const char *user,
+			bool internal) MUST_CHECK;
+
+/* ---- pool_room.c ---- */
+
+/* Dials what `demand` clients need beyond `coming` servers, as far as the limits allow. */
+void pool_dial(struct pool *pool, size_t demand, size_t coming);
+
+/* min_pool_size: one more at each tick, so that a start is no storm of logins. */
+void pool_keep_min(struct pool *pool);
+
+/* ---- pool_login.c ---- */
+
+/*
+ * How long clients wait while no server can be had; 0 = for ever.  A database that the server has
+ * closed after its hold lapsed is in the middle of a move whose mover died: it will be opened
+ * again, or the route will lead elsewhere, when the move is resumed or undone.
+ */
+usec_t pool_patience(const struct pool *pool);
+
+/* Those who wait since before `before` are told why there is no server. */
+void pool_refuse_waiting(struct pool *pool, usec_t before);
+
+#endif

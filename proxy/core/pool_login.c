@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Of a pool: what the logins of its servers have taught it, for the clients that wait for one: the
+ * parameters of a server, or why there is none.  Worker thread.
+ */
+#include "base/log.h"
+#include "core/mail.h"
+#include "core/pool_internal.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void pool_set_welcome(struct pool *pool, struct param_set *welcome)
+{
+	struct list *list = &pool->clients[CLIENT_WELCOME];
+
+	param_set_replace(&pool->welcome, welcome);
+	while (list->count > 0) {
+		struct client *client = CONTAINER_OF(list_first(list), struct client, node);
+
+		client_login_step(client);
+		if (client->doomed)
+			continue;
+		if (client->state == CLIENT_WELCOME)
+			break;
+		client_go_on(client); /* what it has sent behind its login */
+	}
+}
+
+/* Under a hold no server can be asked: what another user of the database was told is near enough,
+ * and its first request settles the differences. */
+void pool_find_welcome(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (!pool->database->held)
+		return;
+	LIST_FOREACH(&pool->database->pools, node, tmp)
+	{
+		struct pool *other = CONTAINER_OF(node, struct pool, node);
+
+		if (other->welcome != NULL) {
+			param_set_replace(&pool->welcome, param_set_ref(other->welcome));
+			return;
+		}
+	}
+}
+
+static void pool_mail_learned(struct pool *pool)
+{
+	struct mail_welcome *mail = mail_new(sizeof(*mail), MAIL_LEARNED);
+
+	if (mail == NULL)
+		return;
+	mail->database = strdup(pool->database->name);
+	mail->user = strdup(pool->user);
+	mail->params = param_set_encode(pool->welcome, &mail->params_len);
+	if (mail->database == NULL || mail->user == NULL || mail->params == NULL)
+		mail_free_welcome(mail);
+	else
+		mailbox_post(&pool->worker->proxy->mailbox, &mail->letter);
+}
+
+void pool_login_succeeded(struct pool *pool, struct server *server)
+{
+	if (server->for_swap)
+		return;
+	free(pool->last_error);
+	pool->last_error = NULL;
+	pool->failing_since = 0;
+	pool->retry_at = 0;
+	if (pool->welcome == server->params)
+		return;
+	pool_set_welcome(pool, param_set_ref(server->params));
+	if (!pool->internal)
+		pool_mail_learned(pool);
+}
+
+/* Errors that waiting does not mend: authentication, unknown database, missing privilege. */
+static bool sqlstate_permanent(const char *sqlstate)
+{
+	return strncmp(sqlstate, "28", 2) == 0 || strncmp(sqlstate, "3D", 2) == 0 ||
+	       strcmp(sqlstate, "42501") == 0 || strncmp(sqlstate, "0A", 2) == 0;
+}
+
+usec_t pool_patience(const struct pool *pool)
+{
+	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+
+	return pool->database->lapsed && strcmp(pool->last_sqlstate, "55000") == 0
+	           ? conf->query_wait_timeout
+	           : conf->connect_timeout;
+}
+
+void pool_refuse_waiting(struct pool *pool, usec_t before)
+{
+	const char *sqlstate = pool->last_sqlstate[0] == '\0' ? "08006" : pool->last_sqlstate;
+	struct list_node *node;
+	struct list_node *tmp;
+	char text[512];
+
+	(void)snprintf(text, sizeof(text), "could not get a server connection: %s",
+	               pool->last_error);
+	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (client->since <= before)
+			client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate, text, NULL,
+			                  NULL);
+	}
+	/* In order of age; a refused client may come back with its next request at the end. */
+	for (size_t n = pool->clients[CLIENT_WAITING].count; n > 0; n--) {
+		struct client *client;
+
+		node = list_first(&pool->clients[CLIENT_WAITING]);
+		if (node == NULL)
+			break;
+		client = CONTAINER_OF(node, struct client, node);
+		if (client->since > before)
+			break;
+		client_refuse_request(client, sqlstate, text, NULL);
+	}
+}
+
+void pool_server_failed(struct pool *pool, struct server *server, const char *error,
+                        const char *sqlstate)
+{
+	usec_t now = pool->worker->now;
+
+	log_warning("server %s %s/%s: %s", server->target->name, pool->database->name, pool->user,
+	            error);
+	if (server->for_swap) {
+		free(pool->database->swap_error);
+		pool->database->swap_error = strdup(error);
+		return;
+	}
+	free(pool->last_error);
+	pool->last_error = strdup(error);
+	(void)snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s", sqlstate);
+	pool->last_permanent = sqlstate_permanent(sqlstate);
+	pool->retry_at = now + pool->worker->routes->config->proxy.server_login_retry;
+	if (pool->failing_since == 0)
+		pool->failing_since = now;
+	/* Somebody else's server may still come free; without any there is no hope. */
+	if (pool->last_permanent && pool->last_error != NULL && !pool->database->held &&
+	    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) <= 1)
+		pool_refuse_waiting(pool, now);
+}
+
+void pool_refuse_late(struct pool *pool, struct client *client)
+{
+	char text[512];
+
+	if (pool->last_error == NULL) {
+		client_refuse_request(client, "53300",
+		                      "no server connection became free within "
+		                      "query_wait_timeout",
+		                      "Try the request again, or raise pool_size.");
+		return;
+	}
+	(void)snprintf(text, sizeof(text),
+	               "could not get a server connection within query_wait_timeout: %s",
+	               pool->last_error);
+	client_refuse_request(client, "57P03", text, "Try the request again.");
+}

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Of a pool: which client gets which server, and which worker.  Worker thread; from other workers it
+ * reads the atomics of struct pool_share only.
+ */
+#include "base/log.h"
+#include "core/cancel.h"
+#include "core/keep.h"
+#include "core/mail.h"
+#include "core/pool_internal.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Another worker's client must have waited so much longer before it gets a server that somebody
+ * waits for here as well: moving one costs more than a small query. */
+#define FAIR_USEC ((usec_t)5000)
+
+/* A server that was idle for longer is looked at before it gets a request. */
+#define PEEK_AFTER ((usec_t)200000)
+
+/* So long after a check a server needs none. */
+#define CHECK_HOLDS USEC_PER_SEC
+
+/* ---- what the other workers see ---- */
+
+void pool_publish_idle(struct pool *pool)
+{
+	if (pool->worker->proxy->worker_count > 1)
+		atomic_store_explicit(&pool->share->worker[pool->worker->index].idle,
+		                      (int)pool->servers[SERVER_IDLE].count, memory_order_seq_cst);
+}
+
+static usec_t pool_waiting_since(struct pool *pool)
+{
+	struct list_node *node = list_first(&pool->clients[CLIENT_WAITING]);
+
+	return node == NULL ? 0 : CONTAINER_OF(node, struct client, node)->asked;
+}
+
+void pool_publish_waiting(struct pool *pool)
+{
+	if (pool->worker->proxy->worker_count > 1)
+		atomic_store_explicit(&pool->share->worker[pool->worker->index].waiting_since,
+		                      pool_waiting_since(pool), memory_order_seq_cst);
+}
+
+static void pool_post_parcel(struct pool *pool, unsigned to, struct server_parcel *parcel)
+{
+	struct mail_server *mail = mail_new(sizeof(*mail), MAIL_SERVER);
+
+	if (mail == NULL)
+		abort(); /* a few bytes, and a server connection would be lost track of */
+	mail->share = pool->share;
+	mail->parcel = *parcel;
+	mailbox_post(&pool->worker->proxy->workers[to].mailbox, &mail->letter);
+}
+
+/* The worker whose first client has waited longest; false if nobody waits elsewhere, or not long
+ * enough compared with those who wait here. */
+static bool pool_find_starving(struct pool *pool, unsigned *found)
+{
+	usec_t local = pool_waiting_since(pool);
+	usec_t oldest = 0;
+
+	for (unsigned i = 0; i < pool->worker->proxy->worker_count; i++) {
+		usec_t since;
+
+		if (i == pool->worker->index)
+			continue;
+		since = atomic_load_explicit(&pool->share->worker[i].waiting_since,
+		                             memory_order_seq_cst);
+		if (since != 0 && (oldest == 0 || since < oldest)) {
+			oldest = since;
+			*found = i;
+		}
+	}
+	return oldest != 0 && (local == 0 || oldest + FAIR_USEC < local);
+}
+
+/* Gives an idle server away if another worker needs it more.  True: it is gone. */
+static bool pool_give_away(struct pool *pool, struct server *server)
+{
+	struct server_parcel parcel;
+	unsigned to = 0;
+
+	if (pool->worker->proxy->worker_count == 1 || !pool_find_starving(pool, &to) ||
+	    !server_pack(server, &parcel))
+		return false;
+	/* Nobody else gives one for the same need; who still starves says so again. */
+	atomic_store_explicit(&pool->share->worker[to].waiting_since, 0, memory_order_relaxed);
+	pool_post_parcel(pool, to, &parcel);
+	return true;
+}
+
+/* The same if that worker has no idle server of its own. */
+static bool pool_give_older(struct pool *pool, struct server *server)
+{
+	unsigned to = 0;
+
+	return pool->worker->proxy->worker_count > 1 && pool_find_starving(pool, &to) &&
+	       atomic_load_explicit(&pool->share->worker[to].idle, memory_order_seq_cst) == 0 &&
+	       pool_give_away(pool, server);
+}
+
+/* Asks a worker, from `first` on, that seems to have an idle server.  (Here a wait was published
+ * before idle servers are looked for, there an idle server before waits are: one of both sees the
+ * other.) */
+static void pool_ask(struct pool *pool, unsigned first)
+{
+	const struct worker *me = pool->worker;
+
+	if (pool->asked || me->proxy->worker_count == 1)
+		return;
+	for (unsigned i = first; i < me->proxy->worker_count; i++) {
+		struct mail_pool *mail;
+
+		if (i == me->index ||
+		    atomic_load_explicit(&pool->share->worker[i].idle, memory_order_seq_cst) == 0)
+			continue;
+		mail = mail_new(sizeof(*mail), MAIL_SERVER_WANTED);
+		if (mail == NULL)
+			return;
+		mail->share = pool->share;
+		mail->from = me->index;
+		pool->asked = true;
+		pool->asked_last = i;
+		mailbox_post(&me->proxy->workers[i].mailbox, &mail->letter);
+		return;
+	}
+}
+
+/* ---- giving servers to clients ---- */
+
+/* Unused for so long that its connection may have been lost on the way. */
+static bool pool_wants_check(const struct pool *pool, const struct server *server)
+{
+	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+
+	const usec_t unused = pool->worker->now - server->since;
+
+	return UNLIKELY(unused >= conf->server_check_delay) &&
+	       conf->server_check_query[0] != '\0' && !(server->checked && unused < CHECK_HOLDS);
+}
+
+/* Has as many idle servers checked as clients wait for one. */
+static size_t pool_check_idle(struct pool *pool, size_t demand)
+{
+	const char *query = pool->worker->routes->config->proxy.server_check_query;
+	size_t checking = 0;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_RESETTING], node, tmp)
+	{
+		if (CONTAINER_OF(node, struct server, node)->task == SERVER_TASK_CHECK)
+			checking++;
+	}
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (checking >= demand)
+			break;
+		if (!pool_outdated(pool, server) && pool_wants_check(pool, server) &&
+		    server_start_task(server, SERVER_TASK_CHECK, query))
+			checking++;
+	}
+	return checking;
+}
+
+/* `suspicious`: a server has just ended in the hands of who is to have this one. */
+static struct server *pool_take_idle(struct pool *pool, bool suspicious)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (pool_outdated(pool, server)) {
+			server_doom(server, SERVER_CLOSE_STALE);
+		} else if (pool_wants_check(pool, server)) {
+			return NULL; /* pool_check_idle() does it; those behind it need it, too */
+		} else if (UNLIKELY(suspicious || conn_has_news(&server->conn) ||
+				    pool->worker->now - server->since > PEEK_AFTER) &&
+			   conn_seems_dead(&server->conn, pool->worker)) {
+			server_doom(server, SERVER_CLOSE_PEER);
+		} else {
+			return server;
+		}
+	}
+	return NULL;
+}
+
+/* The client's transaction is to be a failed one there.  False: it has to wait for that. */
+static bool pool_fail_block(struct server *server)
+{
+	if (!keep_fail_block(server))
+		log_debug("server pid %d was lost", (int)server->backend_pid);
+	return false;
+}
+
+/* The answer to that. */
+static void pool_block_failed(struct server *server, struct client *client)
+{
+	server->failing = false;
+	free(server->error);
+	server->error = NULL;
+	if (server->tx_status == 'E' && !server->pool->database->held) {
+		client->failed = false;
+		client_go_on(client);
+		return;
+	}
+	if (server->tx_status != 'E')
+		pool_server_failed(server->pool, server, "a transaction could not be begun", "");
+	/* Once more, when the new hold is over, or on another server. */
+	server_unlink(server);
+	server_doom(server, SERVER_CLOSE_TERMINATED);
+	pool_wait_first(client->pool, client);
+}
+
+/* Links them.  True: the client may send at once; false: parameters are being set first. */
+static bool pool_link(struct pool *pool, struct server *server, struct client *client)
+{
+	struct param_set *settled;
+	struct sbuf sql;
+	size_t changes;
+	bool sent = false;
+
+	pool->stats.assigned++;
+	if (client->state == CLIENT_WAITING)
+		pool->stats.wait_usec += (uint64_t)(pool->worker->now - client->since);
+	server_link(server, client);
+	client->in_session = pool->session;
+	if (LIKELY(client->params == server->params))
+		return LIKELY(!client->failed) || pool_fail_block(server);
+	sbuf_init(&sql, PARAM_MAX_SQL);
+	changes = param_set_sync_sql(client->params, server->params, &sql);
+	if (changes > 0) {
+		if (!sbuf_ok(&sql))
+			server_doom(server, SERVER_CLOSE_MEMORY);
+		else
+			sent = server_inject_query(server, sbuf_text(&sql), sql.len);
+		sbuf_free(&sql);
+		(void)sent;
+		return false;
+	}
+	sbuf_free(&sql);
+	settled = param_set_settle(pool->worker->params, client->params, server->params);
+	if (settled == NULL) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return false;
+	}
+	param_set_replace(&server->params, param_set_ref(settled));
+	param_set_replace(&client->params, settled);
+	return LIKELY(!client->failed) || pool_fail_block(server);
+}
+
+void pool_sync_done(struct server *server)
+{
+	struct client *client = server->client;
+	struct worker *worker = server->worker;
+	struct param_set *settled;
+	struct sbuf out;
+	enum conn_io io = CONN_IO_OK;
+
+	if (UNLIKELY(server->failing)) {
+		pool_block_failed(server, client);
+		return;
+	}
+	if (server->error != NULL) {
+		char text[512];
+		char sqlstate[sizeof(server->error_sqlstate)];
+
+		(void)snprintf(text, sizeof(text), "%s", server->error);
+		memcpy(sqlstate, server->error_sqlstate, sizeof(sqlstate));
+		server_release(server); /* perhaps to another worker */
+		client_doom_fatal(client, CLIENT_CLOSE_PARAMETERS, sqlstate, text,
+		                  "A parameter that this connection asked for was refused by the "
+		                  "server.",
+		                  NULL);
+		return;
+	}
+	settled = param_set_settle(worker->params, client->params, server->params);
+	if (settled == NULL) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return;
+	}
+	sbuf_init(&out, PARAM_MAX_SQL);
+	if (param_set_write_status_diff(settled, client->params, &out) > 0 && sbuf_ok(&out)) {
+		io = conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out),
+		                    out.len);
+		if (io == CONN_IO_OK)
+			io = conn_flush(&worker->to_client, worker);
+	}
+	sbuf_free(&out);
+	server->proven = true;
+	param_set_replace(&server->params, param_set_ref(settled));
+	param_set_replace(&client->params, settled);
+	if (io != CONN_IO_OK) {
+		client_doom(client, CLIENT_CLOSE_IO);
+	} else if (UNLIKELY(server->pool->database->held || client->cancelled) &&
+	           !client->doomed) {
+		/* The hold began meanwhile, or the client thought better of it, and nothing of the
+		 * client has been sent. */
+		client->in_session = false;
+		server_release(server);
+		pool_wait_first(client->pool, client);
+	} else if (UNLIKELY(client->failed) && !client->doomed) {
+		(void)pool_fail_block(server);
+	} else {
+		client_go_on(client);
+	}
+}
+
+bool pool_serve(struct pool *pool, struct client *client)
+{
+	client->asked = pool->worker->now;
+	if (!pool->database->held && !pool->worker->stopping &&
+	    list_first(&pool->clients[CLIENT_WAITING]) == NULL) {
+		struct server *server = pool_take_idle(pool, client->resends > 0);
+
+		if (server != NULL)
+			return pool_link(pool, server, client);
+	}
+	client_set_state(client, CLIENT_WAITING);
+	if (!pool->database->held)
+		pool_kick(pool);
+	/* The kick may have linked it; what it has sent is still with the caller. */
+	return client->server != NULL && !server_busy_inside(client->server);
+}
+
+void pool_wait_first(struct pool *pool, struct client *client)
+{
+	client_set_state(client, CLIENT_WAITING);
+	list_remove(&pool->clients[CLIENT_WAITING], &client->node);
+	list_prepend(&pool->clients[CLIENT_WAITING], &client->node);
+	client->since = client->asked; /* it has never had what it waits for */
+	if (UNLIKELY(client->cancelled))
+		cancel_waiting(client);
+	else if (pool->database->held)
+		gate_count_held(client);
+}
+
+void pool_kick(struct pool *pool)
+{
+	struct list *waiting = &pool->clients[CLIENT_WAITING];
+	size_t demand;
+
+	if (pool->database->held || pool->worker->stopping)
+		return;
+	while (waiting->count > 0) {
+		struct client *client = CONTAINER_OF(list_first(waiting), struct client, node);
+		struct server *server;
+
+		if (UNLIKELY(pool->database->pace > 0 &&
+		             pool->database->active >= pool->database->pace)) {
+			pool_publish_waiting(pool);
+			return;
+		}
+		server = pool_take_idle(pool, client->resends > 0);
+		if (server == NULL)
+			break;
+		/* After a release the order is that of arrival, wherever the servers are. */
+		if (UNLIKELY(pool->database->pace > 0) && pool_give_older(pool, server))
+			continue;
+		if (pool_link(pool, server, client))
+			client_go_on(client);
+	}
+	pool_publish_waiting(pool);
+	demand = waiting->count;
+	if (pool->welcome == NULL && pool->clients[CLIENT_WELCOME].count > 0)
+		demand++;
+	if (demand == 0)
+		return;
+	pool_ask(pool, 0);
+	pool_dial(pool, demand, pool_check_idle(pool, demand));
+}
+
+void pool_server_free(struct pool *pool, struct server *server)
+{
+	/* One that is new serves once, however short its lifetime is. */
+	const bool fresh = server->state == SERVER_LOGIN;
+
+	if (server->doomed)
+		return;
+	if (pool_outdated(pool, server) || pool->worker->stopping) {
+		server_doom(server, SERVER_CLOSE_STALE);
+		return;
+	}
+	if (gate_leaves_server(pool->database)) {
+		server_doom(server, SERVER_CLOSE_MOVED);
+		return;
+	}
+	if (pool->lifetime > 0 && !fresh && pool->worker->now - server->born > pool->lifetime) {
+		server_doom(server, SERVER_CLOSE_LIFETIME);
+		return;
+	}
+	if (server->cancelling) {
+		server_set_state(server, SERVER_CANCELLED);
+		return;
+	}
+	if (server->counted &&
+	    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) >
+	        atomic_load_explicit(&pool->share->limit, memory_order_relaxed) + pool->reserve) {
+		server_doom(server, SERVER_CLOSE_SURPLUS);
+		return;
+	}
+	server_set_state(server, SERVER_IDLE);
+	if (pool->database->held)
+		return;
+	if (pool_give_away(pool, server))
+		return;
+	if (UNLIKELY(pool->database->pace > 0))
+		pool->database->pace++;
+	if (pool->clients[CLIENT_WAITING].count > 0)
+		pool_kick(pool);
+}
+
+/* ---- letters of other workers ---- */
+
+void pool_asked(struct worker *worker, struct pool_share *share, unsigned from)
+{
+	struct pool *pool = pool_find_share(worker, share);
+	struct server_parcel parcel = {.fd = -1};
+	struct list_node *node = pool == NULL ? NULL : list_last(&pool->servers[SERVER_IDLE]);
+	struct mail_server *mail;
+
+	if (node == NULL || pool->database->held || pool->clients[CLIENT_WAITING].count > 0 ||
+	    !server_pack(CONTAINER_OF(node, struct server, node), &parcel))
+		parcel.fd = -1;
+	mail = mail_new(sizeof(*mail), MAIL_SERVER);
+	if (mail == NULL)
+		abort(); /* as in pool_post_parcel() */
+	mail->share = share;
+	mail->parcel = parcel;
+	mailbox_post(&worker->proxy->workers[from].mailbox, &mail->letter);
+}
+
+void pool_given(struct worker *worker, struct pool_share *share, struct server_parcel *parcel)
+{
+	struct pool *pool = pool_enter(worker, share->database->name, share->user,
+				       share->internal);
+	struct server *server;
+
+	if (pool == NULL)
+		abort(); /* it asked, so it exists */
+	pool->asked = false;
+	if (parcel->fd < 0) {
+		pool_publish_waiting(pool);
+		/* The others in their order; once round, so that nobody is asked for ever. */
+		if (!pool->database->held &&
+		    pool->clients[CLIENT_WAITING].count + pool->clients[CLIENT_WELCOME].count > 0)
+			pool_ask(pool, pool->asked_last + 1);
+		return;
+	}
+	server = server_unpack(parcel, pool);
+	if (server != NULL) {
+		/* A SWAP may have happened while it was on its way. */
+		server->stale = server->stale || !gate_server_current(server);
+		pool_server_free(pool, server);
+	}
+	pool_kick(pool);
+}
