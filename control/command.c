@@ -322,6 +322,8 @@ static enum command_result read_view(struct parser *parser)
 			advance(parser);
 			if (view_info(command->view)->argument[0] == '\0')
 				return COMMAND_PARSED;
+			if (view_info(command->view)->argument[0] == '[' && at_end(parser))
+				return COMMAND_PARSED;
 			return read_name(parser, "the name of a database", command->database);
 		}
 		if (read_parameter(parser)) {

@@ -8,6 +8,7 @@
 #include "core/proxy.h"
 #include "core/route.h"
 #include "core/server.h"
+#include "core/tally.h"
 #include "core/worker.h"
 #include "net/sock.h"
 #include "wire/build.h"
@@ -172,6 +173,7 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 
 	if (client->doomed)
 		return;
+	tally_client(client, sqlstate, TALLY_PROXY);
 	sbuf_init(&out, 8192);
 	/* In the middle of a message of the server's the text would be taken for data. */
 	if (client->server == NULL || client->server->left == 0 || client->server->left_hidden)

@@ -6,6 +6,7 @@
 #include "core/client.h"
 #include "core/pool.h"
 #include "core/server.h"
+#include "core/tally.h"
 #include "core/worker.h"
 #include "session/stmts.h"
 #include "wire/build.h"
@@ -56,6 +57,7 @@ static void keep_end_batch(struct client *client, const struct server *server)
 	client->discard_to_sync = true;
 	if (server->ledger.skipping)
 		return; /* it has had an error */
+	tally_client(client, error.sqlstate, TALLY_PROXY);
 	sbuf_init(&out, 4096);
 	wire_add_error(&out, &error);
 	if (!sbuf_ok(&out) || conn_send_copy(&worker->to_client, &client->conn, worker,

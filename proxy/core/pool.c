@@ -298,6 +298,7 @@ void pool_free_all(struct worker *worker)
 		if (database->pace_timer != NULL)
 			event_free(database->pace_timer);
 		free(database->swap_error);
+		tally_free(&database->tally);
 		free(database->name);
 		free(database);
 	}

@@ -14,6 +14,7 @@
 #include "core/client.h"
 #include "core/server.h"
 #include "core/share.h"
+#include "core/tally.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -63,6 +64,7 @@ struct database {
 	unsigned swap_opened;
 	unsigned swap_failed;
 	char *swap_error;      /* the last failure */
+	struct tally tally;    /* errors that its clients were sent */
 };
 
 struct pool {

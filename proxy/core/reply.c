@@ -16,6 +16,7 @@
 #include "core/route.h"
 #include "core/server.h"
 #include "core/statement.h"
+#include "core/tally.h"
 #include "core/worker.h"
 #include "wire/build.h"
 #include "wire/message.h"
@@ -205,6 +206,7 @@ static void reply_refusal(struct reply *reply, size_t total)
 		text = "25P02current transaction is aborted, commands ignored until end of "
 		       "transaction block";
 	(void)snprintf(sqlstate, sizeof(sqlstate), "%.5s", text);
+	tally_client(server->client, sqlstate, TALLY_PROXY);
 	sbuf_init(&out, 1024);
 	wire_add_error_text(&out, "ERROR", sqlstate, text + 5);
 	if (!server->client->doomed &&
@@ -213,6 +215,16 @@ static void reply_refusal(struct reply *reply, size_t total)
 	                    sbuf_text(&out), out.len) != CONN_IO_OK))
 		client_doom(server->client, CLIENT_CLOSE_IO);
 	sbuf_free(&out);
+}
+
+static void reply_tally(const struct reply *reply, bool whole, const struct wire_error *error)
+{
+	const size_t body = reply->used + WIRE_HEADER_LEN;
+	char sqlstate[6] = "";
+
+	if (!whole && !wire_peek_sqlstate(reply->data + body, reply->len - body, sqlstate))
+		sqlstate[0] = '\0'; /* too long, and not here yet */
+	tally_client(reply->server->client, whole ? error->sqlstate : sqlstate, TALLY_SERVER);
 }
 
 static void reply_error(struct reply *reply, size_t total)
@@ -263,6 +275,7 @@ static void reply_error(struct reply *reply, size_t total)
 	} else {
 		reply_error_in_ledger(reply);
 	}
+	reply_tally(reply, whole, &error);
 	reply_forward(reply, total);
 	if (!fatal)
 		reply_give(reply);

@@ -16,6 +16,7 @@
 #include "core/route.h"
 #include "core/server.h"
 #include "core/statement.h"
+#include "core/tally.h"
 #include "core/worker.h"
 #include "wire/build.h"
 #include "wire/message.h"
@@ -117,6 +118,7 @@ void client_refuse_request(struct client *client, const char *sqlstate, const ch
 
 	assert(client->state == CLIENT_WAITING && input.len >= WIRE_HEADER_LEN);
 	client_set_state(client, CLIENT_IDLE);
+	tally_client(client, sqlstate, TALLY_PROXY);
 	sbuf_init(&out, 4096);
 	wire_add_error(&out, &error);
 	if (sbuf_ok(&out))
@@ -180,6 +182,7 @@ static void request_refuse_failed(struct request *request, const uint8_t *msg, s
 	struct client *client = request->client;
 	struct sbuf out;
 
+	tally_client(client, "25P02", TALLY_PROXY);
 	sbuf_init(&out, 1024);
 	wire_add_error_text(&out, "ERROR", "25P02", keep_refusal);
 	if (sbuf_ok(&out))

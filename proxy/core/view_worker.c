@@ -8,6 +8,7 @@
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/tally.h"
 #include "core/view.h"
 #include "core/worker.h"
 #include "net/sock.h"
@@ -414,6 +415,42 @@ static void fill_loads(struct filler *filler)
 	}
 }
 
+/* ---- ERRORS ---- */
+
+static void error_rows(struct filler *filler, const char *database, const struct tally *tally)
+{
+	struct rowset *rows = filler->rows;
+
+	for (uint32_t i = 0; i < tally->count; i++) {
+		const struct tally_entry *entry = &tally->entries[i];
+		const int64_t server = (int64_t)entry->counts[TALLY_SERVER];
+		const int64_t proxy = (int64_t)entry->counts[TALLY_PROXY];
+
+		rowset_text(rows, database);
+		rowset_text(rows, entry->sqlstate);
+		rowset_int(rows, server + proxy);
+		rowset_int(rows, server);
+		rowset_int(rows, proxy);
+		rowset_end_row(rows);
+	}
+}
+
+static void fill_errors(struct filler *filler)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (filler->database == NULL)
+		error_rows(filler, NULL, &filler->worker->tally);
+	LIST_FOREACH(&filler->worker->databases, node, tmp)
+	{
+		const struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (filler->database == NULL || strcmp(filler->database, database->name) == 0)
+			error_rows(filler, database->name, &database->tally);
+	}
+}
+
 /* ---- WORKERS ---- */
 
 struct worker_sums {
@@ -618,6 +655,9 @@ static void fill(struct filler *filler, enum view view)
 		break;
 	case VIEW_LOADS:
 		fill_loads(filler);
+		break;
+	case VIEW_ERRORS:
+		fill_errors(filler);
 		break;
 	case VIEW_WORKERS:
 		fill_worker(filler);

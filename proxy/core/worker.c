@@ -433,6 +433,7 @@ static void worker_free(struct worker *worker)
 	worker->ended = true;
 	auth_query_free(worker);
 	pool_free_all(worker);
+	tally_free(&worker->tally);
 	if (worker->tick != NULL)
 		event_free(worker->tick);
 	if (worker->stand_still != NULL)

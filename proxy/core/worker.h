@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "core/conn.h"
 #include "core/pool.h"
+#include "core/tally.h"
 #include "net/mailbox.h"
 #include "session/params.h"
 #include "session/stmts.h"
@@ -58,6 +59,7 @@ struct worker {
 	struct acceptor *acceptors;  /* listening sockets of this worker */
 	struct list askers;          /* auth_query's connections (core/auth_query.c) */
 	struct list cancels;         /* cancel requests under way (struct cancel.node) */
+	struct tally tally;          /* errors of clients that have no database */
 	uint64_t next_client_id;
 	usec_t now;                  /* of the present event */
 	bool shutting_down;
