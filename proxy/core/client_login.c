@@ -456,6 +456,13 @@ static void login_leave_for_console(struct client *client, const uint8_t *rest, 
 	client_doom(client, CLIENT_CLOSE_CONSOLE);
 }
 
+/* Whoever has read the refusal finds this client's place among all free again. */
+static void login_refuse_count(struct client *client, const char *message, const char *detail)
+{
+	client_unadmit(client, client->worker->proxy);
+	client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300", message, detail, NULL);
+}
+
 /* Counts the client among those of its user and database; false: there are too many, it is doomed. */
 static bool login_count(struct client *client, const char *name, struct database_share *database)
 {
@@ -467,16 +474,16 @@ static bool login_count(struct client *client, const char *name, struct database
 		return false;
 	}
 	if (!share_count_take(&user->clients, &user->client_limit)) {
-		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
-				  "client connections exceeded (max_user_client_connections)",
-				  "too many connections for this role", NULL);
+		login_refuse_count(client,
+				   "client connections exceeded (max_user_client_connections)",
+				   "too many connections for this role");
 		return false;
 	}
 	if (!share_count_take(&database->clients, &database->client_limit)) {
 		atomic_fetch_sub(&user->clients, 1);
-		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
-				  "client connections exceeded (max_db_client_connections)",
-				  "too many connections for this database", NULL);
+		login_refuse_count(client,
+				   "client connections exceeded (max_db_client_connections)",
+				   "too many connections for this database");
 		return false;
 	}
 	client->counted = true;
