@@ -4,6 +4,7 @@
  */
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "conf/config.h"
 #include "conf/show.h"
 #include "control/console.h"
@@ -155,6 +156,21 @@ static bool main_settle(const struct arguments *args, struct config *config)
 	return true;
 }
 
+/* Before the process goes to the background: what a service manager says, it says to this pid. */
+static bool main_inherit(struct proxy *proxy)
+{
+	struct sbuf error;
+	bool good;
+
+	sbuf_init(&error, 1024);
+	notify_open();
+	good = inherit_from_environment(&proxy->inherited, &error);
+	if (!good)
+		(void)fprintf(stderr, "pgshuntd: %s\n", sbuf_text(&error));
+	sbuf_free(&error);
+	return good;
+}
+
 int main(int argc, char **argv)
 {
 	static struct proxy proxy;
@@ -186,7 +202,7 @@ int main(int argc, char **argv)
 		config_unref(config);
 		return 0;
 	}
-	if (!main_settle(&args, config))
+	if (!main_inherit(&proxy) || !main_settle(&args, config))
 		return 1;
 	proxy.before_free = console_close_all;
 	proxy.console_cancel = console_cancel;

@@ -8,6 +8,7 @@
 #include "auth/userlist.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/notify.h"
 #include "conf/show.h"
 #include "core/address.h"
 #include "core/admin.h"
@@ -101,6 +102,19 @@ void proxy_set_routes(struct proxy *proxy, struct route_table *routes)
 
 /* ---- listening ---- */
 
+/* Sockets that were passed on stand for those of the configuration, which are not opened then: whoever
+ * passed them on, has decided where clients connect.  Their paths are not ours to remove. */
+static int proxy_take_listeners(struct proxy *proxy, int fds[PROXY_LISTENERS_MAX])
+{
+	int count = inherit_take(&proxy->inherited, NULL, fds, PROXY_LISTENERS_MAX);
+
+	if (count > 0)
+		log_info("%d listening sockets were passed on: listen_addresses, port and "
+		         "unix_socket_directory are not used",
+		         count);
+	return count;
+}
+
 /* Opens the sockets; those who connect wait in the kernel's queue until somebody accepts. */
 static bool proxy_open_listeners(struct proxy *proxy, int fds[PROXY_LISTENERS_MAX], int *count)
 {
@@ -108,8 +122,10 @@ static bool proxy_open_listeners(struct proxy *proxy, int fds[PROXY_LISTENERS_MA
 	struct sbuf error;
 	bool good = true;
 
+	*count = proxy_take_listeners(proxy, fds);
+	if (*count > 0)
+		return true;
 	sbuf_init(&error, 1024);
-	*count = 0;
 	for (size_t i = 0; good && i < conf->listen_addresses.count; i++) {
 		int n = sock_listen_tcp(conf->listen_addresses.items[i], conf->port,
 		                        conf->listen_backlog, fds + *count,
@@ -177,6 +193,17 @@ static void proxy_shutdown_tick(evutil_socket_t fd, short what, void *arg)
 		proxy_stop(proxy);
 }
 
+/* Transactions may take until shutdown_timeout: the service manager is not to end them earlier. */
+static void proxy_notify_stopping(const struct proxy *proxy)
+{
+	const usec_t limit = proxy->config->proxy.shutdown_timeout;
+
+	notify_send("STOPPING=1\nSTATUS=Shutting down: transactions may finish.\n"
+	            "EXTEND_TIMEOUT_USEC=%lld\n",
+	            (long long)((limit > 0 ? limit : (usec_t)24 * 3600 * USEC_PER_SEC) +
+	                        5 * USEC_PER_SEC));
+}
+
 void proxy_shutdown(struct proxy *proxy, bool immediate)
 {
 	const struct timeval interval = {0, 50000};
@@ -192,6 +219,7 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 		log_info("shutting down%s", immediate ? " at once" : ": transactions may finish");
 		proxy->shutting_down = true;
 		proxy->shutdown_began = clock_now();
+		proxy_notify_stopping(proxy);
 		if (proxy->unix_path[0] != '\0')
 			(void)unlink(proxy->unix_path);
 		proxy_tell_plain(proxy, MAIL_SHUTDOWN);
@@ -406,12 +434,15 @@ static bool proxy_adopt(struct proxy *proxy, struct config *fresh, struct sbuf *
 bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 {
 	struct config *fresh;
+	bool good;
 
-	if (!config_load(proxy->config_path, &fresh, errors) ||
-	    !proxy_adopt(proxy, fresh, errors, notes))
-		return false;
-	log_info("configuration read again");
-	return true;
+	notify_send("RELOADING=1\nMONOTONIC_USEC=%lld\n", (long long)clock_now());
+	good = config_load(proxy->config_path, &fresh, errors) &&
+	       proxy_adopt(proxy, fresh, errors, notes);
+	notify_send("READY=1\n");
+	if (good)
+		log_info("configuration read again");
+	return good;
 }
 
 bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *sqlstate,
@@ -659,6 +690,7 @@ int proxy_run(struct proxy *proxy)
 	if (good) {
 		log_info("pgshuntd %s is ready: %u workers, port %d", PGSHUNT_VERSION,
 		         proxy->worker_count, proxy->config->proxy.port);
+		notify_send("READY=1\nSTATUS=Ready: %u workers.\n", proxy->worker_count);
 	} else {
 		proxy_shutdown(proxy, true);
 	}

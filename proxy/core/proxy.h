@@ -13,6 +13,7 @@
 #include "core/route.h"
 #include "core/share.h"
 #include "core/worker.h"
+#include "net/inherit.h"
 
 #include <event2/event.h>
 #include <pthread.h>
@@ -65,6 +66,7 @@ struct proxy {
 	pthread_t warm_thread;      /* derives the secrets of `users`, so that no login has to */
 	bool warming;
 	atomic_bool stop_warming;
+	struct inheritance inherited; /* listening sockets that it was given; before proxy_run() */
 	char unix_path[108];
 	int interrupts;
 	bool shutting_down;

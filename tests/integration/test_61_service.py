@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: PostgreSQL
+"""As a service: what the service manager is told, and sockets that it opened."""
+import os
+import signal
+import socket
+
+import pytest
+
+import pgwire
+from pgwire import query, wait_for
+from servers import SLOW
+from service import Manager, listen_tcp, listen_unix, start
+
+
+def ended(proxy):
+    code = wait_for(lambda: proxy.process.poll() is not None and [proxy.process.returncode],
+                    30 * SLOW, "the end of pgshuntd")[0]
+    proxy.process = None
+    proxy.check_log()
+    return code
+
+
+def answers(host, port):
+    conn = pgwire.Conn(host, port)
+    conn.login("app", "p1")
+    assert conn.value("SELECT 1") == "1"
+    return conn
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_life(make_proxy, folder, tmp_path, abstract):
+    manager = Manager(str(tmp_path), abstract)
+    proxy = start(make_proxy(start=False), env=manager.env)
+    manager.wait("READY=1")
+    answers(proxy.host, proxy.port).close()  # ready means ready
+    proxy.process.send_signal(signal.SIGHUP)
+    manager.wait("READY=1", 2)
+    kinds = [line for lines in manager.told for line in lines]
+    assert kinds.index("RELOADING=1") > kinds.index("READY=1")
+    with open(proxy.config_path, "a") as out:
+        out.write("nonsense: 1\n")
+    proxy.process.send_signal(signal.SIGHUP)
+    manager.wait("READY=1", 3)  # a file with an error must not leave it reloading for ever
+    assert manager.count("STOPPING=1") == 0
+    with answers(proxy.host, proxy.port) as busy:
+        busy.query("BEGIN")
+        proxy.process.send_signal(signal.SIGTERM)
+        manager.wait("STOPPING=1")
+        assert "EXTEND_TIMEOUT_USEC=15000000" in manager.has("STOPPING=1")[0]
+        busy.send(query("COMMIT"))
+        busy.rest()
+    assert ended(proxy) == 0
+
+
+def test_sockets_passed_on(make_proxy, folder, tmp_path):
+    path = os.path.join(folder, ".s.PGSQL.%d" % os.getpid())
+    tcp, tcp6, unix = listen_tcp(), listen_tcp(socket.AF_INET6, "::1"), listen_unix(path)
+    proxy = start(make_proxy(start=False, tcp_defer_accept=0),
+                  [("postgres", tcp), ("postgres", tcp6), ("local", unix)])
+    ports = [sock.getsockname()[1] for sock in (tcp, tcp6)]
+    # Whoever connects before the proxy is ready waits in the queue of the socket.
+    answers("127.0.0.1", ports[0]).close()
+    answers("::1", ports[1]).close()
+    answers(folder, os.getpid()).close()
+    with pytest.raises(ConnectionRefusedError):
+        pgwire.Conn(proxy.host, proxy.port)
+    proxy.process.send_signal(signal.SIGTERM)
+    assert ended(proxy) == 0
+    assert os.path.exists(path), "the socket's file belongs to whoever made it"
+    # Nobody is refused while no proxy runs: the next one finds who came in between.
+    waiting = [pgwire.Conn("127.0.0.1", ports[0]), pgwire.Conn(folder, os.getpid())]
+    start(proxy, [("postgres", tcp), ("postgres", tcp6), ("local", unix)])
+    for conn in waiting:
+        conn.login("app", "p1")
+        assert conn.value("SELECT 1") == "1"
+        conn.close()
+    for sock in (tcp, tcp6, unix):
+        sock.close()
+    os.unlink(path)
+
+
+def test_sockets_of_another_process(make_proxy):
+    """Variables that were meant for somebody else are not obeyed."""
+    with listen_tcp() as tcp:
+        proxy = start(make_proxy(start=False), [("postgres", tcp)], PID_FOR_TEST="1")
+        wait_for(proxy.listening, 20 * SLOW, "pgshuntd to listen")
+        answers(proxy.host, proxy.port).close()
+
+
+@pytest.mark.parametrize("kind", ["datagram", "not listening"])
+def test_wrong_sockets(make_proxy, kind):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if kind == "datagram"
+                       else socket.SOCK_STREAM) as sock:
+        proxy = start(make_proxy(start=False), [("wrong", sock)])
+        assert ended(proxy) == 1
+        assert '"wrong"' in proxy.log()
