@@ -47,6 +47,26 @@ static void check_route(struct checks *checks, struct route *route)
 		           route->database, route->server, move->source.conf->name);
 }
 
+/* Names that lead to the standby: they stay, but their clients do not. */
+static void check_reading_routes(struct checks *checks)
+{
+	struct move *move = checks->move;
+
+	for (size_t i = 0; i < move->seen_count; i++) {
+		const struct seen_route *seen = &move->seen[i];
+
+		for (size_t j = 0; j < move->shard_count; j++) {
+			if (plan_is_reader(move, seen) &&
+			    strcmp(move->shards[j].dbname, seen->dbname) == 0)
+				check_find(checks, CHECK_ROUTES, CHECK_WARN,
+				           "%s sends database %s to %s already: it stays, its "
+				           "clients are not held, and their sessions there are "
+				           "ended before the promotion",
+				           seen->proxy->label, seen->database, seen->server);
+		}
+	}
+}
+
 /* A proxy that knows the source by another address would swap something else. */
 static void check_addresses(struct checks *checks)
 {
@@ -106,6 +126,7 @@ void check_proxies(struct checks *checks)
 	}
 	for (size_t i = 0; i < move->route_count; i++)
 		check_route(checks, &move->routes[i]);
+	check_reading_routes(checks);
 	check_addresses(checks);
 	check_pgbouncers(checks);
 	check_pass(checks, CHECK_PROXIES, "%zu", move->proxy_count);

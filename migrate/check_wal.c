@@ -5,6 +5,7 @@
  */
 #include "base/mem.h"
 #include "migrate/check.h"
+#include "migrate/readers.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -99,6 +100,7 @@ static void check_standbys(struct checks *checks, const char *own)
 static void check_readers(struct checks *checks)
 {
 	struct link *target = &checks->move->target.link;
+	bool end = checks->move->config->mover.end_readers;
 	struct sbuf sql;
 
 	sbuf_init(&sql, WAL_SQL_MAX);
@@ -109,16 +111,20 @@ static void check_readers(struct checks *checks)
 	                   " AND application_name NOT LIKE 'pgshunt%' AND datname NOT IN"
 	                   " ('postgres', ");
 	sql_literal(&sql, target->target.dbname);
+	sbuf_add_str(&sql, ") AND pid <> ALL (");
+	readers_known(checks->move, &sql);
 	sbuf_add_str(&sql, ") GROUP BY 1, 2, 3, 4 ORDER BY 6 DESC, 5 DESC LIMIT 10");
-	if (check_query(checks, CHECK_READERS, target, sbuf_text(&sql))) {
+	if (readers_know(checks->move) &&
+	    check_query(checks, CHECK_READERS, target, sbuf_text(&sql))) {
 		for (int row = 0; row < link_rows(target); row++)
-			check_find(checks, CHECK_READERS, CHECK_WARN,
-			           "%s: %s sessions in %s of user %s, application \"%s\", from %s",
-			           target->name, link_value(target, row, "sessions"),
-			           link_value(target, row, "datname"),
-			           link_value(target, row, "usename"),
-			           link_value(target, row, "application_name"),
-			           link_value(target, row, "address"));
+			check_find(
+			    checks, CHECK_READERS,
+			    link_true(target, row, "moves") && !end ? CHECK_REFUSE : CHECK_WARN,
+			    "%s: %s sessions in %s of user %s, application \"%s\", from %s",
+			    target->name, link_value(target, row, "sessions"),
+			    link_value(target, row, "datname"), link_value(target, row, "usename"),
+			    link_value(target, row, "application_name"),
+			    link_value(target, row, "address"));
 		check_pass(checks, CHECK_READERS, "no sessions");
 	}
 	sbuf_free(&sql);

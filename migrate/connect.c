@@ -95,6 +95,7 @@ void move_free(struct move *move)
 		free(move->others[i]);
 	free(move->shards);
 	free(move->others);
+	free(move->target_pids);
 	free(move->loop.background);
 	free(move->system_identifier);
 	free(move->failure);

@@ -7,6 +7,7 @@
 #include "migrate/lsn.h"
 #include "migrate/move.h"
 #include "migrate/proof.h"
+#include "migrate/readers.h"
 #include "migrate/verify.h"
 
 #include <inttypes.h>
@@ -70,7 +71,7 @@ static void add_spared(const struct move *move, struct sbuf *sql, const char *pi
 	if (move->verify == NULL)
 		return;
 	sbuf_printf(sql, " AND %s <> ALL (", pid);
-	verify_spared(move, sql);
+	verify_spared(move, SOURCE, sql);
 	sbuf_add_char(sql, ')');
 }
 
@@ -319,7 +320,9 @@ bool phase_catch_up(struct move *move)
 	if (caught_up != 1)
 		return false;
 	json_str(&move->evidence, "replayed", link_value(&move->target.link, 0, "lsn"));
-	return hold_await_forever(move);
+	/* The fence is seen there: nobody comes any more.  Asked while the proxies write. */
+	readers_send(move);
+	return hold_await_forever(move) && readers_end(move, deadline);
 }
 
 bool fence_undo(struct move *move)

@@ -10,6 +10,7 @@
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
+#include "migrate/readers.h"
 #include "migrate/verify.h"
 
 #include <inttypes.h>
@@ -237,7 +238,8 @@ bool phase_prepare(struct move *move)
 	json_close(&move->evidence, ']');
 	free(links);
 	return ok && (move->verify == NULL || verify_prepare(move->verify)) &&
-	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections);
+	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
+	       readers_know(move);
 }
 
 /* ---- hold ---- */

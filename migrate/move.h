@@ -148,6 +148,8 @@ struct move {
 	size_t cluster_count;
 	struct partition *partitions;
 	size_t partition_count;
+	int64_t *target_pids; /* sessions on the target that routers have opened (readers.h) */
+	size_t target_pid_count;
 	char **others; /* databases of the target that are not moved and are to be fenced there */
 	size_t other_count;
 	int64_t epoch;
@@ -239,6 +241,9 @@ bool plan_read_seen(struct move *move, struct sbuf *error) MUST_CHECK;
 /* Makes routes, and the epoch of the move, of those in seen that lead to the shards.  A route to
  * neither source nor target is an error. */
 bool plan_pick_routes(struct move *move, struct sbuf *error) MUST_CHECK;
+
+/* Whether it leads to the target before the move: its clients read there, and stay there. */
+bool plan_is_reader(const struct move *move, const struct seen_route *seen);
 
 /* A new line of it. */
 struct seen_route *plan_add_seen(struct move *move);

@@ -388,6 +388,12 @@ const char *bouncer_at(const struct move *move, const char *host, int port)
 	return conf == NULL ? NULL : conf->name;
 }
 
+bool bouncer_listens(const struct move *move, const struct bouncer *bouncer, const char *host,
+                     int port)
+{
+	return conf_at(move, host, port) == bouncer->conf;
+}
+
 /* A row of SHOW DATABASES. */
 struct row {
 	const char *name;

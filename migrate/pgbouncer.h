@@ -119,6 +119,10 @@ bool bouncers_read_seen(struct move *move, struct sbuf *error) MUST_CHECK;
 /* Whether a pgbouncer listens there; its label or NULL. */
 const char *bouncer_at(const struct move *move, const char *host, int port);
 
+/* Whether this process is one of those that listen there. */
+bool bouncer_listens(const struct move *move, const struct bouncer *bouncer, const char *host,
+                     int port);
+
 /* What an entry of this process with that host and port leads to; NULL if it is unknown. */
 const char *bouncer_leads_to(const struct move *move, const struct bouncer *bouncer,
                              const char *host, int port);

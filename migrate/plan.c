@@ -152,6 +152,12 @@ static struct shard *shard_of(struct move *move, const struct seen_route *seen)
 	return NULL;
 }
 
+bool plan_is_reader(const struct move *move, const struct seen_route *seen)
+{
+	return seen->proxy != NULL && !seen->through &&
+	       strcmp(seen->server, move->target.conf->name) == 0;
+}
+
 static void add_route(struct move *move, const struct seen_route *seen, struct shard *shard)
 {
 	struct route *route;
@@ -181,7 +187,8 @@ bool plan_pick_routes(struct move *move, struct sbuf *error)
 		const struct seen_route *seen = &move->seen[i];
 		struct shard *shard = shard_of(move, seen);
 
-		if (shard == NULL || seen->proxy == NULL || seen->through)
+		if (shard == NULL || seen->proxy == NULL || seen->through ||
+		    (plan_is_reader(move, seen) && !move->anything_changed))
 			continue;
 		if (strcmp(seen->server, move->source.conf->name) != 0 &&
 		    strcmp(seen->server, move->target.conf->name) != 0) {
@@ -263,9 +270,11 @@ static const char *server_of(struct move *move, const struct config_database *da
 			sbuf_printf(
 			    error,
 			    "%s sends database %s to server %s, but %s sends it to %s; bring "
-			    "them to the same server first (SWAP on the console)\n",
+			    "them to the same server first: the one that takes the writes, with "
+			    "\"SWAP %s TO server\" on the console of the other, or RELOAD if its "
+			    "file was changed; readers of a standby need a name of their own\n",
 			    seen_label(first), database->name, first->server, seen_label(seen),
-			    seen->server);
+			    seen->server, database->name);
 			return NULL;
 		}
 		first = seen;

@@ -7,6 +7,7 @@
 #include "migrate/hook.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/readers.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -205,7 +206,9 @@ enum exit_code run_forward(struct move *move)
 		         "%s cannot be reached: %s; its copy was fenced before the promotion",
 		         source->name, link_error(source));
 	}
-	if (!run_phase(move, PHASE_PROOF, phase_proof) || !run_phase(move, PHASE_OPEN, phase_open))
+	if (!run_phase(move, PHASE_PROOF, phase_proof) ||
+	    !readers_end_late(move, clock_now() + move->config->mover.catch_up_timeout) ||
+	    !run_phase(move, PHASE_OPEN, phase_open))
 		return failed_after_promotion(move);
 	plproxy_send(move);
 	if (!run_phase(move, PHASE_PLPROXY, phase_plproxy))

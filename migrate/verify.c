@@ -188,11 +188,11 @@ bool verify_prepare(struct verify *verify)
 	return ok || move_fail(verify->move, "%s", verify->failure);
 }
 
-static const struct link *spared_link(const struct verify *verify, size_t index)
+static const struct link *spared_link(const struct verify *verify, enum side side, size_t index)
 {
 	return index < verify->shard_count
-	           ? &verify->shards[index].keeper[SOURCE]
-	           : &verify->workers[index - verify->shard_count].links[SOURCE];
+	           ? &verify->shards[index].keeper[side]
+	           : &verify->workers[index - verify->shard_count].links[side];
 }
 
 size_t verify_spared_count(const struct move *move)
@@ -201,18 +201,18 @@ size_t verify_spared_count(const struct move *move)
 	size_t count = 0;
 
 	for (size_t i = 0; verify != NULL && i < verify->shard_count + verify->worker_count; i++)
-		count += spared_link(verify, i)->conn != NULL ? 1 : 0;
+		count += spared_link(verify, SOURCE, i)->conn != NULL ? 1 : 0;
 	return count;
 }
 
-void verify_spared(const struct move *move, struct sbuf *out)
+void verify_spared(const struct move *move, enum side side, struct sbuf *out)
 {
 	const struct verify *verify = move->verify;
 	bool first = true;
 
 	sbuf_add_str(out, "'{");
 	for (size_t i = 0; verify != NULL && i < verify->shard_count + verify->worker_count; i++) {
-		const struct link *link = spared_link(verify, i);
+		const struct link *link = spared_link(verify, side, i);
 
 		if (link->conn == NULL)
 			continue;

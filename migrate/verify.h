@@ -128,9 +128,9 @@ bool verify_prepare(struct verify *verify) MUST_CHECK;
 /* A session that may be broken; false if there is none any more. */
 bool verify_revive(struct verify *verify, struct link *link) MUST_CHECK;
 
-/* The processes of our sessions in the shards on the source, as the text of an array; "{}" if none.
- * They are not ended, and do not count as somebody who is left. */
-void verify_spared(const struct move *move, struct sbuf *out);
+/* The processes of our sessions in the shards on one side, as an array of SQL; empty if none.  They
+ * are not ended, and do not count as somebody who is left. */
+void verify_spared(const struct move *move, enum side side, struct sbuf *out);
 size_t verify_spared_count(const struct move *move);
 
 /* Asks for the target's snapshots; takes them, without waiting longer than a few milliseconds. */

@@ -100,7 +100,7 @@ static bool end_strangers(struct verify *verify)
 	sbuf_add_str(&sql, "SELECT usename, application_name, client_addr,"
 	                   " pg_terminate_backend(pid) FROM pg_stat_activity WHERE"
 	                   " backend_type = 'client backend' AND pid <> ALL (");
-	verify_spared(verify->move, &sql);
+	verify_spared(verify->move, SOURCE, &sql);
 	sbuf_add_str(&sql, ") AND datname IN ");
 	shards_literals(verify->move, &sql);
 	ok = ask(verify, sbuf_text(&sql));

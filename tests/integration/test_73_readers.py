@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Who reads the shard on the standby: such a session would survive the promotion and could write
+before the shard is opened, or to a copy that nobody has looked at."""
+import json
+import threading
+
+import psycopg
+import pytest
+
+from pgwire import wait_for
+from scene import DONE, REFUSED, UNDONE
+from servers import SLOW
+
+
+def reader(scene, **kwargs):
+    conn = scene.pg2.connect("p2", "app", application_name="reports", **kwargs)
+    assert conn.execute("SELECT pg_is_in_recovery()").fetchone()[0] is True
+    return conn
+
+
+def catch_up(result):
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    return [event for event in events if event.get("phase") == "catch_up"][0]["data"]
+
+
+def test_readers_are_ended_before_the_promotion(make_scene):
+    """Idle, in a transaction, in a query: none of them is left when the request is sent, and the
+    sessions that the proxy has prepared are."""
+    scene = make_scene()
+    scene.load()
+    idle, within, asleep = (reader(scene) for _ in range(3))
+    within.execute("BEGIN")
+    failed = []
+
+    def sleep():
+        try:
+            asleep.execute("SELECT pg_sleep(60)")
+        except psycopg.Error as error:
+            failed.append(error)
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    result = scene.move()
+    thread.join(30)
+    assert failed and "administrator command" in str(failed[0])
+    for conn in (idle, within):
+        with pytest.raises(psycopg.OperationalError):
+            conn.execute("INSERT INTO items VALUES (99, 'by a reader')")
+    assert "readers_ended 3" in result.stdout and "reports" in result.stdout
+    # Those of the proxy were spared: its clients have seen nothing.
+    account = scene.account()
+    assert all(group["errors"] == 0 for group in account["groups"].values()), account
+    assert scene.pg2.value("SELECT count(*) FROM items WHERE id = 99", "p2") == 0
+
+
+def test_readers_are_refused_if_they_shall_not_be_ended(make_scene):
+    scene = make_scene(mover={"end_readers": False})
+    with reader(scene) as conn:
+        assert "reports" in scene.move(REFUSED).stdout
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    # One who comes after the checks: undone, and it goes on reading.
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.prepare.outcome=sleep:2000")
+    wait_for(lambda: scene.proxy.held()["target"] == "pg2", 60 * SLOW, "the preparation")
+    with reader(scene) as conn:
+        assert mover.wait(90 * SLOW) == UNDONE
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    scene.check_on_pg1()
+    scene.move()
+    scene.check_on_pg2()
+
+
+def test_a_name_that_leads_to_the_standby(make_scene):
+    """A read-only name of the shard is no reason to refuse; its clients go on after the move."""
+    scene = make_scene()
+    proxy = scene.proxy
+    proxy.databases["p2_ro"] = {"server": "pg2", "dbname": "p2"}
+    proxy.write()
+    proxy.command("RELOAD")
+    with proxy.wire("p2_ro") as conn:
+        assert conn.value("SHOW transaction_read_only") == "on"
+        result = scene.move()
+        assert "p2_ro" in result.stdout + result.stderr and "readers_ended 1" in result.stdout
+        assert proxy.route()["server"] == "pg2"
+        # The same client, or one that comes anew.
+        with proxy.wire("p2_ro") as new:
+            assert new.value("SHOW transaction_read_only") == "off"
+    scene.check_on_pg2()
+    assert scene.run("validate").returncode == DONE
+
+
+def test_two_proxies_that_disagree(make_scene):
+    """The same name in two places: refused, and said how to bring them together."""
+    scene = make_scene(proxies=2)
+    proxy = scene.proxies[1]
+    proxy.databases["p2"] = {"server": "pg2"}
+    proxy.write()
+    proxy.command("RELOAD")
+    result = scene.move(REFUSED)
+    assert "proxy a sends database p2 to server pg1, but proxy b" in result.stderr
+    assert "SWAP p2 TO" in result.stderr
