@@ -3,6 +3,7 @@
  * The source: closing the shards to everybody, ending their sessions, and the WAL record after the
  * last of them.  What the barrier proves rests on the order: fence, nobody left, barrier.
  */
+#include "migrate/guard.h"
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
@@ -62,6 +63,10 @@ bool phase_fence(struct move *move)
 	ok = ask(move, &move->source.link, sbuf_text(&sql), clock_now() + FENCE_TIMEOUT);
 	sbuf_free(&sql);
 	json_int(&move->evidence, "databases", (int64_t)move->shard_count);
+	/* From here on a hold that ended by itself would let clients run into the fence; the proxies
+	 * need a moment to write that down, in which the sessions are ended. */
+	if (ok)
+		hold_send_forever(move);
 	return ok;
 }
 
@@ -291,12 +296,8 @@ static int look_at_target(struct move *move, const char *sql, usec_t deadline)
 	move->lag = move->barrier > replayed ? (int64_t)(move->barrier - replayed) : 0;
 	if (link_number(link, 0, "open", 1) > 0)
 		return 0;
-	/*
-	 * It shows the fence: it replays what happened milliseconds ago.  From here on a hold that
-	 * ended by itself would let clients run into the fence, and the proxies need a moment to
-	 * write that down.
-	 */
-	hold_send_forever(move);
+	/* It shows the fence: it replays what happened milliseconds ago. */
+	guard_send_end(move);
 	return move->lag == 0 ? 1 : 0;
 }
 

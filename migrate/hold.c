@@ -357,7 +357,6 @@ void hold_send_forever(struct move *move)
 	if (move->lease_none)
 		return;
 	move->lease_none = true;
-	guard_send_end(move);
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct sbuf sql;
 
