@@ -10,6 +10,7 @@
 #include "migrate/proof.h"
 #include "migrate/readers.h"
 #include "migrate/verify.h"
+#include "migrate/watch.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -60,6 +61,7 @@ bool phase_fence(struct move *move)
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	fence_sql(move, false, &sql);
 	move->fenced = true;
+	watch_fenced(move);
 	ok = ask(move, &move->source.link, sbuf_text(&sql), clock_now() + FENCE_TIMEOUT);
 	sbuf_free(&sql);
 	json_int(&move->evidence, "databases", (int64_t)move->shard_count);

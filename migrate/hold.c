@@ -12,6 +12,7 @@
 #include "migrate/pgbouncer.h"
 #include "migrate/readers.h"
 #include "migrate/verify.h"
+#include "migrate/watch.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -159,6 +160,7 @@ void hold_tick(void *arg)
 	}
 	bouncers_tick(move);
 	guard_renew(move);
+	watch_renew(move);
 	draw(move, now);
 }
 
@@ -239,7 +241,7 @@ bool phase_prepare(struct move *move)
 	free(links);
 	return ok && (move->verify == NULL || verify_prepare(move->verify)) &&
 	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
-	       readers_know(move);
+	       readers_know(move) && watch_start(move);
 }
 
 /* ---- hold ---- */

@@ -5,9 +5,11 @@
 #include "base/fault.h"
 #include "base/mem.h"
 #include "migrate/lock.h"
+#include "migrate/watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,8 @@
 #include <unistd.h>
 
 #define JOURNAL_FILE "journal.jsonl"
+/* Looks, ten a second, whether a watch has let go of the lock. */
+#define WATCH_LOOKS 200
 
 static bool make_directories(const char *path)
 {
@@ -73,6 +77,21 @@ static void write_holder(int fd)
 		(void)!pwrite(fd, who, strlen(who), 0);
 }
 
+/* What undoes the move of a mover that died is done in a moment, and then all is said. */
+static bool take_lock(int fd)
+{
+	for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
+		char who[256] = "";
+
+		if (i == WATCH_LOOKS || getenv(WATCH_ENV) != NULL ||
+		    pread(fd, who, sizeof(who) - 1, 0) <= 0 ||
+		    strstr(who, " " LOCK_WATCH "@") == NULL)
+			return false;
+		(void)poll(NULL, 0, 100);
+	}
+	return true;
+}
+
 int journal_lock(const char *directory, struct sbuf *error)
 {
 	char *path;
@@ -86,7 +105,7 @@ int journal_lock(const char *directory, struct sbuf *error)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0) {
 		sbuf_printf(error, "cannot open %s: %s", path, strerror(errno));
-	} else if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+	} else if (!take_lock(fd)) {
 		sbuf_printf(error, "another pgshunt is at work: %s is locked", path);
 		read_holder(fd, error);
 		(void)close(fd);

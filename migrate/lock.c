@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "migrate/move.h"
+#include "migrate/watch.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -54,11 +55,14 @@ static unsigned long pid_namespace(void)
 
 void lock_name(char *name, size_t size)
 {
-	const struct passwd *user = getpwuid(getuid());
+	const struct passwd *passwd = getpwuid(getuid());
+	const char *user = passwd == NULL ? "?" : passwd->pw_name;
 	char host[65] = "?";
 	char tail[48];
 	int room;
 
+	if (getenv(WATCH_ENV) != NULL)
+		user = LOCK_WATCH;
 	if (gethostname(host, sizeof(host) - 1) != 0)
 		(void)snprintf(host, sizeof(host), "?");
 	/* Long names are cut in their middle: the numbers are what a lock is judged by. */
@@ -68,8 +72,7 @@ void lock_name(char *name, size_t size)
 		host[strlen(host) - (size_t)(4 - room)] = '\0';
 		room = 4;
 	}
-	(void)snprintf(name, size, "pgshunt %.*s@%s%s", room, user == NULL ? "?" : user->pw_name,
-	               host, tail);
+	(void)snprintf(name, size, "pgshunt %.*s@%s%s", room, user, host, tail);
 }
 
 bool lock_is_dead(const char *theirs, const char *mine)

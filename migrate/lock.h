@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* The user name of what a watch runs (migrate/watch.h). */
+#define LOCK_WATCH "watch"
+
 /* How this process calls itself: "pgshunt user@host pid 123/4026531836". */
 void lock_name(char *name, size_t size);
 

@@ -143,6 +143,8 @@ struct move {
 	struct sbuf commcare_notes; /* what is to be said about postgresql.yml, a line each */
 	int guard_fd;               /* to the child that watches over them; 0 = none */
 	usec_t guarded_at;
+	int watch_fd; /* to the child that undoes the move if we die (watch.h); 0 = none */
+	usec_t watched_at;
 	bool guard_ending;
 	struct plproxy *clusters;
 	size_t cluster_count;

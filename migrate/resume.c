@@ -239,6 +239,23 @@ static enum exit_code close_unplanned(struct move *move, const struct journal_re
 	return ok ? EXIT_UNDONE : EXIT_INTERNAL;
 }
 
+/* What the servers are by now may be the work of a later move: nothing is touched. */
+static enum exit_code say_finished(struct move *move, const struct journal_records *records,
+                                   bool abort_wanted)
+{
+	const struct json *end = json_get(journal_find(records, "outcome", "end"), "data");
+	bool undone = strcmp(json_text(end, "result"), "undone") == 0;
+
+	ui_line(move->ui, "move %s has ended: it was %s", records->id,
+	        undone ? "undone" : "completed");
+	if (undone)
+		return EXIT_UNDONE;
+	if (!abort_wanted)
+		return EXIT_DONE;
+	ui_error(move->ui, "a move that was completed is not undone by abort: move back");
+	return EXIT_REFUSED;
+}
+
 static enum exit_code resume_read(struct move *move, const struct journal_records *records,
                                   bool abort_wanted, bool *went_forward)
 {
@@ -248,6 +265,8 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	const char *why;
 	bool opened;
 
+	if (journal_finished(records))
+		return say_finished(move, records, abort_wanted);
 	if (journal_find(records, "outcome", "plan") == NULL)
 		return close_unplanned(move, records);
 	if (!resume_take_plan(move, records))

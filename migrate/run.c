@@ -8,6 +8,7 @@
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/readers.h"
+#include "migrate/watch.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -216,7 +217,7 @@ enum exit_code run_forward(struct move *move)
 	return finish_forward(move);
 }
 
-enum exit_code run_move(struct move *move)
+static enum exit_code run_phases(struct move *move)
 {
 	static const struct {
 		enum phase phase;
@@ -236,6 +237,7 @@ enum exit_code run_move(struct move *move)
 			return failed_after_promotion(move);
 		return run_undo(move);
 	}
+	watch_end(move);
 	if (!run_phase(move, PHASE_PROOF, phase_proof) || !run_phase(move, PHASE_OPEN, phase_open))
 		return failed_after_promotion(move);
 	if (!run_phase(move, PHASE_SWAP, phase_swap) ||
@@ -243,4 +245,12 @@ enum exit_code run_move(struct move *move)
 	    !run_phase(move, PHASE_RELEASE, phase_release))
 		return failed_after_promotion(move);
 	return finish_forward(move);
+}
+
+enum exit_code run_move(struct move *move)
+{
+	enum exit_code code = run_phases(move);
+
+	watch_end(move);
+	return code;
 }

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What becomes of a move whose mover dies before the promotion and whom nobody resumes: a child
+ * process watches over the mover from before the hold.  When it has died, the child runs "pgshunt
+ * abort" for it, before the leases of the holds are over, so that the clients go on on the source
+ * without having met the fence.  A mover that hangs while the fence stands is ended first.
+ *
+ * The child decides nothing: abort asks the target, and refuses once that has been promoted or was
+ * asked to; as long as the target cannot be asked, everything stays as it is, and abort is tried
+ * again for a while.
+ */
+#ifndef MIGRATE_WATCH_H
+#define MIGRATE_WATCH_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+
+/* In the environment of what the child runs: its lock is waited for, not complained of. */
+#define WATCH_ENV "PGSHUNT_WATCH"
+
+struct move;
+
+/* Before the hold; false after move_fail(). */
+bool watch_start(struct move *move) MUST_CHECK;
+
+/* The mover lives; as often as wanted. */
+void watch_renew(struct move *move);
+
+/* From here on clients run into the fence if the mover does nothing more. */
+void watch_fenced(struct move *move);
+
+/* The move was promoted or undone, or the mover leaves it to the operator: nothing is done. */
+void watch_end(struct move *move);
+
+#endif
