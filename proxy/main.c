@@ -10,6 +10,7 @@
 #include "control/console.h"
 #include "control/man.h"
 #include "core/proxy.h"
+#include "core/takeover.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +37,8 @@ static const char usage[] =
     "  -q, --quiet          log nothing to stderr: give log_file (logfile) or syslog\n"
     "  -v, --verbose        log more: log_level debug\n"
     "  -d, --daemon         go to the background once the configuration has been read\n"
+    "  -R, --takeover       take the listening sockets over from the pgshuntd that runs, which lets\n"
+    "                       its clients finish and ends; starts as usual if none runs\n"
     "  -u, --user USER      only checked: pgshuntd runs as the user who starts it\n"
     "      --settings       print the table of all settings (Markdown)\n"
     "      --man            print the manual page\n"
@@ -54,6 +57,7 @@ struct arguments {
 	bool verbose;
 	bool daemon;
 	const char *user;
+	bool takeover;
 };
 
 /* False: the program is to end with *code. */
@@ -70,12 +74,14 @@ static bool arguments_parse(int argc, char **argv, struct arguments *args, int *
 	    {"verbose", no_argument, NULL, 'v'},
 	    {"daemon", no_argument, NULL, 'd'},
 	    {"user", required_argument, NULL, 'u'},
+	    {"takeover", no_argument, NULL, 'R'},
+	    {"reboot", no_argument, NULL, 'R'},
 	    {NULL, 0, NULL, 0},
 	};
 	int c;
 
 	*code = 0;
-	while ((c = getopt_long(argc, argv, "c:thVqvdu:", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "c:thVqvdu:R", options, NULL)) != -1) {
 		switch (c) {
 		case 'c':
 			args->config = optarg;
@@ -91,6 +97,9 @@ static bool arguments_parse(int argc, char **argv, struct arguments *args, int *
 			break;
 		case 'd':
 			args->daemon = true;
+			break;
+		case 'R':
+			args->takeover = true;
 			break;
 		case 'u':
 			args->user = optarg;
@@ -171,9 +180,34 @@ static bool main_inherit(struct proxy *proxy)
 	return good;
 }
 
+/* What the process that runs has to offer, if there is one.  False with a message. */
+static bool main_take_over(const struct config *config, struct proxy *proxy,
+                           struct takeover *takeover)
+{
+	struct sbuf error;
+	bool good = true;
+
+	sbuf_init(&error, 1024);
+	switch (takeover_ask(&config->proxy, takeover, &proxy->inherited, &error)) {
+	case TAKEOVER_OFFERED:
+		proxy->takeover = takeover;
+		break;
+	case TAKEOVER_NOBODY:
+		log_info("no pgshuntd runs from which to take over: starting as usual");
+		break;
+	case TAKEOVER_FAILED:
+		(void)fprintf(stderr, "pgshuntd: cannot take over: %s\n", sbuf_text(&error));
+		good = false;
+		break;
+	}
+	sbuf_free(&error);
+	return good;
+}
+
 int main(int argc, char **argv)
 {
 	static struct proxy proxy;
+	static struct takeover takeover;
 	struct arguments args = {.config = DEFAULT_CONFIG};
 	struct config *config;
 	struct sbuf errors;
@@ -202,7 +236,8 @@ int main(int argc, char **argv)
 		config_unref(config);
 		return 0;
 	}
-	if (!main_inherit(&proxy) || !main_settle(&args, config))
+	if (!main_inherit(&proxy) || !main_settle(&args, config) ||
+	    (args.takeover && !main_take_over(config, &proxy, &takeover)))
 		return 1;
 	proxy.before_free = console_close_all;
 	proxy.console_cancel = console_cancel;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/admin_internal.h"
+#include "core/takeover.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -227,6 +228,8 @@ static void welcome_write(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	if (admin->frozen)
+		return; /* admin_thaw() makes up for it */
 	sbuf_init(&text, STATE_FILE_MAX);
 	state_format_welcome(&state, &text);
 	len = text.len;
@@ -595,7 +598,12 @@ struct admin *admin_create(struct proxy *proxy, struct sbuf *error)
 	rowset_init(&admin->stats_new, VIEW_STATS);
 	admin->stats_old_at = clock_now();
 	admin->stats_new_at = admin->stats_old_at;
-	admin->lock_fd = state_lock(directory, error);
+	if (proxy->takeover != NULL) {
+		admin->lock_fd = proxy->takeover->lock_fd;
+		proxy->takeover->lock_fd = -1;
+	} else {
+		admin->lock_fd = state_lock(directory, error);
+	}
 	if (admin->lock_fd < 0 || !state_read(directory, &state, error)) {
 		if (admin->lock_fd >= 0)
 			(void)close(admin->lock_fd);
@@ -662,7 +670,7 @@ void admin_free(struct admin *admin)
 	admin->ending = true;
 	if (event_pending(admin->welcome_timer, EV_TIMEOUT, NULL))
 		welcome_write(-1, 0, admin);
-	if (admin->unsaved)
+	if (admin->unsaved && !admin->frozen)
 		(void)admin_save(admin);
 	state_writer_stop(admin->writer);
 	while (check_running() > 0)

@@ -113,6 +113,22 @@ void admin_request_abandon(struct admin_request *request);
  * goes on, and answers soon. */
 void admin_request_cancel(struct admin_request *request);
 
+/*
+ * Another process is to take over: nothing is changed any more, and what there is gets written, by
+ * the write *number.  False with a text in `why`: not now.  Until admin_thaw().
+ */
+bool admin_freeze(struct admin *admin, uint64_t *number, struct sbuf *why) MUST_CHECK;
+void admin_thaw(struct admin *admin);
+
+/* Whether that write is done. */
+bool admin_written(const struct admin *admin, uint64_t number);
+
+/* The state directory is another process's: nothing is written any more. */
+void admin_leave_state(struct admin *admin);
+
+/* The lock of the state directory. */
+int admin_lock_fd(const struct admin *admin);
+
 /* The proxy has another configuration. */
 void admin_configured(struct admin *admin);
 

@@ -116,6 +116,7 @@ struct admin {
 	struct proxy *proxy;
 	int lock_fd;
 	bool ending;
+	bool frozen; /* nothing changes: another process takes over, or has */
 	struct mailbox box; /* letters of enum admin_letter */
 	struct state_writer *writer;
 	uint64_t saved; /* the highest number that was written */
@@ -174,6 +175,9 @@ struct admin_db *admin_find(struct admin *admin, const char *database);
 
 /* The database of a command: sets request->db, or fails the request with 3D000. */
 bool request_find_db(struct admin_request *request, const char *database) MUST_CHECK;
+
+/* Whether commands may change anything now; false: the request has failed. */
+bool request_may_change(struct admin_request *request) MUST_CHECK;
 
 /* A letter with the database's name for every worker. */
 void admin_post_all(struct admin_db *db, enum mail_type type, uint64_t epoch);

@@ -4,6 +4,7 @@
 #include "auth/crypto.h"
 #include "base/log.h"
 #include "core/client.h"
+#include "core/handover.h"
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -367,6 +368,13 @@ static bool cancel_key_fits(const struct client *client, const struct cancel_key
 	       cancel_key_equal(&key, given);
 }
 
+/* For nobody here. */
+static void cancel_misfit(struct worker *worker, uint32_t pid, const struct cancel_key *key)
+{
+	log_debug("cancel request that fits no client");
+	handover_cancel_from_worker(worker->proxy, pid, key);
+}
+
 void cancel_client(struct worker *worker, uint32_t slot, const struct cancel_key *key)
 {
 	struct client *client = cancel_find(worker, slot);
@@ -376,7 +384,7 @@ void cancel_client(struct worker *worker, uint32_t slot, const struct cancel_key
 	else if (cancel_key_fits(client, key))
 		cancel_do(client);
 	else
-		log_debug("cancel request with a wrong key");
+		cancel_misfit(worker, slot + 1, key);
 }
 
 void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key *key)
@@ -385,12 +393,18 @@ void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key
 	unsigned owner;
 	struct mail_cancel *mail;
 
-	if (pid == 0 || !share_slot_find(worker->proxy->shares, pid - 1, &owner))
+	if (pid == 0)
 		return;
+	if (!share_slot_find(worker->proxy->shares, pid - 1, &owner)) {
+		cancel_misfit(worker, pid, key);
+		return;
+	}
 	if (owner == worker->index) {
 		client = cancel_find(worker, pid - 1);
 		if (client != NULL && cancel_key_fits(client, key))
 			cancel_do(client);
+		else
+			cancel_misfit(worker, pid, key);
 		return;
 	}
 	mail = mail_new(sizeof(*mail), MAIL_CANCEL);

@@ -285,8 +285,11 @@ void client_destroy(struct client *client)
 	client_unadmit(client, worker->proxy);
 	if (client->counted)
 		client_uncount(client, client->pool->database->share);
-	atomic_fetch_sub(&worker->proxy->client_count, 1);
-	atomic_fetch_sub(&worker->client_count, 1);
+	/* Those of our own are not counted from their pool on. */
+	if (client->pool == NULL || !client->pool->internal) {
+		atomic_fetch_sub(&worker->proxy->client_count, 1);
+		atomic_fetch_sub(&worker->client_count, 1);
+	}
 	free(client);
 }
 

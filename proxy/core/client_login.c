@@ -566,6 +566,8 @@ void client_open_internal(struct worker *worker, int fd, const char *database, c
 		return;
 	list_remove(&worker->joining, &client->node);
 	client->pool = pool;
+	atomic_fetch_sub(&worker->proxy->client_count, 1);
+	atomic_fetch_sub(&worker->client_count, 1);
 	login_enter_pool(client);
 }
 

@@ -425,6 +425,8 @@ struct admin_request *admin_hold(struct admin *admin, const char *database,
 	bool fresh;
 	usec_t lease;
 
+	if (!request_may_change(request))
+		return request;
 	if (!request_find_db(request, database))
 		return request;
 	db = request->db;

@@ -54,6 +54,7 @@ enum mail_type {
 	MAIL_PREPARED,     /* mail_database: name, token, worker, number = opened, failed, text */
 	MAIL_SUSPENDED,    /* mail_database: the epoch of the SUSPEND */
 	MAIL_ROWS,         /* mail_view */
+	MAIL_CANCEL_FORMER, /* mail_cancel: fits nobody here, perhaps one of the process before */
 	MAIL_CONSOLE,      /* mail_console: a client of the console, logged in */
 	MAIL_LEARNED,      /* mail_welcome: to be remembered in the state directory */
 	MAIL_STOPPED,      /* struct letter: the worker's last */

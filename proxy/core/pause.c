@@ -182,6 +182,8 @@ struct admin_request *admin_pause(struct admin *admin, const char *database, use
 {
 	struct admin_request *request = request_new(admin, done, arg);
 
+	if (!request_may_change(request))
+		return request;
 	request->limit = limit == ADMIN_TIME_DEFAULT ? 0 : limit;
 	if (database != NULL &&
 	    (!request_find_db(request, database) || refuse_held(request, "paused")))
@@ -243,6 +245,8 @@ struct admin_request *admin_suspend(struct admin *admin, admin_done_fn *done, vo
 {
 	struct admin_request *request = request_new(admin, done, arg);
 
+	if (!request_may_change(request))
+		return request;
 	if (admin->suspended) {
 		request_fail(request, "55000", "already suspended");
 		return request;
@@ -297,6 +301,8 @@ struct admin_request *admin_kill(struct admin *admin, const char *database, admi
 	struct list_node *node;
 	struct list_node *tmp;
 
+	if (!request_may_change(request))
+		return request;
 	if (database != NULL && !request_find_db(request, database))
 		return request;
 	if (database == NULL) {

@@ -152,6 +152,7 @@ void pool_keep_min(struct pool *pool)
 	if (servers >= pool->min_size ||
 	    servers >= atomic_load_explicit(&pool->share->limit, memory_order_relaxed) ||
 	    pool->database->held || pool->worker->stopping || pool->worker->shutting_down ||
+	    pool->worker->refusing ||
 	    pool->worker->now < pool->retry_at ||
 	    (pool->own_user ? !pool_has_clients(pool) : pool->worker->index != 0))
 		return;

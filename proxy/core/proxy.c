@@ -13,8 +13,9 @@
 #include "core/address.h"
 #include "core/admin.h"
 #include "core/compute.h"
+#include "core/handover.h"
 #include "core/secure.h"
-#include "net/sock.h"
+#include "core/takeover.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +38,13 @@ static void proxy_worker_stopped(struct proxy *proxy)
 		(void)event_base_loopbreak(proxy->base);
 }
 
+/* A session of the console may have the number of a client of the process before. */
+static void proxy_cancel_former(struct proxy *proxy, struct mail_cancel *mail)
+{
+	handover_cancel(proxy->handover, mail->slot + 1, &mail->key);
+	free(mail);
+}
+
 static void proxy_receive(void *owner, struct letter *letter)
 {
 	struct proxy *proxy = owner;
@@ -49,7 +57,10 @@ static void proxy_receive(void *owner, struct letter *letter)
 		if (proxy->console_cancel != NULL)
 			proxy->console_cancel(((struct mail_cancel *)letter)->slot + 1,
 					      &((struct mail_cancel *)letter)->key);
-		free(letter);
+		proxy_cancel_former(proxy, (struct mail_cancel *)letter);
+		break;
+	case MAIL_CANCEL_FORMER:
+		proxy_cancel_former(proxy, (struct mail_cancel *)letter);
 		break;
 	case MAIL_STOPPED:
 		free(letter);
@@ -102,50 +113,17 @@ void proxy_set_routes(struct proxy *proxy, struct route_table *routes)
 
 /* ---- listening ---- */
 
-/* Sockets that were passed on stand for those of the configuration, which are not opened then: whoever
- * passed them on, has decided where clients connect.  Their paths are not ours to remove. */
-static int proxy_take_listeners(struct proxy *proxy, int fds[PROXY_LISTENERS_MAX])
+static bool proxy_open_listeners(struct proxy *proxy)
 {
-	int count = inherit_take(&proxy->inherited, NULL, fds, PROXY_LISTENERS_MAX);
-
-	if (count > 0)
-		log_info("%d listening sockets were passed on: listen_addresses, port and "
-		         "unix_socket_directory are not used",
-		         count);
-	return count;
-}
-
-/* Opens the sockets; those who connect wait in the kernel's queue until somebody accepts. */
-static bool proxy_open_listeners(struct proxy *proxy, int fds[PROXY_LISTENERS_MAX], int *count)
-{
-	const struct config_proxy *conf = &proxy->config->proxy;
+	struct sock_given *given = proxy->takeover == NULL ? NULL : &proxy->takeover->sockets;
 	struct sbuf error;
-	bool good = true;
+	bool good;
 
-	*count = proxy_take_listeners(proxy, fds);
-	if (*count > 0)
-		return true;
 	sbuf_init(&error, 1024);
-	for (size_t i = 0; good && i < conf->listen_addresses.count; i++) {
-		int n = sock_listen_tcp(conf->listen_addresses.items[i], conf->port,
-		                        conf->listen_backlog, fds + *count,
-		                        PROXY_LISTENERS_MAX - *count, &error);
-
-		good = n >= 0;
-		*count += good ? n : 0;
-	}
-	if (good && conf->unix_socket_directory[0] != '\0' && *count < PROXY_LISTENERS_MAX) {
-		fds[*count] =
-		    sock_listen_unix(conf->unix_socket_directory, conf->port, conf->listen_backlog,
-		                     (unsigned)conf->unix_socket_mode, proxy->unix_path, &error);
-		good = fds[*count] >= 0;
-		*count += good ? 1 : 0;
-	}
-	if (!good) {
+	good = listeners_open(&proxy->listeners, &proxy->config->proxy, &proxy->inherited, given,
+	                      &error);
+	if (!good)
 		log_error("%s", error.len > 0 ? sbuf_text(&error) : "out of memory");
-		while (*count > 0)
-			(void)close(fds[--*count]);
-	}
 	sbuf_free(&error);
 	return good;
 }
@@ -154,17 +132,12 @@ static bool proxy_open_listeners(struct proxy *proxy, int fds[PROXY_LISTENERS_MA
  * a login. */
 static bool proxy_listen(struct proxy *proxy)
 {
-	int fds[PROXY_LISTENERS_MAX];
-	int count;
-
-	if (!proxy_open_listeners(proxy, fds, &count))
-		return false;
-	for (int i = 0; i < count; i++) {
+	for (int i = 0; i < proxy->listeners.count; i++) {
 		struct mail_fd *mail = mail_new(sizeof(*mail), MAIL_LISTEN);
 
 		if (mail == NULL)
 			return false;
-		mail->fd = fds[i];
+		mail->fd = proxy->listeners.fds[i];
 		mailbox_post(&proxy->workers[0].mailbox, &mail->letter);
 	}
 	return true;
@@ -220,8 +193,10 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 		proxy->shutting_down = true;
 		proxy->shutdown_began = clock_now();
 		proxy_notify_stopping(proxy);
-		if (proxy->unix_path[0] != '\0')
-			(void)unlink(proxy->unix_path);
+		if (!handover_gone(proxy->handover))
+			handover_withdraw(proxy->handover);
+		if (proxy->listeners.unix_path[0] != '\0')
+			(void)unlink(proxy->listeners.unix_path);
 		proxy_tell_plain(proxy, MAIL_SHUTDOWN);
 		proxy->shutdown_timer =
 		    event_new(proxy->base, -1, EV_PERSIST, proxy_shutdown_tick, proxy);
@@ -229,8 +204,18 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 		    event_add(proxy->shutdown_timer, &interval) != 0)
 			immediate = true;
 	}
+	handover_end_former(proxy->handover, immediate);
 	if (immediate)
 		proxy_stop(proxy);
+}
+
+void proxy_leave(struct proxy *proxy)
+{
+	proxy_tell_plain(proxy, MAIL_REFUSE);
+	proxy->listeners.count = 0;
+	proxy->listeners.unix_path[0] = '\0';
+	proxy->pid_written = false;
+	notify_close();
 }
 
 static void proxy_later_tick(evutil_socket_t fd, short what, void *arg)
@@ -530,8 +515,9 @@ static bool proxy_catch_signals(struct proxy *proxy)
 
 /* ---- life ---- */
 
-static bool proxy_write_pid(const struct config *config)
+static bool proxy_write_pid(struct proxy *proxy)
 {
+	const struct config *config = proxy->config;
 	FILE *file;
 
 	if (config->proxy.pid_file[0] == '\0')
@@ -542,6 +528,7 @@ static bool proxy_write_pid(const struct config *config)
 		          strerror(errno));
 		return false;
 	}
+	proxy->pid_written = true;
 	return true;
 }
 
@@ -638,7 +625,7 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	else
 		log_error("cannot start: %s", sbuf_text(&error));
 	sbuf_free(&error);
-	if (!good || !proxy_write_pid(config))
+	if (!good || (proxy->takeover == NULL && !proxy_write_pid(proxy)))
 		return false;
 	proxy->auth_cache = auth_cache_new(AUTH_CACHE_USERS);
 	proxy->addresses = address_table_new();
@@ -659,6 +646,7 @@ static void proxy_free(struct proxy *proxy)
 	for (unsigned i = 0; i < proxy->worker_count; i++)
 		worker_close(&proxy->workers[i]);
 	mailbox_close(&proxy->mailbox);
+	handover_free(proxy->handover);
 	admin_free(proxy->admin);
 	for (size_t i = 0; i < ARRAY_LEN(proxy->signals); i++) {
 		if (proxy->signals[i] != NULL)
@@ -666,7 +654,7 @@ static void proxy_free(struct proxy *proxy)
 	}
 	if (proxy->shutdown_timer != NULL)
 		event_free(proxy->shutdown_timer);
-	if (proxy->config->proxy.pid_file[0] != '\0')
+	if (proxy->pid_written)
 		(void)unlink(proxy->config->proxy.pid_file);
 	route_table_unref(proxy->routes);
 	proxy_set_access(proxy, &(struct access){0});
@@ -680,18 +668,49 @@ static void proxy_free(struct proxy *proxy)
 	free(proxy->config_path);
 }
 
+/* From here on this process serves, not the one that did. */
+static bool proxy_take_over(struct proxy *proxy)
+{
+	struct sbuf error;
+	bool good;
+
+	sbuf_init(&error, 1024);
+	good = takeover_commit(proxy->takeover, &error);
+	if (good) {
+		log_info("took over from pid %d (pgshuntd %s)", (int)proxy->takeover->pid,
+		         proxy->takeover->version);
+		sock_close_given(&proxy->takeover->sockets);
+		if (!proxy_write_pid(proxy))
+			log_warning("the pid file still names the former process");
+	} else {
+		log_error("cannot take over: %s", sbuf_text(&error));
+		/* All of these are the other's. */
+		admin_leave_state(proxy->admin);
+		proxy->listeners.unix_path[0] = '\0';
+	}
+	sbuf_free(&error);
+	return good;
+}
+
 int proxy_run(struct proxy *proxy)
 {
 	bool good;
 
 	/* Holds that outlived the last process come first: no client must slip through. */
 	admin_start(proxy->admin);
-	good = proxy_listen(proxy);
-	if (good) {
+	good = proxy_open_listeners(proxy);
+	if (proxy->takeover != NULL)
+		good = good && proxy_take_over(proxy);
+	if (good)
+		proxy->handover = handover_start(proxy, proxy->takeover);
+	if (good && proxy_listen(proxy)) {
 		log_info("pgshuntd %s is ready: %u workers, port %d", PGSHUNT_VERSION,
 		         proxy->worker_count, proxy->config->proxy.port);
-		notify_send("READY=1\nSTATUS=Ready: %u workers.\n", proxy->worker_count);
+		/* After a takeover the service has another main process. */
+		notify_send("READY=1\nMAINPID=%d\nSTATUS=Ready: %u workers.\n", (int)getpid(),
+			    proxy->worker_count);
 	} else {
+		good = false;
 		proxy_shutdown(proxy, true);
 	}
 	(void)event_base_dispatch(proxy->base);

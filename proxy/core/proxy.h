@@ -9,6 +9,7 @@
 #include "base/compiler.h"
 #include "base/sbuf.h"
 #include "conf/config.h"
+#include "core/listen.h"
 #include "core/mail.h"
 #include "core/route.h"
 #include "core/share.h"
@@ -20,14 +21,14 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define PROXY_LISTENERS_MAX 64
-
 struct admin;    /* core/admin.h */
 struct address_table; /* core/address.h */
 struct auth_cache; /* auth/cache.h */
 struct compute;  /* core/compute.h */
+struct handover; /* core/handover.h */
 struct hba;      /* auth/hba.h */
 struct ident;    /* auth/ident.h */
+struct takeover; /* core/takeover.h */
 struct userlist; /* auth/userlist.h */
 
 /* control/ takes the clients of the console over with this; it owns the letter. */
@@ -67,7 +68,11 @@ struct proxy {
 	bool warming;
 	atomic_bool stop_warming;
 	struct inheritance inherited; /* listening sockets that it was given; before proxy_run() */
-	char unix_path[108];
+	struct listeners listeners; /* the first worker's, but who hands over sends them */
+	struct takeover *takeover;  /* what another process has offered; NULL: nothing */
+	struct handover *handover;
+	atomic_bool has_former;     /* any thread: the process before this one still has clients */
+	bool pid_written;
 	int interrupts;
 	bool shutting_down;
 	bool waits_clients; /* SHUTDOWN WAIT_FOR_CLIENTS */
@@ -84,7 +89,8 @@ struct proxy {
 bool proxy_check_files(const struct config *config, struct sbuf *error) MUST_CHECK;
 
 /* Builds everything but the listening sockets: state directory, routes, workers.  False with log
- * lines.  The configuration's reference passes to the proxy. */
+ * lines.  The configuration's reference passes to the proxy.  `proxy->takeover` is set already, or
+ * NULL. */
 bool proxy_init(struct proxy *proxy, struct config *config, const char *config_path,
 		proxy_console_fn console) MUST_CHECK;
 
@@ -102,6 +108,10 @@ bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *s
 
 /* No new connections; the end comes when all clients have gone. */
 void proxy_shutdown_later(struct proxy *proxy);
+
+/* Another process serves from now on: nobody is accepted here any more, and the files that both have
+ * are the other's. */
+void proxy_leave(struct proxy *proxy);
 
 /* Graceful shutdown, or at once. */
 void proxy_shutdown(struct proxy *proxy, bool immediate);

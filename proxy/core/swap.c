@@ -225,6 +225,8 @@ struct admin_request *admin_prepare_swap(struct admin *admin, const char *databa
 	const struct config_server *target;
 	struct admin_db *db;
 
+	if (!request_may_change(request))
+		return request;
 	if (!request_find_db(request, database))
 		return request;
 	target = find_server(request, server);
@@ -459,6 +461,8 @@ struct admin_request *admin_swap(struct admin *admin, const char *database, cons
 	const struct config_server *source;
 	struct admin_db *db;
 
+	if (!request_may_change(request))
+		return request;
 	if (!request_find_db(request, database))
 		return request;
 	target = find_server(request, server);

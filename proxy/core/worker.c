@@ -353,6 +353,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		break;
 	case MAIL_REFUSE:
 		accept_stop(worker);
+		worker->refusing = true;
 		free(letter);
 		break;
 	case MAIL_SHUTDOWN:

@@ -63,6 +63,7 @@ struct worker {
 	uint64_t next_client_id;
 	usec_t now;                  /* of the present event */
 	bool shutting_down;
+	bool refusing;               /* no new clients, for another process serves them */
 	bool stopping;
 	bool ended;                  /* everything is freed but the mailbox and the base */
 	struct out_vec to_client;

@@ -13,10 +13,63 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int sock_listen_addr(const struct addrinfo *ai, int backlog)
+static bool sock_same_address(const struct sockaddr *a, const struct sockaddr *b)
+{
+	if (a->sa_family != b->sa_family)
+		return false;
+	if (a->sa_family == AF_INET) {
+		const struct sockaddr_in *x = (const struct sockaddr_in *)a;
+		const struct sockaddr_in *y = (const struct sockaddr_in *)b;
+
+		return x->sin_port == y->sin_port && x->sin_addr.s_addr == y->sin_addr.s_addr;
+	}
+	if (a->sa_family == AF_INET6) {
+		const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)a;
+		const struct sockaddr_in6 *y = (const struct sockaddr_in6 *)b;
+
+		return x->sin6_port == y->sin6_port &&
+		       memcmp(&x->sin6_addr, &y->sin6_addr, sizeof(x->sin6_addr)) == 0;
+	}
+	return a->sa_family == AF_UNIX && strcmp(((const struct sockaddr_un *)a)->sun_path,
+	                                         ((const struct sockaddr_un *)b)->sun_path) == 0;
+}
+
+int sock_take_given(struct sock_given *given, const struct sockaddr *addr)
+{
+		for (int i = 0; given != NULL && i < given->count; i++) {
+		struct sockaddr_storage name = {0};
+		socklen_t size = sizeof(name) - 1; /* a path ends in a zero byte then */
+		int fd = given->fds[i];
+
+		if (fd < 0 || getsockname(fd, (struct sockaddr *)&name, &size) != 0 ||
+		    !sock_same_address((const struct sockaddr *)&name, addr))
+			continue;
+		given->fds[i] = -1;
+		return fd;
+	}
+	return -1;
+}
+
+void sock_close_given(struct sock_given *given)
+{
+	for (int i = 0; i < given->count; i++) {
+		if (given->fds[i] >= 0)
+			(void)close(given->fds[i]);
+		given->fds[i] = -1;
+	}
+	given->count = 0;
+}
+
+static int sock_listen_addr(const struct addrinfo *ai, int backlog, struct sock_given *given)
 {
 	const int one = 1;
-	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd = sock_take_given(given, ai->ai_addr);
+
+	if (fd >= 0) {
+		(void)listen(fd, backlog); /* it does so already: with this backlog from now on */
+		return fd;
+	}
+	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -1;
@@ -33,7 +86,8 @@ static int sock_listen_addr(const struct addrinfo *ai, int backlog)
 	return fd;
 }
 
-int sock_listen_tcp(const char *host, int port, int backlog, int *fds, int max, struct sbuf *error)
+int sock_listen_tcp(const char *host, int port, int backlog, struct sock_given *given, int *fds,
+                    int max, struct sbuf *error)
 {
 	struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *list;
@@ -50,7 +104,7 @@ int sock_listen_tcp(const char *host, int port, int backlog, int *fds, int max, 
 		return -1;
 	}
 	for (const struct addrinfo *ai = list; ai != NULL && count < max; ai = ai->ai_next) {
-		int fd = sock_listen_addr(ai, backlog);
+		int fd = sock_listen_addr(ai, backlog, given);
 
 		if (fd >= 0) {
 			fds[count++] = fd;
@@ -83,8 +137,8 @@ static bool sock_unix_alive(const struct sockaddr_un *sun)
 	return alive;
 }
 
-int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode, char path[108],
-                     struct sbuf *error)
+int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode,
+                     struct sock_given *given, char path[108], struct sbuf *error)
 {
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
 	int n = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/.s.PGSQL.%d", directory, port);
@@ -94,6 +148,13 @@ int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode
 		sbuf_printf(error, "Unix socket path in \"%s\" is longer than %zu bytes", directory,
 		            sizeof(sun.sun_path) - 1);
 		return -1;
+	}
+	fd = sock_take_given(given, (const struct sockaddr *)&sun);
+	if (fd >= 0) {
+		(void)listen(fd, backlog);
+		(void)chmod(sun.sun_path, mode);
+		memcpy(path, sun.sun_path, sizeof(sun.sun_path));
+		return fd;
 	}
 	if (access(sun.sun_path, F_OK) == 0) {
 		if (sock_unix_alive(&sun)) {

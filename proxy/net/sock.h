@@ -24,16 +24,30 @@ struct sock_keepalive {
 	int count;
 };
 
+/* Listening sockets that another process has opened, as its configuration said. */
+#define SOCK_GIVEN_MAX 64
+
+struct sock_given {
+	int count;
+	int fds[SOCK_GIVEN_MAX]; /* -1: taken */
+};
+
+/* Takes the one that listens at this address out of them; -1: there is none.  NULL is allowed. */
+int sock_take_given(struct sock_given *given, const struct sockaddr *addr);
+
+/* Closes those that nobody has taken. */
+void sock_close_given(struct sock_given *given);
+
 /* Listens on every address that `host` ("*" for all, a name or a numeric address) stands for.
- * Non-blocking, close-on-exec.  Stores at most `max` sockets; returns their number, or -1 with a
- * text in `error`. */
-int sock_listen_tcp(const char *host, int port, int backlog, int *fds, int max,
-                    struct sbuf *error) MUST_CHECK;
+ * Non-blocking, close-on-exec.  Those among `given` are taken from there.  Stores at most `max`
+ * sockets; returns their number, or -1 with a text in `error`. */
+int sock_listen_tcp(const char *host, int port, int backlog, struct sock_given *given, int *fds,
+                    int max, struct sbuf *error) MUST_CHECK;
 
 /* Listens on DIRECTORY/.s.PGSQL.PORT with `mode`; an old socket that nobody answers on is
  * replaced.  The path is stored in `path` (size of sun_path).  -1 with a text in `error`. */
-int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode, char path[108],
-                     struct sbuf *error) MUST_CHECK;
+int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode,
+                     struct sock_given *given, char path[108], struct sbuf *error) MUST_CHECK;
 
 /* Options of a socket: no delay, keep-alive.  What a listening socket accepts inherits them (tcp(7)).
  * Failures are of no consequence. */

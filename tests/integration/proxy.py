@@ -90,7 +90,7 @@ class Proxy:
 
     # --- life -----------------------------------------------------------------------------------
 
-    def start(self, fault=None, wait=True):
+    def start(self, fault=None, wait=True, options=()):
         env = dict(os.environ)
         env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=99")
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
@@ -98,13 +98,23 @@ class Proxy:
         env.pop("PGSHUNT_FAULT", None)
         if fault:
             env["PGSHUNT_FAULT"] = fault
-        self.process = start([program("pgshuntd"), "--config", self.config_path], self.log_path,
-                             env=env)
+        self.process = start([program("pgshuntd"), "--config", self.config_path, *options],
+                             self.log_path, env=env)
         if self not in Proxy.alive:
             Proxy.alive.append(self)
         if wait:
             pgwire.wait_for(self.listening, 20 * SLOW, "pgshuntd to listen")
         return self
+
+    def takeover(self, fault=None, wait=True):
+        """Another process takes over; the former one."""
+        former, count = self.process, self.log().count(" is ready: ")
+        self.start(fault, wait=False, options=("--takeover",))
+        if wait:
+            pgwire.wait_for(lambda: self.log().count(" is ready: ") > count or
+                            self.process.poll() is not None, 30 * SLOW, "the takeover")
+            assert self.process.poll() is None, self.log()[-3000:]
+        return former
 
     def listening(self):
         assert self.process.poll() is None, "pgshuntd ended at start:\n" + self.log()[-3000:]

@@ -58,7 +58,7 @@ LAUNCH = 'to=3; for fd in $FDS; do eval "exec $to<&$fd $fd<&-"; to=$((to + 1)); 
          'unset FDS to; export LISTEN_PID=${PID_FOR_TEST:-$$}; exec "$@"'
 
 
-def start(proxy, sockets=(), env=None, **more):
+def start(proxy, sockets=(), env=None, options=(), **more):
     """pgshuntd as systemd would start it; `sockets`: (name, socket)."""
     fds = [fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD, 200) for _, sock in sockets]
     environment = {**os.environ, **(env or {}), **more}
@@ -68,7 +68,7 @@ def start(proxy, sockets=(), env=None, **more):
     with open(proxy.log_path, "ab") as out:
         proxy.process = subprocess.Popen(
             ["/bin/bash", "-c", LAUNCH if sockets else 'exec "$@"', "launch", program("pgshuntd"),
-             "--config", proxy.config_path], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+             "--config", proxy.config_path, *options], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             env=environment, cwd="/", pass_fds=fds, preexec_fn=_die_with_parent(15))
     for fd in fds:
         os.close(fd)
