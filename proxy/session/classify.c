@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "session/classify.h"
+
+#include "session/params.h"
+#include "session/sql_lex.h"
+#include "session/stmts.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_MAX ((size_t)4096)
+
+void session_verdict_init(struct session_verdict *verdict)
+{
+	verdict->class = SESSION_CLEAN;
+	sbuf_init(&verdict->what, TEXT_MAX);
+	sbuf_init(&verdict->why, TEXT_MAX);
+}
+
+void session_verdict_free(struct session_verdict *verdict)
+{
+	sbuf_free(&verdict->what);
+	sbuf_free(&verdict->why);
+}
+
+const char *session_class_name(enum session_class class)
+{
+	static const char *const names[] = {"clean", "movable", "pinned"};
+
+	return names[class];
+}
+
+/* ---- texts; what does not fit any more is left out ---- */
+
+static void add_part(struct sbuf *text, const char *separator, const char *part)
+{
+	if (text->len + strlen(part) + 8 > text->max)
+		return;
+	if (text->len > 0)
+		sbuf_add_str(text, separator);
+	sbuf_add_str(text, part);
+}
+
+static void add_count(struct sbuf *what, size_t count, const char *one, const char *many)
+{
+	char part[128];
+
+	if (count == 0)
+		return;
+	(void)snprintf(part, sizeof(part), "%zu %s", count, count == 1 ? one : many);
+	add_part(what, ", ", part);
+}
+
+static void add_reason(struct sbuf *why, const char *before, const char *name, const char *after)
+{
+	char part[512];
+
+	(void)snprintf(part, sizeof(part), "%s \"%.64s\"%s", before, name, after);
+	add_part(why, "; ", part);
+}
+
+/* ---- what there is ---- */
+
+/* The client asked for it when it connected. */
+static bool from_startup(const struct session_row *row, const struct param_set *startup)
+{
+	const char *value = param_set_get(startup, row->name);
+
+	return value != NULL && row->value != NULL && strcmp(value, row->value) == 0;
+}
+
+static size_t count_settings(const struct session_state *state, const struct param_set *startup)
+{
+	size_t count = 0;
+	size_t i;
+
+	for (i = 0; i < session_state_count(state); i++) {
+		const struct session_row *row = session_state_at(state, i);
+
+		if (row->kind == SESSION_SETTING)
+			count += !from_startup(row, startup);
+		else if (row->kind == SESSION_CUSTOM)
+			count +=
+			    row->value != NULL && row->extra == NULL && !from_startup(row, startup);
+	}
+	return count;
+}
+
+static void say_what(const struct session_state *state, const struct stmt *unnamed,
+                     const struct param_set *startup, struct sbuf *what)
+{
+	const struct session_row *role = session_state_find(state, SESSION_ROLE, "role");
+
+	add_count(what, count_settings(state, startup), "setting", "settings");
+	if (role != NULL && role->value != NULL && strcmp(role->value, "none") != 0)
+		add_reason(what, "role", role->value, "");
+	add_count(what,
+	          session_state_count_kind(state, SESSION_PROTOCOL_STATEMENT) +
+	              session_state_count_kind(state, SESSION_SQL_STATEMENT),
+	          "prepared statement", "prepared statements");
+	if (unnamed != NULL)
+		add_part(what, ", ", "the unnamed statement");
+	add_count(what, session_state_count_kind(state, SESSION_CHANNEL), "channel listened to",
+	          "channels listened to");
+	add_count(what, session_state_count_kind(state, SESSION_LOCK), "advisory lock",
+	          "advisory locks");
+	add_count(what, session_state_count_kind(state, SESSION_CURSOR), "cursor", "cursors");
+	add_count(what, session_state_count_kind(state, SESSION_TEMPORARY), "temporary object",
+	          "temporary objects");
+}
+
+/* ---- what holds it ---- */
+
+static bool strings_differ(const struct session_state *state, const struct session_facts *facts)
+{
+	return session_facts_strings_changed(facts) ||
+	       session_state_find(state, SESSION_SETTING, "standard_conforming_strings") != NULL;
+}
+
+static void judge_statement(const struct session_row *row, bool strings, struct sbuf *why)
+{
+	enum sql_prepare judged = SQL_PREPARE_ALONE;
+
+	if (row->value == NULL) {
+		add_reason(why, "prepared statement", row->name, " whose text is not known");
+		return;
+	}
+	if (row->kind == SESSION_SQL_STATEMENT)
+		judged = sql_judge_prepare(row->value, row->name);
+	if (judged == SQL_PREPARE_SEVERAL)
+		add_reason(why, "prepared statement", row->name,
+		           ", made by PREPARE among other statements in one query");
+	else if (strings && (judged == SQL_PREPARE_STRINGS || sql_has_backslash(row->value)))
+		add_reason(
+		    why, "prepared statement", row->name,
+		    " with a backslash in a string, standard_conforming_strings having changed");
+}
+
+static void judge_row(const struct session_row *row, const struct session_abilities *abilities,
+                      bool strings, struct sbuf *why)
+{
+	switch (row->kind) {
+	case SESSION_PROTOCOL_STATEMENT:
+	case SESSION_SQL_STATEMENT:
+		judge_statement(row, strings, why);
+		break;
+	case SESSION_LOCK:
+		if (!abilities->locks)
+			add_reason(why, "session-level advisory lock", row->name, "");
+		break;
+	case SESSION_CURSOR:
+		if (!abilities->cursors)
+			add_reason(why, "cursor", row->name, " WITH HOLD");
+		break;
+	case SESSION_TEMPORARY:
+		if (!abilities->temporary)
+			add_reason(why, "temporary object", row->name, "");
+		break;
+	default:
+		break;
+	}
+}
+
+/* Its bytes are in the encoding the client had then, which may not be that of now. */
+static bool is_ascii(const struct stmt *unnamed)
+{
+	const char *end = memchr(unnamed->text, '\0', unnamed->len);
+	const char *p;
+
+	for (p = unnamed->text; p < end; p++) {
+		if (((unsigned char)*p & 0x80) != 0)
+			return false;
+	}
+	return true;
+}
+
+static void say_why(const struct session_state *state, const struct session_facts *facts,
+                    const struct stmt *unnamed, const struct session_abilities *abilities,
+                    struct sbuf *why)
+{
+	bool strings = strings_differ(state, facts);
+	size_t i;
+
+	for (i = 0; i < session_state_count(state); i++)
+		judge_row(session_state_at(state, i), abilities, strings, why);
+	if (session_facts_unreadable(facts) && !abilities->custom_known)
+		add_part(why, "; ",
+		         "a custom setting whose name was not seen (set_config() of a "
+		         "computed name)");
+	if (session_facts_unnamed_lost(facts))
+		add_part(why, "; ", "an unnamed statement that is too long to be kept");
+	if (unnamed != NULL && strings && sql_has_backslash(unnamed->text))
+		add_part(why, "; ",
+		         "an unnamed statement with a backslash in a string, "
+		         "standard_conforming_strings having changed");
+	if (unnamed != NULL && session_facts_encoding_changed(facts) && !is_ascii(unnamed))
+		add_part(why, "; ",
+		         "an unnamed statement that is not plain ASCII, client_encoding "
+		         "having changed");
+}
+
+void session_classify(const struct session_state *state, const struct session_facts *facts,
+                      const struct stmt *unnamed, const struct param_set *startup,
+                      const struct session_abilities *abilities, struct session_verdict *verdict)
+{
+	sbuf_reset(&verdict->what);
+	sbuf_reset(&verdict->why);
+	say_what(state, unnamed, startup, &verdict->what);
+	say_why(state, facts, unnamed, abilities, &verdict->why);
+	if (verdict->why.len > 0)
+		verdict->class = SESSION_PINNED;
+	else if (verdict->what.len > 0)
+		verdict->class = SESSION_MOVABLE;
+	else
+		verdict->class = SESSION_CLEAN;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "session/facts.h"
+
+#include "session/sql_lex.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+struct session_facts {
+	char **names;
+	size_t count;
+	bool unreadable;
+	bool cut; /* of the last text only the beginning was seen */
+	bool strings_changed;
+	bool encoding_changed;
+	bool unnamed_lost;
+};
+
+/* What a session has for which there was no memory: nothing is known of it for sure.  Never
+ * changed. */
+static struct session_facts facts_lost = {
+    .unreadable = true, .strings_changed = true, .encoding_changed = true, .unnamed_lost = true};
+
+/* NULL: nothing can be noted. */
+static struct session_facts *facts_make(struct session_facts **slot)
+{
+	if (*slot == NULL) {
+		*slot = calloc(1, sizeof(**slot));
+		if (*slot == NULL)
+			*slot = &facts_lost;
+	}
+	return *slot == &facts_lost ? NULL : *slot;
+}
+
+void session_facts_free(struct session_facts *facts)
+{
+	size_t i;
+
+	if (facts == NULL || facts == &facts_lost)
+		return;
+	for (i = 0; i < facts->count; i++)
+		free(facts->names[i]);
+	free(facts->names);
+	free(facts);
+}
+
+void session_facts_set_unreadable(struct session_facts **slot)
+{
+	struct session_facts *facts = facts_make(slot);
+
+	if (facts != NULL)
+		facts->unreadable = true;
+}
+
+void session_facts_add_name(struct session_facts **slot, const char *name)
+{
+	struct session_facts *facts = facts_make(slot);
+	char **names;
+	size_t i;
+
+	if (facts == NULL)
+		return;
+	for (i = 0; i < facts->count; i++) {
+		if (strcasecmp(facts->names[i], name) == 0)
+			return;
+	}
+	names = facts->count < SESSION_FACTS_NAMES_MAX
+	            ? realloc(facts->names, (facts->count + 1) * sizeof(*names))
+	            : NULL;
+	if (names == NULL) {
+		facts->unreadable = true;
+		return;
+	}
+	facts->names = names;
+	names[facts->count] = strdup(name);
+	if (names[facts->count] == NULL)
+		facts->unreadable = true;
+	else
+		facts->count++;
+}
+
+static void found_name(void *arg, const char *name)
+{
+	session_facts_add_name(arg, name);
+}
+
+static bool is_space(char c)
+{
+	return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
+}
+
+/* "set_config" in any case. */
+static bool has_call(const char *text, size_t len)
+{
+	const char *p = text;
+	const char *end = text + len;
+
+	while ((p = memchr(p, '_', (size_t)(end - p))) != NULL) {
+		if (p - text >= 3 && end - p >= 7 && strncasecmp(p - 3, "set_config", 10) == 0)
+			return true;
+		p++;
+	}
+	return false;
+}
+
+/* Whether it may be worth reading. */
+static bool may_set(const char *text, size_t len)
+{
+	const char *end = text + len;
+	const char *p = text;
+
+	while (p < end && is_space(*p))
+		p++;
+	while (end > p && (is_space(end[-1]) || end[-1] == ';'))
+		end--;
+	if (end - p < 3)
+		return false;
+	if (((p[0] | 0x20) == 's' && (p[1] | 0x20) == 'e' && (p[2] | 0x20) == 't') ||
+	    (p[0] == '/' && p[1] == '*') || (p[0] == '-' && p[1] == '-'))
+		return true;
+	return memchr(p, ';', (size_t)(end - p)) != NULL || has_call(p, (size_t)(end - p));
+}
+
+void session_facts_see_text(struct session_facts **slot, const char *text, size_t len, bool whole)
+{
+	if (UNLIKELY(!whole || *slot != NULL) && facts_make(slot) != NULL)
+		(*slot)->cut = !whole;
+	if (LIKELY(!may_set(text, len)))
+		return;
+	if (!sql_find_custom(text, len, found_name, slot))
+		session_facts_set_unreadable(slot);
+}
+
+void session_facts_see_set(struct session_facts *facts)
+{
+	if (facts != NULL && facts->cut && !facts->unreadable)
+		facts->unreadable = true;
+}
+
+void session_facts_see_parameter(struct session_facts **slot, const char *name)
+{
+	bool strings = strcmp(name, "standard_conforming_strings") == 0;
+	bool encoding = strcmp(name, "client_encoding") == 0;
+	struct session_facts *facts = strings || encoding ? facts_make(slot) : NULL;
+
+	if (facts == NULL)
+		return;
+	facts->strings_changed |= strings;
+	facts->encoding_changed |= encoding;
+}
+
+void session_facts_see_unnamed(struct session_facts **slot, bool lost)
+{
+	if (!lost && *slot == NULL)
+		return;
+	if (facts_make(slot) != NULL)
+		(*slot)->unnamed_lost = lost;
+}
+
+size_t session_facts_names(const struct session_facts *facts)
+{
+	return facts == NULL ? 0 : facts->count;
+}
+
+const char *session_facts_name(const struct session_facts *facts, size_t i)
+{
+	return facts->names[i];
+}
+
+bool session_facts_unreadable(const struct session_facts *facts)
+{
+	return facts != NULL && facts->unreadable;
+}
+
+bool session_facts_strings_changed(const struct session_facts *facts)
+{
+	return facts != NULL && facts->strings_changed;
+}
+
+bool session_facts_encoding_changed(const struct session_facts *facts)
+{
+	return facts != NULL && facts->encoding_changed;
+}
+
+bool session_facts_unnamed_lost(const struct session_facts *facts)
+{
+	return facts != NULL && facts->unnamed_lost;
+}

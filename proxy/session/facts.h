@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What the relay has seen of a session and no server can be asked for: the names of custom settings
+ * ("app.user": pg_settings does not show them), and whether what a server shows can be taken at its
+ * word.  One per client of a session pool, made when there is something to remember: a session of
+ * plain statements has none (NULL).  Belongs to the client's worker; no I/O.
+ */
+#ifndef SESSION_FACTS_H
+#define SESSION_FACTS_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* More names than this are not told apart any more: session_facts_unreadable(). */
+#define SESSION_FACTS_NAMES_MAX 256
+
+struct session_facts; /* opaque; NULL: nothing */
+
+/* NULL is allowed. */
+void session_facts_free(struct session_facts *facts);
+
+/* ---- from the relay ---- */
+
+/* The text of a Query or Parse on its way to the server, or its beginning: `whole` tells.  *slot is
+ * made when there is something to remember.  Cheap for what sets nothing. */
+void session_facts_see_text(struct session_facts **slot, const char *text, size_t len, bool whole);
+
+/* CommandComplete with the tag SET came. */
+void session_facts_see_set(struct session_facts *facts);
+
+/* The server reported another value of a parameter (a name of guc_report.def).  Two matter. */
+void session_facts_see_parameter(struct session_facts **slot, const char *name);
+
+/* The client has (or no more has) an unnamed statement that was too long to be kept. */
+void session_facts_see_unnamed(struct session_facts **slot, bool lost);
+
+/* ---- to inspection and classification; facts may be NULL ---- */
+
+size_t session_facts_names(const struct session_facts *facts);
+const char *session_facts_name(const struct session_facts *facts, size_t i);
+
+/* A custom setting may have been set whose name was not seen. */
+bool session_facts_unreadable(const struct session_facts *facts);
+bool session_facts_strings_changed(const struct session_facts *facts);
+bool session_facts_encoding_changed(const struct session_facts *facts);
+bool session_facts_unnamed_lost(const struct session_facts *facts);
+
+/* For facts that came another way (a session taken over from another process): adds a name, marks
+ * custom settings as unreadable. */
+void session_facts_add_name(struct session_facts **slot, const char *name);
+void session_facts_set_unreadable(struct session_facts **slot);
+
+#endif

@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "session/inspect.h"
+
+#include "session/inspect_sql.h"
+#include "wire/build.h"
+#include "wire/parse.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define ASK_NAME SESSION_OWN_PREFIX "inspect"
+#define NEUTRAL_NAME SESSION_OWN_PREFIX "neutral"
+
+/* More than this a session is not asked for: it is pinned. */
+#define STATE_BYTES_MAX ((size_t)24 * 1024 * 1024)
+
+struct session_state {
+	struct session_row *rows;
+	size_t count;
+	size_t cap;
+	size_t bytes;
+	bool bad;
+	bool finished;
+};
+
+static const struct {
+	const char *word;
+	enum replay_stage stage;
+} kinds[] = {
+#define SESSION_KIND(constant, word, stage) {word, stage},
+#include "session/session_kinds.def"
+#undef SESSION_KIND
+};
+
+/* ---- asking ---- */
+
+static void add_name(struct sbuf *names, const char *name)
+{
+	if (names->len > 0)
+		sbuf_add_char(names, ',');
+	sbuf_add_str(names, name);
+}
+
+static void add_names(struct sbuf *names, const struct session_ask *ask)
+{
+	size_t i;
+
+	for (i = 0; i < session_facts_names(ask->facts); i++)
+		add_name(names, session_facts_name(ask->facts, i));
+	for (i = 0; ask->like != NULL && i < ask->like->count; i++) {
+		if (ask->like->rows[i].kind == SESSION_CUSTOM)
+			add_name(names, ask->like->rows[i].name);
+	}
+	if (ask->custom != NULL && ask->custom[0] != '\0')
+		add_name(names, ask->custom);
+}
+
+static void add_statement(struct sbuf *out, const char *name, const char *sql,
+                          const char *const *values, uint16_t count)
+{
+	/* Two parameters of type text. */
+	static const uint8_t types[] = {0, 2, 0, 0, 0, WIRE_OID_TEXT, 0, 0, 0, WIRE_OID_TEXT};
+
+	wire_add_close(out, 'S', name);
+	wire_add_parse(out, name, sql, count == 0 ? NULL : types, count == 0 ? 0 : sizeof(types));
+	wire_add_bind_texts(out, "", name, values, count);
+	wire_add_execute(out, "", 0);
+	wire_add_close(out, 'S', name);
+}
+
+void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
+{
+	struct sbuf names;
+	const char *values[2];
+
+	sbuf_init(&names, SESSION_INSPECT_MAX / 2);
+	add_names(&names, ask);
+	values[0] = sbuf_text(&names);
+	values[1] = ask->neutral ? "neutral" : "";
+	if (ask->neutral)
+		add_statement(out, NEUTRAL_NAME, neutral_sql, NULL, 0);
+	add_statement(out, ASK_NAME, inspect_sql, values, 2);
+	wire_add_sync(out);
+	if (!sbuf_ok(&names))
+		out->failed = true;
+	sbuf_free(&names);
+}
+
+void session_inspect_cleanup(struct sbuf *out)
+{
+	wire_add_close(out, 'S', NEUTRAL_NAME);
+	wire_add_close(out, 'S', ASK_NAME);
+	wire_add_sync(out);
+}
+
+bool session_inspect_retry(const char *sqlstate)
+{
+	return sqlstate != NULL && strcmp(sqlstate, "57014") == 0;
+}
+
+/* ---- the answer ---- */
+
+struct session_state *session_state_new(void)
+{
+	return calloc(1, sizeof(struct session_state));
+}
+
+static void row_free(struct session_row *row)
+{
+	free((char *)row->name);
+	free((char *)row->value);
+	free((char *)row->extra);
+}
+
+void session_state_free(struct session_state *state)
+{
+	size_t i;
+
+	if (state == NULL)
+		return;
+	for (i = 0; i < state->count; i++)
+		row_free(&state->rows[i]);
+	free(state->rows);
+	free(state);
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+/* The text that a cell says in hexadecimal, malloc'ed; *out is NULL for NULL.  False: it does not,
+ * or no memory. */
+static bool cell_text(const struct wire_cell *cell, const char **out)
+{
+	char *text;
+	size_t i;
+
+	*out = NULL;
+	if (cell->data == NULL)
+		return true;
+	if (cell->len % 2 != 0)
+		return false;
+	text = malloc(cell->len / 2 + 1);
+	if (text == NULL)
+		return false;
+	for (i = 0; i < cell->len / 2; i++) {
+		int high = hex_digit(cell->data[2 * i]);
+		int low = hex_digit(cell->data[2 * i + 1]);
+
+		if (high < 0 || low < 0 || (high == 0 && low == 0)) {
+			free(text);
+			return false;
+		}
+		text[i] = (char)(high << 4 | low);
+	}
+	text[i] = '\0';
+	*out = text;
+	return true;
+}
+
+static bool cell_kind(const struct wire_cell *cell, enum session_kind *kind)
+{
+	size_t i;
+
+	for (i = 0; cell->data != NULL && i < SESSION_KIND_COUNT; i++) {
+		if (strlen(kinds[i].word) == cell->len &&
+		    memcmp(kinds[i].word, cell->data, cell->len) == 0) {
+			*kind = (enum session_kind)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool state_room(struct session_state *state)
+{
+	size_t cap = state->cap == 0 ? 32 : state->cap * 2;
+	struct session_row *rows;
+
+	if (state->count < state->cap)
+		return true;
+	rows = realloc(state->rows, cap * sizeof(*rows));
+	if (rows == NULL)
+		return false;
+	state->rows = rows;
+	state->cap = cap;
+	return true;
+}
+
+bool session_state_row(struct session_state *state, const void *body, size_t len)
+{
+	struct wire_cell cells[4];
+	struct session_row row = {0};
+	size_t count;
+
+	state->bytes += len;
+	if (!state->bad && !state->finished && state->bytes <= STATE_BYTES_MAX &&
+	    wire_parse_data_row(body, len, cells, 4, &count) && count == 4 &&
+	    cell_kind(&cells[0], &row.kind) && cell_text(&cells[1], &row.name) &&
+	    row.name != NULL && cell_text(&cells[2], &row.value) &&
+	    cell_text(&cells[3], &row.extra) && state_room(state)) {
+		state->rows[state->count++] = row;
+		return true;
+	}
+	row_free(&row);
+	state->bad = true;
+	return false;
+}
+
+/* "90s", "1500" (of milliseconds) … in milliseconds; -1: cannot be read. */
+static long long milliseconds(const char *text)
+{
+	static const struct {
+		const char *unit;
+		long long factor;
+	} units[] = {{"", 1},        {"ms", 1},      {"s", 1000},
+	             {"min", 60000}, {"h", 3600000}, {"d", 86400000}};
+	char *end;
+	long long value = text == NULL ? -1 : strtoll(text, &end, 10);
+	size_t i;
+
+	if (value < 0)
+		return -1;
+	for (i = 0; i < ARRAY_LEN(units); i++) {
+		if (strcmp(end, units[i].unit) == 0)
+			return value * units[i].factor;
+	}
+	return -1;
+}
+
+/* A neutral inspection tells what statement_timeout was in two rows, and with its unit. */
+static bool state_merge_timeout(struct session_state *state)
+{
+	struct session_row *row =
+	    (struct session_row *)session_state_find(state, SESSION_SETTING, "statement_timeout");
+	struct session_row *reset =
+	    (struct session_row *)session_state_find(state, SESSION_RESET, "statement_timeout");
+	long long value;
+	char text[32];
+
+	if (reset == NULL)
+		return true;
+	value = row == NULL ? -1 : milliseconds(row->value);
+	if (value < 0)
+		return false;
+	(void)snprintf(text, sizeof(text), "%lld", value);
+	free((char *)row->value);
+	free((char *)row->extra);
+	row->value = strdup(text);
+	row->extra = reset->extra;
+	reset->extra = NULL;
+	return row->value != NULL;
+}
+
+static int compare_text(const char *a, const char *b)
+{
+	if (a == NULL || b == NULL)
+		return (a != NULL) - (b != NULL);
+	return strcmp(a, b);
+}
+
+/* Who has set a setting is no difference, as long as it is state at all. */
+static enum session_kind canonical_kind(enum session_kind kind)
+{
+	return kind == SESSION_GIVEN ? SESSION_SETTING : kind;
+}
+
+static int compare_place(const struct session_row *a, const struct session_row *b)
+{
+	int kind = (int)canonical_kind(a->kind) - (int)canonical_kind(b->kind);
+
+	return kind != 0 ? kind : strcmp(a->name, b->name);
+}
+
+static int compare_rows(const void *left, const void *right)
+{
+	const struct session_row *a = left;
+	const struct session_row *b = right;
+	int order = compare_place(a, b);
+
+	return order != 0 ? order : compare_text(a->value, b->value);
+}
+
+bool session_state_finish(struct session_state *state)
+{
+	if (state->bad || state->finished ||
+	    session_state_info(state, "server_encoding")[0] == '\0' ||
+	    !state_merge_timeout(state)) {
+		state->bad = true;
+		return false;
+	}
+	qsort(state->rows, state->count, sizeof(*state->rows), compare_rows);
+	state->finished = true;
+	return true;
+}
+
+bool session_state_again(const struct session_state *state)
+{
+	return strcmp(session_state_info(state, "hidden"), "true") == 0;
+}
+
+/* ---- reading ---- */
+
+size_t session_state_count(const struct session_state *state)
+{
+	return state->count;
+}
+
+const struct session_row *session_state_at(const struct session_state *state, size_t i)
+{
+	return &state->rows[i];
+}
+
+size_t session_state_count_kind(const struct session_state *state, enum session_kind kind)
+{
+	size_t count = 0;
+	size_t i;
+
+	for (i = 0; i < state->count; i++)
+		count += state->rows[i].kind == kind;
+	return count;
+}
+
+const struct session_row *session_state_find(const struct session_state *state,
+                                             enum session_kind kind, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < state->count; i++) {
+		if (state->rows[i].kind == kind && strcmp(state->rows[i].name, name) == 0)
+			return &state->rows[i];
+	}
+	return NULL;
+}
+
+const char *session_state_info(const struct session_state *state, const char *name)
+{
+	const struct session_row *row = session_state_find(state, SESSION_INFO, name);
+
+	return row == NULL || row->value == NULL ? "" : row->value;
+}
+
+bool session_setting_late(const char *name)
+{
+	static const char *const late[] = {
+#define LATE_SETTING(name, value) name,
+#include "session/late_settings.def"
+#undef LATE_SETTING
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(late); i++) {
+		if (strcmp(late[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+enum replay_stage session_row_stage(const struct session_row *row)
+{
+	enum replay_stage stage = kinds[row->kind].stage;
+
+	if (stage == REPLAY_ON_STANDBY && canonical_kind(row->kind) == SESSION_SETTING &&
+	    session_setting_late(row->name))
+		return REPLAY_AFTER_PROMOTION;
+	return stage;
+}
+
+/* ---- comparing ---- */
+
+/* A custom setting that does not exist is as if nobody had asked for it. */
+static bool row_counts(const struct session_row *row, enum replay_stage stage)
+{
+	return session_row_stage(row) <= stage &&
+	       !(row->kind == SESSION_CUSTOM && row->value == NULL);
+}
+
+/* The next row from *i on that counts, or NULL. */
+static const struct session_row *next_row(const struct session_state *state, size_t *i,
+                                          enum replay_stage stage)
+{
+	while (*i < state->count) {
+		const struct session_row *row = &state->rows[(*i)++];
+
+		if (row_counts(row, stage))
+			return row;
+	}
+	return NULL;
+}
+
+/* What of a row's extra is state: not who gave a custom setting. */
+static const char *row_extra(const struct session_row *row)
+{
+	return row->kind == SESSION_CUSTOM ? NULL : row->extra;
+}
+
+static void digest_text(EVP_MD_CTX *context, const char *text)
+{
+	/* The length first, so that no two lists of texts are one string. */
+	uint32_t len = text == NULL ? UINT32_MAX : (uint32_t)strlen(text);
+	uint8_t bytes[4];
+
+	wire_put_be32(bytes, len);
+	(void)EVP_DigestUpdate(context, bytes, sizeof(bytes));
+	if (text != NULL)
+		(void)EVP_DigestUpdate(context, text, len);
+}
+
+void session_state_digest(const struct session_state *state, char hex[65])
+{
+	EVP_MD_CTX *context = EVP_MD_CTX_new();
+	const struct session_row *row;
+	unsigned char digest[32] = {0};
+	size_t i = 0;
+
+	hex[0] = '\0';
+	if (context == NULL || EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1) {
+		EVP_MD_CTX_free(context);
+		return;
+	}
+	while ((row = next_row(state, &i, REPLAY_AFTER_PROMOTION)) != NULL) {
+		digest_text(context, kinds[canonical_kind(row->kind)].word);
+		digest_text(context, row->name);
+		digest_text(context, row->value);
+		digest_text(context, row_extra(row));
+	}
+	if (EVP_DigestFinal_ex(context, digest, NULL) == 1) {
+		for (i = 0; i < sizeof(digest); i++)
+			(void)snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+	}
+	EVP_MD_CTX_free(context);
+}
+
+static void tell_difference(struct sbuf *why, const struct session_row *old,
+                            const struct session_row *now)
+{
+	const struct session_row *any = old != NULL ? old : now;
+
+	if (why == NULL)
+		return;
+	sbuf_printf(why, "%s \"%s\"", kinds[any->kind].word, any->name);
+	if (old == NULL || now == NULL)
+		sbuf_add_str(why, old == NULL ? " is on the new server only"
+		                              : " is on the old server only");
+	else if (compare_text(old->value, now->value) != 0)
+		sbuf_printf(why, ": \"%.200s\" became \"%.200s\"",
+		            old->value == NULL ? "" : old->value,
+		            now->value == NULL ? "" : now->value);
+	else
+		sbuf_printf(why, ": %s\"%.200s\" became \"%.200s\"",
+		            canonical_kind(old->kind) == SESSION_SETTING ? "RESET to " : "",
+		            row_extra(old) == NULL ? "" : row_extra(old),
+		            row_extra(now) == NULL ? "" : row_extra(now));
+}
+
+bool session_state_same(const struct session_state *old, const struct session_state *now,
+                        enum replay_stage stage, struct sbuf *why)
+{
+	size_t i = 0;
+	size_t j = 0;
+
+	for (;;) {
+		const struct session_row *a = next_row(old, &i, stage);
+		const struct session_row *b = next_row(now, &j, stage);
+		int order;
+
+		if (a == NULL && b == NULL)
+			return true;
+		order = a == NULL ? 1 : b == NULL ? -1 : compare_place(a, b);
+		if (order != 0 || compare_text(a->value, b->value) != 0 ||
+		    compare_text(row_extra(a), row_extra(b)) != 0) {
+			tell_difference(why, order > 0 ? NULL : a, order < 0 ? NULL : b);
+			return false;
+		}
+	}
+}

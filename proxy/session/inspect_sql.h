@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The text of the inspection.  For inspect.c only.
+ *
+ * Rules, which keep a hostile search_path and the session's settings out of it: every type, function
+ * and relation is qualified, every operator written OPERATOR(pg_catalog.…); no IN, CASE x WHEN,
+ * BETWEEN, LIKE, IS DISTINCT FROM, USING (they look operators up by name); no backslash, no date, no
+ * float; ASCII only.  What is returned goes through hexadecimal.
+ */
+#ifndef SESSION_INSPECT_SQL_H
+#define SESSION_INSPECT_SQL_H
+
+#define EQ " OPERATOR(pg_catalog.=) "
+#define HEX(column)                                                                                \
+	"pg_catalog.encode(pg_catalog.convert_to(s." column                                        \
+	", pg_catalog.getdatabaseencoding()), 'hex')"
+#define HEX_ROWS "SELECT s.k, " HEX("n") ", " HEX("v") ", " HEX("x") " FROM ("
+#define TEXT "::pg_catalog.text"
+
+/* $1: names of custom settings; $2: '' or 'neutral'. */
+static const char inspect_sql[] =
+    "WITH conf AS MATERIALIZED ("
+    "SELECT pg_catalog.lower(pg_catalog.split_part(c.c, '=', 1)) AS name"
+    " FROM pg_catalog.pg_db_role_setting r, pg_catalog.unnest(r.setconfig) c"
+    " WHERE (r.setdatabase" EQ "0::pg_catalog.oid OR r.setdatabase" EQ
+    "(SELECT d.oid FROM pg_catalog.pg_database d"
+    " WHERE d.datname" EQ "pg_catalog.current_database()))"
+    " AND (r.setrole" EQ "0::pg_catalog.oid OR r.setrole" EQ
+    "(SELECT l.oid FROM pg_catalog.pg_roles l WHERE l.rolname" EQ "session_user))"
+    "), own AS MATERIALIZED ("
+    "SELECT g.name, g.setting, g.reset_val, g.context, g.source" EQ
+    "ANY (ARRAY['client'" TEXT ", 'session'" TEXT "]) AS mine,"
+    " pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf)) AS given"
+    " FROM pg_catalog.pg_settings g"
+    " WHERE g.source" EQ "ANY (ARRAY['client'" TEXT ", 'session'" TEXT "])"
+    " OR g.name" EQ "ANY (ARRAY['standard_conforming_strings'"
+#define LATE_SETTING(name, value) ", '" name "'"
+#include "session/late_settings.def"
+#undef LATE_SETTING
+    "])"
+    " OR pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf))"
+    ") " HEX_ROWS
+    "SELECT CASE"
+    " WHEN o.name" EQ "'statement_timeout' AND $2" EQ "'neutral' THEN 'reset'" TEXT
+    " WHEN o.mine AND o.context" EQ "ANY (ARRAY['user'" TEXT ", 'superuser'" TEXT
+    "]) THEN 'guc'" TEXT " WHEN o.mine OR o.given THEN 'cat'" TEXT " ELSE 'base'" TEXT " END AS k,"
+    " o.name AS n, o.setting AS v, o.reset_val AS x"
+    " FROM own o WHERE pg_catalog.strpos(o.name, '.')" EQ "0"
+    " AND NOT o.name" EQ "ANY (ARRAY['transaction_isolation'" TEXT
+    ", 'transaction_read_only', 'transaction_deferrable'])"
+    " UNION ALL "
+    "SELECT 'custom', c.n, pg_catalog.current_setting(c.n, true),"
+    " CASE WHEN pg_catalog.bool_and(c.given) THEN 'given' END FROM ("
+    "SELECT u.u AS n, false AS given"
+    " FROM pg_catalog.unnest(pg_catalog.string_to_array($1, ',')) u"
+    " UNION ALL SELECT pg_catalog.lower(o.name), NOT o.mine FROM own o"
+    " WHERE NOT pg_catalog.strpos(o.name, '.')" EQ "0"
+    " UNION ALL SELECT conf.name, true FROM conf"
+    " WHERE NOT pg_catalog.strpos(conf.name, '.')" EQ "0"
+    ") c GROUP BY c.n"
+    " UNION ALL "
+    "SELECT 'role', r.n, r.v, NULL FROM (VALUES"
+    " ('role'" TEXT ", pg_catalog.current_setting('role')),"
+    " ('session_authorization', session_user" TEXT ")) r (n, v) WHERE NOT $2" EQ "'neutral'"
+    " UNION ALL "
+    "SELECT CASE WHEN p.from_sql THEN 'sql' ELSE 'proto' END, p.name, p.statement,"
+    " p.parameter_types::pg_catalog.oid[]" TEXT
+    " FROM pg_catalog.pg_prepared_statements p"
+    " WHERE NOT pg_catalog.starts_with(p.name, '" SESSION_OWN_PREFIX "')"
+    " UNION ALL "
+    "SELECT 'listen', l.l, NULL, NULL FROM pg_catalog.pg_listening_channels() l (l)"
+    " UNION ALL "
+    "SELECT 'lock', pg_catalog.concat_ws(' ', l.classid, l.objid, l.objsubid, l.mode), NULL, NULL"
+    " FROM pg_catalog.pg_locks l WHERE l.locktype" EQ "'advisory'"
+    " AND l.pid" EQ "pg_catalog.pg_backend_pid()"
+    " UNION ALL "
+    "SELECT 'cursor', c.name, c.statement,"
+    " pg_catalog.concat(c.is_holdable, c.is_binary, c.is_scrollable)"
+    " FROM pg_catalog.pg_cursors c WHERE NOT c.name" EQ "''" /* our own portal */
+    " UNION ALL "
+    "SELECT 'temp', COALESCE(r.relname" TEXT ", (SELECT pg_catalog.concat(k.relname, ' ', d.objid)"
+    " FROM pg_catalog.pg_class k WHERE k.oid" EQ "d.classid)), r.relkind" TEXT ", NULL"
+    " FROM pg_catalog.pg_depend d LEFT JOIN pg_catalog.pg_class r"
+    " ON r.oid" EQ "d.objid AND d.classid" EQ "1259::pg_catalog.oid"
+    " WHERE d.refclassid" EQ "2615::pg_catalog.oid"
+    " AND d.refobjid" EQ "pg_catalog.pg_my_temp_schema()"
+    " UNION ALL "
+    "SELECT 'info', i.n, i.v, NULL FROM (VALUES"
+    " ('server_encoding'" TEXT ", pg_catalog.getdatabaseencoding()" TEXT "),"
+    " ('in_recovery', pg_catalog.pg_is_in_recovery()" TEXT "),"
+    " ('hidden', (NOT pg_catalog.current_setting('role')" EQ "'none'"
+    " AND pg_catalog.pg_has_role(session_user, 'pg_read_all_settings', 'USAGE')"
+    " AND NOT pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'USAGE'))" TEXT
+    ")) i (n, v)"
+    ") s";
+
+/* Both settings are as before when the transaction ends: at the Sync behind the inspection. */
+static const char neutral_sql[] =
+    HEX_ROWS
+    "SELECT 'guc'" TEXT " AS k, 'statement_timeout'" TEXT " AS n,"
+    " pg_catalog.current_setting('statement_timeout') AS v,"
+    " pg_catalog.left(pg_catalog.set_config('statement_timeout', '0', true), 0) AS x"
+    " UNION ALL SELECT 'role', 'role', pg_catalog.current_setting('role'),"
+    " pg_catalog.left(pg_catalog.set_config('role', 'none', true), 0)"
+    " UNION ALL SELECT 'role', 'session_authorization', session_user" TEXT ", NULL"
+    ") s";
+
+#endif

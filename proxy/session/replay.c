@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The order of a replay:
+ *
+ *   on the standby     late settings made harmless, client_encoding = the server's (texts are sent
+ *                      as the old server gave them), settings, custom settings, session
+ *                      authorization, role, then prepared statements, under that role
+ *   after promotion    LISTEN, late settings, client_encoding, the client's unnamed statement
+ *
+ * A PREPARE is sent by the extended protocol, which refuses a text of several statements: nothing
+ * but a PREPARE can be executed, whatever the lexer thinks.
+ */
+#include "session/replay.h"
+
+#include "session/stmts.h"
+#include "wire/build.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SET_NAME SESSION_OWN_PREFIX "set"
+
+static const struct {
+	const char *name;
+	const char *meanwhile;
+} late_settings[] = {
+#define LATE_SETTING(name, meanwhile) {name, meanwhile},
+#include "session/late_settings.def"
+#undef LATE_SETTING
+};
+
+static void step_end(struct replay *replay, const char *what, const char *name)
+{
+	wire_add_sync(&replay->out);
+	sbuf_add_str(&replay->labels, what);
+	if (name != NULL)
+		sbuf_printf(&replay->labels, " \"%s\"", name);
+	sbuf_add_char(&replay->labels, '\0');
+	replay->steps++;
+}
+
+/* ---- settings: one prepared set_config() for all of a stage ---- */
+
+static void set_begin(struct replay *replay)
+{
+	wire_add_close(&replay->out, 'S', SET_NAME);
+	wire_add_parse(&replay->out, SET_NAME, "SELECT pg_catalog.set_config($1, $2, false)",
+	               "\0\2\0\0\0\31\0\0\0\31", 10);
+}
+
+static void set_one(struct replay *replay, const char *name, const char *value)
+{
+	const char *values[2] = {name, value};
+
+	wire_add_bind_texts(&replay->out, "", SET_NAME, values, 2);
+	wire_add_execute(&replay->out, "", 0);
+}
+
+static void set_end(struct replay *replay, const char *what)
+{
+	wire_add_close(&replay->out, 'S', SET_NAME);
+	step_end(replay, what, NULL);
+}
+
+/* One statement of SQL, by a named statement of ours: the unnamed one is the client's. */
+static void run(struct replay *replay, const char *sql)
+{
+	wire_add_close(&replay->out, 'S', SESSION_OWN_PREFIX "run");
+	wire_add_parse(&replay->out, SESSION_OWN_PREFIX "run", sql, NULL, 0);
+	wire_add_bind(&replay->out, "", SESSION_OWN_PREFIX "run");
+	wire_add_execute(&replay->out, "", 0);
+	wire_add_close(&replay->out, 'S', SESSION_OWN_PREFIX "run");
+}
+
+/* A standby executes nothing in a transaction that is serializable. */
+static bool is_serializable(const struct session_state *old)
+{
+	static const enum session_kind where[] = {SESSION_SETTING, SESSION_GIVEN, SESSION_BASE};
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(where); i++) {
+		const struct session_row *row =
+		    session_state_find(old, where[i], "default_transaction_isolation");
+
+		if (row != NULL &&
+		    ((row->value != NULL && strcmp(row->value, "serializable") == 0) ||
+		     (row->extra != NULL && strcmp(row->extra, "serializable") == 0)))
+			return true;
+	}
+	return false;
+}
+
+static void replay_meanwhile(struct replay *replay, const struct session_state *old)
+{
+	size_t i;
+
+	/* In a transaction of its own: the isolation level counts from the next. */
+	if (is_serializable(old)) {
+		run(replay, "SET default_transaction_isolation TO 'read committed'");
+		step_end(replay, "isolation level", NULL);
+	}
+	set_begin(replay);
+	set_one(replay, "client_encoding", session_state_info(old, "server_encoding"));
+	for (i = 0; i < ARRAY_LEN(late_settings); i++) {
+		if (late_settings[i].meanwhile != NULL &&
+		    strcmp(late_settings[i].name, "default_transaction_isolation") != 0)
+			set_one(replay, late_settings[i].name, late_settings[i].meanwhile);
+	}
+}
+
+static void replay_settings(struct replay *replay, const struct session_state *old)
+{
+	size_t i;
+
+	for (i = 0; i < session_state_count(old); i++) {
+		const struct session_row *row = session_state_at(old, i);
+
+		if (row->value == NULL)
+			continue;
+		if ((row->kind == SESSION_SETTING && !session_setting_late(row->name)) ||
+		    (row->kind == SESSION_CUSTOM && row->extra == NULL))
+			set_one(replay, row->name, row->value);
+	}
+}
+
+static void replay_role(struct replay *replay, const struct session_state *old)
+{
+	const struct session_row *session =
+	    session_state_find(old, SESSION_ROLE, "session_authorization");
+	const struct session_row *role = session_state_find(old, SESSION_ROLE, "role");
+
+	set_begin(replay);
+	/* That of the connection's own user is always allowed, and changes nothing but the role. */
+	if (session != NULL && session->value != NULL)
+		set_one(replay, "session_authorization", session->value);
+	if (role != NULL && role->value != NULL)
+		set_one(replay, "role", role->value);
+	set_end(replay, "role");
+}
+
+/* ---- prepared statements ---- */
+
+/* "{23,25}" as the types of a Parse message; false: it is none. */
+static bool parse_types(const char *text, struct sbuf *types)
+{
+	uint16_t count = 0;
+	const char *p = text;
+
+	sbuf_add_be16(types, 0);
+	if (p == NULL || *p != '{')
+		return false;
+	for (p++; *p != '}' && *p != '\0';) {
+		char *end;
+		unsigned long oid = strtoul(p, &end, 10);
+
+		if (end == p || oid > UINT32_MAX || count == UINT16_MAX)
+			return false;
+		sbuf_add_be32(types, (uint32_t)oid);
+		count++;
+		p = *end == ',' ? end + 1 : end;
+	}
+	if (*p != '}' || !sbuf_ok(types))
+		return false;
+	types->data[0] = (char)(count >> 8);
+	types->data[1] = (char)count;
+	return true;
+}
+
+static bool replay_protocol_statement(struct replay *replay, const struct session_row *row)
+{
+	struct sbuf types;
+	bool good;
+
+	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
+	good = row->value != NULL && parse_types(row->extra, &types);
+	if (good) {
+		wire_add_parse(&replay->out, row->name, row->value, types.data, types.len);
+		step_end(replay, "prepared statement", row->name);
+	}
+	sbuf_free(&types);
+	return good;
+}
+
+static bool replay_statements(struct replay *replay, const struct session_state *old)
+{
+	size_t i;
+
+	for (i = 0; i < session_state_count(old); i++) {
+		const struct session_row *row = session_state_at(old, i);
+
+		if (row->kind == SESSION_PROTOCOL_STATEMENT) {
+			if (!replay_protocol_statement(replay, row))
+				return false;
+		} else if (row->kind == SESSION_SQL_STATEMENT && row->value != NULL) {
+			run(replay, row->value);
+			step_end(replay, "prepared statement", row->name);
+		}
+	}
+	return true;
+}
+
+/* ---- after promotion ---- */
+
+static void replay_listen(struct replay *replay, const struct session_state *old)
+{
+	size_t i;
+
+	for (i = 0; i < session_state_count(old); i++) {
+		const struct session_row *row = session_state_at(old, i);
+		struct sbuf sql;
+		const char *p;
+
+		if (row->kind != SESSION_CHANNEL)
+			continue;
+		sbuf_init(&sql, 1024);
+		sbuf_add_str(&sql, "LISTEN \"");
+		for (p = row->name; *p != '\0'; p++) {
+			if (*p == '"')
+				sbuf_add_char(&sql, '"');
+			sbuf_add_char(&sql, *p);
+		}
+		sbuf_add_char(&sql, '"');
+		run(replay, sbuf_text(&sql));
+		step_end(replay, "LISTEN", row->name);
+		sbuf_free(&sql);
+	}
+}
+
+/* All late ones have their value, or that of the connection, again. */
+static void replay_late(struct replay *replay, const struct session_state *old)
+{
+	const struct session_row *encoding =
+	    session_state_find(old, SESSION_SETTING, "client_encoding");
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(late_settings); i++) {
+		const char *name = late_settings[i].name;
+		struct sbuf sql;
+
+		if (session_state_find(old, SESSION_SETTING, name) != NULL ||
+		    (late_settings[i].meanwhile == NULL && strcmp(name, "client_encoding") != 0))
+			continue;
+		sbuf_init(&sql, 128);
+		sbuf_printf(&sql, "RESET %s", name);
+		run(replay, sbuf_text(&sql));
+		sbuf_free(&sql);
+	}
+	set_begin(replay);
+	for (i = 0; i < ARRAY_LEN(late_settings); i++) {
+		const struct session_row *row =
+		    session_state_find(old, SESSION_SETTING, late_settings[i].name);
+
+		if (row != NULL && row != encoding && row->value != NULL)
+			set_one(replay, row->name, row->value);
+	}
+	if (encoding != NULL && encoding->value != NULL)
+		set_one(replay, encoding->name, encoding->value);
+	set_end(replay, "settings");
+}
+
+static void replay_unnamed(struct replay *replay, const struct stmt *unnamed)
+{
+	uint8_t head[WIRE_HEADER_LEN + 1] = {FE_PARSE};
+
+	wire_put_be32(head + 1, (uint32_t)(4 + 1 + unnamed->len));
+	sbuf_add(&replay->out, head, sizeof(head));
+	sbuf_add(&replay->out, unnamed->text, unnamed->len);
+	step_end(replay, "unnamed prepared statement", NULL);
+}
+
+bool replay_build(const struct session_state *old, const struct stmt *unnamed,
+                  enum replay_stage stage, struct replay *replay)
+{
+	bool good = true;
+
+	memset(replay, 0, sizeof(*replay));
+	sbuf_init(&replay->out, SESSION_REPLAY_MAX);
+	sbuf_init(&replay->labels, SESSION_REPLAY_MAX);
+	if (stage == REPLAY_ON_STANDBY) {
+		replay_meanwhile(replay, old);
+		replay_settings(replay, old);
+		set_end(replay, "settings");
+		replay_role(replay, old);
+		good = replay_statements(replay, old);
+	} else {
+		replay_listen(replay, old);
+		replay_late(replay, old);
+		if (unnamed != NULL)
+			replay_unnamed(replay, unnamed);
+	}
+	return good && sbuf_ok(&replay->out) && sbuf_ok(&replay->labels);
+}
+
+void replay_free(struct replay *replay)
+{
+	sbuf_free(&replay->out);
+	sbuf_free(&replay->labels);
+	replay->steps = 0;
+}
+
+const char *replay_step(const struct replay *replay, unsigned int i)
+{
+	const char *label = sbuf_text(&replay->labels);
+
+	if (i >= replay->steps)
+		return "";
+	while (i-- > 0)
+		label += strlen(label) + 1;
+	return label;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * The messages that make a new server connection what an old session is.  No I/O.
+ *
+ * On the standby, before anything is held: settings (but those that a standby refuses, or that
+ * would work against what follows: replay.c), custom settings, role, prepared statements.  After
+ * promotion: LISTEN, the settings left out, client_encoding, and last the client's unnamed
+ * statement.
+ *
+ * The connection must have been opened as the old one was: same user, database, startup parameters.
+ * Each step ends in a Sync; any ErrorResponse means that the session cannot be carried, and
+ * replay_step() of the number of ReadyForQuery messages seen before it says what could not.
+ */
+#ifndef SESSION_REPLAY_H
+#define SESSION_REPLAY_H
+
+#include "base/compiler.h"
+#include "base/sbuf.h"
+#include "session/inspect.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct stmt;
+
+/* More than this is not carried. */
+#define SESSION_REPLAY_MAX ((size_t)32 * 1024 * 1024)
+
+struct replay {
+	struct sbuf out;    /* to be sent as it is */
+	unsigned int steps; /* ReadyForQuery messages that answer it; 0: nothing to be sent */
+	struct sbuf labels; /* texts, each with its zero */
+};
+
+/* `unnamed`: the client's unnamed statement, or NULL; used after promotion.  False: no memory, or
+ * too much.  The replay is to be freed in either case. */
+bool replay_build(const struct session_state *old, const struct stmt *unnamed,
+                  enum replay_stage stage, struct replay *replay) MUST_CHECK;
+void replay_free(struct replay *replay);
+
+/* What step number `i`, from 0, does: "prepared statement \"p1\"".  For messages to people. */
+const char *replay_step(const struct replay *replay, unsigned int i);
+
+#endif
