@@ -1,0 +1,234 @@
+#!/bin/sh
+# SPDX-License-Identifier: PostgreSQL
+# PostgreSQL's own test suites, from Debian's source package, through pgshuntd:
+#
+#   sh tests/suites/postgresql.sh [regress|isolation|pipeline …]
+#
+#   regress     the SQL regression tests (pg_regress, parallel_schedule)
+#   isolation   the isolation tests (isolationtester), which hold several sessions against each other
+#   pipeline    libpq_pipeline, the test program of libpq's pipelines, with its protocol traces
+#
+# Each runs on a new server of its own: directly, through the proxy in session pooling and through
+# the proxy in transaction pooling.  What came out directly is compared with what came through the
+# proxy; every line that differs must be explained in tests/suites/postgresql.explained.  The last
+# line is the number of lines that are not.  Environment:
+#
+#   SUITE_MODES="session transaction"   pool modes to run
+#   SUITE_SOURCE=DIR      an unpacked source tree of PostgreSQL 15, instead of Debian's package
+#   SUITE_KEEP=1          keeps the results
+#   PGSHUNT_BUILD=DIR     build directory
+set -eu
+repo=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$repo/tests/lib.sh"
+
+suites=${*:-regress isolation pipeline}
+modes=${SUITE_MODES:-session transaction}
+pgxs=$PGBIN/../lib/pgxs/src/test
+explained=$repo/tests/suites/postgresql.explained
+work=
+proxy_pid=
+data=
+
+suite_stop() {
+	[ -z "$proxy_pid" ] || kill -KILL "$proxy_pid" 2>/dev/null || :
+	proxy_pid=
+	[ -z "$data" ] || pg_stop "$data"
+	data=
+}
+
+suite_cleanup() {
+	suite_code=$?
+	trap '' EXIT INT TERM HUP
+	[ -n "$work" ] || exit "$suite_code"
+	suite_stop
+	if [ -n "${SUITE_KEEP:-}" ]; then
+		say "the results are kept in $work"
+	else
+		work_remove
+	fi
+	exit "$suite_code"
+}
+
+# --- the source -----------------------------------------------------------------------------------
+
+# apt with lists and a cache of its own: what the system has in its sources stays as it is.
+suite_apt() {
+	suite_tool=$1
+	shift
+	"$suite_tool" -q -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+		-o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" \
+		-o APT::Sandbox::User=root "$@"
+}
+
+# Leaves the tree in $source.  The newest version that can be had: a mirror may lag behind the lists.
+suite_source() {
+	source=${SUITE_SOURCE:-$cache/source}
+	[ ! -e "$source/configure" ] || return 0
+	apt=$cache/apt
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+	: >"$apt/sources.list"
+	for suite_line in "debian bookworm" "debian bookworm-updates" \
+		"debian-security bookworm-security"; do
+		printf 'deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s/%s main\n' \
+			http://deb.debian.org "$suite_line" >>"$apt/sources.list"
+	done
+	suite_apt apt-get update >"$cache/apt.log" 2>&1 || die "apt-get update; see $cache/apt.log"
+	for suite_version in $(suite_apt apt-cache showsrc postgresql-15 |
+		sed -n 's/^Version: //p' | sort -rV); do
+		if (cd "$cache" && suite_apt apt-get source --download-only \
+			"postgresql-15=$suite_version") >>"$cache/apt.log" 2>&1; then
+			mkdir -p "$source.new"
+			tar xjf "$cache"/postgresql-15_"${suite_version%%-*}".orig.tar.bz2 \
+				-C "$source.new" --strip-components=1
+			mv "$source.new" "$source"
+			return 0
+		fi
+	done
+	die "no source of postgresql-15 could be downloaded; see $cache/apt.log"
+}
+
+# The C parts of the suites, for the installed server and libpq.
+suite_build() {
+	mkdir -p "$work/lib"
+	suite_include="-I$("$PGBIN/pg_config" --includedir-server) -I$("$PGBIN/pg_config" --includedir)"
+	# shellcheck disable=SC2086
+	cc -O1 -fPIC -shared -fwrapv -fno-strict-aliasing $suite_include \
+		-o "$work/lib/regress.so" "$source/src/test/regress/regress.c" 2>"$work/cc.log" &&
+		cc -O1 $suite_include -I"$source/src/include" -o "$work/lib/libpq_pipeline" \
+			"$source/src/test/modules/libpq_pipeline/libpq_pipeline.c" \
+			-L"$("$PGBIN/pg_config" --pkglibdir)" -L"$("$PGBIN/pg_config" --libdir)" \
+			-lpgcommon -lpgport -lpq -lm 2>>"$work/cc.log" &&
+		cc -O1 -fPIC -shared $suite_include -o "$work/lib/backend_pid.so" \
+			"$repo/tests/suites/backend_pid.c" -lpq 2>>"$work/cc.log" || {
+		cat "$work/cc.log" >&2
+		die "the C parts of the suites do not compile"
+	}
+	for suite_module in refint autoinc; do
+		cp "$("$PGBIN/pg_config" --pkglibdir)/$suite_module.so" "$work/lib/"
+	done
+}
+
+# --- servers --------------------------------------------------------------------------------------
+
+# A new server, and the proxy in front of it unless the mode is `direct`; the port is in $suite_port.
+suite_start() {
+	data=$work/$1.data
+	as_db "$PGBIN/initdb" -D "$data" -U postgres -E UTF8 --locale=C --no-sync -A trust \
+		>"$data.initdb.log" 2>&1 || die "initdb failed; see $data.initdb.log"
+	pg_start "$data" fsync=off max_prepared_transactions=2 max_connections=150
+	suite_port=$port
+	# As pg_regress makes the database.
+	for suite_database in regression isolation_regression pipeline; do
+		sql "$port" postgres -c "CREATE DATABASE $suite_database TEMPLATE = template0"
+		for suite_setting in lc_messages=C lc_monetary=C lc_numeric=C lc_time=C \
+			bytea_output=hex timezone_abbreviations=Default; do
+			sql "$port" postgres -c "ALTER DATABASE $suite_database SET \
+				${suite_setting%%=*} TO '${suite_setting##*=}'"
+		done
+	done
+	[ "$1" = direct ] || suite_proxy "$1"
+}
+
+suite_proxy() {
+	suite_port=$(free_port)
+	mkdir -p "$work/state"
+	[ "$(id -u)" -ne 0 ] || chown postgres:postgres "$work/state"
+	rm -f "$work/state"/*
+	printf '"postgres" ""\n"pgshunt_admin" ""\n' >"$work/userlist.txt"
+	# In transaction pooling clients of one user share one server as far as they can: it shows what
+	# a client notices of others, and nobody waits, for the tests run one by one there.
+	cat >"$work/pgshunt.yml" <<YAML
+proxy:
+  listen_addresses: [127.0.0.1]
+  port: $suite_port
+  auth_type: trust
+  users_file: $work/userlist.txt
+  state_directory: $work/state
+  admin_users: [pgshunt_admin]
+  pool_mode: $1
+  pool_size: 60
+  log_level: info
+servers:
+  pg: {host: 127.0.0.1, port: $port}
+databases:
+  "*": {server: pg}
+YAML
+	chmod 644 "$work/userlist.txt" "$work/pgshunt.yml"
+	spawn "$work/$1.proxy.log" "$build/pgshuntd" --config "$work/pgshunt.yml"
+	proxy_pid=$spawned
+	wait_for 20 sql "$suite_port" postgres -c "SELECT 1" ||
+		die "pgshuntd does not answer: $(tail -n 5 "$work/$1.proxy.log")"
+}
+
+# --- the suites; each leaves its files in $work/out/SUITE.MODE -------------------------------------
+
+suite_regress() {
+	suite_jobs=--max-concurrent-tests=20
+	[ "$1" != transaction ] || suite_jobs=--max-connections=1
+	as_db "$pgxs/regress/pg_regress" --bindir="$PGBIN" --inputdir="$source/src/test/regress" \
+		--outputdir="$out" --dlpath="$work/lib" --use-existing --dbname=regression \
+		--host=127.0.0.1 --port="$suite_port" --user=postgres "$suite_jobs" \
+		--schedule="$source/src/test/regress/parallel_schedule" >"$out/log" 2>&1 || :
+}
+
+# The tester recognises who waits for whom by process ids; those of the proxy are not the server's.
+suite_isolation() {
+	as_db "$pgxs/isolation/pg_isolation_regress" --bindir="$PGBIN" \
+		--inputdir="$source/src/test/isolation" --outputdir="$out" --use-existing \
+		--dbname=isolation_regression --host=127.0.0.1 --port="$suite_port" --user=postgres \
+		--launcher="env LD_PRELOAD=$work/lib/backend_pid.so" \
+		--schedule="$source/src/test/isolation/isolation_schedule" >"$out/log" 2>&1 || :
+}
+
+suite_pipeline() {
+	mkdir "$out/results"
+	[ "$(id -u)" -ne 0 ] || chown postgres:postgres "$out/results"
+	for suite_test in $("$work/lib/libpq_pipeline" tests); do
+		suite_verdict=ok
+		suite_trace=$source/src/test/modules/libpq_pipeline/traces/$suite_test.trace
+		as_db timeout 120 "$work/lib/libpq_pipeline" -r 700 -t "$out/results/$suite_test.trace" \
+			"$suite_test" "host=127.0.0.1 port=$suite_port user=postgres dbname=pipeline" \
+			>"$out/results/$suite_test.out" 2>&1 || suite_verdict=FAILED
+		if [ -e "$suite_trace" ] && [ "$suite_verdict" = ok ]; then
+			cmp -s "$suite_trace" "$out/results/$suite_test.trace" || suite_verdict=FAILED
+		else
+			rm -f "$out/results/$suite_test.trace"
+		fi
+		say "test $suite_test ... $suite_verdict" >>"$out/log"
+	done
+}
+
+# --- all ------------------------------------------------------------------------------------------
+
+trap suite_cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+install_packages dpkg-dev bzip2 postgresql-server-dev-15 postgresql-contrib libpq-dev
+cache=$(build_dir suites)
+mkdir -p "$cache"
+build=${PGSHUNT_BUILD:-$(build_dir)}
+[ -n "${PGSHUNT_BUILD:-}" ] || build "$build" pgshuntd
+suite_source
+work_create pgshunt-suite
+suite_build
+say "source: $(sed -n "s/^PACKAGE_STRING='\(.*\)'/\1/p" "$source/configure"), server:" \
+	"$("$PGBIN/postgres" --version)"
+
+for mode in direct $modes; do
+	suite_start "$mode"
+	for suite in $suites; do
+		# Who waits for whom cannot be asked of sessions that share servers.
+		[ "$mode.$suite" != transaction.isolation ] || continue
+		out=$work/out/$suite.$mode
+		mkdir -p "$out"
+		[ "$(id -u)" -ne 0 ] || chown -R postgres:postgres "$work/out"
+		suite_began=$(date +%s)
+		"suite_$suite" "$mode"
+		say "== $suite, $mode: $(grep -c -E '(\.\.\.|^ok) .*ok|\.\.\. ok' "$out/log" || :) passed," \
+			"$(grep -c FAILED "$out/log" || :) failed ($(($(date +%s) - suite_began)) s)"
+	done
+	suite_stop
+done
+/usr/bin/python3 "$repo/tests/suites/compare.py" "$work/out" "$explained"
