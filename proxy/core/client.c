@@ -278,6 +278,7 @@ void client_destroy(struct client *client)
 		client_leave_server(client);
 	client_stmts_free(client->stmts);
 	param_set_unref(client->params);
+	param_set_unref(client->boot);
 	client_login_free(client);
 	conn_close(&client->conn, worker);
 	if (!client->slot_given)

@@ -50,6 +50,7 @@ struct client {
 	struct pool *pool;        /* NULL before the login is complete */
 	struct server *server;    /* ACTIVE */
 	struct param_set *params;
+	struct param_set *boot;   /* session pooling: startup parameters (boot.h) */
 	struct client_stmts *stmts;
 	struct client_login *login; /* only while logging in */
 	struct user_share *user_share; /* counted in it */

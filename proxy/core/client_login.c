@@ -10,6 +10,7 @@
  */
 #include "base/log.h"
 #include "core/address.h"
+#include "core/boot.h"
 #include "core/cancel.h"
 #include "core/client_login.h"
 #include "core/conn_tls.h"
@@ -596,7 +597,7 @@ void client_login_step(struct client *client)
 	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL)
 		return;
 	client->params = param_set_merge(worker->params, pool->welcome, client->login->wanted);
-	if (client->params == NULL) {
+	if (client->params == NULL || !boot_of_client(client, client->login->wanted)) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}

@@ -279,6 +279,7 @@ static void pool_free(struct pool *pool)
 {
 	list_remove(&pool->database->pools, &pool->node);
 	param_set_unref(pool->welcome);
+	param_set_unref(pool->boot);
 	auth_user_unref(pool->auth_user);
 	free(pool->last_error);
 	free(pool->user);

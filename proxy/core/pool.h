@@ -91,6 +91,7 @@ struct pool {
 	struct list clients[CLIENT_STATE_COUNT]; /* those after login: WELCOME to ACTIVE */
 	struct list servers[SERVER_STATE_COUNT]; /* idle: the most recently used first */
 	struct param_set *welcome; /* parameters of a fresh server; NULL: not known yet */
+	struct param_set *boot;    /* of the last client that was given a server (boot.h) */
 	usec_t retry_at;       /* no dialling before */
 	char *last_error;      /* of the last failed dial or login; NULL: none since a success */
 	char last_sqlstate[6]; /* "" if the server gave none */

@@ -4,6 +4,7 @@
  * parameters of a server, or why there is none.  Worker thread.
  */
 #include "base/log.h"
+#include "core/boot.h"
 #include "core/mail.h"
 #include "core/pool_internal.h"
 #include "core/proxy.h"
@@ -68,15 +69,21 @@ static void pool_mail_learned(struct pool *pool)
 
 void pool_login_succeeded(struct pool *pool, struct server *server)
 {
+	struct param_set *welcome;
+
 	if (server->for_swap)
 		return;
 	free(pool->last_error);
 	pool->last_error = NULL;
 	pool->failing_since = 0;
 	pool->retry_at = 0;
-	if (pool->welcome == server->params)
+	welcome = server->boot == NULL ? param_set_ref(server->params)
+				       : boot_welcome(pool, server);
+	if (welcome == NULL || pool->welcome == welcome) {
+		param_set_unref(welcome);
 		return;
-	pool_set_welcome(pool, param_set_ref(server->params));
+	}
+	pool_set_welcome(pool, welcome);
 	if (!pool->internal)
 		pool_mail_learned(pool);
 }

@@ -4,6 +4,7 @@
  * reads the atomics of struct pool_share only.
  */
 #include "base/log.h"
+#include "core/boot.h"
 #include "core/cancel.h"
 #include "core/keep.h"
 #include "core/mail.h"
@@ -172,9 +173,10 @@ static size_t pool_check_idle(struct pool *pool, size_t demand)
 	return checking;
 }
 
-/* `suspicious`: a server has just ended in the hands of who is to have this one. */
-static struct server *pool_take_idle(struct pool *pool, bool suspicious)
+static struct server *pool_take_idle(struct pool *pool, const struct client *client)
 {
+	/* A server has just ended in its hands. */
+	const bool suspicious = client->resends > 0;
 	struct list_node *node;
 	struct list_node *tmp;
 
@@ -184,6 +186,9 @@ static struct server *pool_take_idle(struct pool *pool, bool suspicious)
 
 		if (pool_outdated(pool, server)) {
 			server_doom(server, SERVER_CLOSE_STALE);
+		} else if (UNLIKELY(server->boot != client->boot) &&
+			   !boot_accepts(pool, server, client)) {
+			continue;
 		} else if (pool_wants_check(pool, server)) {
 			return NULL; /* pool_check_idle() does it; those behind it need it, too */
 		} else if (UNLIKELY(suspicious || conn_has_news(&server->conn) ||
@@ -237,6 +242,8 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 		pool->stats.wait_usec += (uint64_t)(pool->worker->now - client->since);
 	server_link(server, client);
 	client->in_session = pool->session;
+	if (UNLIKELY(pool->session))
+		boot_used(pool, client);
 	if (LIKELY(client->params == server->params))
 		return LIKELY(!client->failed) || pool_fail_block(server);
 	sbuf_init(&sql, PARAM_MAX_SQL);
@@ -323,7 +330,7 @@ bool pool_serve(struct pool *pool, struct client *client)
 	client->asked = pool->worker->now;
 	if (!pool->database->held && !pool->worker->stopping &&
 	    list_first(&pool->clients[CLIENT_WAITING]) == NULL) {
-		struct server *server = pool_take_idle(pool, client->resends > 0);
+		struct server *server = pool_take_idle(pool, client);
 
 		if (server != NULL)
 			return pool_link(pool, server, client);
@@ -363,7 +370,7 @@ void pool_kick(struct pool *pool)
 			pool_publish_waiting(pool);
 			return;
 		}
-		server = pool_take_idle(pool, client->resends > 0);
+		server = pool_take_idle(pool, client);
 		if (server == NULL)
 			break;
 		/* After a release the order is that of arrival, wherever the servers are. */

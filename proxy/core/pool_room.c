@@ -4,6 +4,7 @@
  * user.  Worker thread.
  */
 #include "core/mail.h"
+#include "core/boot.h"
 #include "core/pool_internal.h"
 #include "core/proxy.h"
 #include "core/route.h"
@@ -124,8 +125,9 @@ void pool_dial(struct pool *pool, size_t demand, size_t coming)
 				coming++;
 		}
 	}
-	while (coming < demand) {
-		if (!pool_share_take(pool->share, pool_reserve(pool), &full)) {
+	while (coming < demand && boot_wants_server(pool)) {
+		if (!pool_share_take(pool->share, pool_reserve(pool), &full) &&
+		    !(full == FULL_POOL && boot_make_room(pool))) {
 			pool_make_room(pool, full);
 			return;
 		}

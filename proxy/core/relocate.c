@@ -172,7 +172,7 @@ void relocate_client(struct client *client)
 
 	if (client->doomed || client->state != CLIENT_IDLE || client->server != NULL ||
 	    client->conn.eof || conn_kept(&client->conn) > 0 || conn_unsent(&client->conn) > 0 ||
-	    client->discard > 0 || client->discard_to_sync || worker->shutting_down ||
+	    client->boot != NULL || client->discard > 0 || client->discard_to_sync || worker->shutting_down ||
 	    client->pool->database->held || client->pool->internal)
 		return;
 	mail = relocate_pack(client);

@@ -8,6 +8,7 @@
  *                      \-- hidden: answers to what the proxy itself has sent
  */
 #include "base/log.h"
+#include "core/boot.h"
 #include "core/client.h"
 #include "core/keep.h"
 #include "core/ledger.h"
@@ -289,14 +290,10 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	struct server *server = reply->server;
 
 	/* RESET and DISCARD ALL take what a client asked for at its start, and what the server does
-	 * not report, back to what the server connection started with: nothing. */
+	 * not report, back to what the server connection started with. */
 	if ((body[0] == 'D' && len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0) ||
 	    (body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0)) {
-		struct param_set *bare =
-		    param_set_settle(reply->worker->params, NULL, server->params);
-
-		if (bare != NULL)
-			param_set_replace(&server->params, bare);
+		boot_reset_params(server);
 	}
 
 	/* Both end every prepared statement, those of the protocol too. */

@@ -2,6 +2,7 @@
 #include "core/server.h"
 
 #include "base/log.h"
+#include "core/boot.h"
 #include "core/cancel.h"
 #include "core/client.h"
 #include "core/conn_tls.h"
@@ -147,6 +148,7 @@ struct server *server_dial(struct pool *pool, struct route_table *routes,
 	server->target = target;
 	server->routes = route_table_ref(routes);
 	server->born = worker->now;
+	server->boot = param_set_ref(boot_for_server(pool, for_swap));
 	if (server_choose_host(server))
 		server_start_dial(server);
 	else
@@ -302,6 +304,8 @@ void server_destroy(struct server *server)
 	server_login_end(server);
 	ledger_free(&server->ledger);
 	param_set_unref(server->params);
+	param_set_unref(server->boot);
+	param_set_unref(server->refused);
 	server_stmts_free(&server->stmts);
 	route_table_unref(server->routes);
 	free(server->error);
@@ -391,6 +395,16 @@ bool server_pack(struct server *server, struct server_parcel *parcel)
 	parcel->params = param_set_encode(server->params, &parcel->params_len);
 	if (parcel->params == NULL)
 		return false;
+	parcel->boot = NULL;
+	if (server->boot != NULL) {
+		parcel->boot = param_set_encode(server->boot, &parcel->boot_len);
+		if (parcel->boot == NULL) {
+			free(parcel->params);
+			return false;
+		}
+		param_set_replace(&server->boot, NULL);
+	}
+	param_set_replace(&server->refused, NULL);
 	list_remove(&server->pool->servers[server->state], &server->node);
 	pool_publish_idle(server->pool);
 	param_set_unref(server->params);
@@ -408,12 +422,19 @@ struct server *server_unpack(struct server_parcel *parcel, struct pool *pool)
 {
 	struct server *server = parcel->server;
 	struct worker *worker = pool->worker;
+	bool lost = false;
 
 	server->worker = worker;
 	server->pool = pool;
 	server->params = param_set_decode(worker->params, parcel->params, parcel->params_len);
 	free(parcel->params);
 	parcel->params = NULL;
+	if (parcel->boot != NULL) {
+		server->boot = param_set_decode(worker->params, parcel->boot, parcel->boot_len);
+		lost = server->boot == NULL;
+		free(parcel->boot);
+		parcel->boot = NULL;
+	}
 	server_set_state(server, SERVER_IDLE);
 	server->conn.tls = parcel->tls;
 	if (!conn_open(&server->conn, worker, parcel->fd, server_event, server)) {
@@ -422,7 +443,7 @@ struct server *server_unpack(struct server_parcel *parcel, struct pool *pool)
 		server_doom(server, SERVER_CLOSE_MEMORY);
 		return NULL;
 	}
-	if (server->params == NULL) {
+	if (server->params == NULL || lost) {
 		server_doom(server, SERVER_CLOSE_MEMORY);
 		return NULL;
 	}

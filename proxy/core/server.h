@@ -73,6 +73,8 @@ struct server {
 	uint32_t left_to;       /* of the current message *to* it, still to come from the client */
 	struct ledger ledger;
 	struct param_set *params;
+	struct param_set *boot;    /* startup parameters of the clients it is for (boot.h) */
+	struct param_set *refused; /* … which the server refused, and it was opened without */
 	struct param_set *xact_params; /* the client's before its transaction changed them, or NULL */
 	bool failing;           /* a block is made to fail on it (keep.h) */
 	struct server_stmts stmts;
@@ -170,6 +172,8 @@ struct server_parcel {
 	struct server *server; /* its memory travels along */
 	void *params;          /* param_set_encode() */
 	size_t params_len;
+	void *boot;            /* the same, or NULL */
+	size_t boot_len;
 };
 
 /* Detaches an idle server.  False: not possible now. */

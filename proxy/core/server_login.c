@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "conf/secret.h"
 #include "core/auth_query.h"
+#include "core/boot.h"
 #include "core/client.h"
 #include "core/compute.h"
 #include "core/pool.h"
@@ -222,6 +223,7 @@ static void server_login_startup(struct server *server)
 		wire_add_startup_param(&out, "DateStyle", route->database->datestyle);
 	if (route->database->timezone[0] != '\0')
 		wire_add_startup_param(&out, "TimeZone", route->database->timezone);
+	(void)!boot_write(server, &out);
 	wire_end_startup(&out, start);
 	auth_user_unref(user);
 	if (server->auth == NULL)
@@ -252,6 +254,10 @@ static void server_login_error(struct server *server, const uint8_t *body, size_
 
 	if (!wire_parse_error(body, len, &error)) {
 		server_login_fail(server, "the server sent a malformed error", "08P01");
+		return;
+	}
+	if (boot_refused(server, error.sqlstate == NULL ? "XX000" : error.sqlstate)) {
+		server_redial(server);
 		return;
 	}
 	if (!server_login_again(server, error.sqlstate == NULL ? "XX000" : error.sqlstate))
@@ -371,6 +377,8 @@ void server_login_done(struct server *server)
 		return;
 	}
 	pool_login_succeeded(pool, server);
+	if (server->boot != NULL)
+		boot_reset_params(server);
 	if (!server->for_swap) {
 		pool_server_free(pool, server);
 		return;

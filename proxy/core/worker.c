@@ -234,6 +234,7 @@ static void worker_drop_parcel(struct server_parcel *parcel)
 	tls_free(parcel->tls);
 	(void)close(parcel->fd);
 	free(parcel->params);
+	free(parcel->boot);
 	ledger_free(&server->ledger);
 	server_stmts_free(&server->stmts);
 	route_table_unref(server->routes);

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/boot.h"
+
+#include "base/log.h"
+#include "core/worker.h"
+#include "wire/build.h"
+#include "wire/startup.h"
+
+#include <string.h>
+
+/* So many of those who wait are looked at when a server is opened or closed for them. */
+#define WAITING_LOOKED_AT 32
+
+bool boot_of_client(struct client *client, const struct param_set *wanted)
+{
+	struct param_set *boot;
+
+	if (!client->pool->session || param_set_count(wanted) == 0)
+		return true;
+	boot = param_set_without(client->worker->params, wanted, "application_name");
+	if (boot == NULL)
+		return false;
+	if (param_set_count(boot) > 0)
+		param_set_replace(&client->boot, boot);
+	else
+		param_set_unref(boot);
+	return true;
+}
+
+static bool suits(const struct server *server, const struct client *client)
+{
+	return server->boot == client->boot ||
+	       (server->refused != NULL && server->refused == client->boot);
+}
+
+/* Servers that are idle or being opened and are for such a client. */
+static size_t count_suiting(struct pool *pool, const struct client *client)
+{
+	static const enum server_state states[] = {SERVER_DIALING, SERVER_LOGIN, SERVER_IDLE};
+	struct list_node *node;
+	struct list_node *tmp;
+	size_t count = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		LIST_FOREACH(&pool->servers[states[i]], node, tmp)
+		{
+			const struct server *server = CONTAINER_OF(node, struct server, node);
+
+			count += !server->for_swap && !server->stale && suits(server, client);
+		}
+	}
+	return count;
+}
+
+/* The first of those who wait for whom there is no server, and none is being opened.  False: there
+ * is none among the first of them, and `all` tells whether these are all. */
+static bool find_uncovered(struct pool *pool, struct client **found, bool *all)
+{
+	struct client *seen[WAITING_LOOKED_AT];
+	size_t count = 0;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+		size_t needed = 1;
+
+		if (count == WAITING_LOOKED_AT) {
+			*all = false;
+			return false;
+		}
+		for (size_t i = 0; i < count; i++)
+			needed += seen[i]->boot == client->boot;
+		if (count_suiting(pool, client) < needed) {
+			*found = client;
+			return true;
+		}
+		seen[count++] = client;
+	}
+	*all = true;
+	return false;
+}
+
+bool boot_wants_server(struct pool *pool)
+{
+	struct client *client;
+	bool all;
+
+	/* What a server of no client's has by itself must be known before. */
+	return !pool->session || pool->welcome == NULL || find_uncovered(pool, &client, &all) ||
+	       !all;
+}
+
+/* For a swap as many are opened as there are now: like the clients that have those. */
+static struct param_set *boot_for_swap(struct pool *pool)
+{
+	size_t n = pool->servers[SERVER_WARMING].count + pool->servers[SERVER_PREPARED].count;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	for (int state = SERVER_DIALING; state <= SERVER_LOGIN; state++) {
+		LIST_FOREACH(&pool->servers[state], node, tmp)
+		{
+			n += CONTAINER_OF(node, struct server, node)->for_swap;
+		}
+	}
+	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
+	{
+		if (n-- == 0)
+			return CONTAINER_OF(node, struct client, node)->boot;
+	}
+	return pool->boot;
+}
+
+struct param_set *boot_for_server(struct pool *pool, bool for_swap)
+{
+	struct client *client;
+	bool all;
+
+	if (!pool->session || pool->internal || pool->welcome == NULL)
+		return NULL;
+	if (for_swap)
+		return boot_for_swap(pool);
+	return find_uncovered(pool, &client, &all) ? client->boot : pool->boot;
+}
+
+bool boot_accepts(struct pool *pool, struct server *server, const struct client *client)
+{
+	if (pool->session)
+		return suits(server, client);
+	/* The pool mode was changed. */
+	if (server->boot != NULL)
+		server_doom(server, SERVER_CLOSE_STALE);
+	return server->boot == NULL;
+}
+
+void boot_used(struct pool *pool, const struct client *client)
+{
+	if (pool->boot != client->boot)
+		param_set_replace(&pool->boot, param_set_ref(client->boot));
+}
+
+/* Whether one of those who wait can use it. */
+static bool is_wanted(struct pool *pool, const struct server *server)
+{
+	size_t count = 0;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
+	{
+		if (suits(server, CONTAINER_OF(node, struct client, node)))
+			return true;
+		if (++count == WAITING_LOOKED_AT)
+			break;
+	}
+	return false;
+}
+
+bool boot_make_room(struct pool *pool)
+{
+	struct server *chosen = NULL;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (!pool->session)
+		return false;
+	/* The most recently used come first. */
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (server->counted && (chosen == NULL || !is_wanted(pool, server)))
+			chosen = server;
+	}
+	if (chosen == NULL)
+		return false;
+	chosen->counted = false;
+	server_doom(chosen, SERVER_CLOSE_BOOT);
+	return true;
+}
+
+static void give_up(struct server *server)
+{
+	param_set_replace(&server->refused, server->boot);
+	server->boot = NULL;
+}
+
+bool boot_write(struct server *server, struct sbuf *out)
+{
+	struct sbuf params;
+	bool good;
+
+	if (server->boot == NULL)
+		return true;
+	sbuf_init(&params, WIRE_STARTUP_MAX);
+	for (size_t i = 0; i < param_set_count(server->boot); i++) {
+		const struct param_entry *entry = param_set_at(server->boot, i);
+
+		wire_add_startup_param(&params, entry->name, entry->value);
+	}
+	good = sbuf_ok(&params) && out->len + params.len < WIRE_STARTUP_MAX;
+	if (good)
+		sbuf_add(out, sbuf_text(&params), params.len);
+	else
+		give_up(server);
+	sbuf_free(&params);
+	return good;
+}
+
+/* Not what any login of this user at this server would meet. */
+bool boot_refused(struct server *server, const char *sqlstate)
+{
+	static const char *const others[] = {"28", "3D", "08", "53", "57", "58", "XX"};
+
+	if (server->boot == NULL)
+		return false;
+	for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+		if (strncmp(sqlstate, others[i], 2) == 0)
+			return false;
+	}
+	log_debug("server %s/%s: the startup parameters of its client were refused",
+	          server->pool->database->name, server->pool->user);
+	give_up(server);
+	return true;
+}
+
+struct param_set *boot_welcome(struct pool *pool, const struct server *server)
+{
+	struct param_pool *params = pool->worker->params;
+	struct param_set *set = param_set_settle(params, NULL, server->params);
+
+	for (size_t i = 0; set != NULL && i < param_set_count(server->boot); i++) {
+		const char *name = param_set_at(server->boot, i)->name;
+		const struct param_entry *known = param_set_find(pool->welcome, name);
+		struct param_set *next;
+
+		if (param_set_find(set, name) == NULL)
+			continue;
+		next = known == NULL ? param_set_without(params, set, name)
+		                     : param_set_with(params, set, name, known->value, true);
+		param_set_unref(set);
+		set = next;
+	}
+	return set;
+}
+
+void boot_reset_params(struct server *server)
+{
+	struct param_set *set =
+	    param_set_settle(server->worker->params, server->boot, server->params);
+
+	if (set != NULL)
+		param_set_replace(&server->params, set);
+}
