@@ -197,10 +197,12 @@ def test_cancel_request_of_another_length(endpoint, length):
 def test_while_the_proxy_sets_parameters(make_proxy, pg, mode):
     """The request was sent, and has not begun: it never does."""
     proxy = make_proxy(pool_size=1, pool_mode=mode, server_reset_query="")
-    with proxy.wire(TimeZone="Asia/Tokyo") as first:
+    # In session pooling all others are in the startup packet.
+    name = "TimeZone" if mode == "transaction" else "application_name"
+    with proxy.wire(**{name: "Asia/Tokyo"}) as first:
         pid = int(first.value("SELECT pg_backend_pid()"))
-    with proxy.wire(TimeZone="Europe/Rome") as conn:
-        # The server cannot answer the query that sets the time zone.
+    with proxy.wire(**{name: "Europe/Rome"}) as conn:
+        # The server cannot answer the query that sets it.
         os.kill(pid, signal.SIGSTOP)
         try:
             conn.send(query("SELECT nextval('never')"))
@@ -211,5 +213,5 @@ def test_while_the_proxy_sets_parameters(make_proxy, pg, mode):
         finally:
             os.kill(pid, signal.SIGCONT)
         assert errors(conn.ready("I"))[0]["C"] == "57014"
-        assert conn.value("SHOW TimeZone") == "Europe/Rome"
+        assert conn.value("SHOW " + name) == "Europe/Rome"
     assert proxy.connect().execute("SELECT 1").fetchone() == (1,)
