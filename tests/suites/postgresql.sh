@@ -13,7 +13,7 @@
 # proxy; every line that differs must be explained in tests/suites/postgresql.explained.  The last
 # line is the number of lines that are not.  Environment:
 #
-#   SUITE_MODES="session transaction"   pool modes to run
+#   SUITE_MODES="session transaction"   pool modes to run; by default session
 #   SUITE_SOURCE=DIR      an unpacked source tree of PostgreSQL 15, instead of Debian's package
 #   SUITE_KEEP=1          keeps the results
 #   PGSHUNT_BUILD=DIR     build directory
@@ -23,7 +23,7 @@ repo=$(cd "$(dirname "$0")/../.." && pwd)
 . "$repo/tests/lib.sh"
 
 suites=${*:-regress isolation pipeline}
-modes=${SUITE_MODES:-session transaction}
+modes=${SUITE_MODES:-session}
 pgxs=$PGBIN/../lib/pgxs/src/test
 explained=$repo/tests/suites/postgresql.explained
 work=
