@@ -3,8 +3,8 @@
  * A worker's rows for SHOW.  Worker thread; reads only.
  */
 #include "base/log.h"
-#include "core/mail.h"
 #include "core/conn_tls.h"
+#include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
@@ -357,8 +357,19 @@ static size_t count_closing(const struct pool *pool)
 	return closing;
 }
 
+static void count_wait(const struct filler *filler, const struct client *client, int64_t *waits)
+{
+	int64_t msec = (filler->now - client->since + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
+	size_t at = 0;
+
+	while (at < VIEW_WAITS - 1 && msec > view_wait_limits[at])
+		at++;
+	waits[at]++;
+}
+
 static void load_row(struct filler *filler, struct database *database)
 {
+	int64_t waits[VIEW_WAITS] = {0};
 	struct rowset *rows = filler->rows;
 	size_t closing = 0;
 	size_t clients = 0;
@@ -387,7 +398,10 @@ static void load_row(struct filler *filler, struct database *database)
 		oldest = wait > oldest ? wait : oldest;
 		LIST_FOREACH(&pool->clients[CLIENT_WAITING], at, next)
 		{
-			held_bytes += CONTAINER_OF(at, struct client, node)->held_bytes;
+			const struct client *client = CONTAINER_OF(at, struct client, node);
+
+			held_bytes += client->held_bytes;
+			count_wait(filler, client, waits);
 		}
 	}
 	rowset_text(rows, database->name);
@@ -397,6 +411,8 @@ static void load_row(struct filler *filler, struct database *database)
 	rowset_int(rows, oldest / USEC_PER_MSEC);
 	rowset_int(rows, (int64_t)clients);
 	rowset_int(rows, (int64_t)servers);
+	for (size_t i = 0; i < VIEW_WAITS; i++)
+		rowset_int(rows, waits[i]);
 	rowset_int(rows, (int64_t)closing);
 	rowset_end_row(rows);
 }
