@@ -103,6 +103,7 @@ void client_accept(struct worker *worker, int fd, bool readable)
 {
 	struct client *client = client_new(worker, fd);
 
+	worker->stats.accepted++;
 	if (client == NULL) {
 		log_error("a connection was closed: out of memory");
 		return;

@@ -2,6 +2,7 @@
 /*
  * A worker's rows for SHOW.  Worker thread; reads only.
  */
+#include "base/fault.h"
 #include "base/log.h"
 #include "core/conn_tls.h"
 #include "core/mail.h"
@@ -10,6 +11,7 @@
 #include "core/route.h"
 #include "core/tally.h"
 #include "core/view.h"
+#include "core/view_internal.h"
 #include "core/worker.h"
 #include "net/sock.h"
 
@@ -672,6 +674,19 @@ static void fill(struct filler *filler, enum view view)
 	case VIEW_LOADS:
 		fill_loads(filler);
 		break;
+	case VIEW_HISTOGRAMS:
+		view_fill_histograms(filler->worker, filler->rows);
+		break;
+	case VIEW_GAUGES:
+		view_fill_gauges(filler->worker, filler->rows);
+		break;
+	case VIEW_LIVES:
+		view_fill_lives(filler->worker, filler->rows);
+		break;
+	case VIEW_ALIVE:
+		rowset_int(filler->rows, filler->worker->index);
+		rowset_end_row(filler->rows);
+		break;
 	case VIEW_ERRORS:
 		fill_errors(filler);
 		break;
@@ -688,7 +703,7 @@ void view_answer(struct worker *worker, struct mail_view *mail)
 {
 	struct filler filler = {
 	    .worker = worker,
-	    .rows = malloc(sizeof(*filler.rows)),
+	    .rows = fault_point("worker-view") ? NULL : malloc(sizeof(*filler.rows)),
 	    .database = mail->database,
 	    .now = clock_now(),
 	    .wall = clock_wall(),
