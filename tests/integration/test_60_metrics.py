@@ -291,3 +291,24 @@ def test_socket_passed_on(make_proxy):
         conn = pgwire.Conn("127.0.0.1", clients.getsockname()[1])
         conn.login("app", "p1")
         conn.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_takeover(make_proxy, kind):
+    """The page is never gone, and comes from the process that serves."""
+    proxy = make_proxy(start=False)
+    proxy.web = free_port() if kind == "tcp" else os.path.join(proxy.folder, "metrics.sock")
+    proxy.settings.update({"metrics_addresses": ["127.0.0.1"], "metrics_port": proxy.web}
+                          if kind == "tcp" else {"metrics_socket": proxy.web})
+    proxy.write()
+    proxy.start()
+    with proxy.wire() as stays:
+        stays.value("SELECT 1")
+        stays.query("BEGIN")
+        started = scrape(proxy.web)["process_start_time_seconds"].value()
+        former = proxy.takeover()
+        for _ in range(20):
+            assert scrape(proxy.web)["process_start_time_seconds"].value() != started
+        stays.query("COMMIT")
+    assert former.wait(30 * SLOW) == 0
+    assert scrape(proxy.web)["pgshunt_ready"].value() == 1
