@@ -37,13 +37,8 @@ static void check_listening(struct loader *loader)
 static void check_monitoring(struct loader *loader)
 {
 	const struct config_proxy *proxy = &loader->config->proxy;
-	const struct node *place = loader_place(loader->proxy, "metrics_port", loader->proxy);
+	const struct node *place = loader_place(loader->proxy, "metrics_socket", loader->proxy);
 
-	if (proxy->metrics_addresses.count > 0 && proxy->metrics_port == proxy->port &&
-	    place != NULL && place->kind != NODE_REFUSED)
-		problem_add(loader->problems, place->line, place->column,
-		            "proxy.metrics_port: clients connect to that port already");
-	place = loader_place(loader->proxy, "metrics_socket", loader->proxy);
 	if (place != NULL &&
 	    strlen(proxy->metrics_socket) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
 		problem_add(loader->problems, place->line, place->column,
