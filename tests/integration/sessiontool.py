@@ -56,7 +56,8 @@ class Tool:
             kind, rest = item.split(":")
             name, value = rest.split("=")
             result.append((KINDS[int(kind)], bytes.fromhex(name).decode(),
-                           None if value == "-" else bytes.fromhex(value).decode()))
+                           None if value == "~" else
+                           bytes.fromhex(value.replace("-", "")).decode()))
         return result
 
     def kind(self, kind, slot=0):

@@ -9,7 +9,7 @@
  *     reset                          forgets facts and unnamed statement
  *     ask CUSTOM LIKE NEUTRAL        -> messages; LIKE: a slot
  *     rows SLOT HEX…                 the bodies of DataRows -> "ok", "again" or "bad"
- *     show SLOT                      -> kind:name=value for each row, hexadecimal, in one line
+ *     show SLOT                      -> kind:name=value for each row, hexadecimal, ~ for NULL
  *     digest SLOT                    -> digest
  *     same SLOT SLOT STAGE           -> "same" or the difference
  *     classify SLOT LOCKS CURSORS TEMPORARY KNOWN   -> class|what|why
@@ -110,7 +110,10 @@ static void do_show(char **rest)
 		(void)printf("%s%d:", i > 0 ? " " : "", (int)row->kind);
 		put_hex(row->name, strlen(row->name));
 		(void)printf("=");
-		put_hex(row->value, row->value == NULL ? 0 : strlen(row->value));
+		if (row->value == NULL)
+			(void)printf("~");
+		else
+			put_hex(row->value, strlen(row->value));
 	}
 }
 
