@@ -66,6 +66,13 @@ class Tool:
     def classify(self, slot=0, locks=0, cursors=0, temporary=0, known=0):
         return self("classify", slot, locks, cursors, temporary, known).split("|")
 
+    def count_locks(self, conn, slot=0):
+        conn.send(bytes.fromhex(self("locks", slot)))
+        messages = conn.ready("I")
+        assert not errors(messages), errors(messages)
+        assert not [m for m in messages if m.kind == "N"], messages
+        return self("counts", slot, *[m.body.hex() for m in messages if m.kind == "D"])
+
     def replay(self, conn, stage, slot=0):
         """None, or (the step that failed, its error)."""
         steps, _, out = self("replay", slot, stage).partition(" ")
