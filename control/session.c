@@ -412,15 +412,15 @@ struct session *session_new(struct proxy *proxy, struct mail_console *mail)
 	session->cancel_key = mail->cancel_key;
 	session->tls = mail->tls;
 	mail->tls = NULL;
-	sbuf_init(&session->records, SESSION_OUT_MAX);
+	sbuf_init_must(&session->records, SESSION_OUT_MAX);
 	session->user = mem_must_strdup(mail->user);
 	session->database = mem_must_strdup(mail->database);
 	sock_peer(mail->fd, &peer);
 	(void)snprintf(session->peer, sizeof(session->peer), "%s:%d", peer.addr, peer.port);
 	/* One message at most waits while another chunk comes in. */
-	sbuf_init(&session->in,
-	          SESSION_MESSAGE_MAX + READ_SIZE + TLS_ROOM_EXTRA + mail->bytes_len);
-	sbuf_init(&session->out, SESSION_OUT_MAX);
+	sbuf_init_must(&session->in,
+	               SESSION_MESSAGE_MAX + READ_SIZE + TLS_ROOM_EXTRA + mail->bytes_len);
+	sbuf_init_must(&session->out, SESSION_OUT_MAX);
 	list_init(&session->statements);
 	list_init(&session->portals);
 	sbuf_add(&session->in, mail->bytes, mail->bytes_len);

@@ -28,6 +28,7 @@ struct server_auth {
 	enum server_binding policy;
 	bool encrypted;
 	bool bound; /* SCRAM-SHA-256-PLUS was chosen */
+	bool internal; /* it failed here */
 	size_t binding_len;
 	uint8_t binding[SCRAM_BINDING_MAX];
 	char error[240];
@@ -80,8 +81,14 @@ static PRINTF_LIKE(2, 3) enum auth_status fail(struct server_auth *auth, const c
 	return AUTH_FAILED;
 }
 
+bool server_auth_failed_here(const struct server_auth *auth)
+{
+	return auth->internal;
+}
+
 static enum auth_status fail_internal(struct server_auth *auth)
 {
+	auth->internal = true;
 	return fail(auth, "out of memory, or OpenSSL failed");
 }
 
@@ -223,7 +230,8 @@ static enum auth_status send_proof(struct server_auth *auth, struct sbuf *out)
 
 	if (!auth_user_server_keys(auth->user, auth->scram.salt, auth->scram.salt_len,
 	                           auth->scram.iterations, &keys, &why))
-		return fail(auth, "SCRAM is not possible: %s", why);
+		return why == NULL ? fail_internal(auth)
+		                   : fail(auth, "SCRAM is not possible: %s", why);
 	sbuf_init(&message, SCRAM_MESSAGE_MAX);
 	status = scram_client_final(&auth->scram, &keys, &message);
 	explicit_bzero(&keys, sizeof(keys));

@@ -44,6 +44,9 @@ enum auth_status server_auth_resume(struct server_auth *auth, struct sbuf *out) 
 /* After AUTH_FAILED: what went wrong, for logs and for clients; names no secret. */
 const char *server_auth_error(const struct server_auth *auth);
 
+/* … which may say nothing about the server: memory was short here, or OpenSSL failed. */
+bool server_auth_failed_here(const struct server_auth *auth);
+
 void server_auth_free(struct server_auth *auth); /* NULL is allowed */
 
 #endif

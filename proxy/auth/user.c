@@ -372,10 +372,8 @@ bool auth_user_server_keys(struct auth_user *user, const void *salt, size_t salt
 		return user_learned_keys(user, salt, salt_len, iterations, out, why);
 	if (user_cached_keys(user, salt, salt_len, iterations, out))
 		return true;
-	if (!scram_derive(user->secret, salt, salt_len, iterations, out, NULL)) {
-		*why = "OpenSSL failed";
+	if (!scram_derive(user->secret, salt, salt_len, iterations, out, NULL))
 		return false;
-	}
 	user_cache_keys(user, salt, salt_len, iterations, out);
 	return true;
 }

@@ -69,7 +69,7 @@ bool auth_user_can_scram(struct auth_user *user, const char **why);
 /*
  * Keys for a server that demands this salt and iteration count: from the cache, computed from the
  * plain password, or the learned ones if the demand is that of the user's own secret.  False: not
- * possible; *why is a text for the log.
+ * possible; *why is a text for the log, or NULL: out of memory, or OpenSSL failed.
  */
 /* False: auth_user_server_keys() would have to compute for long. */
 bool auth_user_server_ready(struct auth_user *user, const void *salt, size_t salt_len,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "base/sbuf.h"
 
+#include "base/mem.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,10 +14,19 @@ void sbuf_init(struct sbuf *buf, size_t max)
 	buf->max = max;
 }
 
+void sbuf_init_must(struct sbuf *buf, size_t max)
+{
+	sbuf_init(buf, max);
+	buf->patient = true;
+}
+
 void sbuf_free(struct sbuf *buf)
 {
+	const bool patient = buf->patient;
+
 	free(buf->data);
 	sbuf_init(buf, buf->max);
+	buf->patient = patient;
 }
 
 void sbuf_reset(struct sbuf *buf)
@@ -46,7 +57,7 @@ static bool sbuf_reserve(struct sbuf *buf, size_t len)
 	cap = buf->cap == 0 ? 64 : buf->cap;
 	while (cap < buf->len + len + 1)
 		cap *= 2;
-	grown = realloc(buf->data, cap);
+	grown = buf->patient ? mem_must_grow(buf->data, cap, 1) : realloc(buf->data, cap);
 	if (grown == NULL) {
 		buf->failed = true;
 		return false;
@@ -119,6 +130,7 @@ char *sbuf_take(struct sbuf *buf)
 	}
 	sbuf_add(buf, "", 0);
 	text = buf->data;
-	sbuf_init(buf, buf->max);
+	buf->data = NULL;
+	sbuf_free(buf);
 	return text;
 }

@@ -19,9 +19,13 @@ struct sbuf {
 	size_t cap;
 	size_t max; /* most bytes it may hold, without the terminating zero */
 	bool failed;
+	bool patient; /* lack of memory is waited for, as by mem_must_alloc() */
 };
 
 void sbuf_init(struct sbuf *buf, size_t max);
+
+/* One that fails at its bound only. */
+void sbuf_init_must(struct sbuf *buf, size_t max);
 void sbuf_free(struct sbuf *buf);
 
 /* Empties it and clears the failure; keeps the memory. */

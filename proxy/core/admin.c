@@ -92,14 +92,31 @@ static void admin_answer_all(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-void request_set_timer(struct admin_request *request, event_callback_fn callback, usec_t wait)
+struct event *admin_timer_new(struct admin *admin, event_callback_fn callback, void *arg)
+{
+	unsigned tries = 0;
+	struct event *timer;
+
+	while ((timer = event_new(admin->proxy->base, -1, 0, callback, arg)) == NULL)
+		mem_wait(&tries, sizeof(*timer));
+	return timer;
+}
+
+void admin_timer_add(struct event *timer, usec_t wait)
 {
 	const struct timeval tv = {(time_t)(wait / USEC_PER_SEC),
 	                           (suseconds_t)(wait % USEC_PER_SEC)};
+	unsigned tries = 0;
 
-	request->timer = event_new(request->admin->proxy->base, -1, 0, callback, request);
-	if (request->timer != NULL)
-		(void)event_add(request->timer, &tv);
+	while (event_add(timer, &tv) != 0)
+		mem_wait(&tries, sizeof(*timer));
+}
+
+void request_set_timer(struct admin_request *request, event_callback_fn callback, usec_t wait)
+{
+	if (request->timer == NULL)
+		request->timer = admin_timer_new(request->admin, callback, request);
+	admin_timer_add(request->timer, wait);
 }
 
 void request_succeed(struct admin_request *request)
@@ -198,12 +215,8 @@ void admin_post_all(struct admin_db *db, enum mail_type type, uint64_t epoch)
 	struct proxy *proxy = db->admin->proxy;
 
 	for (unsigned i = 0; i < proxy->worker_count; i++) {
-		struct mail_database *mail = mail_new_database(type, db->name);
+		struct mail_database *mail = mail_must_new_database(type, db->name);
 
-		if (mail == NULL) {
-			log_error("out of memory: a letter to worker %u is lost", i);
-			continue;
-		}
 		mail->epoch = epoch;
 		mail->number = db->paused ? 1 : 0;
 		mailbox_post(&proxy->workers[i].mailbox, &mail->letter);
@@ -230,7 +243,7 @@ static void welcome_write(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (admin->frozen)
 		return; /* admin_thaw() makes up for it */
-	sbuf_init(&text, STATE_FILE_MAX);
+	sbuf_init_must(&text, STATE_FILE_MAX);
 	state_format_welcome(&state, &text);
 	len = text.len;
 	if (sbuf_ok(&text))
@@ -269,7 +282,7 @@ uint64_t admin_save(struct admin *admin)
 		    .policy = db->policy,
 		};
 	}
-	sbuf_init(&text, STATE_FILE_MAX);
+	sbuf_init_must(&text, STATE_FILE_MAX);
 	state_format(&state, &text);
 	free(state.databases);
 	len = text.len;
@@ -361,17 +374,11 @@ static struct state_welcome *welcome_find(struct admin *admin, const char *datab
 static void welcome_post_all(struct admin *admin, const struct state_welcome *welcome)
 {
 	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
-		struct mail_welcome *mail = mail_new(sizeof(*mail), MAIL_WELCOME);
+		struct mail_welcome *mail = mail_must_new(sizeof(*mail), MAIL_WELCOME);
 
-		if (mail == NULL)
-			return;
-		mail->database = strdup(welcome->database);
-		mail->user = strdup(welcome->user);
-		mail->params = malloc(welcome->params_len + 1);
-		if (mail->database == NULL || mail->user == NULL || mail->params == NULL) {
-			mail_free_welcome(mail);
-			return;
-		}
+		mail->database = mem_must_strdup(welcome->database);
+		mail->user = mem_must_strdup(welcome->user);
+		mail->params = mem_must_alloc(welcome->params_len + 1);
 		memcpy(mail->params, welcome->params, welcome->params_len);
 		mail->params_len = welcome->params_len;
 		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
@@ -382,7 +389,6 @@ static void welcome_post_all(struct admin *admin, const struct state_welcome *we
 static void admin_on_learned(struct admin *admin, struct mail_welcome *mail)
 {
 	struct state_welcome *welcome = welcome_find(admin, mail->database, mail->user);
-	const struct timeval delay = {WELCOME_DELAY_SEC, 0};
 
 	if (welcome != NULL && welcome->params_len == mail->params_len &&
 	    memcmp(welcome->params, mail->params, mail->params_len) == 0) {
@@ -406,7 +412,7 @@ static void admin_on_learned(struct admin *admin, struct mail_welcome *mail)
 		mail->params = NULL;
 		welcome_post_all(admin, welcome);
 		if (!event_pending(admin->welcome_timer, EV_TIMEOUT, NULL))
-			(void)event_add(admin->welcome_timer, &delay);
+			admin_timer_add(admin->welcome_timer, WELCOME_DELAY_SEC * USEC_PER_SEC);
 	}
 	mail_free_welcome(mail);
 }

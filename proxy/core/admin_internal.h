@@ -150,6 +150,11 @@ enum admin_letter { ADMIN_STATE_WRITTEN = 1, ADMIN_TARGET_CHECKED, ADMIN_SOURCE_
 struct admin_request *request_new(struct admin *admin, admin_done_fn *done, void *arg);
 void request_move(struct admin_request *request, struct list *list);
 
+/* A timer of the main thread, and its start: lack of memory is waited for. */
+struct event *admin_timer_new(struct admin *admin, event_callback_fn callback,
+                              void *arg) MUST_CHECK;
+void admin_timer_add(struct event *timer, usec_t wait);
+
 /* Calls back after `wait`, unless the request has ended. */
 void request_set_timer(struct admin_request *request, event_callback_fn callback, usec_t wait);
 

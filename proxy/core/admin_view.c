@@ -10,7 +10,6 @@
 #include "conf/show.h"
 #include "core/admin_internal.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,8 +25,7 @@ void view_wait_free(struct view_wait *wait)
 {
 	list_remove(&wait->admin->views, &wait->node);
 	rowset_free(&wait->rows);
-	if (wait->timer != NULL)
-		event_free(wait->timer);
+	event_free(wait->timer);
 	free(wait);
 }
 
@@ -51,25 +49,20 @@ static void view_timeout(evutil_socket_t fd, short what, void *arg)
 	view_finish(wait);
 }
 
-static bool view_post(struct admin *admin, struct view_wait *wait, const char *database,
+static void view_post(struct admin *admin, struct view_wait *wait, const char *database,
                       unsigned worker)
 {
-	struct mail_view *mail = mail_new(sizeof(*mail), MAIL_VIEW);
+	struct mail_view *mail = mail_must_new(sizeof(*mail), MAIL_VIEW);
 
-	if (mail == NULL)
-		return false;
 	mail->view = (int)wait->rows.view;
 	mail->database = mem_must_strdup(database);
 	mail->token = wait->token;
 	mailbox_post(&admin->proxy->workers[worker].mailbox, &mail->letter);
-	return true;
 }
 
 void view_ask(struct admin *admin, enum view view, const char *database, view_done_fn *done,
               void *arg)
 {
-	const struct timeval limit = {VIEW_WAIT_SEC, 0};
-	const struct timeval now = {0, 0};
 	struct view_wait *wait = mem_must_alloc(sizeof(*wait));
 
 	wait->admin = admin;
@@ -78,11 +71,11 @@ void view_ask(struct admin *admin, enum view view, const char *database, view_do
 	wait->arg = arg;
 	rowset_init(&wait->rows, view);
 	list_append(&admin->views, &wait->node);
-	wait->timer = event_new(admin->proxy->base, -1, 0, view_timeout, wait);
+	wait->timer = admin_timer_new(admin, view_timeout, wait);
+	wait->left = admin->proxy->worker_count;
+	admin_timer_add(wait->timer, VIEW_WAIT_SEC * USEC_PER_SEC);
 	for (unsigned i = 0; i < admin->proxy->worker_count; i++)
-		wait->left += view_post(admin, wait, database, i) ? 1 : 0;
-	if (wait->timer != NULL)
-		(void)event_add(wait->timer, wait->left == 0 ? &now : &limit);
+		view_post(admin, wait, database, i);
 }
 
 void view_on_rows(struct admin *admin, struct mail_view *mail)
@@ -120,7 +113,6 @@ struct load {
 	int64_t oldest_wait_ms;
 	int64_t clients;
 	int64_t servers;
-	int64_t waits[VIEW_WAITS];
 };
 
 static struct load load_of(const struct rowset *loads, const char *database)
@@ -129,46 +121,13 @@ static struct load load_of(const struct rowset *loads, const char *database)
 	size_t offset = 0;
 
 	while (rowset_next(loads, &offset, cells)) {
-		struct load load;
-
-		if (!rowset_cell_is(&cells[0], database))
-			continue;
-		load = (struct load){.active = rowset_cell_int(&cells[1]),
-		                     .held = rowset_cell_int(&cells[2]),
-		                     .held_bytes = rowset_cell_int(&cells[3]),
-		                     .oldest_wait_ms = rowset_cell_int(&cells[4]),
-		                     .clients = rowset_cell_int(&cells[5]),
-		                     .servers = rowset_cell_int(&cells[6])};
-		for (size_t i = 0; i < VIEW_WAITS; i++)
-			load.waits[i] = rowset_cell_int(&cells[7 + i]);
-		return load;
+		if (rowset_cell_is(&cells[0], database))
+			return (struct load){
+			    rowset_cell_int(&cells[1]), rowset_cell_int(&cells[2]),
+			    rowset_cell_int(&cells[3]), rowset_cell_int(&cells[4]),
+			    rowset_cell_int(&cells[5]), rowset_cell_int(&cells[6])};
 	}
 	return (struct load){0};
-}
-
-/* "10:3 50:12 more:1"; what nobody falls under is left out. */
-static void waits_cell(struct rowset *out, const struct load *load)
-{
-	struct sbuf text;
-
-	if (load->held == 0) {
-		rowset_null(out);
-		return;
-	}
-	sbuf_init(&text, VIEW_CELL_MAX);
-	for (size_t i = 0; i < VIEW_WAITS; i++) {
-		if (load->waits[i] == 0)
-			continue;
-		if (text.len > 0)
-			sbuf_add_char(&text, ' ');
-		if (i < VIEW_WAITS - 1)
-			sbuf_printf(&text, "%" PRId64, view_wait_limits[i]);
-		else
-			sbuf_add_str(&text, "more");
-		sbuf_printf(&text, ":%" PRId64, load->waits[i]);
-	}
-	rowset_text(out, sbuf_text(&text));
-	sbuf_free(&text);
 }
 
 /* Draining is shown when every worker has closed its gate, so who sees it can rely on it. */
@@ -207,7 +166,6 @@ static void holds_row(struct rowset *out, const struct admin_db *db, const struc
 		rowset_int(out, (now - db->began) / USEC_PER_MSEC);
 	else
 		rowset_null(out);
-	waits_cell(out, &load);
 	rowset_end_row(out);
 }
 

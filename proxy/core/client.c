@@ -3,6 +3,7 @@
 
 #include "auth/crypto.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "core/address.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -15,6 +16,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 const char *client_state_name(enum client_state state)
@@ -99,13 +101,34 @@ static void client_bound_logins(struct client *client)
 		client_doom(oldest, CLIENT_CLOSE_LIMIT);
 }
 
+/* The server's answer ends with a whole message: something can be put behind it. */
+static bool client_between_messages(const struct client *client)
+{
+	return client->server == NULL || client->server->left == 0 || client->server->left_hidden;
+}
+
+/* What can be sent without asking for memory. */
+static const char no_memory[] = "E\0\0\0\x29SFATAL\0VFATAL\0C53200\0Mout of memory\0";
+
+static void client_tell_memory(struct client *client)
+{
+	struct worker *worker = client->worker;
+
+	mem_complain("client connections are closed");
+	if (client->conn.fd < 0 || !client_between_messages(client))
+		return;
+	if (worker->to_client.conn == &client->conn &&
+	    conn_flush(&worker->to_client, worker) != CONN_IO_OK)
+		return;
+	conn_send_last(&client->conn, worker, no_memory, sizeof(no_memory));
+}
+
 void client_accept(struct worker *worker, int fd, bool readable)
 {
 	struct client *client = client_new(worker, fd);
 
-	worker->stats.accepted++;
 	if (client == NULL) {
-		log_error("a connection was closed: out of memory");
+		mem_complain("connections are closed");
 		return;
 	}
 	client_bound_logins(client);
@@ -113,14 +136,20 @@ void client_accept(struct worker *worker, int fd, bool readable)
 		client_login_readable(client);
 }
 
+static void client_turn_away(struct worker *worker, int fd)
+{
+	(void)send(fd, no_memory, sizeof(no_memory), MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)close(fd);
+	atomic_fetch_sub(&worker->proxy->client_count, 1);
+	atomic_fetch_sub(&worker->client_count, 1);
+}
+
 struct client *client_new(struct worker *worker, int fd)
 {
 	struct client *client = calloc(1, sizeof(*client));
 
 	if (client == NULL) {
-		(void)close(fd);
-		atomic_fetch_sub(&worker->proxy->client_count, 1);
-		atomic_fetch_sub(&worker->client_count, 1);
+		client_turn_away(worker, fd);
 		return NULL;
 	}
 	client->worker = worker;
@@ -129,9 +158,7 @@ struct client *client_new(struct worker *worker, int fd)
 	client->connected = worker->now;
 	if (!crypto_random(&client->cancel_key, sizeof(client->cancel_key)) ||
 	    !share_slot_take(worker->proxy->shares, worker->index, &client->slot)) {
-		(void)close(fd);
-		atomic_fetch_sub(&worker->proxy->client_count, 1);
-		atomic_fetch_sub(&worker->client_count, 1);
+		client_turn_away(worker, fd);
 		free(client);
 		return NULL;
 	}
@@ -150,6 +177,8 @@ void client_doom(struct client *client, enum client_close reason)
 {
 	if (client->doomed)
 		return;
+	if (reason == CLIENT_CLOSE_MEMORY)
+		client_tell_memory(client);
 	client->doomed = true;
 	client->close_reason = (uint8_t)reason;
 	list_remove(client_list(client), &client->node);
@@ -177,7 +206,7 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 	tally_client(client, sqlstate, TALLY_PROXY);
 	sbuf_init(&out, 8192);
 	/* In the middle of a message of the server's the text would be taken for data. */
-	if (client->server == NULL || client->server->left == 0 || client->server->left_hidden)
+	if (client_between_messages(client))
 		wire_add_error(&out, &error);
 	/* The connection ends in any case: whether it can be told is the network's business. */
 	if (sbuf_ok(&out) &&

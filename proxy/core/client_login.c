@@ -27,6 +27,7 @@
 #include "wire/parse.h"
 #include "wire/startup.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -95,7 +96,6 @@ static void login_tls_failed(struct client *client)
 {
 	struct sock_name peer;
 
-	client->worker->stats.tls_failed++;
 	sock_peer(client->conn.fd, &peer);
 	log_info("client %s:%d: %s", peer.addr, peer.port,
 		 client->conn.tls == NULL || tls_error(client->conn.tls)[0] == '\0'
@@ -125,7 +125,12 @@ static bool login_want(struct client *client, const char *name, const char *valu
 
 	if (!param_settable(name) || login_ignores(client, name, false))
 		return true;
+	errno = 0;
 	set = param_set_with(worker->params, client->login->wanted, name, value, false);
+	if (set == NULL && errno == ENOMEM) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return false;
+	}
 	if (set == NULL) {
 		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "22023",
 				  "invalid startup parameter", name,
@@ -227,10 +232,6 @@ static void login_startup_message(struct client *client, const struct wire_start
 		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", "SSL required", NULL,
 				  "Connect with sslmode=require or stricter.");
 		return;
-	}
-	if (client->conn.tls != NULL) {
-		worker->stats.tls_done++;
-		worker->stats.tls_resumed += tls_resumed(client->conn.tls) ? 1 : 0;
 	}
 	if (worker->shutting_down) {
 		client_leave_at_shutdown(client);
@@ -334,7 +335,6 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 		return startup.size;
 	case WIRE_STARTUP_CANCEL:
 		key = cancel_given_key(startup.key, startup.key_len);
-		client->worker->stats.cancels_taken++;
 		cancel_request(client->worker, startup.pid, &key);
 		client_doom(client, CLIENT_CLOSE_CANCEL);
 		return startup.size;

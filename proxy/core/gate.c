@@ -5,6 +5,7 @@
  * the main thread (core/admin.h), which sends letters; the answers are letters too.
  */
 #include "base/log.h"
+#include "base/mem.h"
 #include "core/cancel.h"
 #include "core/keep.h"
 #include "core/mail.h"
@@ -65,7 +66,7 @@ void gate_check_drained(struct database *database)
 		return;
 	mail = mail_new_database(MAIL_DRAINED, database->name);
 	if (mail == NULL)
-		return; /* told at the next chance; the main thread has a deadline */
+		return; /* told at the next tick */
 	database->drained_told = true;
 	mail->epoch = database->hold_epoch;
 	mail->worker = database->worker->index;
@@ -157,10 +158,12 @@ static bool gate_somebody_waits(struct database *database)
 
 void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool paused)
 {
-	struct database *database = database_get(worker, name);
+	struct database *database;
+	unsigned tries = 0;
 
-	if (database == NULL)
-		return;
+	/* Whoever did not know of the hold would let clients through. */
+	while ((database = database_get(worker, name)) == NULL)
+		mem_wait(&tries, sizeof(*database));
 	if (!database->held || database->hold_epoch != epoch) {
 		database->held = true;
 		database->paused = paused;
@@ -464,7 +467,7 @@ static void gate_prepare_report(struct database *database)
 		return;
 	mail = mail_new_database(MAIL_PREPARED, database->name);
 	if (mail == NULL)
-		return;
+		return; /* told at the next tick */
 	mail->token = database->swap_token;
 	mail->worker = database->worker->index;
 	mail->number = database->swap_opened;
@@ -473,6 +476,14 @@ static void gate_prepare_report(struct database *database)
 	database->swap_error = NULL;
 	database->swap_token = 0;
 	mailbox_post(&database->worker->proxy->mailbox, &mail->letter);
+}
+
+/* The others would fare no better, and somebody waits for the answer. */
+static void gate_prepare_give_up(struct pool *pool)
+{
+	pool->database->swap_failed += pool->swap_left;
+	pool->database->swap_pending -= pool->swap_left;
+	pool->swap_left = 0;
 }
 
 static void gate_prepare_dial(struct pool *pool)
@@ -484,6 +495,7 @@ static void gate_prepare_dial(struct pool *pool)
 	if (server_dial(pool, database->swap_routes, database->swap_target, true) == NULL) {
 		database->swap_pending--;
 		database->swap_failed++;
+		gate_prepare_give_up(pool);
 	}
 }
 
@@ -502,10 +514,8 @@ void gate_prepared(struct server *server, bool ready)
 		if (pool->swap_left > 0)
 			gate_prepare_dial(pool);
 	} else {
-		/* The others would fare no better, and somebody waits for the answer. */
-		database->swap_failed += 1 + pool->swap_left;
-		database->swap_pending -= pool->swap_left;
-		pool->swap_left = 0;
+		database->swap_failed++;
+		gate_prepare_give_up(pool);
 	}
 	gate_prepare_report(database);
 }
@@ -581,6 +591,20 @@ void gate_prepare_end(struct worker *worker, const char *name)
 	database->swap_routes = NULL;
 }
 
+void gate_tick(struct worker *worker)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+
+		gate_check_drained(database);
+		gate_prepare_report(database);
+	}
+}
+
 /* ---- new routes ---- */
 
 bool gate_server_current(const struct server *server)
@@ -614,9 +638,12 @@ static void gate_adopt(struct server *server)
 	server->for_swap = false;
 	server->counted = true;
 	pool_share_add(server->pool->share);
+	if (set == NULL) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return;
+	}
 	/* It was opened on a standby, which the swap has found promoted. */
-	if (set != NULL)
-		param_set_replace(&server->params, set);
+	param_set_replace(&server->params, set);
 	server_set_state(server, SERVER_IDLE);
 }
 

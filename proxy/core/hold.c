@@ -41,11 +41,8 @@ static const char *policy_name(const struct admin_db *db)
 
 static void timer_set(struct event *timer, usec_t wait)
 {
-	const struct timeval tv = {(time_t)(wait / USEC_PER_SEC),
-	                           (suseconds_t)(wait % USEC_PER_SEC)};
-
 	if (wait > 0)
-		(void)event_add(timer, &tv);
+		admin_timer_add(timer, wait);
 	else
 		(void)event_del(timer);
 }
@@ -338,16 +335,10 @@ void hold_cancel(struct admin_request *request)
 
 void hold_init(struct admin_db *db)
 {
-	struct event_base *base = db->admin->proxy->base;
-
 	list_init(&db->waiters);
 	db->state = HOLD_OPEN;
-	db->lease_timer = event_new(base, -1, 0, lease_ended, db);
-	db->drain_timer = event_new(base, -1, 0, drain_deadline, db);
-	if (db->lease_timer == NULL || db->drain_timer == NULL) {
-		log_error("out of memory for the timers of database \"%s\"", db->name);
-		abort();
-	}
+	db->lease_timer = admin_timer_new(db->admin, lease_ended, db);
+	db->drain_timer = admin_timer_new(db->admin, drain_deadline, db);
 }
 
 void hold_free(struct admin_db *db)

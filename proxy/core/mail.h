@@ -42,7 +42,8 @@ enum mail_type {
 	MAIL_REFUSE,       /* struct letter: no new connections */
 	/* worker -> worker */
 	MAIL_EVICT_HELD,    /* mail_database: name: too much is held, and yours is the oldest */
-	MAIL_SERVER_WANTED, /* mail_pool: `from` starves: give one if you can */
+	MAIL_SERVER_WANTED, /* mail_server: `from` starves: give one if you can.  Answer: the same
+			       letter as MAIL_SERVER */
 	MAIL_SERVER,        /* mail_server: here is one */
 	MAIL_EVICT,         /* mail_pool: close an idle one of another pool: a limit is reached */
 	MAIL_CANCEL,        /* mail_cancel: a CancelRequest for a client of yours; also -> main: for
@@ -104,13 +105,13 @@ struct mail_welcome {
 struct mail_pool {
 	struct letter letter;
 	struct pool_share *share;
-	unsigned from;
 	int full; /* MAIL_EVICT: enum share_full */
 };
 
 struct mail_server {
 	struct letter letter;
 	struct pool_share *share;
+	unsigned from; /* MAIL_SERVER_WANTED */
 	struct server_parcel parcel;
 };
 
@@ -133,10 +134,15 @@ struct mail_console {
 	size_t bytes_len;
 };
 
-/* A zeroed letter of `size` bytes; NULL on lack of memory. */
+/* A zeroed letter of `size` bytes; NULL on lack of memory, when what is kept for letters is used up,
+ * too. */
 void *mail_new(size_t size, enum mail_type type) MUST_CHECK;
 /* mail_new() for mail_database with a copy of the name. */
 struct mail_database *mail_new_database(enum mail_type type, const char *name) MUST_CHECK;
+
+/* The same of the main thread, whose letters must not get lost: waits for memory. */
+void *mail_must_new(size_t size, enum mail_type type) MUST_CHECK;
+struct mail_database *mail_must_new_database(enum mail_type type, const char *name) MUST_CHECK;
 void mail_free_database(struct mail_database *mail);
 void mail_free_welcome(struct mail_welcome *mail);
 

@@ -32,12 +32,8 @@ static const char *scope_name(const struct admin_db *db)
 static void post_named(struct admin *admin, enum mail_type type, const char *name)
 {
 	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
-		struct mail_database *mail = mail_new_database(type, name);
+		struct mail_database *mail = mail_must_new_database(type, name);
 
-		if (mail == NULL) {
-			log_error("out of memory: a letter to worker %u is lost", i);
-			continue;
-		}
 		mail->epoch = admin->suspend_epoch; /* only SUSPEND asks for it */
 		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
 	}
@@ -150,14 +146,8 @@ static void pause_begin(struct admin_request *request)
 		    strcmp(db->name, ROUTE_FALLBACK) != 0)
 			hold_pause(db);
 	}
-	if (request->limit > 0) {
-		const struct timeval tv = {(time_t)(request->limit / USEC_PER_SEC),
-		                           (suseconds_t)(request->limit % USEC_PER_SEC)};
-
-		request->timer = event_new(admin->proxy->base, -1, 0, pause_timeout, request);
-		if (request->timer != NULL)
-			(void)event_add(request->timer, &tv);
-	}
+	if (request->limit > 0)
+		request_set_timer(request, pause_timeout, request->limit);
 	pause_check(admin);
 }
 
@@ -206,11 +196,6 @@ void pause_cancel(struct admin_request *request)
 }
 
 /* ---- SUSPEND ---- */
-
-bool admin_is_suspended(const struct admin *admin)
-{
-	return admin->suspended;
-}
 
 void pause_on_suspended(struct admin *admin, uint64_t epoch)
 {
@@ -368,7 +353,6 @@ static void close_ask(evutil_socket_t fd, short what, void *arg);
 
 static void close_answer(struct admin *admin, struct rowset *rows, void *arg)
 {
-	const struct timeval period = {0, CLOSE_PERIOD_USEC};
 	struct admin_request *request = arg;
 	struct rowset_cell cells[VIEW_COLUMNS_MAX];
 	const size_t closing = view_info(VIEW_LOADS)->column_count - 1;
@@ -377,16 +361,14 @@ static void close_answer(struct admin *admin, struct rowset *rows, void *arg)
 
 	while (rowset_next(rows, &offset, cells))
 		left += rowset_cell_int(&cells[closing]);
+	(void)admin;
 	request->asking = false;
 	if (request->cancelled)
 		request_fail(request, "57014", "canceling statement due to user request");
 	else if (left == 0 || request->done == NULL)
 		request_succeed(request);
-	else if (request->timer == NULL && (request->timer = event_new(admin->proxy->base, -1, 0,
-	                                                               close_ask, request)) == NULL)
-		request_fail(request, "53200", "out of memory");
 	else
-		(void)event_add(request->timer, &period);
+		request_set_timer(request, close_ask, CLOSE_PERIOD_USEC);
 }
 
 static void close_ask(evutil_socket_t fd, short what, void *arg)

@@ -10,7 +10,6 @@
 #define CORE_POOL_H
 
 #include "base/clock.h"
-#include "base/histogram.h"
 #include "base/list.h"
 #include "core/client.h"
 #include "core/server.h"
@@ -22,6 +21,7 @@
 
 struct auth_user;
 struct event;
+struct mail_server;
 struct route_table;
 struct worker;
 
@@ -38,9 +38,6 @@ struct pool_stats {
 	uint64_t xact_usec;
 	uint64_t query_usec;
 	uint64_t wait_usec;
-	struct histogram query_times;
-	struct histogram xact_times;
-	struct histogram wait_times; /* of those who waited; the others: none */
 };
 
 struct database {
@@ -158,7 +155,7 @@ void pool_publish_idle(struct pool *pool);
 void pool_publish_waiting(struct pool *pool);
 
 /* Letters of other workers: one asks for a server (`from`), one gives a server or says no. */
-void pool_asked(struct worker *worker, struct pool_share *share, unsigned from);
+void pool_asked(struct worker *worker, struct mail_server *mail);
 void pool_given(struct worker *worker, struct pool_share *share, struct server_parcel *parcel);
 
 /* A server is ready for its first query: what it reported is what new clients are told. */
@@ -215,6 +212,9 @@ void gate_uncount_held(struct client *client);
 void gate_evict_held(struct worker *worker, const char *database);
 /* Every 100 ms: time-outs and notices of a pool whose database is held. */
 void gate_tick_held(struct pool *pool, usec_t now);
+
+/* Tells the main thread what could not be told before, for lack of memory. */
+void gate_tick(struct worker *worker);
 /* Whether the server is one of the present route of its database. */
 bool gate_server_current(const struct server *server);
 void gate_new_routes(struct worker *worker, struct route_table *routes);

@@ -71,7 +71,6 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 {
 	struct param_set *welcome;
 
-	pool->worker->stats.servers_opened++;
 	if (server->for_swap)
 		return;
 	free(pool->last_error);
@@ -143,7 +142,6 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 
 	log_warning("server %s %s/%s: %s", server->target->name, pool->database->name, pool->user,
 	            error);
-	pool->worker->stats.servers_failed++;
 	if (server->for_swap) {
 		free(pool->database->swap_error);
 		pool->database->swap_error = strdup(error);

@@ -49,17 +49,6 @@ void pool_publish_waiting(struct pool *pool)
 		                      pool_waiting_since(pool), memory_order_seq_cst);
 }
 
-static void pool_post_parcel(struct pool *pool, unsigned to, struct server_parcel *parcel)
-{
-	struct mail_server *mail = mail_new(sizeof(*mail), MAIL_SERVER);
-
-	if (mail == NULL)
-		abort(); /* a few bytes, and a server connection would be lost track of */
-	mail->share = pool->share;
-	mail->parcel = *parcel;
-	mailbox_post(&pool->worker->proxy->workers[to].mailbox, &mail->letter);
-}
-
 /* The worker whose first client has waited longest; false if nobody waits elsewhere, or not long
  * enough compared with those who wait here. */
 static bool pool_find_starving(struct pool *pool, unsigned *found)
@@ -85,15 +74,20 @@ static bool pool_find_starving(struct pool *pool, unsigned *found)
 /* Gives an idle server away if another worker needs it more.  True: it is gone. */
 static bool pool_give_away(struct pool *pool, struct server *server)
 {
-	struct server_parcel parcel;
+	struct mail_server *mail;
 	unsigned to = 0;
 
-	if (pool->worker->proxy->worker_count == 1 || !pool_find_starving(pool, &to) ||
-	    !server_pack(server, &parcel))
+	if (pool->worker->proxy->worker_count == 1 || !pool_find_starving(pool, &to))
 		return false;
+	mail = mail_new(sizeof(*mail), MAIL_SERVER);
+	if (mail == NULL || !server_pack(server, &mail->parcel)) {
+		free(mail);
+		return false;
+	}
 	/* Nobody else gives one for the same need; who still starves says so again. */
 	atomic_store_explicit(&pool->share->worker[to].waiting_since, 0, memory_order_relaxed);
-	pool_post_parcel(pool, to, &parcel);
+	mail->share = pool->share;
+	mailbox_post(&pool->worker->proxy->workers[to].mailbox, &mail->letter);
 	return true;
 }
 
@@ -117,7 +111,7 @@ static void pool_ask(struct pool *pool, unsigned first)
 	if (pool->asked || me->proxy->worker_count == 1)
 		return;
 	for (unsigned i = first; i < me->proxy->worker_count; i++) {
-		struct mail_pool *mail;
+		struct mail_server *mail;
 
 		if (i == me->index ||
 		    atomic_load_explicit(&pool->share->worker[i].idle, memory_order_seq_cst) == 0)
@@ -238,10 +232,8 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	bool sent = false;
 
 	pool->stats.assigned++;
-	if (client->state == CLIENT_WAITING) {
+	if (client->state == CLIENT_WAITING)
 		pool->stats.wait_usec += (uint64_t)(pool->worker->now - client->since);
-		histogram_add(&pool->stats.wait_times, pool->worker->now - client->since);
-	}
 	server_link(server, client);
 	client->in_session = pool->session;
 	if (UNLIKELY(pool->session))
@@ -252,7 +244,7 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	changes = param_set_sync_sql(client->params, server->params, &sql);
 	if (changes > 0) {
 		if (!sbuf_ok(&sql))
-			server_doom(server, SERVER_CLOSE_MEMORY);
+			client_doom(client, CLIENT_CLOSE_MEMORY);
 		else
 			sent = server_inject_query(server, sbuf_text(&sql), sql.len);
 		sbuf_free(&sql);
@@ -262,7 +254,7 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	sbuf_free(&sql);
 	settled = param_set_settle(pool->worker->params, client->params, server->params);
 	if (settled == NULL) {
-		server_doom(server, SERVER_CLOSE_MEMORY);
+		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return false;
 	}
 	param_set_replace(&server->params, param_set_ref(settled));
@@ -297,7 +289,7 @@ void pool_sync_done(struct server *server)
 	}
 	settled = param_set_settle(worker->params, client->params, server->params);
 	if (settled == NULL) {
-		server_doom(server, SERVER_CLOSE_MEMORY);
+		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}
 	sbuf_init(&out, PARAM_MAX_SQL);
@@ -433,32 +425,23 @@ void pool_server_free(struct pool *pool, struct server *server)
 
 /* ---- letters of other workers ---- */
 
-void pool_asked(struct worker *worker, struct pool_share *share, unsigned from)
+void pool_asked(struct worker *worker, struct mail_server *mail)
 {
-	struct pool *pool = pool_find_share(worker, share);
-	struct server_parcel parcel = {.fd = -1};
+	struct pool *pool = pool_find_share(worker, mail->share);
 	struct list_node *node = pool == NULL ? NULL : list_last(&pool->servers[SERVER_IDLE]);
-	struct mail_server *mail;
 
 	if (node == NULL || pool->database->held || pool->clients[CLIENT_WAITING].count > 0 ||
-	    !server_pack(CONTAINER_OF(node, struct server, node), &parcel))
-		parcel.fd = -1;
-	mail = mail_new(sizeof(*mail), MAIL_SERVER);
-	if (mail == NULL)
-		abort(); /* as in pool_post_parcel() */
-	mail->share = share;
-	mail->parcel = parcel;
-	mailbox_post(&worker->proxy->workers[from].mailbox, &mail->letter);
+	    !server_pack(CONTAINER_OF(node, struct server, node), &mail->parcel))
+		mail->parcel.fd = -1;
+	mail->letter.type = MAIL_SERVER;
+	mailbox_post(&worker->proxy->workers[mail->from].mailbox, &mail->letter);
 }
 
 void pool_given(struct worker *worker, struct pool_share *share, struct server_parcel *parcel)
 {
-	struct pool *pool = pool_enter(worker, share->database->name, share->user,
-				       share->internal);
+	struct pool *pool = pool_find_share(worker, share); /* it asked, so it exists */
 	struct server *server;
 
-	if (pool == NULL)
-		abort(); /* it asked, so it exists */
 	pool->asked = false;
 	if (parcel->fd < 0) {
 		pool_publish_waiting(pool);

@@ -84,7 +84,6 @@ static void pool_make_room(struct pool *pool, enum share_full full)
 		if (mail == NULL)
 			return;
 		mail->share = pool->share;
-		mail->from = pool->worker->index;
 		mail->full = full;
 		mailbox_post(&proxy->workers[i].mailbox, &mail->letter);
 	}

@@ -74,19 +74,13 @@ static void proxy_receive(void *owner, struct letter *letter)
 
 void proxy_tell_workers(struct proxy *proxy, struct letter *(*make)(void *arg), void *arg)
 {
-	for (unsigned i = 0; i < proxy->worker_count; i++) {
-		struct letter *letter = make(arg);
-
-		if (letter == NULL)
-			log_error("worker %u could not be told: out of memory", i);
-		else
-			mailbox_post(&proxy->workers[i].mailbox, letter);
-	}
+	for (unsigned i = 0; i < proxy->worker_count; i++)
+		mailbox_post(&proxy->workers[i].mailbox, make(arg));
 }
 
 static struct letter *make_plain(void *arg)
 {
-	return mail_new(sizeof(struct letter), *(enum mail_type *)arg);
+	return mail_must_new(sizeof(struct letter), *(enum mail_type *)arg);
 }
 
 static void proxy_tell_plain(struct proxy *proxy, enum mail_type type)
@@ -96,10 +90,8 @@ static void proxy_tell_plain(struct proxy *proxy, enum mail_type type)
 
 static struct letter *make_routes(void *arg)
 {
-	struct mail_routes *mail = mail_new(sizeof(*mail), MAIL_ROUTES);
+	struct mail_routes *mail = mail_must_new(sizeof(*mail), MAIL_ROUTES);
 
-	if (mail == NULL)
-		return NULL;
 	mail->routes = route_table_ref(arg);
 	return &mail->letter;
 }
@@ -120,14 +112,10 @@ static bool proxy_open_listeners(struct proxy *proxy)
 	bool good;
 
 	sbuf_init(&error, 1024);
-	good = listeners_open_web(&proxy->web, &proxy->config->proxy, &proxy->inherited, given,
-	                          &error) &&
-	       listeners_open(&proxy->listeners, &proxy->config->proxy, &proxy->inherited, given,
+	good = listeners_open(&proxy->listeners, &proxy->config->proxy, &proxy->inherited, given,
 	                      &error);
-	if (!good) {
+	if (!good)
 		log_error("%s", error.len > 0 ? sbuf_text(&error) : "out of memory");
-		listeners_close(&proxy->web);
-	}
 	sbuf_free(&error);
 	return good;
 }
@@ -137,10 +125,8 @@ static bool proxy_open_listeners(struct proxy *proxy)
 static bool proxy_listen(struct proxy *proxy)
 {
 	for (int i = 0; i < proxy->listeners.count; i++) {
-		struct mail_fd *mail = mail_new(sizeof(*mail), MAIL_LISTEN);
+		struct mail_fd *mail = mail_must_new(sizeof(*mail), MAIL_LISTEN);
 
-		if (mail == NULL)
-			return false;
 		mail->fd = proxy->listeners.fds[i];
 		mailbox_post(&proxy->workers[0].mailbox, &mail->letter);
 	}
@@ -218,10 +204,6 @@ void proxy_leave(struct proxy *proxy)
 	proxy_tell_plain(proxy, MAIL_REFUSE);
 	proxy->listeners.count = 0;
 	proxy->listeners.unix_path[0] = '\0';
-	if (proxy->left != NULL)
-		proxy->left();
-	proxy->web.count = 0;
-	proxy->web.unix_path[0] = '\0';
 	proxy->pid_written = false;
 	notify_close();
 }
@@ -433,11 +415,8 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 	good = config_load(proxy->config_path, &fresh, errors) &&
 	       proxy_adopt(proxy, fresh, errors, notes);
 	notify_send("READY=1\n");
-	proxy->reload_failed = !good;
-	if (good) {
-		proxy->loaded = clock_wall();
+	if (good)
 		log_info("configuration read again");
-	}
 	return good;
 }
 
@@ -602,7 +581,6 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	proxy->config_path = mem_must_strdup(config_path);
 	proxy->console = console;
 	proxy->started = clock_now();
-	proxy->loaded = clock_wall();
 	proxy_apply_log(config);
 	proxy_raise_descriptors(config);
 	proxy->descriptors = proxy_count_descriptors();
@@ -666,8 +644,6 @@ static void proxy_free(struct proxy *proxy)
 	}
 	if (proxy->shutdown_timer != NULL)
 		event_free(proxy->shutdown_timer);
-	if (proxy->web.unix_path[0] != '\0')
-		(void)unlink(proxy->web.unix_path);
 	if (proxy->pid_written)
 		(void)unlink(proxy->config->proxy.pid_file);
 	route_table_unref(proxy->routes);
@@ -680,6 +656,7 @@ static void proxy_free(struct proxy *proxy)
 	(void)pthread_mutex_destroy(&proxy->users_lock);
 	free(proxy->workers);
 	free(proxy->config_path);
+	mem_spare_free();
 }
 
 /* From here on this process serves, not the one that did. */
@@ -701,7 +678,6 @@ static bool proxy_take_over(struct proxy *proxy)
 		/* All of these are the other's. */
 		admin_leave_state(proxy->admin);
 		proxy->listeners.unix_path[0] = '\0';
-		proxy->web.unix_path[0] = '\0';
 	}
 	sbuf_free(&error);
 	return good;
@@ -716,11 +692,10 @@ int proxy_run(struct proxy *proxy)
 	good = proxy_open_listeners(proxy);
 	if (proxy->takeover != NULL)
 		good = good && proxy_take_over(proxy);
-	good = good && (proxy->before_listen == NULL || proxy->before_listen(proxy));
 	if (good)
 		proxy->handover = handover_start(proxy, proxy->takeover);
 	if (good && proxy_listen(proxy)) {
-		proxy->listening = true;
+		mem_be_patient();
 		log_info("pgshuntd %s is ready: %u workers, port %d", PGSHUNT_VERSION,
 		         proxy->worker_count, proxy->config->proxy.port);
 		/* After a takeover the service has another main process. */

@@ -317,8 +317,7 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		return true;
 	if (ledger_push(ledger, op, NULL, NULL))
 		return true;
-	client_doom_fatal(request->client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL,
-	                  NULL);
+	client_doom(request->client, CLIENT_CLOSE_MEMORY);
 	return false;
 }
 

@@ -2,6 +2,7 @@
 #include "core/server.h"
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "core/boot.h"
 #include "core/cancel.h"
 #include "core/client.h"
@@ -133,6 +134,7 @@ struct server *server_dial(struct pool *pool, struct route_table *routes,
 	struct server *server = calloc(1, sizeof(*server));
 
 	if (server == NULL) {
+		mem_complain("no server connection can be opened");
 		if (!for_swap)
 			pool_share_give_back(pool->share);
 		return NULL;
@@ -258,6 +260,8 @@ void server_doom(struct server *server, enum server_close reason)
 {
 	if (server->doomed)
 		return;
+	if (reason == SERVER_CLOSE_MEMORY)
+		mem_complain("server connections are closed");
 	server->doomed = true;
 	server->close_reason = (uint8_t)reason;
 	if (server->client != NULL)
@@ -279,6 +283,7 @@ void server_destroy(struct server *server)
 {
 	struct pool *pool = server->pool;
 	struct worker *worker = server->worker;
+	const bool lacked_memory = server->close_reason == SERVER_CLOSE_MEMORY;
 
 	list_remove(&worker->doomed_servers, &server->node);
 	log_write(close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG,
@@ -314,7 +319,8 @@ void server_destroy(struct server *server)
 	explicit_bzero(server->key, sizeof(server->key));
 	free(server);
 	atomic_fetch_sub_explicit(&worker->proxy->server_count, 1, memory_order_relaxed);
-	if (worker->stopping)
+	/* After lack of memory there may still be none: the next one is the tick's. */
+	if (worker->stopping || lacked_memory)
 		return;
 	if (!pool->database->held)
 		pool_kick(pool);
@@ -385,12 +391,9 @@ bool server_start_task(struct server *server, enum server_task task, const char 
 
 bool server_pack(struct server *server, struct server_parcel *parcel)
 {
-	if (server->state != SERVER_IDLE || server->doomed ||
-	    pool_outdated(server->pool, server) ||
+	if (server->state != SERVER_IDLE || server->doomed || pool_outdated(server->pool, server) ||
 	    server->cancelling || !server_quiet(server) || conn_kept(&server->conn) > 0 ||
 	    conn_unsent(&server->conn) > 0)
-	if (server->state != SERVER_IDLE || server->doomed || server->stale || server->cancelling ||
-	    !server_quiet(server) || conn_kept(&server->conn) > 0 || conn_unsent(&server->conn) > 0)
 		return false;
 	parcel->params = param_set_encode(server->params, &parcel->params_len);
 	if (parcel->params == NULL)

@@ -20,6 +20,7 @@
 #include "wire/build.h"
 #include "wire/parse.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -203,9 +204,11 @@ static void server_login_startup(struct server *server)
 	sbuf_init(&why, 512);
 	user = server_login_user(server, &why);
 	if (user == NULL || route == NULL) {
-		server_login_fail(server,
-				  why.len > 0 ? sbuf_text(&why) : "out of memory, or no such route",
-				  "28000");
+		if (route == NULL || why.len > 0)
+			server_login_fail(server, why.len > 0 ? sbuf_text(&why) : "no such route",
+			                  "28000");
+		else
+			server_doom(server, SERVER_CLOSE_MEMORY);
 		sbuf_free(&why);
 		auth_user_unref(user);
 		return;
@@ -226,12 +229,12 @@ static void server_login_startup(struct server *server)
 	(void)!boot_write(server, &out);
 	wire_end_startup(&out, start);
 	auth_user_unref(user);
-	if (server->auth == NULL)
-		server_login_fail(server, "out of memory", "53200");
-	else
+	if (server->auth == NULL || !sbuf_ok(&out)) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+	} else {
 		server_login_bind(server);
-	if (server->auth != NULL)
 		(void)server_login_send(server, &out);
+	}
 	sbuf_free(&out);
 }
 
@@ -307,13 +310,14 @@ static void server_login_compute(struct server *server)
 		}
 		free(job);
 	}
-	server_login_fail(server, "out of memory", "53200");
+	server_doom(server, SERVER_CLOSE_MEMORY);
 }
 
 static void server_login_result(struct server *server, enum auth_status status, struct sbuf *out)
 {
 	if (status == AUTH_FAILED)
-		server_login_fail(server, server_auth_error(server->auth), "28000");
+		server_login_fail(server, server_auth_error(server->auth),
+		                  server_auth_failed_here(server->auth) ? "53200" : "28000");
 	else if (status == AUTH_COMPUTE)
 		server_login_compute(server);
 	else if (out->len > 0)
@@ -355,7 +359,12 @@ static bool server_login_parameter(struct server *server, const uint8_t *body, s
 
 	if (!wire_parse_parameter_status(body, len, &name, &value))
 		return false;
+	errno = 0;
 	set = param_set_with(server->worker->params, server->params, name, value, true);
+	if (set == NULL && errno == ENOMEM) {
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		return true;
+	}
 	if (set == NULL)
 		return false;
 	param_set_replace(&server->params, set);

@@ -20,7 +20,7 @@
 
 static enum statement_result statement_no_memory(struct client *client)
 {
-	client_doom_fatal(client, CLIENT_CLOSE_MEMORY, "53200", "out of memory", NULL, NULL);
+	client_doom(client, CLIENT_CLOSE_MEMORY);
 	return STATEMENT_FAILED;
 }
 

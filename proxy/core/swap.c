@@ -195,10 +195,8 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 	request->token = ++admin->last_token;
 	request_set_timer(request, prepare_timeout, wait);
 	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
-		struct mail_database *mail = mail_new_database(MAIL_PREPARE, db->name);
+		struct mail_database *mail = mail_must_new_database(MAIL_PREPARE, db->name);
 
-		if (mail == NULL)
-			continue;
 		mail->server = mem_must_strdup(target->name);
 		mail->token = request->token;
 		mail->epoch = request->epoch;

@@ -5,6 +5,7 @@
 #include "auth/ident.h"
 #include "auth/userlist.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "core/accept.h"
 #include "core/auth_query.h"
 #include "core/cancel.h"
@@ -63,6 +64,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	worker->now = clock_now();
+	mem_spare_fill();
 	relocate_tick(worker);
 	LIST_FOREACH(&worker->joining, node, tmp)
 	{
@@ -76,6 +78,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 		pool_make_standing(worker);
 	}
 	auth_query_tick(worker);
+	gate_tick(worker);
 	pool_for_each(worker, worker_tick_pool, NULL);
 	worker_end_turn(worker);
 }
@@ -373,9 +376,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		worker_receive_job((struct compute_job *)letter);
 		break;
 	case MAIL_SERVER_WANTED:
-		pool_asked(worker, ((struct mail_pool *)letter)->share,
-			   ((struct mail_pool *)letter)->from);
-		free(letter);
+		pool_asked(worker, (struct mail_server *)letter);
 		break;
 	case MAIL_SERVER:
 		worker_receive_server(worker, (struct mail_server *)letter);
@@ -401,11 +402,9 @@ static void worker_receive(void *owner, struct letter *letter)
 
 static void worker_answer_suspend(struct worker *worker)
 {
-	struct mail_database *told = mail_new_database(MAIL_SUSPENDED, "");
+	struct mail_database *told = mail_must_new_database(MAIL_SUSPENDED, "");
 
 	worker->suspend_answered = true;
-	if (told == NULL)
-		return;
 	told->epoch = worker->suspend_epoch;
 	mailbox_post(&worker->proxy->mailbox, &told->letter);
 }
@@ -455,14 +454,11 @@ static void worker_free(struct worker *worker)
 static void *worker_main(void *arg)
 {
 	struct worker *worker = arg;
-	struct letter *last;
+	struct letter *last = worker->last;
 
 	(void)event_base_dispatch(worker->base);
 	(void)event_base_loop(worker->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
 	worker_free(worker);
-	last = mail_new(sizeof(*last), MAIL_STOPPED);
-	if (last == NULL)
-		abort(); /* the main thread would wait for ever */
 	mailbox_post(&worker->proxy->mailbox, last);
 	return NULL;
 }
@@ -523,12 +519,13 @@ bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
 	list_init(&worker->cancels);
 	list_init(&worker->askers);
 	worker->inbuf = malloc(WORKER_INBUF);
+	worker->last = mail_new(sizeof(*worker->last), MAIL_STOPPED);
 	worker->params = param_pool_new();
 	worker->stmts = stmt_store_new();
 	worker->routes = route_table_ref(routes);
 	worker_take_users(worker);
-	if (worker->inbuf == NULL || worker->params == NULL || worker->stmts == NULL ||
-	    !worker_make_base(worker)) {
+	if (worker->inbuf == NULL || worker->last == NULL || worker->params == NULL ||
+	    worker->stmts == NULL || !worker_make_base(worker)) {
 		log_error("worker %u could not be started: out of memory or descriptors", index);
 		return false;
 	}

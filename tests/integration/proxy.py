@@ -55,6 +55,7 @@ class Proxy:
         self.host = "127.0.0.1"
         self.port = free_port()
         self.process = None
+        self.env = {}  # beyond that of the tests
         self.expect_exit = 0
         self.settings = {"listen_addresses": ["127.0.0.1"], "port": self.port,
                          "users_file": self.users_path, "state_directory": self.state,
@@ -96,6 +97,7 @@ class Proxy:
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         env.setdefault("TSAN_OPTIONS", "exitcode=98:second_deadlock_stack=1")
         env.pop("PGSHUNT_FAULT", None)
+        env.update(self.env)
         if fault:
             env["PGSHUNT_FAULT"] = fault
         self.process = start([program("pgshuntd"), "--config", self.config_path, *options],
