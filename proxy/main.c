@@ -237,8 +237,11 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (!main_inherit(&proxy) || !main_settle(&args, config) ||
-	    (args.takeover && !main_take_over(config, &proxy, &takeover)))
+	    (args.takeover && !main_take_over(config, &proxy, &takeover))) {
+		inherit_close(&proxy.inherited);
+		config_unref(config);
 		return 1;
+	}
 	proxy.before_free = console_close_all;
 	proxy.console_cancel = console_cancel;
 	if (!proxy_init(&proxy, config, args.config, console_adopt))

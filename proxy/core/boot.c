@@ -46,7 +46,8 @@ static size_t count_suiting(struct pool *pool, const struct client *client)
 		{
 			const struct server *server = CONTAINER_OF(node, struct server, node);
 
-			count += !server->for_swap && !server->stale && suits(server, client);
+			count += !server->for_swap && !server->stale && server->replication == 0 &&
+			         suits(server, client);
 		}
 	}
 	return count;
@@ -214,7 +215,7 @@ bool boot_refused(struct server *server, const char *sqlstate)
 {
 	static const char *const others[] = {"28", "3D", "08", "53", "57", "58", "XX"};
 
-	if (server->boot == NULL)
+	if (server->boot == NULL || server->replication != 0)
 		return false;
 	for (size_t i = 0; i < ARRAY_LEN(others); i++) {
 		if (strncmp(sqlstate, others[i], 2) == 0)

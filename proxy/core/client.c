@@ -7,6 +7,7 @@
 #include "core/address.h"
 #include "core/pool.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/server.h"
 #include "core/tally.h"
@@ -288,7 +289,8 @@ static void client_log_end(const struct client *client)
 static void client_leave_server(struct client *client)
 {
 	struct server *server = client->server;
-	bool reusable = server_quiet(server) && !server->doomed;
+	bool reusable =
+	    server_quiet(server) && !server->doomed && LIKELY(server->replication == 0);
 
 	if (reusable) {
 		server_release(server);
@@ -304,6 +306,7 @@ void client_destroy(struct client *client)
 
 	list_remove(&worker->doomed_clients, &client->node);
 	client_log_end(client);
+	replication_forget_client(client);
 	if (client->server != NULL)
 		client_leave_server(client);
 	client_stmts_free(client->stmts);
@@ -326,7 +329,8 @@ void client_destroy(struct client *client)
 
 void client_leave_at_shutdown(struct client *client)
 {
-	if (client->server == NULL || server_quiet(client->server))
+	/* Replication goes on for ever. */
+	if (client->server == NULL || server_quiet(client->server) || client->replication != 0)
 		client_doom_fatal(client, CLIENT_CLOSE_SHUTDOWN, "57P01",
 		                  "terminating connection due to administrator command",
 		                  "The proxy shuts down.", NULL);

@@ -49,6 +49,7 @@ struct client {
 	struct worker *worker;
 	struct pool *pool;        /* NULL before the login is complete */
 	struct server *server;    /* ACTIVE */
+	struct server *own;       /* being opened for its replication (replication.h) */
 	struct param_set *params;
 	struct param_set *boot;   /* session pooling: startup parameters (boot.h) */
 	struct client_stmts *stmts;
@@ -61,6 +62,7 @@ struct client {
 	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
 	uint32_t cancel_key;      /* random; see cancel_make_key() */
 	bool long_key;            /* speaks protocol 3.2 */
+	uint8_t replication;      /* enum wire_replication */
 	uint32_t discard;         /* bytes of a refused message still to be thrown away */
 	uint8_t state;            /* enum client_state */
 	uint8_t close_reason;

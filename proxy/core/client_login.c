@@ -17,6 +17,7 @@
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/secure.h"
 #include "core/server.h"
@@ -190,20 +191,21 @@ static bool login_add_host(struct client *client)
 
 static bool login_check_replication(struct client *client, const struct wire_startup *startup)
 {
-	switch (wire_startup_replication(startup->replication)) {
-	case WIRE_REPLICATION_NONE:
-		return true;
-	case WIRE_REPLICATION_BAD:
+	const enum wire_replication asked = wire_startup_replication(startup->replication);
+
+	if (asked == WIRE_REPLICATION_BAD) {
 		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "22023",
 				  "invalid value for parameter \"replication\"", NULL,
 				  "Valid values are: \"false\", 0, \"true\", 1, \"database\".");
 		return false;
-	default:
+	}
+	if (asked != WIRE_REPLICATION_NONE && config_is_console(client->login->database)) {
 		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "0A000",
-				  "replication connections are not possible through this proxy",
-				  NULL, "Connect to the server itself.");
+				  "the console has nothing to replicate", NULL, NULL);
 		return false;
 	}
+	client->replication = (uint8_t)asked;
+	return true;
 }
 
 static void login_refuse_surplus(struct client *client)
@@ -534,7 +536,11 @@ void login_after_auth(struct client *client)
 	if (route == NULL) {
 		(void)snprintf(text, sizeof(text), "database \"%.63s\" does not exist",
 			       login->database);
-		client_doom_fatal(client, CLIENT_CLOSE_DATABASE, "3D000", text, NULL, NULL);
+		client_doom_fatal(client, CLIENT_CLOSE_DATABASE, "3D000", text, NULL,
+				  client->replication == WIRE_REPLICATION_PHYSICAL
+				      ? "Physical replication is of a server: a database of this name "
+					"in the proxy's configuration says of which."
+				      : NULL);
 		return;
 	}
 	pool = pool_get(worker, login->database,
@@ -554,7 +560,10 @@ void login_after_auth(struct client *client)
 	list_remove(&worker->joining, &client->node);
 	client->pool = pool;
 	pool_set_user(pool, login->found);
-	login_enter_pool(client);
+	if (UNLIKELY(client->replication != WIRE_REPLICATION_NONE))
+		replication_enter(client);
+	else
+		login_enter_pool(client);
 }
 
 void client_open_internal(struct worker *worker, int fd, const char *database, const char *role)
@@ -593,20 +602,13 @@ static void login_log(const struct client *client)
 		 client->conn.tls == NULL ? "" : " tls=", conn_tls_text(&client->conn, tls));
 }
 
-void client_login_step(struct client *client)
+bool login_welcome(struct client *client)
 {
 	struct worker *worker = client->worker;
-	struct pool *pool = client->pool;
 	struct sbuf out;
 	struct cancel_key key;
+	bool sent;
 
-	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL)
-		return;
-	client->params = param_set_merge(worker->params, pool->welcome, client->login->wanted);
-	if (client->params == NULL || !boot_of_client(client, client->login->wanted)) {
-		client_doom(client, CLIENT_CLOSE_MEMORY);
-		return;
-	}
 	sbuf_init(&out, PARAM_MAX_SQL);
 	(void)param_set_write_status(client->params, &out);
 	if (client_make_key(client, &key))
@@ -620,13 +622,29 @@ void client_login_step(struct client *client)
 		wire_add_notice(&out, &notice);
 	}
 	wire_add_ready(&out, WIRE_TX_IDLE);
-	if (login_send_buf(client, &out)) {
+	sent = login_send_buf(client, &out);
+	if (sent) {
 		login_log(client);
-		pool->stats.logins++;
+		client->pool->stats.logins++;
 		client_login_free(client);
 		client_set_state(client, CLIENT_IDLE);
 	}
 	sbuf_free(&out);
+	return sent;
+}
+
+void client_login_step(struct client *client)
+{
+	struct pool *pool = client->pool;
+
+	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL)
+		return;
+	client->params =
+	    param_set_merge(client->worker->params, pool->welcome, client->login->wanted);
+	if (client->params == NULL || !boot_of_client(client, client->login->wanted))
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	else
+		(void)!login_welcome(client);
 }
 
 /* Uses what has come, as far as the login goes. */

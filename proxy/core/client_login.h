@@ -41,6 +41,9 @@ bool login_send_buf(struct client *client, const struct sbuf *out) MUST_CHECK;
 /* The client is who it says it is; AuthenticationOk is in worker->to_client, unsent. */
 void login_after_auth(struct client *client);
 
+/* client->params and what else ends a login; the client is IDLE then.  False: it is doomed. */
+bool login_welcome(struct client *client) MUST_CHECK;
+
 /* Goes on with the bytes that came while a step was done elsewhere. */
 void login_go_on(struct client *client);
 

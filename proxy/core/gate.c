@@ -11,6 +11,7 @@
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/secure.h"
 #include "core/worker.h"
@@ -373,8 +374,10 @@ void gate_blockers_cancel(struct worker *worker, const char *name)
 {
 	struct database *database = database_find(worker, name);
 
-	if (database != NULL)
-		gate_for_each_pool(database, gate_cancel_pool);
+	if (database == NULL)
+		return;
+	replication_end_all(database);
+	gate_for_each_pool(database, gate_cancel_pool);
 }
 
 static void gate_terminate_pool(struct pool *pool)
@@ -409,8 +412,10 @@ void gate_blockers_keep(struct worker *worker, const char *name)
 {
 	struct database *database = database_find(worker, name);
 
-	if (database != NULL && database->held)
-		keep_blockers(database);
+	if (database == NULL || !database->held)
+		return;
+	replication_end_all(database);
+	keep_blockers(database);
 }
 
 /* ---- connections to the server of a swap to come ---- */

@@ -11,6 +11,7 @@
 #include "core/client_login.h"
 #include "core/compute.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/worker.h"
 #include "net/sock.h"
@@ -80,7 +81,8 @@ static void login_compute(struct client *client)
 bool login_busy(const struct client *client)
 {
 	return client->login != NULL &&
-	       (client->login->job != NULL || client->login->waiting_in != NULL);
+	       (client->login->job != NULL || client->login->waiting_in != NULL ||
+	        replication_waits(client));
 }
 
 void login_end_auth(struct client *client)
@@ -123,7 +125,7 @@ static void login_auth_ok(struct client *client, const struct sbuf *out)
 		return;
 	}
 	login_after_auth(client);
-	if (!client->doomed && client->state == CLIENT_WELCOME &&
+	if (!client->doomed && (client->state == CLIENT_WELCOME || replication_waits(client)) &&
 	    conn_flush(&worker->to_client, worker) != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);
 }
@@ -185,11 +187,18 @@ static void login_reject(struct client *client, const struct login_peer *peer,
 	const struct client_login *login = client->login;
 	char text[512];
 
-	(void)snprintf(
-	    text, sizeof(text), "%s host \"%s\", user \"%.128s\", database \"%.128s\", %s",
-	    rule == NULL ? "no pg_hba.conf entry for" : "pg_hba.conf rejects connection for",
-	    peer->host, login->user, login->database,
-	    client->conn.tls == NULL ? "no encryption" : "SSL encryption");
+	const char *what = rule == NULL ? "no pg_hba.conf entry for" : "pg_hba.conf rejects";
+	const char *encryption = client->conn.tls == NULL ? "no encryption" : "SSL encryption";
+
+	if (client->replication == WIRE_REPLICATION_PHYSICAL)
+		(void)snprintf(text, sizeof(text),
+		               "%s replication connection from host \"%s\", user \"%.128s\", %s", what,
+		               peer->host, login->user, encryption);
+	else
+		(void)snprintf(text, sizeof(text),
+		               "%s%s host \"%s\", user \"%.128s\", database \"%.128s\", %s", what,
+		               rule == NULL ? "" : " connection for", peer->host, login->user,
+		               login->database, encryption);
 	if (rule != NULL)
 		log_warning("client %s/%s: rejected by %s:%u", login->database, login->user,
 		            rule->file, rule->line);
@@ -245,6 +254,8 @@ static bool login_ask_hba(struct client *client, struct client_auth_request *req
 	rule = hba_match(worker->hba, &(struct hba_request){
 	                                  .peer = (const struct sockaddr *)&peer.name,
 	                                  .tls = client->conn.tls != NULL,
+	                                  .physical_replication =
+	                                      client->replication == WIRE_REPLICATION_PHYSICAL,
 	                                  .database = client->login->database,
 	                                  .user = client->login->user,
 	                              });

@@ -3,6 +3,7 @@
 
 #include "auth/user.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/worker.h"
 
@@ -251,6 +252,8 @@ void pool_tick(struct pool *pool, usec_t now)
 	if (UNLIKELY(pool->database->held))
 		gate_tick_held(pool, now);
 	timeout_tick(pool, now);
+	if (UNLIKELY(pool->clients[CLIENT_AUTH].count > 0))
+		replication_tick(pool, now);
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);

@@ -8,6 +8,7 @@
 #include "core/mail.h"
 #include "core/pool_internal.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/worker.h"
 
@@ -142,6 +143,10 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 
 	log_warning("server %s %s/%s: %s", server->target->name, pool->database->name, pool->user,
 	            error);
+	if (server->replication != 0) {
+		replication_failed(server, error, sqlstate);
+		return;
+	}
 	if (server->for_swap) {
 		free(pool->database->swap_error);
 		pool->database->swap_error = strdup(error);

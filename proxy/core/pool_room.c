@@ -67,7 +67,7 @@ bool pool_evict(struct worker *worker, const struct pool_share *share, enum shar
 
 /* The limit of the database or user is reached: an unused connection of another pool makes room,
  * here or in another worker.  When it is closed, or at the next tick, the pool tries again. */
-static void pool_make_room(struct pool *pool, enum share_full full)
+void pool_make_room(struct pool *pool, enum share_full full)
 {
 	const struct proxy *proxy = pool->worker->proxy;
 
@@ -120,7 +120,7 @@ void pool_dial(struct pool *pool, size_t demand, size_t coming)
 		{
 			struct server *server = CONTAINER_OF(node, struct server, node);
 
-			if (!server->for_swap && !server->stale)
+			if (!server->for_swap && !server->stale && server->replication == 0)
 				coming++;
 		}
 	}

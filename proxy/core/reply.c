@@ -354,7 +354,7 @@ static void reply_ready(struct reply *reply, uint8_t status)
 		reply->inside_done = true;
 	} else {
 		server->ready_at = reply->worker->now;
-		if (UNLIKELY(server->pool->statement && status != 'I')) {
+		if (UNLIKELY(server->pool->statement && status != 'I' && server->replication == 0)) {
 			reply_no_block(reply);
 			return;
 		}
@@ -463,6 +463,7 @@ static void reply_message(struct reply *reply, uint8_t type, size_t total)
 		if (!server->doomed)
 			reply_forward(reply, total);
 		break;
+	case BE_COPY_BOTH_RESPONSE:
 	case BE_COPY_IN_RESPONSE:
 		ledger_copy_in(&server->ledger);
 		reply_forward(reply, total);

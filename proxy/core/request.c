@@ -553,7 +553,7 @@ static enum step request_message(struct request *request)
 		return STEP_NEXT;
 	}
 	if (at[0] == FE_QUERY) {
-		if (UNLIKELY(client->pool->pqexec_off)) {
+		if (UNLIKELY(client->pool->pqexec_off && client->replication == 0)) {
 			client_doom_fatal(client, CLIENT_CLOSE_PQEXEC, "08P01", "PQexec disallowed",
 					  NULL, "The proxy takes extended queries only.");
 			return STEP_STOP;

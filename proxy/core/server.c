@@ -9,6 +9,7 @@
 #include "core/conn_tls.h"
 #include "core/pool.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/worker.h"
 #include "net/sock.h"
@@ -302,6 +303,7 @@ void server_destroy(struct server *server)
 	}
 	conn_close(&server->conn, worker);
 	cancel_forget_server(worker, server);
+	replication_forget_server(server);
 	if (server->counted)
 		pool_share_give_back(pool->share);
 	if (server->for_swap && server->state != SERVER_PREPARED)

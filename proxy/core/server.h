@@ -58,6 +58,8 @@ struct server {
 	uint64_t id;            /* as that of a client */
 	struct worker *worker;
 	struct pool *pool;
+	struct client *own;    /* LOGIN: for whose replication it is opened */
+	uint8_t replication;   /* enum wire_replication: of one client only, from its login to its end */
 	struct client *client; /* ACTIVE: whose transaction or session it serves */
 	enum server_state state;
 	enum server_task task;  /* RESETTING, LOGIN */

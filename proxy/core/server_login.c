@@ -13,6 +13,7 @@
 #include "core/compute.h"
 #include "core/pool.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/secure.h"
 #include "core/server.h"
@@ -227,6 +228,10 @@ static void server_login_startup(struct server *server)
 	if (route->database->timezone[0] != '\0')
 		wire_add_startup_param(&out, "TimeZone", route->database->timezone);
 	(void)!boot_write(server, &out);
+	if (UNLIKELY(server->replication != 0))
+		wire_add_startup_param(&out, "replication",
+				       server->replication == WIRE_REPLICATION_LOGICAL ? "database"
+										       : "true");
 	wire_end_startup(&out, start);
 	auth_user_unref(user);
 	if (server->auth == NULL || !sbuf_ok(&out)) {
@@ -378,6 +383,10 @@ void server_login_done(struct server *server)
 	const char *warm;
 
 	server->tx_status = 'I';
+	if (UNLIKELY(server->replication != 0)) {
+		replication_begin(server);
+		return;
+	}
 	server->checked = true; /* by its login */
 	if (UNLIKELY(route != NULL && route->database->connect_query[0] != '\0' &&
 		     !server->connected)) {

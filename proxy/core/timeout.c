@@ -42,7 +42,9 @@ static void timeout_active(struct server *server, usec_t now)
 	usec_t query = server->request_start != 0 ? server->request_start : server->ready_at;
 	usec_t xact = server->xact_start;
 
-	if (client == NULL || client->doomed || server_busy_inside(server))
+	/* Replication is a statement without an end. */
+	if (client == NULL || client->doomed || server_busy_inside(server) ||
+	    server->replication != 0)
 		return;
 	/* Behind others of a pipeline it has begun with the answer to the last one. */
 	if (xact == 0 && !quiet)

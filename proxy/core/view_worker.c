@@ -7,6 +7,7 @@
 #include "core/conn_tls.h"
 #include "core/pool.h"
 #include "core/proxy.h"
+#include "core/replication.h"
 #include "core/route.h"
 #include "core/tally.h"
 #include "core/view.h"
@@ -120,7 +121,7 @@ static void client_row(struct filler *filler, const struct client *client)
 	rowset_text(rows, "C");
 	rowset_text(rows, client->pool == NULL ? NULL : client->pool->user);
 	rowset_text(rows, client->pool == NULL ? NULL : client->pool->database->name);
-	rowset_text(rows, "none");
+	rowset_text(rows, replication_name((enum wire_replication)client->replication));
 	rowset_text(rows, client->counted_held
 	                      ? "held"
 	                      : client_state_name((enum client_state)client->state));
@@ -174,7 +175,7 @@ static void server_row(struct filler *filler, const struct server *server)
 	rowset_text(rows, "S");
 	rowset_text(rows, server->pool->user);
 	rowset_text(rows, server->pool->database->name);
-	rowset_text(rows, "none");
+	rowset_text(rows, replication_name((enum wire_replication)server->replication));
 	rowset_text(rows, server_state_name(server->state));
 	add_sockets(filler, server->state == SERVER_DIALING ? -1 : server->conn.fd);
 	add_time(filler, server->born);
@@ -215,6 +216,8 @@ static void servers_of_pool(struct filler *filler, struct pool *pool)
 
 static const char *blocker_state(const struct server *server)
 {
+	if (server->replication != 0)
+		return "replication";
 	if (server->ledger.copy_in)
 		return "copy";
 	if (!ledger_quiet(&server->ledger))

@@ -88,7 +88,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 static void worker_leave_pool(struct pool *pool, void *arg)
 {
 	(void)arg;
-	for (int state = CLIENT_WELCOME; state < CLIENT_STATE_COUNT; state++) {
+	for (int state = 0; state < CLIENT_STATE_COUNT; state++) {
 		struct list_node *node;
 		struct list_node *tmp;
 
