@@ -34,6 +34,17 @@ static void check_listening(struct loader *loader)
 		            room);
 }
 
+static void check_monitoring(struct loader *loader)
+{
+	const struct config_proxy *proxy = &loader->config->proxy;
+	const struct node *place = loader_place(loader->proxy, "metrics_socket", loader->proxy);
+
+	if (place != NULL &&
+	    strlen(proxy->metrics_socket) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		problem_add(loader->problems, place->line, place->column,
+		            "proxy.metrics_socket: the path is too long for a Unix socket");
+}
+
 /* Two places for one password: which of them holds would be a guess. */
 static void check_one_source(struct loader *loader, const char *label, const struct node *map,
                              const char *prefix)
@@ -413,6 +424,7 @@ static void check_database_users(struct loader *loader)
 void config_check(struct loader *loader)
 {
 	check_listening(loader);
+	check_monitoring(loader);
 	check_hosts(loader);
 	for (size_t i = 0; i < CONFIG_ENTRY_KINDS; i++)
 		check_secrets(loader, &entry_kinds[i]);

@@ -96,6 +96,7 @@ void move_free(struct move *move)
 	free(move->shards);
 	free(move->others);
 	free(move->target_pids);
+	outcome_free(move);
 	free(move->loop.background);
 	free(move->system_identifier);
 	free(move->failure);

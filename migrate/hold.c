@@ -239,6 +239,7 @@ bool phase_prepare(struct move *move)
 	}
 	json_close(&move->evidence, ']');
 	free(links);
+	outcome_before(move);
 	return ok && (move->verify == NULL || verify_prepare(move->verify)) &&
 	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
 	       readers_know(move) && watch_start(move);
@@ -433,6 +434,7 @@ static void take_swap(struct move *move, struct route *route)
 	route->swapped_at = link->done_at;
 	if (!route->swapped)
 		return;
+	outcome_waits(move, route);
 	if (!run_intend(move, PHASE_RELEASE))
 		move_problem(move, "the journal could not be written");
 	send_release(move, route);

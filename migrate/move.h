@@ -16,6 +16,7 @@
 #include "migrate/decide.h"
 #include "migrate/journal.h"
 #include "migrate/link.h"
+#include "migrate/outcome.h"
 #include "migrate/phase.h"
 #include "migrate/ui.h"
 
@@ -41,6 +42,7 @@ struct proxy {
 	enum { PROXY_ASKED_NOTHING, PROXY_ASKED_RENEW, PROXY_ASKED_HOLDS } asked;
 	usec_t renewed_at; /* the oldest of its leases */
 	usec_t polled_at;
+	bool errors_known; /* SHOW ERRORS was answered before the hold */
 	size_t renew_next; /* route whose lease is next, an index of routes */
 };
 
@@ -166,6 +168,7 @@ struct move {
 	usec_t promoted_at;
 	int64_t terminated;
 	int64_t lag; /* bytes, last seen */
+	struct outcome outcome;
 	struct phase_time times[PHASE_COUNT];
 	enum phase phase; /* the current one */
 

@@ -186,6 +186,11 @@ static void tiles(const struct page *page, struct sbuf *out)
 		               json_number(report, "clients_held", 0));
 		tile(out, value, "requests held");
 	}
+	if (json_get(report, "errors_total") != NULL) {
+		(void)snprintf(value, sizeof(value), "%" PRId64,
+		               json_number(report, "errors_total", 0));
+		tile(out, value, "errors sent to clients of the shards");
+	}
 	(void)snprintf(value, sizeof(value), "%" PRId64, json_number(report, "terminated", 0));
 	tile(out, value, "sessions ended on the source");
 	(void)snprintf(value, sizeof(value), "%zu", count_lines(json_text(report, "problems")));
@@ -212,6 +217,50 @@ static void problems(const struct page *page, struct sbuf *out)
 	if (text != NULL && *text != '\0')
 		sbuf_add_str(out, "</ul>");
 	free(copy);
+}
+
+static void waits(const struct page *page, struct sbuf *out)
+{
+	const struct json *list = json_get(page->report, "waits");
+
+	if (list == NULL || list->first == NULL)
+		return;
+	sbuf_add_str(out, "<h2>How long requests waited</h2><table><tr><th>up to<th>requests</tr>");
+	for (const struct json *at = list->first; at != NULL; at = at->next) {
+		if (json_get(at, "up_to_ms") == NULL)
+			sbuf_add_str(out, "<tr><td>longer");
+		else
+			sbuf_printf(out, "<tr><td>%" PRId64 " ms", json_number(at, "up_to_ms", 0));
+		sbuf_printf(out, "<td>%" PRId64 "</tr>", json_number(at, "requests", 0));
+	}
+	sbuf_add_str(out, "</table>");
+}
+
+static void errors(const struct page *page, struct sbuf *out)
+{
+	const struct json *list = json_get(page->report, "errors");
+
+	if (list == NULL)
+		return;
+	sbuf_add_str(out, "<h2>Errors that clients were sent</h2>");
+	if (list->first == NULL) {
+		sbuf_add_str(out, "<p>None, by any database of these proxies, from before the hold "
+		                  "to the validation.</p>");
+		return;
+	}
+	sbuf_add_str(out, "<table><tr><th>database<th>SQLSTATE<th>errors<th>of these made by the "
+	                  "proxy<th>proxy<th></tr>");
+	for (const struct json *at = list->first; at != NULL; at = at->next) {
+		sbuf_add_str(out, "<tr><td>");
+		page_text(out, json_text(at, "database"));
+		sbuf_add_str(out, "<td class=\"mono\">");
+		page_text(out, json_text(at, "sqlstate"));
+		sbuf_printf(out, "<td>%" PRId64 "<td>%" PRId64 "<td>", json_number(at, "count", 0),
+		            json_number(at, "from_proxy", 0));
+		page_text(out, json_text(at, "proxy"));
+		sbuf_printf(out, "<td>%s</tr>", is_true(at, "moved") ? "moved" : "");
+	}
+	sbuf_add_str(out, "</table>");
 }
 
 static void charts(const struct page *page, struct sbuf *out)
@@ -578,6 +627,8 @@ bool page_save(const char *directory)
 		tiles(&page, &out);
 		problems(&page, &out);
 		charts(&page, &out);
+		waits(&page, &out);
+		errors(&page, &out);
 		prediction(&page, &out);
 		proof(&page, &out);
 		comparison(&page, &out);

@@ -212,6 +212,7 @@ static void report_json(const struct move *move, enum exit_code code, int status
 	phases_json(move, out);
 	if (!move->resumed && move->times[PHASE_SWAP].ok)
 		stall_json(move, out);
+	outcome_json(move, out);
 	if (!move->resumed)
 		json_msec(out, "hold_ms", total_hold(move));
 	json_msec(out, "overhead_ms", overhead(move));
@@ -250,6 +251,7 @@ static void report_print(struct move *move, enum exit_code code, int status)
 		            1000.0,
 		        (double)(move->promoted_at - move->promote_sent_at) / 1000.0,
 		        (double)overhead(move) / 1000.0);
+	outcome_print(move);
 	if (move->switch_point != 0)
 		ui_line(ui,
 		        "  barrier %s, switch point %s, timeline %" PRId64 " -> %" PRId64

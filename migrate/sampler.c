@@ -31,7 +31,7 @@ enum { SAMPLER_ON, SAMPLER_HELD, SAMPLER_END };
 
 struct source {
 	struct link link;
-	bool proxy;
+	bool proxy; /* or a pgbouncer: it is asked for SHOW STATS */
 	usec_t tried_at;
 };
 
@@ -49,6 +49,31 @@ struct process {
 };
 
 static volatile sig_atomic_t never;
+
+/* Where there is no proxy, the pgbouncers are what clients go through.  Of several processes behind
+ * one address each connection may reach another: what they say does not add up, and is left out. */
+static void add_bouncers(struct process *process, const struct config_pgbouncer *from)
+{
+	const struct config_list *sockets = &from->unix_socket_directories;
+	size_t count = sockets->count > 0 ? sockets->count : from->processes > 1 ? 0 : 1;
+
+	process->sources =
+	    mem_must_grow(process->sources, process->count + count + 1, sizeof(*process->sources));
+	for (size_t i = 0; i < count; i++) {
+		struct source *source = &process->sources[process->count++];
+		struct link_target target = {.host = sockets->count > 0 ? sockets->items[i]
+		                                                        : from->host,
+		                             .port = from->port,
+		                             .user = from->user,
+		                             .dbname = "pgbouncer",
+		                             .password_file = from->password_file,
+		                             .password_env = from->password_env,
+		                             .console = true};
+
+		*source = (struct source){.proxy = true};
+		link_init(&source->link, from->name, &target);
+	}
+}
 
 static void make_sources(struct process *process)
 {
@@ -77,6 +102,8 @@ static void make_sources(struct process *process)
 		server_target(&config->servers[i], &target);
 		link_init(&source->link, config->servers[i].name, &target);
 	}
+	for (size_t i = 0; config->mover.proxy_count == 0 && i < config->mover.pgbouncer_count; i++)
+		add_bouncers(process, &config->mover.pgbouncers[i]);
 }
 
 static void write_line(struct process *process, struct sbuf *line)
@@ -88,8 +115,10 @@ static void write_line(struct process *process, struct sbuf *line)
 	sbuf_free(line);
 }
 
-/* One database of the configuration, summed over all proxies. */
-static void write_database(struct process *process, usec_t wall, const char *name)
+/* One database of the configuration, summed over all proxies; pgbouncers may call it as the server
+ * does. */
+static void write_database(struct process *process, usec_t wall,
+                           const struct config_database *database)
 {
 	static const char *const columns[][2] = {{"x", "total_xact_count"},
 	                                         {"q", "total_query_count"},
@@ -103,18 +132,19 @@ static void write_database(struct process *process, usec_t wall, const char *nam
 		const struct source *source = &process->sources[i];
 
 		for (int row = 0; source->proxy && row < link_rows(&source->link); row++) {
-			const char *database = link_value(&source->link, row, "database");
+			const char *name = link_value(&source->link, row, "database");
+			bool same = name != NULL && (strcmp(database->name, name) == 0 ||
+			                             (process->config->mover.proxy_count == 0 &&
+			                              strcmp(database->dbname, name) == 0));
 
-			for (size_t j = 0; j < ARRAY_LEN(columns) && database != NULL &&
-			                   strcmp(database, name) == 0;
-			     j++)
+			for (size_t j = 0; same && j < ARRAY_LEN(columns); j++)
 				sums[j] += link_number(&source->link, row, columns[j][1], 0);
 		}
 	}
 	sbuf_init(&line, LINE_BYTES);
 	json_open(&line, NULL, '{');
 	json_int(&line, "t", wall);
-	json_str(&line, "db", name);
+	json_str(&line, "db", database->name);
 	for (size_t j = 0; j < ARRAY_LEN(columns); j++)
 		json_int(&line, columns[j][0], sums[j]);
 	write_line(process, &line);
@@ -194,7 +224,7 @@ static void sample(struct process *process)
 				write_server(process, wall, &source->link);
 		}
 		for (size_t i = 0; complete && i < process->config->database_count; i++)
-			write_database(process, wall, process->config->databases[i].name);
+			write_database(process, wall, &process->config->databases[i]);
 	}
 	free(links);
 }
@@ -238,7 +268,7 @@ void sampler_start(struct sampler *sampler, const struct config *config, struct 
 	void *shared;
 
 	*sampler = (struct sampler){0};
-	if (config->mover.proxy_count == 0)
+	if (config->mover.proxy_count == 0 && config->mover.pgbouncer_count == 0)
 		return;
 	shared = mmap(NULL, sizeof(atomic_int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 	              -1, 0);

@@ -22,7 +22,7 @@ struct sampler {
 	atomic_int *state; /* shared with the process */
 };
 
-/* Without a proxy there is nothing to ask.  A failure is none of the move's. */
+/* Without a proxy or pgbouncer there is nothing to ask.  A failure is none of the move's. */
 void sampler_start(struct sampler *sampler, const struct config *config, struct ui *ui);
 
 /* Ends it; its lines go to `directory`, or away if that is NULL. */

@@ -182,6 +182,7 @@ bool phase_validate(struct move *move)
 	ok = commcare_validate(move) && ok;
 	ok = plproxy_verify(move) && ok;
 	ok = watch(move) && ok;
+	outcome_after(move);
 	return ok;
 }
 

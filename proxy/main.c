@@ -8,6 +8,8 @@
 #include "conf/config.h"
 #include "conf/show.h"
 #include "control/console.h"
+#include "control/health.h"
+#include "control/http.h"
 #include "control/man.h"
 #include "core/proxy.h"
 #include "core/takeover.h"
@@ -204,6 +206,24 @@ static bool main_take_over(const struct config *config, struct proxy *proxy,
 	return good;
 }
 
+static bool main_open(struct proxy *proxy)
+{
+	health_start(proxy);
+	return http_start(proxy);
+}
+
+static void main_leave(void)
+{
+	http_leave();
+}
+
+static void main_close(void)
+{
+	console_close_all();
+	http_stop();
+	health_stop();
+}
+
 int main(int argc, char **argv)
 {
 	static struct proxy proxy;
@@ -242,7 +262,9 @@ int main(int argc, char **argv)
 		config_unref(config);
 		return 1;
 	}
-	proxy.before_free = console_close_all;
+	proxy.before_listen = main_open;
+	proxy.left = main_leave;
+	proxy.before_free = main_close;
 	proxy.console_cancel = console_cancel;
 	if (!proxy_init(&proxy, config, args.config, console_adopt))
 		return 1;

@@ -109,6 +109,13 @@ def views(repo, _pgshuntd):
     return "\n".join(lines)
 
 
+def metrics(repo, _pgshuntd):
+    path = os.path.join(repo, "control", "metrics.def")
+    return table(("metric", "type", "labels", "meaning"),
+                 [("`%s`" % a[1], a[2].lower(), a[3], re.sub(" +", " ", a[4]))
+                  for _, a in calls(path, ["METRIC"])])
+
+
 def phases(repo, _pgshuntd):
     rows = [(a[2], a[3], a[4] if a[4] != "-" else "–")
             for _, a in calls(os.path.join(repo, "migrate", "phases.def"), ["PHASE"])]
@@ -170,7 +177,7 @@ def main():
     with open(path, encoding="utf-8") as file:
         readme = file.read()
     bad = 0
-    for part in (settings, console, views, phases, commands, options, checks, exits, pgbouncer):
+    for part in (settings, console, views, metrics, phases, commands, options, checks, exits, pgbouncer):
         name = part.__name__
         expected = "<!-- %s -->\n%s\n<!-- /%s -->" % (name, part(repo, pgshuntd), name)
         found = re.search(r"<!-- %s -->\n.*?<!-- /%s -->" % (name, name), readme, re.DOTALL)

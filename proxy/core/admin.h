@@ -129,6 +129,9 @@ void admin_leave_state(struct admin *admin);
 /* The lock of the state directory. */
 int admin_lock_fd(const struct admin *admin);
 
+/* SUSPEND is in force. */
+bool admin_is_suspended(const struct admin *admin);
+
 /* The proxy has another configuration. */
 void admin_configured(struct admin *admin);
 

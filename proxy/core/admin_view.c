@@ -10,6 +10,7 @@
 #include "conf/show.h"
 #include "core/admin_internal.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,6 +114,7 @@ struct load {
 	int64_t oldest_wait_ms;
 	int64_t clients;
 	int64_t servers;
+	int64_t waits[VIEW_WAITS];
 };
 
 static struct load load_of(const struct rowset *loads, const char *database)
@@ -121,13 +123,46 @@ static struct load load_of(const struct rowset *loads, const char *database)
 	size_t offset = 0;
 
 	while (rowset_next(loads, &offset, cells)) {
-		if (rowset_cell_is(&cells[0], database))
-			return (struct load){
-			    rowset_cell_int(&cells[1]), rowset_cell_int(&cells[2]),
-			    rowset_cell_int(&cells[3]), rowset_cell_int(&cells[4]),
-			    rowset_cell_int(&cells[5]), rowset_cell_int(&cells[6])};
+		struct load load;
+
+		if (!rowset_cell_is(&cells[0], database))
+			continue;
+		load = (struct load){.active = rowset_cell_int(&cells[1]),
+		                     .held = rowset_cell_int(&cells[2]),
+		                     .held_bytes = rowset_cell_int(&cells[3]),
+		                     .oldest_wait_ms = rowset_cell_int(&cells[4]),
+		                     .clients = rowset_cell_int(&cells[5]),
+		                     .servers = rowset_cell_int(&cells[6])};
+		for (size_t i = 0; i < VIEW_WAITS; i++)
+			load.waits[i] = rowset_cell_int(&cells[7 + i]);
+		return load;
 	}
 	return (struct load){0};
+}
+
+/* "10:3 50:12 more:1"; what nobody falls under is left out. */
+static void waits_cell(struct rowset *out, const struct load *load)
+{
+	struct sbuf text;
+
+	if (load->held == 0) {
+		rowset_null(out);
+		return;
+	}
+	sbuf_init(&text, VIEW_CELL_MAX);
+	for (size_t i = 0; i < VIEW_WAITS; i++) {
+		if (load->waits[i] == 0)
+			continue;
+		if (text.len > 0)
+			sbuf_add_char(&text, ' ');
+		if (i < VIEW_WAITS - 1)
+			sbuf_printf(&text, "%" PRId64, view_wait_limits[i]);
+		else
+			sbuf_add_str(&text, "more");
+		sbuf_printf(&text, ":%" PRId64, load->waits[i]);
+	}
+	rowset_text(out, sbuf_text(&text));
+	sbuf_free(&text);
 }
 
 /* Draining is shown when every worker has closed its gate, so who sees it can rely on it. */
@@ -166,6 +201,7 @@ static void holds_row(struct rowset *out, const struct admin_db *db, const struc
 		rowset_int(out, (now - db->began) / USEC_PER_MSEC);
 	else
 		rowset_null(out);
+	waits_cell(out, &load);
 	rowset_end_row(out);
 }
 

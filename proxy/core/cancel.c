@@ -94,6 +94,10 @@ static bool cancel_send(struct cancel *cancel)
 		io = conn_send_copy(&worker->to_server, &cancel->conn, worker, out.data, out.len);
 	if (io == CONN_IO_OK)
 		io = conn_flush(&worker->to_server, worker);
+	if (io == CONN_IO_OK)
+		worker->stats.cancels_sent++;
+	else
+		worker->stats.cancels_failed++;
 	if (out.data != NULL)
 		explicit_bzero(out.data, out.len);
 	sbuf_free(&out);
@@ -115,6 +119,7 @@ static bool cancel_encrypted(struct cancel *cancel, enum starttls_result result,
 		break;
 	}
 	log_warning("cancel request could not be sent: %s", why);
+	cancel->worker->stats.cancels_failed++;
 	return false;
 }
 
@@ -190,8 +195,10 @@ static void cancel_dialled(void *arg, int fd, const char *error)
 
 	worker->now = clock_now();
 	cancel->dial = NULL;
-	if (fd < 0)
+	if (fd < 0) {
 		log_warning("cancel request could not be sent: %s", error);
+		worker->stats.cancels_failed++;
+	}
 	if (fd < 0 || !cancel_open(cancel, fd))
 		cancel_finish(cancel);
 	worker_end_turn(worker);
@@ -371,6 +378,7 @@ static bool cancel_key_fits(const struct client *client, const struct cancel_key
 /* For nobody here. */
 static void cancel_misfit(struct worker *worker, uint32_t pid, const struct cancel_key *key)
 {
+	worker->stats.cancels_wrong++;
 	log_debug("cancel request that fits no client");
 	handover_cancel_from_worker(worker->proxy, pid, key);
 }

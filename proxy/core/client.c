@@ -128,6 +128,7 @@ void client_accept(struct worker *worker, int fd, bool readable)
 {
 	struct client *client = client_new(worker, fd);
 
+	worker->stats.accepted++;
 	if (client == NULL) {
 		mem_complain("connections are closed");
 		return;

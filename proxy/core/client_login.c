@@ -97,6 +97,7 @@ static void login_tls_failed(struct client *client)
 {
 	struct sock_name peer;
 
+	client->worker->stats.tls_failed++;
 	sock_peer(client->conn.fd, &peer);
 	log_info("client %s:%d: %s", peer.addr, peer.port,
 		 client->conn.tls == NULL || tls_error(client->conn.tls)[0] == '\0'
@@ -235,6 +236,10 @@ static void login_startup_message(struct client *client, const struct wire_start
 				  "Connect with sslmode=require or stricter.");
 		return;
 	}
+	if (client->conn.tls != NULL) {
+		worker->stats.tls_done++;
+		worker->stats.tls_resumed += tls_resumed(client->conn.tls) ? 1 : 0;
+	}
 	if (worker->shutting_down) {
 		client_leave_at_shutdown(client);
 		return;
@@ -337,6 +342,7 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 		return startup.size;
 	case WIRE_STARTUP_CANCEL:
 		key = cancel_given_key(startup.key, startup.key_len);
+		client->worker->stats.cancels_taken++;
 		cancel_request(client->worker, startup.pid, &key);
 		client_doom(client, CLIENT_CLOSE_CANCEL);
 		return startup.size;

@@ -263,9 +263,10 @@ static void handover_hello(struct handover *handover, const char *text)
 
 static void handover_offer(struct handover *handover)
 {
-	const struct listeners *listeners = &handover->proxy->listeners;
+	const struct listeners *sets[] = {&handover->proxy->web, &handover->proxy->listeners};
 	int fds[SOCK_GIVEN_MAX + 2];
 	struct sbuf text;
+	int count = 2;
 	bool sent;
 
 	sbuf_init(&text, FDPASS_TEXT_MAX - 1);
@@ -273,15 +274,17 @@ static void handover_offer(struct handover *handover)
 	            PGSHUNT_VERSION);
 	fds[0] = admin_lock_fd(handover->proxy->admin);
 	fds[1] = handover->control_fd;
-	for (int i = 0; i < listeners->count; i++) {
-		fds[i + 2] = listeners->fds[i];
-		if (listeners->inherited)
-			sbuf_printf(&text, "socket inherited %s\n", listeners->name[i]);
-		else
-			sbuf_add_str(&text, "socket configured\n");
+	for (size_t s = 0; s < ARRAY_LEN(sets); s++) {
+		for (int i = 0; i < sets[s]->count && count < (int)ARRAY_LEN(fds); i++) {
+			fds[count++] = sets[s]->fds[i];
+			if (sets[s]->inherited)
+				sbuf_printf(&text, "socket inherited %s\n", sets[s]->name[i]);
+			else
+				sbuf_add_str(&text, "socket configured\n");
+		}
 	}
 	sent = sbuf_ok(&text) &&
-	       fdpass_send(handover->successor_fd, sbuf_text(&text), fds, listeners->count + 2);
+	       fdpass_send(handover->successor_fd, sbuf_text(&text), fds, count);
 	sbuf_free(&text);
 	if (sent)
 		handover_set_stage(handover, HANDOVER_OFFERED);

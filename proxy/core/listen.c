@@ -57,3 +57,39 @@ bool listeners_open(struct listeners *listeners, const struct config_proxy *conf
 		listeners_close(listeners);
 	return good;
 }
+
+bool listeners_open_web(struct listeners *listeners, const struct config_proxy *conf,
+                        struct inheritance *inherited, struct sock_given *given, struct sbuf *error)
+{
+	bool good = true;
+
+	*listeners = (struct listeners){0};
+	listeners->count = inherit_take(inherited, LISTEN_WEB_NAME, listeners->fds, LISTEN_WEB_MAX);
+	listeners->inherited = listeners->count > 0;
+	for (int i = 0; i < listeners->count; i++)
+		(void)snprintf(listeners->name[i], INHERIT_NAME_MAX, "%s", LISTEN_WEB_NAME);
+	if (listeners->inherited)
+		return true;
+	for (size_t i = 0; good && i < conf->metrics_addresses.count; i++) {
+		int n = sock_listen_tcp(
+		    conf->metrics_addresses.items[i], conf->metrics_port, conf->listen_backlog, given,
+		    listeners->fds + listeners->count, LISTEN_WEB_MAX - listeners->count, error);
+
+		good = n >= 0;
+		listeners->count += good ? n : 0;
+	}
+	if (good && conf->metrics_socket[0] != '\0' && listeners->count < LISTEN_WEB_MAX) {
+		int fd = sock_listen_path(conf->metrics_socket, conf->listen_backlog,
+		                          (unsigned)conf->unix_socket_mode, given, error);
+
+		good = fd >= 0;
+		if (good) {
+			listeners->fds[listeners->count++] = fd;
+			(void)snprintf(listeners->unix_path, sizeof(listeners->unix_path), "%s",
+			               conf->metrics_socket);
+		}
+	}
+	if (!good)
+		listeners_close(listeners);
+	return good;
+}

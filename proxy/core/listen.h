@@ -33,6 +33,14 @@ bool listeners_open(struct listeners *listeners, const struct config_proxy *conf
                     struct inheritance *inherited, struct sock_given *given,
                     struct sbuf *error) MUST_CHECK;
 
+/* The same for HTTP (control/http.h); those that were passed on have the name LISTEN_WEB_NAME, and
+ * are to be taken before the others. */
+#define LISTEN_WEB_NAME "metrics"
+#define LISTEN_WEB_MAX 8
+bool listeners_open_web(struct listeners *listeners, const struct config_proxy *conf,
+                        struct inheritance *inherited, struct sock_given *given,
+                        struct sbuf *error) MUST_CHECK;
+
 void listeners_close(struct listeners *listeners);
 
 #endif

@@ -197,6 +197,11 @@ void pause_cancel(struct admin_request *request)
 
 /* ---- SUSPEND ---- */
 
+bool admin_is_suspended(const struct admin *admin)
+{
+	return admin->suspended;
+}
+
 void pause_on_suspended(struct admin *admin, uint64_t epoch)
 {
 	struct list_node *node;

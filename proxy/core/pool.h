@@ -10,6 +10,7 @@
 #define CORE_POOL_H
 
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "base/list.h"
 #include "core/client.h"
 #include "core/server.h"
@@ -38,6 +39,9 @@ struct pool_stats {
 	uint64_t xact_usec;
 	uint64_t query_usec;
 	uint64_t wait_usec;
+	struct histogram query_times;
+	struct histogram xact_times;
+	struct histogram wait_times; /* of those who waited; the others: none */
 };
 
 struct database {

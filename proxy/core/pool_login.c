@@ -72,6 +72,7 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 {
 	struct param_set *welcome;
 
+	pool->worker->stats.servers_opened++;
 	if (server->for_swap)
 		return;
 	free(pool->last_error);
@@ -143,6 +144,7 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 
 	log_warning("server %s %s/%s: %s", server->target->name, pool->database->name, pool->user,
 	            error);
+	pool->worker->stats.servers_failed++;
 	if (server->replication != 0) {
 		replication_failed(server, error, sqlstate);
 		return;

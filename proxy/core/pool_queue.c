@@ -232,8 +232,10 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	bool sent = false;
 
 	pool->stats.assigned++;
-	if (client->state == CLIENT_WAITING)
+	if (client->state == CLIENT_WAITING) {
 		pool->stats.wait_usec += (uint64_t)(pool->worker->now - client->since);
+		histogram_add(&pool->stats.wait_times, pool->worker->now - client->since);
+	}
 	server_link(server, client);
 	client->in_session = pool->session;
 	if (UNLIKELY(pool->session))

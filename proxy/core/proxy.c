@@ -112,10 +112,14 @@ static bool proxy_open_listeners(struct proxy *proxy)
 	bool good;
 
 	sbuf_init(&error, 1024);
-	good = listeners_open(&proxy->listeners, &proxy->config->proxy, &proxy->inherited, given,
+	good = listeners_open_web(&proxy->web, &proxy->config->proxy, &proxy->inherited, given,
+	                          &error) &&
+	       listeners_open(&proxy->listeners, &proxy->config->proxy, &proxy->inherited, given,
 	                      &error);
-	if (!good)
+	if (!good) {
 		log_error("%s", error.len > 0 ? sbuf_text(&error) : "out of memory");
+		listeners_close(&proxy->web);
+	}
 	sbuf_free(&error);
 	return good;
 }
@@ -204,6 +208,10 @@ void proxy_leave(struct proxy *proxy)
 	proxy_tell_plain(proxy, MAIL_REFUSE);
 	proxy->listeners.count = 0;
 	proxy->listeners.unix_path[0] = '\0';
+	if (proxy->left != NULL)
+		proxy->left();
+	proxy->web.count = 0;
+	proxy->web.unix_path[0] = '\0';
 	proxy->pid_written = false;
 	notify_close();
 }
@@ -415,8 +423,11 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 	good = config_load(proxy->config_path, &fresh, errors) &&
 	       proxy_adopt(proxy, fresh, errors, notes);
 	notify_send("READY=1\n");
-	if (good)
+	proxy->reload_failed = !good;
+	if (good) {
+		proxy->loaded = clock_wall();
 		log_info("configuration read again");
+	}
 	return good;
 }
 
@@ -581,6 +592,7 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	proxy->config_path = mem_must_strdup(config_path);
 	proxy->console = console;
 	proxy->started = clock_now();
+	proxy->loaded = clock_wall();
 	proxy_apply_log(config);
 	proxy_raise_descriptors(config);
 	proxy->descriptors = proxy_count_descriptors();
@@ -644,6 +656,8 @@ static void proxy_free(struct proxy *proxy)
 	}
 	if (proxy->shutdown_timer != NULL)
 		event_free(proxy->shutdown_timer);
+	if (proxy->web.unix_path[0] != '\0')
+		(void)unlink(proxy->web.unix_path);
 	if (proxy->pid_written)
 		(void)unlink(proxy->config->proxy.pid_file);
 	route_table_unref(proxy->routes);
@@ -678,6 +692,7 @@ static bool proxy_take_over(struct proxy *proxy)
 		/* All of these are the other's. */
 		admin_leave_state(proxy->admin);
 		proxy->listeners.unix_path[0] = '\0';
+		proxy->web.unix_path[0] = '\0';
 	}
 	sbuf_free(&error);
 	return good;
@@ -692,9 +707,11 @@ int proxy_run(struct proxy *proxy)
 	good = proxy_open_listeners(proxy);
 	if (proxy->takeover != NULL)
 		good = good && proxy_take_over(proxy);
+	good = good && (proxy->before_listen == NULL || proxy->before_listen(proxy));
 	if (good)
 		proxy->handover = handover_start(proxy, proxy->takeover);
 	if (good && proxy_listen(proxy)) {
+		proxy->listening = true;
 		mem_be_patient();
 		log_info("pgshuntd %s is ready: %u workers, port %d", PGSHUNT_VERSION,
 		         proxy->worker_count, proxy->config->proxy.port);

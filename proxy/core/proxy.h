@@ -56,6 +56,9 @@ struct proxy {
 	struct admin *admin;
 	proxy_console_fn console;
 	proxy_console_cancel_fn console_cancel; /* may be NULL */
+	/* control/ opens sockets of its own; false: with a log line.  May be NULL. */
+	bool (*before_listen)(struct proxy *proxy);
+	void (*left)(void);         /* another process serves now; may be NULL */
 	void (*before_free)(void);  /* control/ closes its clients; may be NULL */
 	pthread_mutex_t users_lock; /* of `users`: taken at start and RELOAD only */
 	struct userlist *users;
@@ -69,11 +72,15 @@ struct proxy {
 	atomic_bool stop_warming;
 	struct inheritance inherited; /* listening sockets that it was given; before proxy_run() */
 	struct listeners listeners; /* the first worker's, but who hands over sends them */
+	struct listeners web;       /* of HTTP: control/ accepts on them and closes them */
 	struct takeover *takeover;  /* what another process has offered; NULL: nothing */
 	struct handover *handover;
 	atomic_bool has_former;     /* any thread: the process before this one still has clients */
 	bool pid_written;
 	int interrupts;
+	bool listening;             /* clients are accepted */
+	bool reload_failed;         /* the last one */
+	usec_t loaded;              /* when the configuration in force was read, by clock_wall() */
 	bool shutting_down;
 	bool waits_clients; /* SHUTDOWN WAIT_FOR_CLIENTS */
 	bool stop_sent;

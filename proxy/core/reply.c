@@ -312,11 +312,13 @@ static void reply_count_xact(struct server *server, struct pool *pool)
 	if (server->request_start != 0) {
 		pool->stats.queries++;
 		pool->stats.query_usec += (uint64_t)(now - server->request_start);
+		histogram_add(&pool->stats.query_times, now - server->request_start);
 		server->request_start = 0;
 	}
 	if (server->tx_status == 'I' && server->xact_start != 0) {
 		pool->stats.xacts++;
 		pool->stats.xact_usec += (uint64_t)(now - server->xact_start);
+		histogram_add(&pool->stats.xact_times, now - server->xact_start);
 		server->xact_start = 0;
 	}
 }

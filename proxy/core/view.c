@@ -33,6 +33,8 @@ static const struct view_info view_infos[] = {
 #undef VIEW_END
 };
 
+const int64_t view_wait_limits[VIEW_WAITS - 1] = {10, 20, 50, 100, 200, 500, 1000, 2000};
+
 const struct view_info *view_info(enum view view)
 {
 	assert(view < VIEW_COUNT);

@@ -25,6 +25,10 @@ enum view {
 	VIEW_COUNT
 };
 
+/* Held requests are counted by how long they have waited: up to these milliseconds, or more. */
+#define VIEW_WAITS 9
+extern const int64_t view_wait_limits[VIEW_WAITS - 1];
+
 /* No view has more columns. */
 #define VIEW_COLUMNS_MAX 40
 

@@ -2,15 +2,17 @@
 /*
  * A worker's rows for SHOW.  Worker thread; reads only.
  */
+#include "base/fault.h"
 #include "base/log.h"
-#include "core/mail.h"
 #include "core/conn_tls.h"
+#include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
 #include "core/tally.h"
 #include "core/view.h"
+#include "core/view_internal.h"
 #include "core/worker.h"
 #include "net/sock.h"
 
@@ -360,8 +362,19 @@ static size_t count_closing(const struct pool *pool)
 	return closing;
 }
 
+static void count_wait(const struct filler *filler, const struct client *client, int64_t *waits)
+{
+	int64_t msec = (filler->now - client->since + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
+	size_t at = 0;
+
+	while (at < VIEW_WAITS - 1 && msec > view_wait_limits[at])
+		at++;
+	waits[at]++;
+}
+
 static void load_row(struct filler *filler, struct database *database)
 {
+	int64_t waits[VIEW_WAITS] = {0};
 	struct rowset *rows = filler->rows;
 	size_t closing = 0;
 	size_t clients = 0;
@@ -390,7 +403,10 @@ static void load_row(struct filler *filler, struct database *database)
 		oldest = wait > oldest ? wait : oldest;
 		LIST_FOREACH(&pool->clients[CLIENT_WAITING], at, next)
 		{
-			held_bytes += CONTAINER_OF(at, struct client, node)->held_bytes;
+			const struct client *client = CONTAINER_OF(at, struct client, node);
+
+			held_bytes += client->held_bytes;
+			count_wait(filler, client, waits);
 		}
 	}
 	rowset_text(rows, database->name);
@@ -400,6 +416,8 @@ static void load_row(struct filler *filler, struct database *database)
 	rowset_int(rows, oldest / USEC_PER_MSEC);
 	rowset_int(rows, (int64_t)clients);
 	rowset_int(rows, (int64_t)servers);
+	for (size_t i = 0; i < VIEW_WAITS; i++)
+		rowset_int(rows, waits[i]);
 	rowset_int(rows, (int64_t)closing);
 	rowset_end_row(rows);
 }
@@ -659,6 +677,19 @@ static void fill(struct filler *filler, enum view view)
 	case VIEW_LOADS:
 		fill_loads(filler);
 		break;
+	case VIEW_HISTOGRAMS:
+		view_fill_histograms(filler->worker, filler->rows);
+		break;
+	case VIEW_GAUGES:
+		view_fill_gauges(filler->worker, filler->rows);
+		break;
+	case VIEW_LIVES:
+		view_fill_lives(filler->worker, filler->rows);
+		break;
+	case VIEW_ALIVE:
+		rowset_int(filler->rows, filler->worker->index);
+		rowset_end_row(filler->rows);
+		break;
 	case VIEW_ERRORS:
 		fill_errors(filler);
 		break;
@@ -675,7 +706,7 @@ void view_answer(struct worker *worker, struct mail_view *mail)
 {
 	struct filler filler = {
 	    .worker = worker,
-	    .rows = malloc(sizeof(*filler.rows)),
+	    .rows = fault_point("worker-view") ? NULL : malloc(sizeof(*filler.rows)),
 	    .database = mail->database,
 	    .now = clock_now(),
 	    .wall = clock_wall(),

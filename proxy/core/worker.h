@@ -32,6 +32,20 @@ struct userlist;
  * second-level cache. */
 #define WORKER_INBUF ((size_t)128 * 1024)
 
+/* Counters that belong to no database. */
+struct worker_stats {
+	uint64_t accepted;       /* connections of clients, whatever became of them */
+	uint64_t cancels_taken;  /* cancel requests of clients … */
+	uint64_t cancels_wrong;  /* … with a key that nobody has */
+	uint64_t cancels_sent;   /* to servers */
+	uint64_t cancels_failed; /* that could not be sent to a server */
+	uint64_t tls_done;       /* handshakes with clients that want to log in … */
+	uint64_t tls_resumed;    /* … of these, resumed sessions */
+	uint64_t tls_failed;
+	uint64_t servers_opened; /* server connections that have logged in */
+	uint64_t servers_failed; /* … that could not be made */
+};
+
 struct worker {
 	struct proxy *proxy;
 	unsigned index;
@@ -61,6 +75,7 @@ struct worker {
 	struct list askers;          /* auth_query's connections (core/auth_query.c) */
 	struct list cancels;         /* cancel requests under way (struct cancel.node) */
 	struct tally tally;          /* errors of clients that have no database */
+	struct worker_stats stats;
 	uint64_t next_client_id;
 	usec_t now;                  /* of the present event */
 	bool shutting_down;

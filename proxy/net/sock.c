@@ -140,20 +140,36 @@ static bool sock_unix_alive(const struct sockaddr_un *sun)
 int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode,
                      struct sock_given *given, char path[108], struct sbuf *error)
 {
+	int n = snprintf(path, sizeof(((struct sockaddr_un *)NULL)->sun_path), "%s/.s.PGSQL.%d",
+	                 directory, port);
+	int fd = -1;
+
+	if (n < 0 || (size_t)n >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		sbuf_printf(error, "Unix socket path in \"%s\" is longer than %zu bytes", directory,
+		            sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
+	else
+		fd = sock_listen_path(path, backlog, mode, given, error);
+	if (fd < 0)
+		path[0] = '\0';
+	return fd;
+}
+
+int sock_listen_path(const char *path, int backlog, unsigned mode, struct sock_given *given,
+                     struct sbuf *error)
+{
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-	int n = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/.s.PGSQL.%d", directory, port);
 	int fd;
 
-	if (n < 0 || (size_t)n >= sizeof(sun.sun_path)) {
-		sbuf_printf(error, "Unix socket path in \"%s\" is longer than %zu bytes", directory,
+	if (strlen(path) >= sizeof(sun.sun_path)) {
+		sbuf_printf(error, "Unix socket path \"%s\" is longer than %zu bytes", path,
 		            sizeof(sun.sun_path) - 1);
 		return -1;
 	}
+	memcpy(sun.sun_path, path, strlen(path));
 	fd = sock_take_given(given, (const struct sockaddr *)&sun);
 	if (fd >= 0) {
 		(void)listen(fd, backlog);
 		(void)chmod(sun.sun_path, mode);
-		memcpy(path, sun.sun_path, sizeof(sun.sun_path));
 		return fd;
 	}
 	if (access(sun.sun_path, F_OK) == 0) {
@@ -171,7 +187,6 @@ int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode
 			(void)close(fd);
 		return -1;
 	}
-	memcpy(path, sun.sun_path, sizeof(sun.sun_path));
 	return fd;
 }
 

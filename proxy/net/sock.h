@@ -49,6 +49,10 @@ int sock_listen_tcp(const char *host, int port, int backlog, struct sock_given *
 int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode,
                      struct sock_given *given, char path[108], struct sbuf *error) MUST_CHECK;
 
+/* The same at any path. */
+int sock_listen_path(const char *path, int backlog, unsigned mode, struct sock_given *given,
+                     struct sbuf *error) MUST_CHECK;
+
 /* Options of a socket: no delay, keep-alive.  What a listening socket accepts inherits them (tcp(7)).
  * Failures are of no consequence. */
 void sock_tune(int fd, const struct sock_keepalive *keepalive);

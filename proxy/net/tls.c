@@ -365,6 +365,11 @@ void tls_describe(const struct tls *tls, char out[TLS_TEXT_MAX])
 	               SSL_get_cipher_name(tls->ssl));
 }
 
+bool tls_is_1_3(const struct tls *tls)
+{
+	return SSL_version(tls->ssl) == TLS1_3_VERSION;
+}
+
 bool tls_resumed(const struct tls *tls)
 {
 	return SSL_session_reused(tls->ssl) == 1;

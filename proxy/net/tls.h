@@ -119,6 +119,8 @@ const char *tls_error(const struct tls *tls);
 
 /* "TLSv1.3/TLS_AES_256_GCM_SHA384". */
 void tls_describe(const struct tls *tls, char out[TLS_TEXT_MAX]);
+/* Of a finished handshake: TLS 1.3, not an older version. */
+bool tls_is_1_3(const struct tls *tls);
 /* Whether the handshake was a resumed one. */
 bool tls_resumed(const struct tls *tls);
 

@@ -152,10 +152,9 @@ void session_facts_see_parameter(struct session_facts **slot, const char *name)
 
 void session_facts_see_unnamed(struct session_facts **slot, bool lost)
 {
-	if (!lost && *slot == NULL)
+	if ((!lost && *slot == NULL) || facts_make(slot) == NULL)
 		return;
-	if (facts_make(slot) != NULL)
-		(*slot)->unnamed_lost = lost;
+	(*slot)->unnamed_lost = lost;
 }
 
 size_t session_facts_names(const struct session_facts *facts)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "session/inspect.h"
 
+#include "session/inspect_internal.h"
 #include "session/inspect_sql.h"
 #include "wire/build.h"
 #include "wire/parse.h"
@@ -13,6 +14,7 @@
 
 #define ASK_NAME SESSION_OWN_PREFIX "inspect"
 #define NEUTRAL_NAME SESSION_OWN_PREFIX "neutral"
+#define RUN_NAME SESSION_OWN_PREFIX "run"
 
 /* More than this a session is not asked for: it is pinned. */
 #define STATE_BYTES_MAX ((size_t)24 * 1024 * 1024)
@@ -89,10 +91,20 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 	sbuf_free(&names);
 }
 
+void session_add_run(struct sbuf *out, const char *sql)
+{
+	wire_add_close(out, 'S', RUN_NAME);
+	wire_add_parse(out, RUN_NAME, sql, NULL, 0);
+	wire_add_bind(out, "", RUN_NAME);
+	wire_add_execute(out, "", 0);
+	wire_add_close(out, 'S', RUN_NAME);
+}
+
 void session_inspect_cleanup(struct sbuf *out)
 {
 	wire_add_close(out, 'S', NEUTRAL_NAME);
 	wire_add_close(out, 'S', ASK_NAME);
+	wire_add_close(out, 'S', RUN_NAME);
 	wire_add_sync(out);
 }
 
@@ -213,6 +225,17 @@ bool session_state_row(struct session_state *state, const void *body, size_t len
 	row_free(&row);
 	state->bad = true;
 	return false;
+}
+
+bool session_state_set_extra(struct session_state *state, size_t i, const char *text, size_t len)
+{
+	char *copy = strndup(text, len);
+
+	if (copy == NULL)
+		return false;
+	free((char *)state->rows[i].extra);
+	state->rows[i].extra = copy;
+	return true;
 }
 
 /* "90s", "1500" (of milliseconds) … in milliseconds; -1: cannot be read. */
@@ -396,10 +419,11 @@ static const struct session_row *next_row(const struct session_state *state, siz
 	return NULL;
 }
 
-/* What of a row's extra is state: not who gave a custom setting. */
+/* What of a row's extra is state: not who gave a custom setting, nor how often a lock was taken,
+ * which the new server is not asked. */
 static const char *row_extra(const struct session_row *row)
 {
-	return row->kind == SESSION_CUSTOM ? NULL : row->extra;
+	return row->kind == SESSION_CUSTOM || row->kind == SESSION_LOCK ? NULL : row->extra;
 }
 
 static void digest_text(EVP_MD_CTX *context, const char *text)

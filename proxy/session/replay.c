@@ -5,13 +5,16 @@
  *   on the standby     late settings made harmless, client_encoding = the server's (texts are sent
  *                      as the old server gave them), settings, custom settings, session
  *                      authorization, role, then prepared statements, under that role
- *   after promotion    LISTEN, late settings, client_encoding, the client's unnamed statement
+ *   after promotion    advisory locks, LISTEN, late settings, client_encoding, the client's unnamed
+ * statement
  *
  * A PREPARE is sent by the extended protocol, which refuses a text of several statements: nothing
  * but a PREPARE can be executed, whatever the lexer thinks.
  */
 #include "session/replay.h"
 
+#include "session/inspect_internal.h"
+#include "session/locks.h"
 #include "session/stmts.h"
 #include "wire/build.h"
 
@@ -62,16 +65,6 @@ static void set_end(struct replay *replay, const char *what)
 	step_end(replay, what, NULL);
 }
 
-/* One statement of SQL, by a named statement of ours: the unnamed one is the client's. */
-static void run(struct replay *replay, const char *sql)
-{
-	wire_add_close(&replay->out, 'S', SESSION_OWN_PREFIX "run");
-	wire_add_parse(&replay->out, SESSION_OWN_PREFIX "run", sql, NULL, 0);
-	wire_add_bind(&replay->out, "", SESSION_OWN_PREFIX "run");
-	wire_add_execute(&replay->out, "", 0);
-	wire_add_close(&replay->out, 'S', SESSION_OWN_PREFIX "run");
-}
-
 /* A standby executes nothing in a transaction that is serializable. */
 static bool is_serializable(const struct session_state *old)
 {
@@ -96,7 +89,8 @@ static void replay_meanwhile(struct replay *replay, const struct session_state *
 
 	/* In a transaction of its own: the isolation level counts from the next. */
 	if (is_serializable(old)) {
-		run(replay, "SET default_transaction_isolation TO 'read committed'");
+		session_add_run(&replay->out,
+		                "SET default_transaction_isolation TO 'read committed'");
 		step_end(replay, "isolation level", NULL);
 	}
 	set_begin(replay);
@@ -192,7 +186,7 @@ static bool replay_statements(struct replay *replay, const struct session_state 
 			if (!replay_protocol_statement(replay, row))
 				return false;
 		} else if (row->kind == SESSION_SQL_STATEMENT && row->value != NULL) {
-			run(replay, row->value);
+			session_add_run(&replay->out, row->value);
 			step_end(replay, "prepared statement", row->name);
 		}
 	}
@@ -220,10 +214,32 @@ static void replay_listen(struct replay *replay, const struct session_state *old
 			sbuf_add_char(&sql, *p);
 		}
 		sbuf_add_char(&sql, '"');
-		run(replay, sbuf_text(&sql));
+		session_add_run(&replay->out, sbuf_text(&sql));
 		step_end(replay, "LISTEN", row->name);
 		sbuf_free(&sql);
 	}
+}
+
+static bool replay_locks(struct replay *replay, const struct session_state *old)
+{
+	size_t i;
+
+	for (i = 0; i < session_state_count(old); i++) {
+		const struct session_row *row = session_state_at(old, i);
+		struct sbuf sql;
+		bool good;
+
+		if (row->kind != SESSION_LOCK)
+			continue;
+		sbuf_init(&sql, 1024);
+		good = locks_take_sql(row, &sql);
+		session_add_run(&replay->out, sbuf_text(&sql));
+		step_end(replay, "advisory lock", row->name);
+		sbuf_free(&sql);
+		if (!good)
+			return false;
+	}
+	return true;
 }
 
 /* All late ones have their value, or that of the connection, again. */
@@ -242,7 +258,7 @@ static void replay_late(struct replay *replay, const struct session_state *old)
 			continue;
 		sbuf_init(&sql, 128);
 		sbuf_printf(&sql, "RESET %s", name);
-		run(replay, sbuf_text(&sql));
+		session_add_run(&replay->out, sbuf_text(&sql));
 		sbuf_free(&sql);
 	}
 	set_begin(replay);
@@ -283,6 +299,7 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 		replay_role(replay, old);
 		good = replay_statements(replay, old);
 	} else {
+		good = replay_locks(replay, old);
 		replay_listen(replay, old);
 		replay_late(replay, old);
 		if (unnamed != NULL)

@@ -273,8 +273,8 @@ static void custom_report(struct custom_scan *scan, const char *name, size_t len
 	char lower[CUSTOM_NAME_MAX];
 	size_t i;
 
-	if (memchr(name, '.', len) == NULL)
-		return; /* the server shows those */
+	if (memchr(name, '.', len) == NULL || name[len - 1] == '.')
+		return; /* the server shows those; or it is no name, and an error */
 	if (!custom_valid(name, len)) {
 		scan->readable = false;
 		return;

@@ -56,7 +56,8 @@ class Tool:
             kind, rest = item.split(":")
             name, value = rest.split("=")
             result.append((KINDS[int(kind)], bytes.fromhex(name).decode(),
-                           None if value == "-" else bytes.fromhex(value).decode()))
+                           None if value == "~" else
+                           bytes.fromhex(value.replace("-", "")).decode()))
         return result
 
     def kind(self, kind, slot=0):
@@ -64,6 +65,13 @@ class Tool:
 
     def classify(self, slot=0, locks=0, cursors=0, temporary=0, known=0):
         return self("classify", slot, locks, cursors, temporary, known).split("|")
+
+    def count_locks(self, conn, slot=0):
+        conn.send(bytes.fromhex(self("locks", slot)))
+        messages = conn.ready("I")
+        assert not errors(messages), errors(messages)
+        assert not [m for m in messages if m.kind == "N"], messages
+        return self("counts", slot, *[m.body.hex() for m in messages if m.kind == "D"])
 
     def replay(self, conn, stage, slot=0):
         """None, or (the step that failed, its error)."""

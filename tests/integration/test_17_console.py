@@ -16,7 +16,7 @@ from servers import BINDIR
 VIEWS = {
     "HELP": ["command", "access", "help"],
     "HOLDS": ["database", "state", "epoch", "server", "target", "active", "held", "held_bytes",
-              "oldest_wait_ms", "lease_left_ms", "policy", "age_ms"],
+              "oldest_wait_ms", "lease_left_ms", "policy", "age_ms", "waits"],
     "ROUTES": ["database", "server", "host", "port", "dbname", "epoch", "origin", "note"],
     "POOLS": ["database", "user", "cl_active", "cl_waiting", "sv_active", "sv_idle", "pool_mode"],
     "CLIENTS": ["type", "user", "database", "state", "addr", "port", "application_name", "id"],

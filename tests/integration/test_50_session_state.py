@@ -3,7 +3,7 @@
 those of proxy/session/; they go over raw connections to PostgreSQL, without the proxy."""
 import pytest
 
-from pgwire import SYNC, bind, describe, errors, execute, kinds, parse, rows
+from pgwire import SYNC, bind, describe, errors, execute, kinds, parse, query, rows, wait_for
 from sessiontool import PROMOTED, STANDBY, Tool, open_session
 
 
@@ -304,6 +304,58 @@ def test_what_holds_a_session(tool, sessions):
     run(tool, old, "DISCARD ALL")
     assert tool.inspect(old) == "ok"
     assert tool.classify() == ["clean", "", ""]
+
+
+KEYS = ["7", "-1", "0", str(-2 ** 63), "1, 2", "-5, -6"]
+
+
+def held(conn):
+    """How often each lock is held: until it is no more."""
+    counts = []
+    for key in KEYS:
+        for shared in ("", "_shared"):
+            n = 0
+            while conn.value("SELECT pg_advisory_unlock%s(%s)" % (shared, key)) == "t":
+                n += 1
+            counts.append(n)
+    return counts
+
+
+def test_advisory_locks_with_their_counts(tool, sessions):
+    old, new, other = sessions(), sessions(), sessions()
+    other.query("SELECT pg_advisory_lock_shared(7)")
+    taken = []
+    for i, key in enumerate(KEYS):
+        for shared, n in (("", i % 3 if key != "7" else 0), ("_shared", (i + 1) % 4)):
+            taken.append(n)
+            for _ in range(n):
+                old.query("SELECT pg_advisory_lock%s(%s)" % (shared, key))
+    assert tool.inspect(old) == "ok"
+    assert tool.count_locks(old) == "ok"
+    assert tool.inspect(new, 1, like=0) == "ok"
+    assert tool.replay(new, STANDBY) is None
+    # On the same server the old session has them still.
+    step, error = tool.replay(new, PROMOTED)
+    assert step.startswith("advisory lock") and error["C"] == "22012"
+    assert tool.classify(locks=1)[0] == "movable"
+    new = sessions(dbname="p2")  # advisory locks belong to a database
+    assert tool.replay(new, PROMOTED) is None
+    assert tool.inspect(new, 1, like=0) == "ok"
+    assert tool.same(PROMOTED) == "same"
+    # Counting has changed nothing.
+    assert held(old) == held(new) == taken
+
+
+def test_lock_that_another_session_waits_for_is_left_alone(tool, sessions, pg):
+    old, other = sessions(), sessions()
+    old.query("SELECT pg_advisory_lock(99), pg_advisory_lock(99)")
+    other.send(query("SELECT pg_advisory_lock(99)"))
+    wait_for(lambda: pg.sql("SELECT 1 FROM pg_locks WHERE objid = 99 AND NOT granted"))
+    assert tool.inspect(old) == "ok"
+    assert "another session waits" in tool.count_locks(old)
+    assert pg.value("SELECT count(*) FROM pg_locks WHERE objid = 99 AND NOT granted") == 1
+    old.query("SELECT pg_advisory_unlock_all()")
+    other.ready("I")
 
 
 HOSTILE = """

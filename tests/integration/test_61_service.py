@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: PostgreSQL
 """As a service: what the service manager is told, and sockets that it opened."""
+import http.client
+import json
 import os
 import signal
 import socket
+import time
 
 import pytest
 
 import pgwire
 from pgwire import query, wait_for
-from servers import SLOW
+from servers import SLOW, free_port
 from service import Manager, listen_tcp, listen_unix, start
 
 
@@ -50,6 +53,39 @@ def test_life(make_proxy, folder, tmp_path, abstract):
         busy.send(query("COMMIT"))
         busy.rest()
     assert ended(proxy) == 0
+
+
+def test_watchdog(make_proxy, tmp_path):
+    manager = Manager(str(tmp_path))
+    proxy = start(make_proxy(start=False), env=manager.env, WATCHDOG_USEC="900000")
+    manager.wait("WATCHDOG=1", 3)
+    assert [line for lines in manager.told for line in lines if line.startswith("STATUS=2 workers")]
+    proxy.stop()
+    # Meant for another process.
+    manager.told.clear()
+    start(proxy, env=manager.env, WATCHDOG_USEC="30000", WATCHDOG_PID="1")
+    manager.wait("READY=1")
+    time.sleep(0.2)
+    assert manager.count("WATCHDOG=1") == 0
+
+
+def test_watchdog_of_a_worker_that_hangs(make_proxy, tmp_path):
+    """The main thread alone does not keep it."""
+    manager = Manager(str(tmp_path))
+    web = free_port()
+    proxy = start(make_proxy(start=False, metrics_addresses=["127.0.0.1"], metrics_port=web),
+                  env=manager.env, WATCHDOG_USEC="300000",
+                  PGSHUNT_FAULT="worker-view=wait:" + str(tmp_path / "hangs"))
+    manager.wait("READY=1")
+    wait_for((tmp_path / "hangs").exists, 30 * SLOW, "a worker that hangs")
+    conn = http.client.HTTPConnection("127.0.0.1", web, timeout=60 * SLOW)
+    conn.request("GET", "/healthz")
+    answer = conn.getresponse()
+    assert answer.status == 503
+    assert json.loads(answer.read()) == {"healthy": False, "workers": 2, "workers_answered": 0}
+    assert manager.count("WATCHDOG=1") == 0
+    assert manager.has("STATUS=2 of 2 workers do not answer.")
+    proxy.kill()
 
 
 def test_sockets_passed_on(make_proxy, folder, tmp_path):

@@ -9,14 +9,17 @@
  *     reset                          forgets facts and unnamed statement
  *     ask CUSTOM LIKE NEUTRAL        -> messages; LIKE: a slot
  *     rows SLOT HEX…                 the bodies of DataRows -> "ok", "again" or "bad"
- *     show SLOT                      -> kind:name=value for each row, hexadecimal, in one line
+ *     show SLOT                      -> kind:name=value for each row, hexadecimal, ~ for NULL
  *     digest SLOT                    -> digest
  *     same SLOT SLOT STAGE           -> "same" or the difference
  *     classify SLOT LOCKS CURSORS TEMPORARY KNOWN   -> class|what|why
+ *     locks SLOT                     -> messages that count its advisory locks
+ *     counts SLOT HEX…               the bodies of their DataRows -> "ok", "lost" or why not
  *     replay SLOT STAGE              -> steps messages
  *     label I                        -> what step I of the last replay does
  */
 #include "session/classify.h"
+#include "session/locks.h"
 #include "session/replay.h"
 #include "session/stmts.h"
 
@@ -110,7 +113,10 @@ static void do_show(char **rest)
 		(void)printf("%s%d:", i > 0 ? " " : "", (int)row->kind);
 		put_hex(row->name, strlen(row->name));
 		(void)printf("=");
-		put_hex(row->value, row->value == NULL ? 0 : strlen(row->value));
+		if (row->value == NULL)
+			(void)printf("~");
+		else
+			put_hex(row->value, strlen(row->value));
 	}
 }
 
@@ -142,6 +148,33 @@ static void do_classify(char **rest)
 	(void)printf("%s|%s|%s", session_class_name(verdict.class), sbuf_text(&verdict.what),
 	             sbuf_text(&verdict.why));
 	session_verdict_free(&verdict);
+}
+
+static void do_locks(char **rest)
+{
+	struct sbuf out;
+
+	sbuf_init(&out, SESSION_INSPECT_MAX);
+	locks_count_add(states[slot(rest)], &out);
+	put_hex(sbuf_text(&out), out.len);
+	sbuf_free(&out);
+}
+
+static void do_counts(char **rest)
+{
+	struct session_state *state = states[slot(rest)];
+	struct sbuf why;
+	char *row;
+
+	sbuf_init(&why, 4096);
+	while ((row = word(rest))[0] != '\0') {
+		if (!locks_count_row(state, row, unhex(row)))
+			sbuf_add_str(&why, "bad ");
+	}
+	if (locks_counted(state, &why))
+		sbuf_add_str(&why, "ok");
+	(void)printf("%s", locks_lost(state) ? "lost" : sbuf_text(&why));
+	sbuf_free(&why);
 }
 
 static void do_replay(char **rest)
@@ -197,6 +230,10 @@ static void run(char *line)
 		do_same(&rest);
 	} else if (strcmp(command, "classify") == 0) {
 		do_classify(&rest);
+	} else if (strcmp(command, "locks") == 0) {
+		do_locks(&rest);
+	} else if (strcmp(command, "counts") == 0) {
+		do_counts(&rest);
 	} else if (strcmp(command, "replay") == 0) {
 		do_replay(&rest);
 	} else if (strcmp(command, "label") == 0) {

@@ -105,7 +105,7 @@ static void add_load(struct rowset *set, const char *database, int value)
 
 static void test_merge(void **state)
 {
-	struct rowset_cell cells[16];
+	struct rowset_cell cells[VIEW_COLUMNS_MAX];
 	struct rowset all;
 	struct rowset more;
 	size_t offset = 0;

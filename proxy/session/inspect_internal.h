@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/* Between the files that ask and replay.  For nobody else. */
+#ifndef SESSION_INSPECT_INTERNAL_H
+#define SESSION_INSPECT_INTERNAL_H
+
+#include "base/compiler.h"
+#include "base/sbuf.h"
+#include "session/inspect.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* One statement of SQL without parameters, by a named statement of ours that is closed again: the
+ * unnamed one is the client's.  No Sync. */
+void session_add_run(struct sbuf *out, const char *sql);
+
+/* Gives the i-th row another extra. */
+bool session_state_set_extra(struct session_state *state, size_t i, const char *text,
+                             size_t len) MUST_CHECK;
+
+#endif

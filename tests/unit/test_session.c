@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What a session is: names in texts, PREPARE among other statements, rows of an answer, digests,
+ * classes, and the messages of a replay.
+ */
+#include "session/classify.h"
+#include "session/replay.h"
+#include "session/sql_lex.h"
+#include "session/stmts.h"
+#include "wire/build.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* cmocka needs the four standard headers above first. */
+#include <cmocka.h>
+
+/* ---- texts ---- */
+
+static void test_prepare_alone(void **state)
+{
+	static const char *const good[] = {
+	    "PREPARE p AS SELECT 1",
+	    "prepare P as select ';' , $$;$$, $t$ $$ ; $t$, \"a;b\" -- ;\n /* ; /* ; */ */ ;;  ",
+	    "/* first */ -- second\n PREPARE\t\"p\"(int) AS SELECT E'\\';' , U&'\\0041', $1",
+	    "PREPARE p AS SELECT a$b$c FROM t",
+	};
+	static const char *const several[] = {
+	    "SELECT 1; PREPARE p AS SELECT 1",
+	    "PREPARE p AS SELECT 1; SELECT 2",
+	    "PREPARE p AS SELECT 1; PREPARE p2 AS SELECT 2",
+	    "PREPARE q AS SELECT 1",
+	    "PREPARE \"P\" AS SELECT 1",
+	    "PREPARE p AS SELECT 'open",
+	    "PREPARE p AS SELECT $a$ open $b$",
+	    "PREPARE p AS SELECT /* open",
+	    "",
+	    ";",
+	    "PREPARED p AS SELECT 1",
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < ARRAY_LEN(good); i++)
+		assert_int_not_equal(sql_judge_prepare(good[i], "p"), SQL_PREPARE_SEVERAL);
+	for (i = 0; i < ARRAY_LEN(several); i++)
+		assert_int_equal(sql_judge_prepare(several[i], "p"), SQL_PREPARE_SEVERAL);
+	assert_int_equal(sql_judge_prepare(good[0], "p"), SQL_PREPARE_ALONE);
+	assert_int_equal(sql_judge_prepare("PREPARE p AS SELECT E'\\\\'", "p"), SQL_PREPARE_ALONE);
+	assert_int_equal(sql_judge_prepare("PREPARE p AS SELECT '\\'", "p"), SQL_PREPARE_STRINGS);
+	/* With the strings of old it would go on: nothing of it is believed. */
+	assert_int_equal(sql_judge_prepare("PREPARE p AS SELECT '\\'; DROP TABLE t --'", "p"),
+	                 SQL_PREPARE_SEVERAL);
+	assert_true(sql_has_backslash("SELECT 'a\\b'"));
+	assert_false(sql_has_backslash("SELECT E'a\\b', $$\\$$, \"\\\" -- \\"));
+}
+
+static void collect(void *arg, const char *name)
+{
+	sbuf_printf(arg, "%s ", name);
+}
+
+static void assert_custom(const char *text, const char *expected, bool readable)
+{
+	struct sbuf names;
+
+	sbuf_init(&names, 4096);
+	assert_int_equal(sql_find_custom(text, strlen(text), collect, &names), readable);
+	assert_string_equal(sbuf_text(&names), expected);
+	sbuf_free(&names);
+}
+
+static void test_custom_names(void **state)
+{
+	(void)state;
+	assert_custom("SET a.b = 1", "a.b ", true);
+	assert_custom("set session A . \"B\" to 'x'; SET LOCAL c.d.e = 1", "a.b c.d.e ", true);
+	assert_custom("SET work_mem = 1; SET TIME ZONE 'x'; SET ROLE r", "", true);
+	assert_custom("UPDATE t SET x = 1 WHERE s = 'SET q.r = 1'", "", true);
+	assert_custom("SELECT set_config('a.b', 'c', false), Set_Config('C.d','', true)",
+	              "a.b c.d ", true);
+	assert_custom("SELECT pg_catalog.\"set_config\"('a.b'::text, 'x', false)", "a.b ", true);
+	assert_custom("SELECT set_config('work_mem', '1', false)", "", true);
+	assert_custom("DO $$ BEGIN SET a.b = 1; EXECUTE $x$ SET c.d = 1 $x$; END $$", "a.b c.d ",
+	              true);
+	assert_custom("SELECT set_config($1, $2, false)", "", false);
+	assert_custom("SELECT set_config('a' || x, '', false)", "", false);
+	assert_custom("SELECT set_config(E'a.b', '', false)", "", false);
+	assert_custom("SELECT set_config", "", true);
+	assert_custom("SET \"a b\".c = 1", "", false);
+	assert_custom("SET \xc3\xbc.c = 1", "", false);
+	assert_custom("SET", "", true);
+	assert_custom("SET a.", "", true);
+}
+
+static void see(struct session_facts **facts, const char *text)
+{
+	session_facts_see_text(facts, text, strlen(text), true);
+}
+
+static void test_facts(void **state)
+{
+	struct session_facts *facts = NULL;
+	char name[32];
+	int i;
+
+	(void)state;
+	see(&facts, "SELECT a_b, c FROM t WHERE x = ';'");
+	see(&facts, "BEGIN;");
+	see(&facts, "se");
+	see(&facts, "");
+	see(&facts, "SET work_mem = 1");
+	assert_null(facts);
+	see(&facts, " /* x */ SET a.b = 1");
+	see(&facts, "BEGIN; SET A.B = 2; COMMIT");
+	assert_int_equal(session_facts_names(facts), 1);
+	assert_string_equal(session_facts_name(facts, 0), "a.b");
+	assert_false(session_facts_unreadable(facts));
+	/* A text of which the end was not seen says nothing, unless it sets something. */
+	session_facts_see_text(&facts, "INSERT", 6, false);
+	assert_false(session_facts_unreadable(facts));
+	session_facts_see_set(facts);
+	assert_true(session_facts_unreadable(facts));
+	session_facts_free(facts);
+	facts = NULL;
+	for (i = 0; i <= SESSION_FACTS_NAMES_MAX; i++) {
+		assert_false(session_facts_unreadable(facts));
+		(void)snprintf(name, sizeof(name), "SET n.n%d = 1", i);
+		see(&facts, name);
+	}
+	assert_true(session_facts_unreadable(facts));
+	session_facts_see_parameter(&facts, "DateStyle");
+	assert_false(session_facts_strings_changed(facts));
+	session_facts_see_parameter(&facts, "standard_conforming_strings");
+	assert_true(session_facts_strings_changed(facts));
+	assert_false(session_facts_encoding_changed(facts));
+	session_facts_free(facts);
+	assert_false(session_facts_unreadable(NULL));
+}
+
+/* ---- answers ---- */
+
+static void add_hex(struct sbuf *out, const char *text)
+{
+	if (text == NULL) {
+		sbuf_add_be32(out, UINT32_MAX);
+		return;
+	}
+	sbuf_add_be32(out, (uint32_t)strlen(text) * 2);
+	for (; *text != '\0'; text++)
+		sbuf_printf(out, "%02x", (unsigned char)*text);
+}
+
+static bool put(struct session_state *state, const char *kind, const char *name, const char *value,
+                const char *extra)
+{
+	struct sbuf body;
+	bool good;
+
+	sbuf_init(&body, 65536);
+	sbuf_add_be16(&body, 4);
+	sbuf_add_be32(&body, (uint32_t)strlen(kind));
+	sbuf_add_str(&body, kind);
+	add_hex(&body, name);
+	add_hex(&body, value);
+	add_hex(&body, extra);
+	good = session_state_row(state, sbuf_text(&body), body.len);
+	sbuf_free(&body);
+	return good;
+}
+
+static struct session_state *begin(void)
+{
+	struct session_state *state = session_state_new();
+
+	assert_non_null(state);
+	assert_true(put(state, "info", "server_encoding", "UTF8", NULL));
+	assert_true(put(state, "role", "role", "none", NULL));
+	return state;
+}
+
+static void assert_class(const struct session_state *state, const struct session_facts *facts,
+                         const struct session_abilities *abilities, enum session_class class,
+                         const char *what, const char *why)
+{
+	struct session_verdict verdict;
+
+	session_verdict_init(&verdict);
+	session_classify(state, facts, NULL, NULL, abilities, &verdict);
+	assert_string_equal(sbuf_text(&verdict.what), what);
+	assert_string_equal(sbuf_text(&verdict.why), why);
+	assert_int_equal(verdict.class, class);
+	session_verdict_free(&verdict);
+}
+
+static void test_digest_is_canonical(void **state)
+{
+	struct session_state *a = begin();
+	struct session_state *b = begin();
+	struct sbuf why;
+	char one[65];
+	char two[65];
+
+	(void)state;
+	sbuf_init(&why, 1024);
+	assert_true(put(a, "guc", "work_mem", "1", "4"));
+	assert_true(put(a, "listen", "x", NULL, NULL));
+	assert_true(put(a, "custom", "a.b", NULL, NULL));
+	assert_true(put(a, "base", "lock_timeout", "0", "0"));
+	assert_true(put(b, "listen", "x", NULL, NULL));
+	assert_true(put(b, "base", "lock_timeout", "7", "7"));
+	assert_true(put(b, "info", "pid", "1", NULL));
+	assert_true(put(b, "cat", "work_mem", "1", "4"));
+	assert_true(session_state_finish(a));
+	assert_true(session_state_finish(b));
+	session_state_digest(a, one);
+	session_state_digest(b, two);
+	assert_int_equal(strlen(one), 64);
+	assert_string_equal(one, two);
+	assert_true(session_state_same(a, b, REPLAY_AFTER_PROMOTION, &why));
+	session_state_free(b);
+	b = begin();
+	assert_true(put(b, "guc", "work_mem", "1", "4"));
+	assert_true(put(b, "listen", "y", NULL, NULL));
+	assert_true(session_state_finish(b));
+	session_state_digest(b, two);
+	assert_string_not_equal(one, two);
+	assert_true(session_state_same(a, b, REPLAY_ON_STANDBY, &why));
+	assert_int_equal(why.len, 0);
+	assert_false(session_state_same(a, b, REPLAY_AFTER_PROMOTION, &why));
+	assert_string_equal(sbuf_text(&why), "listen \"x\" is on the old server only");
+	sbuf_free(&why);
+	session_state_free(a);
+	session_state_free(b);
+}
+
+static void test_bad_answers(void **state)
+{
+	struct session_state *s = session_state_new();
+
+	(void)state;
+	assert_false(session_state_finish(s)); /* nothing came */
+	session_state_free(s);
+	s = begin();
+	assert_false(put(s, "what", "a", NULL, NULL));
+	assert_false(session_state_finish(s));
+	session_state_free(s);
+	s = begin();
+	assert_false(put(s, "guc", NULL, NULL, NULL));
+	assert_false(session_state_row(s, "\0\4\0\0\0\3guc\0\0\0\1a", 14));
+	session_state_free(s);
+	s = session_state_new();
+	assert_false(session_state_row(s, "\0\2\377\377\377\377\377\377\377\377", 10));
+	session_state_free(s);
+}
+
+static void test_neutral_timeout(void **state)
+{
+	struct session_state *a = begin();
+	const struct session_row *row;
+
+	(void)state;
+	assert_true(put(a, "guc", "statement_timeout", "2min", ""));
+	assert_true(put(a, "reset", "statement_timeout", "0", "7"));
+	assert_true(session_state_finish(a));
+	row = session_state_find(a, SESSION_SETTING, "statement_timeout");
+	assert_string_equal(row->value, "120000");
+	assert_string_equal(row->extra, "7");
+	session_state_free(a);
+}
+
+static void test_classes(void **state)
+{
+	const struct session_abilities none = {0};
+	const struct session_abilities all = {true, true, true, true};
+	struct session_facts *facts = NULL;
+	struct session_state *a = begin();
+
+	(void)state;
+	assert_true(put(a, "cat", "work_mem", "1", "4"));
+	assert_true(put(a, "custom", "a.b", "given", "given"));
+	assert_true(session_state_finish(a));
+	assert_class(a, NULL, &none, SESSION_CLEAN, "", "");
+	session_facts_set_unreadable(&facts);
+	assert_class(a, facts, &all, SESSION_CLEAN, "", "");
+	assert_class(a, facts, &none, SESSION_PINNED, "",
+	             "a custom setting whose name was not seen (set_config() of a computed name)");
+	session_facts_free(facts);
+	session_state_free(a);
+	a = begin();
+	assert_true(put(a, "guc", "work_mem", "1", "4"));
+	assert_true(put(a, "lock", "0 1 1 ShareLock", NULL, NULL));
+	assert_true(put(a, "sql", "p", "PREPARE p AS SELECT 1", "{}"));
+	assert_true(session_state_finish(a));
+	assert_class(a, NULL, &all, SESSION_MOVABLE,
+	             "1 setting, 1 prepared statement, 1 advisory lock", "");
+	assert_class(a, NULL, &none, SESSION_PINNED,
+	             "1 setting, 1 prepared statement, 1 advisory lock",
+	             "session-level advisory lock \"0 1 1 ShareLock\"");
+	session_state_free(a);
+}
+
+/* ---- replay ---- */
+
+static unsigned int count_syncs(const struct replay *replay)
+{
+	size_t at = 0;
+	unsigned int syncs = 0;
+	size_t total;
+
+	while (at < replay->out.len) {
+		assert_int_equal(wire_header_check(WIRE_FRONTEND, replay->out.data + at, &total),
+		                 WIRE_HEADER_OK);
+		syncs += replay->out.data[at] == FE_SYNC;
+		assert_int_not_equal(replay->out.data[at], FE_QUERY);
+		at += total;
+	}
+	assert_int_equal(at, replay->out.len);
+	return syncs;
+}
+
+static void test_replay(void **state)
+{
+	struct session_state *a = begin();
+	struct replay replay;
+
+	(void)state;
+	assert_true(put(a, "guc", "work_mem", "1", "4"));
+	assert_true(put(a, "proto", "s1", "SELECT $1", "{25,23}"));
+	assert_true(put(a, "listen", "a\"b", NULL, NULL));
+	assert_true(session_state_finish(a));
+	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
+	assert_int_equal(count_syncs(&replay), replay.steps);
+	assert_string_equal(replay_step(&replay, replay.steps - 1), "prepared statement \"s1\"");
+	assert_string_equal(replay_step(&replay, replay.steps), "");
+	assert_non_null(
+	    memmem(replay.out.data, replay.out.len, "s1\0SELECT $1\0\0\2\0\0\0\31\0\0\0\27", 23));
+	replay_free(&replay);
+	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
+	assert_int_equal(count_syncs(&replay), replay.steps);
+	assert_non_null(memmem(replay.out.data, replay.out.len, "LISTEN \"a\"\"b\"", 14));
+	replay_free(&replay);
+	session_state_free(a);
+	/* Types that are none. */
+	a = begin();
+	assert_true(put(a, "proto", "s1", "SELECT $1", "{x}"));
+	assert_true(session_state_finish(a));
+	assert_false(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
+	replay_free(&replay);
+	session_state_free(a);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_prepare_alone), cmocka_unit_test(test_custom_names),
+	    cmocka_unit_test(test_facts),         cmocka_unit_test(test_digest_is_canonical),
+	    cmocka_unit_test(test_bad_answers),   cmocka_unit_test(test_neutral_timeout),
+	    cmocka_unit_test(test_classes),       cmocka_unit_test(test_replay),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
