@@ -185,6 +185,17 @@ bool config_list_has_name(const struct config_list *list, const char *text)
 	return false;
 }
 
+enum config_pinned config_session_pinned(const struct config *config,
+                                         const struct config_database *database,
+                                         const struct config_user *user)
+{
+	if (user != NULL && user->session_pinned != CONFIG_PINNED_UNSET)
+		return user->session_pinned;
+	if (database != NULL && database->session_pinned != CONFIG_PINNED_UNSET)
+		return database->session_pinned;
+	return config->proxy.session_pinned;
+}
+
 enum config_pool_mode config_pool_mode(const struct config *config,
                                        const struct config_database *database,
                                        const struct config_user *user)

@@ -35,6 +35,12 @@ enum config_pool_mode {
 #include "conf/enums.def"
 };
 
+enum config_pinned {
+	CONFIG_PINNED_UNSET = CONFIG_UNSET,
+#define CONFIG_PINNED_ROW(constant, word) constant,
+#include "conf/enums.def"
+};
+
 enum config_hold_overflow {
 #define CONFIG_HOLD_OVERFLOW_ROW(constant, word) constant,
 #include "conf/enums.def"
@@ -99,6 +105,7 @@ struct config_list {
 #define CONFIG_C_SERVER const struct config_server *
 #define CONFIG_C_AUTH_TYPE enum config_auth_type
 #define CONFIG_C_POOL_MODE enum config_pool_mode
+#define CONFIG_C_PINNED enum config_pinned
 #define CONFIG_C_BALANCE enum config_balance
 #define CONFIG_C_HOLD_OVERFLOW enum config_hold_overflow
 #define CONFIG_C_DRAIN_POLICY enum config_drain_policy
@@ -281,6 +288,9 @@ const struct config_server *config_find_server_at(const struct config *config, c
  * `user` may be NULL. */
 int config_pool_size(const struct config *config, const struct config_database *database,
                      const struct config_user *user);
+enum config_pinned config_session_pinned(const struct config *config,
+                                         const struct config_database *database,
+                                         const struct config_user *user);
 enum config_pool_mode config_pool_mode(const struct config *config,
                                        const struct config_database *database,
                                        const struct config_user *user);
@@ -325,6 +335,7 @@ bool config_is_console(const char *dbname);
 
 /* The words of enums.def. */
 const char *config_auth_type_name(enum config_auth_type value);
+const char *config_pinned_name(enum config_pinned value);
 const char *config_pool_mode_name(enum config_pool_mode value);
 const char *config_balance_name(enum config_balance value);
 const char *config_sslmode_name(enum config_sslmode value);

@@ -18,6 +18,7 @@
 #define TYPE_TEXT_SERVER "name of a server"
 #define TYPE_TEXT_AUTH_TYPE auth_type_text
 #define TYPE_TEXT_POOL_MODE pool_mode_text
+#define TYPE_TEXT_PINNED pinned_text
 #define TYPE_TEXT_BALANCE balance_text
 #define TYPE_TEXT_HOLD_OVERFLOW hold_overflow_text
 #define TYPE_TEXT_DRAIN_POLICY drain_policy_text
@@ -35,6 +36,10 @@ static const char auth_type_text[] = "one of:"
     ;
 static const char pool_mode_text[] = "one of:"
 #define CONFIG_POOL_MODE_ROW ENUM_TEXT_ROW
+#include "conf/enums.def"
+    ;
+static const char pinned_text[] = "one of:"
+#define CONFIG_PINNED_ROW ENUM_TEXT_ROW
 #include "conf/enums.def"
     ;
 static const char balance_text[] = "one of:"

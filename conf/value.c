@@ -22,6 +22,10 @@ static const struct word pool_mode_words[] = {
 #define CONFIG_POOL_MODE_ROW WORD_ROW
 #include "conf/enums.def"
     {NULL, 0}};
+static const struct word pinned_words[] = {
+#define CONFIG_PINNED_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
 static const struct word balance_words[] = {
 #define CONFIG_BALANCE_ROW WORD_ROW
 #include "conf/enums.def"
@@ -100,6 +104,8 @@ static const struct word *words_of(enum value_type type)
 		return auth_type_words;
 	case VALUE_POOL_MODE:
 		return pool_mode_words;
+	case VALUE_PINNED:
+		return pinned_words;
 	case VALUE_BALANCE:
 		return balance_words;
 	case VALUE_HOLD_OVERFLOW:
@@ -528,6 +534,11 @@ void value_copy(const struct setting *setting, const void *from, void *to,
 const char *config_auth_type_name(enum config_auth_type value)
 {
 	return word_of(auth_type_words, (int)value);
+}
+
+const char *config_pinned_name(enum config_pinned value)
+{
+	return word_of(pinned_words, (int)value);
 }
 
 const char *config_pool_mode_name(enum config_pool_mode value)

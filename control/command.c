@@ -320,7 +320,8 @@ static enum command_result read_view(struct parser *parser)
 	if (parser->token.kind == LEX_WORD || parser->token.kind == LEX_NAME) {
 		if (view_find(parser->token.text, &command->view)) {
 			advance(parser);
-			if (view_info(command->view)->argument[0] == '\0')
+			if (view_info(command->view)->argument[0] == '\0' ||
+			    (view_info(command->view)->argument[0] == '[' && at_end(parser)))
 				return COMMAND_PARSED;
 			if (view_info(command->view)->argument[0] == '[' && at_end(parser))
 				return COMMAND_PARSED;

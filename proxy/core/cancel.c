@@ -11,6 +11,7 @@
 #include "core/route.h"
 #include "core/secure.h"
 #include "core/server.h"
+#include "core/session_move.h"
 #include "core/starttls.h"
 #include "core/worker.h"
 #include "wire/build.h"
@@ -42,6 +43,13 @@ struct cancel {
 	char host[];
 };
 
+/* A session that was waited for. */
+static bool cancel_at_safe_point(struct server *server)
+{
+	return server->client->in_session && server->pool->database->sessions_watched &&
+	       server_quiet(server) && session_at_safe_point(server->client);
+}
+
 /* The server may go on: with what its client has sent meanwhile, or with another client. */
 static void cancel_over(struct server *server)
 {
@@ -55,7 +63,7 @@ static void cancel_over(struct server *server)
 		pool_server_free(server->pool, server);
 	else if (again && !ledger_quiet(&server->ledger))
 		cancel_server(server);
-	else if (server->client != NULL)
+	else if (server->client != NULL && !cancel_at_safe_point(server))
 		client_go_on(server->client);
 }
 

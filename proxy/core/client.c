@@ -10,6 +10,8 @@
 #include "core/replication.h"
 #include "core/route.h"
 #include "core/server.h"
+#include "core/session_move.h"
+#include "core/session_see.h"
 #include "core/tally.h"
 #include "core/worker.h"
 #include "net/sock.h"
@@ -308,6 +310,9 @@ void client_destroy(struct client *client)
 	list_remove(&worker->doomed_clients, &client->node);
 	client_log_end(client);
 	replication_forget_client(client);
+	session_end(client);
+	session_see_end(client);
+	param_set_unref(client->startup);
 	if (client->server != NULL)
 		client_leave_server(client);
 	client_stmts_free(client->stmts);

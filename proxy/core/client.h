@@ -25,6 +25,9 @@ struct address;
 struct pool;
 struct proxy;
 struct server;
+struct session_facts;
+struct session_move;
+struct session_unnamed;
 struct user_share;
 struct database_share;
 struct worker;
@@ -53,6 +56,10 @@ struct client {
 	struct param_set *params;
 	struct param_set *boot;   /* session pooling: startup parameters (boot.h) */
 	struct client_stmts *stmts;
+	struct session_facts *facts; /* session pool: what it did that changes a session, or NULL */
+	struct session_unnamed *unnamed; /* … and its unnamed statement, or NULL (session_see.h) */
+	struct param_set *startup;   /* … and what it asked for at its login */
+	struct session_move *move;   /* … what is known and done about that session, or NULL */
 	struct client_login *login; /* only while logging in */
 	struct user_share *user_share; /* counted in it */
 	struct address *address; /* whose logins it is counted in; NULL: none */

@@ -647,6 +647,8 @@ void client_login_step(struct client *client)
 		return;
 	client->params =
 	    param_set_merge(client->worker->params, pool->welcome, client->login->wanted);
+	if (pool->session)
+		client->startup = param_set_ref(client->login->wanted);
 	if (client->params == NULL || !boot_of_client(client, client->login->wanted))
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	else

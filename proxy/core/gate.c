@@ -14,6 +14,7 @@
 #include "core/replication.h"
 #include "core/route.h"
 #include "core/secure.h"
+#include "core/session_move.h"
 #include "core/worker.h"
 
 #include <stdlib.h>
@@ -174,6 +175,7 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool pau
 		database->keeping = false;
 		gate_pace_end(database);
 		gate_for_each_pool(database, gate_hold_pool);
+		session_hold(database);
 	}
 	gate_check_drained(database);
 }
@@ -264,6 +266,7 @@ static void gate_release_database(struct database *database, bool lapsed)
 	database->held = false;
 	database->keeping = false;
 	database->paused = false;
+	session_release(database);
 	gate_pace_begin(database);
 	gate_for_each_pool(database, gate_release_pool);
 	if (!gate_somebody_waits(database))
@@ -309,6 +312,7 @@ void gate_reconnect(struct worker *worker, const char *name)
 			continue;
 		database->reconnect_at = worker->now;
 		gate_for_each_pool(database, gate_reconnect_pool);
+		session_reconnect(database);
 	}
 }
 
@@ -455,7 +459,7 @@ static void gate_prepare_clear(struct database *database)
 				if (!server->for_swap)
 					continue;
 				/* No failure: nobody waits for it any more. */
-				if (state != SERVER_PREPARED)
+				if (state != SERVER_PREPARED && state != SERVER_PARKED)
 					database->swap_pending--;
 				server->for_swap = false;
 				server_doom(server, SERVER_CLOSE_SURPLUS);
@@ -464,11 +468,12 @@ static void gate_prepare_clear(struct database *database)
 	}
 }
 
-static void gate_prepare_report(struct database *database)
+void gate_prepare_report(struct database *database)
 {
 	struct mail_database *mail;
 
-	if (database->swap_pending > 0 || database->swap_token == 0)
+	if (database->swap_pending > 0 || database->sessions_pending > 0 ||
+	    database->swap_token == 0)
 		return;
 	mail = mail_new_database(MAIL_PREPARED, database->name);
 	if (mail == NULL)
@@ -509,8 +514,10 @@ void gate_prepared(struct server *server, bool ready)
 	struct pool *pool = server->pool;
 	struct database *database = pool->database;
 
-	if (ready)
+	if (ready) {
 		server_set_state(server, SERVER_PREPARED);
+		session_server_prepared(pool);
+	}
 	if (database->swap_pending == 0)
 		return;
 	database->swap_pending--;
@@ -530,11 +537,11 @@ void gate_prepared(struct server *server, bool ready)
 static void gate_prepare_pool(struct pool *pool)
 {
 	struct database *database = pool->database;
+	struct list_node *node;
 	size_t wanted = 0;
 	size_t there = 0;
 
 	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
-		struct list_node *node;
 		struct list_node *tmp;
 
 		LIST_FOREACH(&pool->servers[state], node, tmp)
@@ -553,6 +560,9 @@ static void gate_prepare_pool(struct pool *pool)
 	for (size_t i = 0; i < PREPARE_AT_ONCE && pool->swap_left > 0; i++)
 		gate_prepare_dial(pool);
 	database->swap_opened += (unsigned)pool->servers[SERVER_PREPARED].count;
+	for (node = list_first(&pool->servers[SERVER_PARKED]); node != NULL;
+	     node = list_next(&pool->servers[SERVER_PARKED], node))
+		database->swap_opened += CONTAINER_OF(node, struct server, node)->for_swap;
 }
 
 void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token)
@@ -580,6 +590,7 @@ void gate_prepare(struct worker *worker, const char *name, const char *server, u
 	database->swap_opened = 0;
 	database->swap_failed = 0;
 	gate_for_each_pool(database, gate_prepare_pool);
+	session_prepare(database);
 	gate_prepare_report(database);
 }
 
@@ -592,6 +603,7 @@ void gate_prepare_end(struct worker *worker, const char *name)
 	database->swap_target = NULL;
 	gate_prepare_clear(database);
 	gate_prepare_report(database);
+	session_watch(database);
 	route_table_unref(database->swap_routes);
 	database->swap_routes = NULL;
 }
@@ -649,7 +661,8 @@ static void gate_adopt(struct server *server)
 	}
 	/* It was opened on a standby, which the swap has found promoted. */
 	param_set_replace(&server->params, set);
-	server_set_state(server, SERVER_IDLE);
+	if (server->state == SERVER_PREPARED)
+		server_set_state(server, SERVER_IDLE);
 }
 
 /* What is left of an old route does not count in the pool's limit: the connections to the new
@@ -679,7 +692,7 @@ static void gate_route_pool(struct pool *pool)
 			bool current = gate_server_current(server);
 
 			if (server->for_swap) {
-				if (current && state == SERVER_PREPARED)
+				if (current && (state == SERVER_PREPARED || state == SERVER_PARKED))
 					gate_adopt(server);
 				else if (current)
 					server_doom(server, SERVER_CLOSE_SURPLUS);
@@ -693,12 +706,22 @@ static void gate_route_pool(struct pool *pool)
 	}
 }
 
+/* Whether the table leads the database to another server than the one before. */
+static bool gate_route_changed(const struct route_table *before, const struct route_table *now,
+			       const char *name)
+{
+	const struct route *old = route_find(before, name);
+	const struct route *new = route_find(now, name);
+
+	return old != NULL && new != NULL && strcmp(old->server->name, new->server->name) != 0;
+}
+
 void gate_new_routes(struct worker *worker, struct route_table *routes)
 {
+	struct route_table *before = worker->routes;
 	struct list_node *node;
 	struct list_node *tmp;
 
-	route_table_unref(worker->routes);
 	worker->routes = routes;
 	share_apply(worker->proxy->shares, routes->config);
 	LIST_FOREACH(&worker->databases, node, tmp)
@@ -706,6 +729,8 @@ void gate_new_routes(struct worker *worker, struct route_table *routes)
 		struct database *database = CONTAINER_OF(node, struct database, node);
 		const struct route *route = route_find(routes, database->name);
 
+		if (database->held && gate_route_changed(before, routes, database->name))
+			database->swapped = true;
 		gate_for_each_pool(database, gate_route_pool);
 		if (route != NULL && database->swap_target != NULL &&
 		    strcmp(route->server->name, database->swap_target->name) == 0) {
@@ -714,5 +739,7 @@ void gate_new_routes(struct worker *worker, struct route_table *routes)
 			route_table_unref(database->swap_routes);
 			database->swap_routes = NULL;
 		}
+		session_new_routes(database);
 	}
+	route_table_unref(before);
 }

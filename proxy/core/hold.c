@@ -194,6 +194,27 @@ void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker)
 	pause_check(db->admin);
 }
 
+void hold_on_pinned(struct admin_db *db, uint64_t epoch, const char *text)
+{
+	struct list_node *node;
+
+	/* After the swap it is too late: then the session is dropped. */
+	if (db->state == HOLD_OPEN || epoch != db->epoch || db->swap_to != NULL)
+		return;
+	log_warning("database \"%s\": the hold is ended: %s", db->name, text == NULL ? "" : text);
+	while ((node = list_first(&db->waiters)) != NULL) {
+		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);
+
+		request_detail(request, "%s", text == NULL ? "" : text);
+		request_hint(request, "SHOW SESSIONS names all of them. What is done about them is "
+				      "the setting session_pinned, here abort.");
+		request_fail(request, "55P03", "database \"%s\" has a session that cannot be moved; "
+					       "the hold was ended", db->name);
+	}
+	hold_end(db, "the hold was ended: a session cannot be moved");
+	(void)admin_save(db->admin);
+}
+
 /* ---- deadlines ---- */
 
 /* HOLDs that fail at the drain deadline, until the blockers' names are here. */

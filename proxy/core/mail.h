@@ -51,6 +51,7 @@ enum mail_type {
 	MAIL_ACCEPT,        /* mail_fd: a new connection */
 	MAIL_CLIENT,        /* mail_client (core/relocate.h): a client that lives with you now */
 	/* worker -> main */
+	MAIL_PINNED,       /* mail_database: name, epoch, text: a session that cannot be moved, policy abort */
 	MAIL_DRAINED,      /* mail_database: name, epoch, worker */
 	MAIL_PREPARED,     /* mail_database: name, token, worker, number = opened, failed, text */
 	MAIL_SUSPENDED,    /* mail_database: the epoch of the SUSPEND */

@@ -5,6 +5,7 @@
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
+#include "core/session_move.h"
 #include "core/worker.h"
 
 #include <stdio.h>
@@ -48,6 +49,8 @@ struct database *database_get(struct worker *worker, const char *name)
 		database->paused = true;
 	}
 	list_init(&database->pools);
+	list_init(&database->sessions);
+	list_init(&database->session_queue);
 	list_append(&worker->databases, &database->node);
 	return database;
 }
@@ -98,6 +101,7 @@ void pool_apply_settings(struct pool *pool)
 	                      memory_order_relaxed);
 	pool->session = config_pool_mode(config, route->database, user) == CONFIG_POOL_SESSION;
 	pool->statement = config_pool_mode(config, route->database, user) == CONFIG_POOL_STATEMENT;
+	pool->session_pinned = config_session_pinned(config, route->database, user);
 	pool->pqexec_off = config->proxy.disable_pqexec;
 	pool->own_user = route->database->user[0] == '\0';
 	pool->min_size = config_min_pool_size(config, route->database);
@@ -298,6 +302,7 @@ void pool_free_all(struct worker *worker)
 		while (database->pools.count > 0)
 			pool_free(CONTAINER_OF(list_first(&database->pools), struct pool, node));
 		list_remove(&worker->databases, &database->node);
+		session_gate_free(database);
 		route_table_unref(database->swap_routes);
 		if (database->pace_timer != NULL)
 			event_free(database->pace_timer);

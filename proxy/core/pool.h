@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/histogram.h"
 #include "base/list.h"
+#include "conf/config.h"
 #include "core/client.h"
 #include "core/server.h"
 #include "core/share.h"
@@ -70,6 +71,15 @@ struct database {
 	unsigned swap_failed;
 	char *swap_error;      /* the last failure */
 	struct tally tally;    /* errors that its clients were sent */
+	/* Sessions (session_move.h) */
+	struct list sessions;      /* struct session_move.node */
+	struct list session_queue; /* struct session_move.queued */
+	struct event *session_event;
+	size_t session_asking;     /* questions under way */
+	size_t sessions_pending;   /* sessions that the answer to PREPARE SWAP waits for */
+	bool sessions_watched;     /* something is to be done at the safe points of sessions */
+	bool sessions_reconnecting;
+	bool swapped;              /* in this hold: the route has changed */
 };
 
 struct pool {
@@ -90,6 +100,8 @@ struct pool {
 	usec_t query_wait;
 	usec_t evict_at;       /* other workers are not asked to make room before */
 	unsigned host;         /* of several: the next one to try */
+	enum config_pinned session_pinned;
+	size_t parked;         /* clients whose session's server is kept */
 	bool asked;            /* another worker has been asked for a server */
 	unsigned asked_last;   /* … this one */
 	unsigned swap_left;    /* connections to the target of a swap that are still to be dialled */
@@ -205,6 +217,8 @@ void gate_blockers_keep(struct worker *worker, const char *database);
 void pool_free_all(struct worker *worker);
 void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token);
 void gate_prepare_end(struct worker *worker, const char *database);
+/* Answers PREPARE SWAP, if everything is there. */
+void gate_prepare_report(struct database *database);
 /* A connection to the target of a swap is ready, or will never be: the next one is dialled. */
 void gate_prepared(struct server *server, bool ready);
 /* ---- held.c: bounds of what is held ---- */

@@ -11,6 +11,7 @@
 #include "core/pool_internal.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/session_move.h"
 #include "core/worker.h"
 
 #include <stdlib.h>
@@ -321,11 +322,51 @@ void pool_sync_done(struct server *server)
 	}
 }
 
+/* Who waits for a server, whichever; not those whose session waits for its own. */
+static struct client *pool_first_waiting(const struct pool *pool)
+{
+	const struct list *waiting = &pool->clients[CLIENT_WAITING];
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (LIKELY(waiting->count == 0))
+		return NULL;
+	LIST_FOREACH(waiting, node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (LIKELY(pool->parked == 0) || !session_is_parked(client))
+			return client;
+	}
+	return NULL;
+}
+
+static size_t pool_count_waiting(const struct pool *pool)
+{
+	const struct list *waiting = &pool->clients[CLIENT_WAITING];
+	size_t count = waiting->count;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (LIKELY(pool->parked == 0))
+		return count;
+	LIST_FOREACH(waiting, node, tmp)
+	{
+		if (session_is_parked(CONTAINER_OF(node, struct client, node)))
+			count--;
+	}
+	return count;
+}
+
 bool pool_serve(struct pool *pool, struct client *client)
 {
 	client->asked = pool->worker->now;
+	if (UNLIKELY(client->move != NULL) && session_is_parked(client)) {
+		client_set_state(client, CLIENT_WAITING); /* for its session's server */
+		return false;
+	}
 	if (!pool->database->held && !pool->worker->stopping &&
-	    list_first(&pool->clients[CLIENT_WAITING]) == NULL) {
+	    pool_first_waiting(pool) == NULL) {
 		struct server *server = pool_take_idle(pool, client);
 
 		if (server != NULL)
@@ -352,13 +393,12 @@ void pool_wait_first(struct pool *pool, struct client *client)
 
 void pool_kick(struct pool *pool)
 {
-	struct list *waiting = &pool->clients[CLIENT_WAITING];
+	struct client *client;
 	size_t demand;
 
 	if (pool->database->held || pool->worker->stopping)
 		return;
-	while (waiting->count > 0) {
-		struct client *client = CONTAINER_OF(list_first(waiting), struct client, node);
+	while ((client = pool_first_waiting(pool)) != NULL) {
 		struct server *server;
 
 		if (UNLIKELY(pool->database->pace > 0 &&
@@ -376,7 +416,7 @@ void pool_kick(struct pool *pool)
 			client_go_on(client);
 	}
 	pool_publish_waiting(pool);
-	demand = waiting->count;
+	demand = pool_count_waiting(pool);
 	if (pool->welcome == NULL && pool->clients[CLIENT_WELCOME].count > 0)
 		demand++;
 	if (demand == 0)

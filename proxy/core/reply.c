@@ -16,9 +16,12 @@
 #include "core/relocate.h"
 #include "core/route.h"
 #include "core/server.h"
+#include "core/session_move.h"
+#include "core/session_see.h"
 #include "core/statement.h"
 #include "core/tally.h"
 #include "core/worker.h"
+#include "session/facts.h"
 #include "wire/build.h"
 #include "wire/message.h"
 #include "wire/parse.h"
@@ -150,6 +153,8 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 	param_set_replace(&server->params, set);
 	if (client == NULL)
 		return;
+	if (client->in_session)
+		session_facts_see_parameter(&client->facts, name);
 	/* They differ after DISCARD ALL, which took the client's extras off the server. */
 	set = equal ? param_set_ref(set)
 	            : param_set_with(reply->worker->params, client->params, name, value, true);
@@ -175,6 +180,7 @@ static void reply_error_in_ledger(struct reply *reply)
 	struct ledger *ledger = &server->ledger;
 	uint8_t op = reply_head_op(reply);
 	uint32_t count = 0;
+	bool parsed = false;
 
 	ledger->copy_in = false;
 	ledger->data_ahead = false;
@@ -185,8 +191,10 @@ static void reply_error_in_ledger(struct reply *reply)
 		ledger_deallocate_failed(ledger);
 		return;
 	}
-	while (count < ledger->count && ledger_at(ledger, count)->op != OWES_SYNC)
-		count++;
+	for (; count < ledger->count && ledger_at(ledger, count)->op != OWES_SYNC; count++)
+		parsed = parsed || ledger_at(ledger, count)->op == OWES_PARSE;
+	if (parsed && server->client->in_session)
+		session_see_skipped_parse(server->client);
 	statement_undo(server->client, server, count, true);
 	while (count-- > 0)
 		ledger_pop(ledger);
@@ -289,6 +297,8 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	static const char reset[] = "RESET";
 	struct server *server = reply->server;
 
+	if (server->client != NULL && server->client->in_session)
+		session_see_tag(server->client, body, len);
 	/* RESET and DISCARD ALL take what a client asked for at its start, and what the server does
 	 * not report, back to what the server connection started with. */
 	if ((body[0] == 'D' && len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0) ||
@@ -388,10 +398,27 @@ static void reply_settles(struct reply *reply, size_t total, uint8_t op, uint8_t
 	}
 }
 
+/* A notification in the middle of what the proxy asks a session's server is the client's. */
+static void reply_notify(struct reply *reply, const uint8_t *msg, size_t total)
+{
+	struct server *server = reply->server;
+	struct client *client = server->client != NULL ? server->client : session_client(server);
+
+	if (client == NULL || !client->in_session || client->doomed)
+		return;
+	if (conn_send_copy(&reply->worker->to_client, &client->conn, reply->worker, msg, total) !=
+		CONN_IO_OK ||
+	    (client != server->client &&
+	     conn_flush(&reply->worker->to_client, reply->worker) != CONN_IO_OK))
+		client_doom(client, CLIENT_CLOSE_IO);
+}
+
 static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 {
 	const uint8_t *msg = reply->data + reply->used;
 
+	if (UNLIKELY(session_awaits(reply->server)))
+		session_take(reply->server, type, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN);
 	switch (type) {
 	case BE_PARAMETER_STATUS:
 		reply_parameter(reply, msg + 5, total - 5, true);
@@ -399,8 +426,10 @@ static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 	case BE_ERROR_RESPONSE:
 		reply_error(reply, total);
 		return;
-	case BE_NOTICE_RESPONSE:
 	case BE_NOTIFICATION_RESPONSE:
+		reply_notify(reply, msg, total);
+		break;
+	case BE_NOTICE_RESPONSE:
 		break; /* for nobody */
 	case BE_COMMAND_COMPLETE:
 		if (reply_head_op(reply) == OWES_HIDDEN_QUERY) {
@@ -540,6 +569,13 @@ static bool reply_unasked(uint8_t type)
 	       type == BE_PARAMETER_STATUS || type == BE_ERROR_RESPONSE;
 }
 
+/* What the proxy has asked a session's server is read whole. */
+static bool reply_wants_whole(struct reply *reply)
+{
+	return reply->server->move != NULL &&
+	       (reply->server->client == NULL || reply_head_op(reply) == OWES_HIDDEN_QUERY);
+}
+
 static void reply_run(struct reply *reply)
 {
 	struct server *server = reply->server;
@@ -559,7 +595,8 @@ static void reply_run(struct reply *reply)
 			reply_protocol_error(reply, at[0]);
 			break;
 		}
-		if (total > have && !reply_streams(at[0], total))
+		if (total > have &&
+		    (!reply_streams(at[0], total) || reply_wants_whole(reply)))
 			break;
 		if (UNLIKELY(server->ledger.count == 0 && !reply_unasked(at[0]))) {
 			reply_protocol_error(reply, at[0]);
@@ -613,10 +650,14 @@ static void server_after_read(struct server *server, bool inside_done)
 	struct worker *worker = server->worker;
 
 	if (inside_done) {
-		server_inside_done(server);
-		return;
+		if (LIKELY(!session_awaits(server))) {
+			server_inside_done(server);
+			return;
+		}
+		session_on_answer(server);
+		client = server->client;
 	}
-	if (client == NULL || client->doomed)
+	if (client == NULL || client->doomed || server->doomed)
 		return;
 	if (server_quiet(server) &&
 	    (!client->in_session || client->conn.eof || worker->shutting_down)) {
@@ -638,8 +679,9 @@ static void server_after_read(struct server *server, bool inside_done)
 	}
 	if (UNLIKELY(client->pool->database->keeping) && keep_client(client))
 		return;
-	if (UNLIKELY(client->pool->database->paused) && client->in_session && server_quiet(server))
-		gate_check_drained(client->pool->database);
+	if (UNLIKELY(client->pool->database->sessions_watched) && client->in_session &&
+	    server_quiet(server) && session_at_safe_point(client))
+		return;
 	/* The client reads slowly: so do we. */
 	if (conn_unsent(&client->conn) > 0)
 		conn_want_read(&server->conn, false);

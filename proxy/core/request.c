@@ -15,6 +15,8 @@
 #include "core/proxy.h"
 #include "core/route.h"
 #include "core/server.h"
+#include "core/session_move.h"
+#include "core/session_see.h"
 #include "core/statement.h"
 #include "core/tally.h"
 #include "core/worker.h"
@@ -353,11 +355,14 @@ static bool request_must_stop(const struct client *client, const struct server *
 	if (is_copy(type) && !server->ledger.copy_in && !server->ledger.open &&
 	    !server->ledger.skipping && server->ledger.readies > 0)
 		return true;
-	/* PAUSE: a session that does nothing begins nothing. */
-	if (UNLIKELY(client->pool->database->paused) && client->in_session && server_quiet(server))
+	if (LIKELY(!client->pool->database->held))
+		return false;
+	/* A session at its safe point begins nothing. */
+	if (client->in_session && client->replication == 0 && server_quiet(server) &&
+	    !session_passes(client))
 		return true;
 	/* Draining: a request at a time, so that there is a boundary at which to stop. */
-	return client->pool->database->held && !client->in_session && !server->ledger.open &&
+	return !(client->in_session && (client->pool->database->paused || client->replication != 0)) && !server->ledger.open &&
 	       server->ledger.readies > 0 && !is_copy(type) && !server->ledger.skipping &&
 	       !server->ledger.copy_in;
 }
@@ -451,6 +456,8 @@ static enum step request_forward(struct request *request, struct server *server,
 	}
 	if (type == FE_QUERY)
 		server_note_query(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);
+	if (UNLIKELY(client->in_session) && !server->ledger.skipping)
+		session_see_message(client, msg, total, have);
 	if (!noted && !request_note(request, server, type))
 		return STEP_STOP;
 	if (conn_send(&worker->to_server, &server->conn, worker, msg, n) != CONN_IO_OK) {

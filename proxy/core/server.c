@@ -11,6 +11,7 @@
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
+#include "core/session_move.h"
 #include "core/worker.h"
 #include "net/sock.h"
 #include "wire/build.h"
@@ -225,7 +226,8 @@ bool server_quiet(const struct server *server)
 static void server_leave_client(struct server *server)
 {
 	struct client *client = server->client;
-	bool untouched = server_busy_inside(server);
+	/* (The state of a session is asked when there is one, which would be lost.) */
+	bool untouched = server_busy_inside(server) && server->move == NULL;
 
 	if (client->doomed) {
 		server_unlink(server);
@@ -267,6 +269,8 @@ void server_doom(struct server *server, enum server_close reason)
 	server->close_reason = (uint8_t)reason;
 	if (server->client != NULL)
 		server_leave_client(server);
+	if (UNLIKELY(server->move != NULL))
+		session_server_lost(server);
 	if (list_linked(&server->node))
 		list_remove(&server->pool->servers[server->state], &server->node);
 	pool_publish_idle(server->pool);
@@ -306,7 +310,7 @@ void server_destroy(struct server *server)
 	replication_forget_server(server);
 	if (server->counted)
 		pool_share_give_back(pool->share);
-	if (server->for_swap && server->state != SERVER_PREPARED)
+	if (server->for_swap && server->state != SERVER_PREPARED && server->state != SERVER_PARKED)
 		gate_prepared(server, false);
 	server_login_end(server);
 	ledger_free(&server->ledger);

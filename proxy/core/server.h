@@ -6,6 +6,7 @@
  *                  \-> WARMING -> PREPARED (opened before a swap; IDLE at the swap)
  *                       ACTIVE -> RESETTING -> IDLE   (session pools; IDLE -> RESETTING: a check)
  *                       ACTIVE -> CANCELLED -> IDLE   (a cancel request for it is under way)
+ *                       ACTIVE <-> PARKED <- PREPARED (kept, or set up, for a session: session_move.h)
  *
  * Its state is the list of the pool that it is in (server_set_state() does both).  Worker thread of
  * its pool only; between workers it travels without events, as struct server_parcel.
@@ -28,6 +29,7 @@ struct client;
 struct compute_job;
 struct pool;
 struct route_table;
+struct session_move;
 struct worker;
 
 enum server_state {
@@ -61,6 +63,7 @@ struct server {
 	struct client *own;    /* LOGIN: for whose replication it is opened */
 	uint8_t replication;   /* enum wire_replication: of one client only, from its login to its end */
 	struct client *client; /* ACTIVE: whose transaction or session it serves */
+	struct session_move *move; /* of the session that it is kept, opened or asked for; or NULL */
 	enum server_state state;
 	enum server_task task;  /* RESETTING, LOGIN */
 	bool checked;           /* server_check_query has succeeded since its last client */

@@ -17,6 +17,7 @@
 #include "core/route.h"
 #include "core/secure.h"
 #include "core/server.h"
+#include "core/session_move.h"
 #include "core/worker.h"
 #include "wire/build.h"
 #include "wire/parse.h"
@@ -397,6 +398,10 @@ void server_login_done(struct server *server)
 	pool_login_succeeded(pool, server);
 	if (server->boot != NULL)
 		boot_reset_params(server);
+	if (UNLIKELY(server->move != NULL)) {
+		session_server_ready(server);
+		return;
+	}
 	if (!server->for_swap) {
 		pool_server_free(pool, server);
 		return;

@@ -10,6 +10,7 @@
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
+#include "core/session_move.h"
 #include "core/tally.h"
 #include "core/view.h"
 #include "core/view_internal.h"
@@ -244,7 +245,10 @@ static void blocker_row(struct filler *filler, const struct client *client)
 	rowset_int(rows, peer.port);
 	rowset_int(rows, (int64_t)client->id);
 	rowset_int(rows, filler->worker->index);
-	rowset_text(rows, server == NULL ? "active" : blocker_state(server));
+	if (client->move != NULL && client->move->pass)
+		rowset_printf(rows, "pinned: %s", session_why(client->move));
+	else
+		rowset_text(rows, server == NULL ? "active" : blocker_state(server));
 	rowset_int(rows, (filler->now - since) / USEC_PER_MSEC);
 	if (server == NULL)
 		rowset_null(rows);
@@ -265,6 +269,91 @@ static void blockers_of_pool(struct filler *filler, struct pool *pool)
 	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
 	{
 		blocker_row(filler, CONTAINER_OF(node, struct client, node));
+	}
+}
+
+/* ---- SESSIONS ---- */
+
+static void session_digest(struct rowset *rows, const char *digest)
+{
+	rowset_text(rows, digest[0] == '\0' ? NULL : digest);
+}
+
+static void session_state_columns(struct filler *filler, const struct client *client,
+				  const struct session_move *move)
+{
+	const struct server *server = client->server;
+	struct rowset *rows = filler->rows;
+	const bool known = move != NULL && move->class_since != 0;
+
+	if (server == NULL && move != NULL)
+		server = move->old;
+	rowset_text(rows, known ? session_class_name(move->class) : "unknown");
+	rowset_text(rows, known ? move->what : NULL);
+	rowset_text(rows, known ? move->why : NULL);
+	if (known)
+		rowset_int(rows, (filler->now - move->class_since) / USEC_PER_MSEC);
+	else
+		rowset_null(rows);
+	rowset_text(rows, move == NULL || !move->parked      ? "linked"
+			  : client->pool->database->held ? "parked"
+							 : "moving");
+	if (server == NULL)
+		rowset_null(rows);
+	else
+		rowset_int(rows, server->backend_pid);
+	rowset_text(rows, config_pinned_name(client->pool->session_pinned));
+	rowset_int(rows, known && (server == NULL || move->ready_at == server->ready_at));
+	if (known)
+		session_digest(rows, move->digest);
+	else
+		rowset_null(rows);
+}
+
+static void session_row(struct filler *filler, const struct client *client)
+{
+	const struct session_move *move = client->move;
+	struct rowset *rows = filler->rows;
+	struct sock_name peer;
+
+	sock_peer(client->conn.fd, &peer);
+	rowset_text(rows, client->pool->database->name);
+	rowset_text(rows, client->pool->user);
+	rowset_text(rows, param_set_get(client->params, "application_name"));
+	rowset_text(rows, peer.addr);
+	rowset_int(rows, peer.port);
+	rowset_int(rows, (int64_t)client->id);
+	rowset_int(rows, filler->worker->index);
+	session_state_columns(filler, client, move);
+	if (move == NULL || move->moved_at == 0) {
+		for (int i = 0; i < 6; i++)
+			rowset_null(rows);
+	} else {
+		rowset_int(rows, (filler->now - move->moved_at) / USEC_PER_MSEC);
+		rowset_text(rows, move->moved_from);
+		rowset_text(rows, move->moved_to);
+		session_digest(rows, move->digest_before);
+		session_digest(rows, move->digest_after);
+		rowset_text(rows, move->lost);
+	}
+	rowset_end_row(rows);
+}
+
+static void sessions_of_pool(struct filler *filler, struct pool *pool)
+{
+	static const enum client_state states[] = {CLIENT_IDLE, CLIENT_WAITING, CLIENT_ACTIVE};
+	struct list_node *node;
+	struct list_node *tmp;
+
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		LIST_FOREACH(&pool->clients[states[i]], node, tmp)
+		{
+			const struct client *client = CONTAINER_OF(node, struct client, node);
+
+			if (client->in_session && client->replication == 0 &&
+			    (client->server != NULL || client->move != NULL))
+				session_row(filler, client);
+		}
 	}
 }
 
@@ -667,6 +756,9 @@ static void fill(struct filler *filler, enum view view)
 		break;
 	case VIEW_BLOCKERS:
 		for_each_pool(filler, blockers_of_pool);
+		break;
+	case VIEW_SESSIONS:
+		for_each_pool(filler, sessions_of_pool);
 		break;
 	case VIEW_POOLS:
 		for_each_pool(filler, pool_row);

@@ -18,6 +18,7 @@
 #include "core/relocate.h"
 #include "core/route.h"
 #include "core/server.h"
+#include "core/session_move.h"
 #include "core/view.h"
 
 #include <assert.h>
@@ -80,6 +81,13 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 	auth_query_tick(worker);
 	gate_tick(worker);
 	pool_for_each(worker, worker_tick_pool, NULL);
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (UNLIKELY(database->sessions.count > 0))
+			session_tick(database);
+	}
 	worker_end_turn(worker);
 }
 

@@ -138,6 +138,8 @@ static const char *other_value(const struct setting *setting)
 		return "oldest";
 	case VALUE_POOL_MODE:
 		return "session";
+	case VALUE_PINNED:
+		return "drop";
 	case VALUE_DRAIN_POLICY:
 		return "cancel";
 	case VALUE_SSLMODE:

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Questions of the proxy's own to a server of a session: what state there is, and take this state.
+ * Each goes out in one piece, as several steps that end in ReadyForQuery; the ledger hides the
+ * answers from the client (OWES_HIDDEN_QUERY), and session_take() gets them.  So many at a time are
+ * under way for a database; the others wait in its queue.  Worker thread.
+ */
+#include "base/log.h"
+#include "core/client.h"
+#include "core/pool.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/session_move.h"
+#include "core/session_see.h"
+#include "core/worker.h"
+#include "session/inspect.h"
+#include "session/replay.h"
+#include "session/stmts.h"
+#include "wire/build.h"
+#include "wire/message.h"
+#include "wire/parse.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Questions under way at a time, of a database in one worker: while its clients go on, and in the
+ * hold, when the servers have nothing else to do. */
+#define ASK_AT_ONCE 8
+#define ASK_AT_ONCE_HELD 64
+
+/* Longest question: with every prepared statement of the session. */
+#define ASK_MAX ((size_t)64 * 1024 * 1024)
+
+static const char reset_all[] = "DISCARD ALL";
+
+/* Appends the steps of one stage. */
+static unsigned ask_replay(struct session_move *move, enum replay_stage stage, struct sbuf *out)
+{
+	struct stmt *unnamed;
+	struct replay replay;
+	unsigned steps = 0;
+
+	if (!session_seen_unnamed(move->client, &unnamed)) {
+		out->failed = true;
+		return 0;
+	}
+	if (replay_build(move->state, unnamed, stage, &replay)) {
+		sbuf_add(out, sbuf_text(&replay.out), replay.out.len);
+		steps = replay.steps;
+	} else {
+		out->failed = true;
+	}
+	replay_free(&replay);
+	stmt_unref(unnamed);
+	return steps;
+}
+
+static void ask_state(const struct session_move *move, const struct session_state *like,
+                      struct sbuf *out)
+{
+	const struct config_proxy *conf = &move->client->worker->routes->config->proxy;
+	const struct session_ask ask = {.facts = move->client->facts,
+	                                .custom = conf->session_custom_settings,
+	                                .like = like,
+	                                .neutral = move->neutral};
+
+	session_inspect_add(out, &ask);
+}
+
+/* The question as messages; the number of ReadyForQuery messages that answer it. */
+static unsigned ask_build(struct session_move *move, enum session_question question,
+                          struct sbuf *out)
+{
+	unsigned steps = 0;
+
+	switch (question) {
+	case SESSION_ASKS_NOTHING:
+		break;
+	case SESSION_ASKS_STANDBY:
+		if (move->stage != SESSION_STAGE_OPEN) {
+			wire_add_query(out, reset_all); /* it has an older state */
+			steps++;
+		}
+		steps += ask_replay(move, REPLAY_ON_STANDBY, out);
+		break;
+	case SESSION_ASKS_REST:
+		steps += ask_replay(move, REPLAY_AFTER_PROMOTION, out);
+		ask_state(move, move->state, out);
+		steps++;
+		break;
+	case SESSION_ASKS_STATE:
+		ask_state(move, NULL, out);
+		steps++;
+		break;
+	case SESSION_ASKS_AGAIN:
+		ask_state(move, move->state, out);
+		steps++;
+		break;
+	case SESSION_ASKS_CLEANUP:
+		session_inspect_cleanup(out);
+		steps++;
+		break;
+	}
+	return steps;
+}
+
+/* Whether the last of its steps is answered with a state. */
+static bool ask_wants_state(enum session_question question)
+{
+	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_REST ||
+	       question == SESSION_ASKS_AGAIN;
+}
+
+static bool ask_send(struct session_move *move, struct server *server, const struct sbuf *out,
+                     unsigned steps)
+{
+	struct worker *worker = server->worker;
+	enum conn_io io;
+
+	for (unsigned i = 0; i < steps; i++) {
+		if (!ledger_push(&server->ledger, OWES_HIDDEN_QUERY, NULL, NULL)) {
+			server_doom(server, SERVER_CLOSE_MEMORY);
+			return false;
+		}
+	}
+	server->move = move;
+	move->asked = server;
+	move->asked_at = worker->now;
+	move->steps_left = steps;
+	server->pool->database->session_asking++;
+	io = conn_send_copy(&worker->to_server, &server->conn, worker, out->data, out->len);
+	if (io == CONN_IO_OK)
+		io = conn_flush(&worker->to_server, worker);
+	if (io != CONN_IO_OK)
+		server_doom(server, SERVER_CLOSE_IO);
+	return io == CONN_IO_OK;
+}
+
+static bool ask_turn(struct session_move *move, struct database *database)
+{
+	if (session_ask_room(database) > 0)
+		return true;
+	session_enqueue(move, database);
+	return false;
+}
+
+bool session_ask(struct session_move *move, struct server *server, enum session_question question)
+{
+	struct database *database = server->pool->database;
+	struct sbuf out;
+	unsigned steps;
+	bool sent = true;
+
+	assert(move->asked == NULL && server_quiet(server));
+	if (!ask_turn(move, database))
+		return false;
+	sbuf_init(&out, ASK_MAX);
+	steps = ask_build(move, question, &out);
+	session_state_free(move->answer);
+	move->answer = ask_wants_state(question) ? session_state_new() : NULL;
+	if (question != SESSION_ASKS_CLEANUP) {
+		free(move->failure);
+		move->failure = NULL;
+	}
+	move->question = question;
+	move->unreadable = false;
+	move->failure_in_state = false;
+	if (!sbuf_ok(&out) || (ask_wants_state(question) && move->answer == NULL)) {
+		log_error("out of memory for the state of a session");
+		server_doom(server, SERVER_CLOSE_MEMORY);
+		sent = false;
+	} else if (steps > 0) {
+		sent = ask_send(move, server, &out, steps);
+	}
+	sbuf_free(&out);
+	return sent;
+}
+
+bool session_awaits(const struct server *server)
+{
+	return server->move != NULL && server->move->asked == server;
+}
+
+static void ask_failed(struct session_move *move, const uint8_t *body, size_t len)
+{
+	struct wire_error error = {0};
+	struct sbuf text;
+
+	if (move->failure != NULL)
+		return; /* the first says most */
+	if (!wire_parse_error(body, len, &error))
+		memset(&error, 0, sizeof(error));
+	sbuf_init(&text, 1024);
+	sbuf_printf(&text, "%s (%s)", error.message == NULL ? "unknown error" : error.message,
+	            error.sqlstate == NULL ? "XX000" : error.sqlstate);
+	move->failure = sbuf_take(&text);
+	(void)snprintf(move->failure_sqlstate, sizeof(move->failure_sqlstate), "%s",
+	               error.sqlstate == NULL ? "XX000" : error.sqlstate);
+	move->failure_in_state = move->answer != NULL && move->steps_left == 1;
+}
+
+void session_take(struct server *server, uint8_t type, const uint8_t *body, size_t len)
+{
+	struct session_move *move = server->move;
+
+	switch (type) {
+	case BE_DATA_ROW:
+		/* Steps before the last may have rows, too. */
+		if (move->answer != NULL && move->steps_left == 1 &&
+		    !session_state_row(move->answer, body, len))
+			move->unreadable = true;
+		break;
+	case BE_ERROR_RESPONSE:
+		ask_failed(move, body, len);
+		break;
+	case BE_READY_FOR_QUERY:
+		if (move->steps_left > 0)
+			move->steps_left--;
+		break;
+	default:
+		break;
+	}
+}
+
+void session_ask_over(struct session_move *move)
+{
+	struct database *database = move->client->pool->database;
+
+	move->asked = NULL;
+	assert(database->session_asking > 0);
+	database->session_asking--;
+	if (database->session_queue.count > 0)
+		session_wake(database);
+}
+
+size_t session_ask_room(const struct database *database)
+{
+	const size_t most = database->held ? ASK_AT_ONCE_HELD : ASK_AT_ONCE;
+
+	return database->session_asking < most ? most - database->session_asking : 0;
+}

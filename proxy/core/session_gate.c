@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * All sessions of a database in this worker: what PREPARE SWAP, a hold, new routes, a release and
+ * RECONNECT mean to them.  Who has to wait until others have been answered stands in the database's
+ * queue; it is worked off by an event, never inside of what made room.  Worker thread.
+ */
+#include "base/log.h"
+#include "core/client.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/session_move.h"
+#include "core/worker.h"
+
+#include <stdlib.h>
+
+/* ---- the queue ---- */
+
+static void session_work(evutil_socket_t fd, short what, void *arg)
+{
+	struct database *database = arg;
+	struct worker *worker = database->worker;
+	size_t left = database->session_queue.count; /* who queues again waits for the next time */
+
+	(void)fd;
+	(void)what;
+	worker->now = clock_now();
+	while (left-- > 0 && database->session_queue.count > 0 && session_ask_room(database) > 0) {
+		struct list_node *node = list_first(&database->session_queue);
+
+		list_remove(&database->session_queue, node);
+		session_step(CONTAINER_OF(node, struct session_move, queued));
+	}
+	worker_end_turn(worker);
+}
+
+void session_wake(struct database *database)
+{
+	if (database->session_event == NULL)
+		database->session_event =
+		    event_new(database->worker->base, -1, 0, session_work, database);
+	if (database->session_event != NULL && !database->worker->stopping)
+		event_active(database->session_event, EV_TIMEOUT, 0);
+}
+
+void session_enqueue(struct session_move *move, struct database *database)
+{
+	if (!list_linked(&move->queued))
+		list_append(&database->session_queue, &move->queued);
+	if (session_ask_room(database) > 0)
+		session_wake(database);
+}
+
+void session_gate_free(struct database *database)
+{
+	if (database->session_event != NULL)
+		event_free(database->session_event);
+	database->session_event = NULL;
+}
+
+/* ---- all of them ---- */
+
+void session_watch(struct database *database)
+{
+	database->sessions_watched = database->held || database->swap_target != NULL ||
+	                             database->sessions_pending > 0 ||
+	                             database->sessions_reconnecting;
+}
+
+void session_settled(struct session_move *move)
+{
+	struct database *database = move->client->pool->database;
+
+	if (!move->pending)
+		return;
+	move->pending = false;
+	database->sessions_pending--;
+	if (database->sessions_pending == 0)
+		gate_prepare_report(database);
+}
+
+/* Every client that has a server for its session. */
+static void session_for_each(struct database *database, void (*act)(struct session_move *move))
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	struct list_node *at;
+	struct list_node *next;
+
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		struct pool *pool = CONTAINER_OF(node, struct pool, node);
+
+		LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], at, next)
+		{
+			struct client *client = CONTAINER_OF(at, struct client, node);
+			struct session_move *move = client->in_session && client->replication == 0
+			                                ? session_move_get(client)
+			                                : NULL;
+
+			if (move != NULL)
+				act(move);
+		}
+	}
+}
+
+static void session_prepare_one(struct session_move *move)
+{
+	struct database *database = move->client->pool->database;
+
+	move->wanted = true;
+	/* One in the middle of a transaction is not waited for: its turn comes when that ends. */
+	if (!move->pending && server_quiet(move->client->server)) {
+		move->pending = true;
+		database->sessions_pending++;
+	}
+	session_enqueue(move, database);
+}
+
+/* A session that is known, and has none yet, takes it. */
+void session_server_prepared(struct pool *pool)
+{
+	struct database *database = pool->database;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (!pool->session)
+		return;
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (move->client->pool == pool && move->fresh == NULL && move->asked == NULL &&
+		    !list_linked(&move->queued) && move->class_since != 0 &&
+		    move->class != SESSION_PINNED) {
+			session_enqueue(move, database);
+			return;
+		}
+	}
+}
+
+void session_prepare(struct database *database)
+{
+	session_for_each(database, session_prepare_one);
+	session_watch(database);
+}
+
+static void session_hold_one(struct session_move *move)
+{
+	move->told_abort = false;
+	move->pass = false;
+	session_enqueue(move, move->client->pool->database);
+}
+
+void session_hold(struct database *database)
+{
+	database->swapped = false;
+	session_watch(database);
+	if (database->paused)
+		return; /* sessions keep their servers, and what they ask waits */
+	session_for_each(database, session_hold_one);
+}
+
+static bool session_can_go_back(const struct session_move *move)
+{
+	return move->old != NULL && !move->reconnect && gate_server_current(move->old);
+}
+
+void session_release(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	session_watch(database);
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		move->pass = false;
+		if (move->client->doomed)
+			continue;
+		if (move->parked && session_can_go_back(move))
+			session_unpark(move);
+		else if (move->drop)
+			session_drop(move, session_why(move)); /* its old server has gone */
+		else if (move->parked)
+			session_step(move);
+	}
+}
+
+void session_new_routes(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (!move->parked || move->client->doomed || !database->swapped)
+			continue;
+		if (move->drop)
+			session_drop(move, session_why(move));
+		else
+			session_step(move);
+	}
+	session_watch(database);
+}
+
+static void session_reconnect_one(struct session_move *move)
+{
+	move->reconnect = true;
+	session_enqueue(move, move->client->pool->database);
+}
+
+void session_reconnect(struct database *database)
+{
+	if (database->held)
+		return; /* at the safe point after the hold */
+	database->sessions_reconnecting = true;
+	session_for_each(database, session_reconnect_one);
+	session_watch(database);
+}
+
+/* ---- time ---- */
+
+static bool session_outdated(const struct client *client)
+{
+	return client->in_session && client->server != NULL &&
+	       client->server->born <= client->pool->database->reconnect_at;
+}
+
+/* Whether there are still sessions that RECONNECT has left to their next safe point. */
+static bool session_some_outdated(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		const struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (move->reconnect || session_outdated(move->client))
+			return true;
+	}
+	return false;
+}
+
+void session_tick(struct database *database)
+{
+	const struct worker *worker = database->worker;
+	const usec_t limit = worker->routes->config->proxy.login_timeout;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (move->asked != NULL && move->asked == move->fresh &&
+		    worker->now - move->asked_at > limit)
+			server_doom(move->fresh, SERVER_CLOSE_SESSION);
+		/* A server that could not be opened is tried again. */
+		if (move->asked == NULL && (move->parked || move->reconnect || move->wanted))
+			session_step(move);
+	}
+	if (database->sessions_reconnecting && !session_some_outdated(database)) {
+		database->sessions_reconnecting = false;
+		session_watch(database);
+	}
+}

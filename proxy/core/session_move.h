@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * How the client of a session pool comes from its server connection to another one, between two of
+ * its transactions and without noticing: before a swap to the standby, in its hold to what was
+ * promoted, after RECONNECT to a fresh connection of the same server.
+ *
+ *   linked with `old`        asked what state it has, at its safe point        (session_ask.c)
+ *   PREPARED -> `fresh`      a server opened for it gets that state, as far as a standby allows
+ *   hold: parked             taken off `old`, which is kept untouched (SERVER_PARKED) for an abort;
+ *                            what its client asks now waits as that of any held client
+ *   route changed            the rest of the state, and the same question as before, to `fresh`
+ *   release                  equal answers: the client goes on at `fresh`, `old` is closed;
+ *                            no swap: it goes on at `old`
+ *
+ * A session about which nothing was asked has no struct session_move.  Everything of a session
+ * happens on its worker; nothing here decides when a hold begins or ends.  Nothing is ever sent to
+ * `old` while it is parked.  Never does a client get a server that has not answered as its own had.
+ */
+#ifndef CORE_SESSION_MOVE_H
+#define CORE_SESSION_MOVE_H
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "session/classify.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct client;
+struct database;
+struct pool;
+struct server;
+struct session_state;
+
+/* 64 hexadecimal digits and a zero. */
+#define SESSION_DIGEST_SIZE 65
+
+/* What a server is asked on behalf of a session. */
+enum session_question {
+	SESSION_ASKS_NOTHING,
+	SESSION_ASKS_STATE,   /* its own: what state there is */
+	SESSION_ASKS_CLEANUP, /* its own: to forget that it was asked, after an error */
+	SESSION_ASKS_STANDBY, /* fresh: to take what a standby allows */
+	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
+	SESSION_ASKS_AGAIN,   /* fresh: what state there is, neutral */
+};
+
+/* How far `fresh` is. */
+enum session_stage {
+	SESSION_STAGE_NONE,    /* there is none, or it is logging in */
+	SESSION_STAGE_OPEN,    /* as after its login */
+	SESSION_STAGE_STANDBY, /* has what a standby allows, of the state digest_fresh */
+	SESSION_STAGE_DONE,    /* has answered as the old one had */
+};
+
+struct session_move {
+	struct list_node node;   /* database->sessions */
+	struct list_node queued; /* database->session_queue: waits until it may ask */
+	struct client *client;
+	struct server *old;   /* parked; NULL: linked with its client, or lost */
+	struct server *fresh; /* NULL: none yet */
+	struct server *asked; /* whose answers are awaited */
+	enum session_question question;
+	enum session_stage stage;
+	unsigned steps_left;          /* ReadyForQuery messages until the last answer */
+	struct session_state *answer; /* coming in */
+	struct session_state *state;  /* of its own server, as of ready_at; NULL: not asked yet */
+	usec_t ready_at;              /* server->ready_at then: another value means it was active */
+	enum session_class class;
+	char *what;
+	char *why;
+	usec_t class_since;
+	char digest[SESSION_DIGEST_SIZE];
+	char digest_fresh[SESSION_DIGEST_SIZE]; /* the state that `fresh` was given */
+	char digest_told[SESSION_DIGEST_SIZE];  /* the state that it has, by its own account */
+	char digest_failed[SESSION_DIGEST_SIZE]; /* a state that could not be given to a server … */
+	char *failure;                           /* the first error of the answer */
+	char failure_sqlstate[6];
+	char digest_before[SESSION_DIGEST_SIZE]; /* of the last move: on the old server … */
+	char digest_after[SESSION_DIGEST_SIZE];  /* … and on the new one; "": never moved */
+	usec_t moved_at;                         /* 0: never */
+	char from[64];                           /* name of `old` when it was parked */
+	char *moved_from;                        /* name of the server */
+	char *moved_to;
+	char *lost;      /* what was lost then; NULL: nothing */
+	usec_t retry_at; /* no dialling before */
+	usec_t asked_at;
+	usec_t asked_ready_at; /* server->ready_at when its state was last asked for */
+	bool unreadable;       /* the answer is not a state */
+	bool failure_in_state; /* the error came to the question for the state */
+	bool neutral;    /* the question is put without the session's role and statement_timeout */
+	bool wanted;     /* PREPARE SWAP or SHOW SESSIONS: to be asked at its next safe point */
+	bool pending;    /* … and counted in database->sessions_pending */
+	bool parked;     /* taken off `old` */
+	bool pass;       /* pinned, policy wait: its requests pass the gate of the hold */
+	bool drop;       /* parked though pinned: its client is ended when the route has changed */
+	bool lossy;      /* parked though pinned: moved without what it has */
+	bool reconnect;  /* to be moved to a fresh connection of the same server */
+	bool told_abort; /* policy abort: the main thread was told in this hold */
+};
+
+/* ---- session_move.c: one session ---- */
+
+/* Found or made; NULL: no memory. */
+struct session_move *session_move_get(struct client *client) MUST_CHECK;
+
+/* Does what can be done next, if anything.  The client may be parked, or linked with another
+ * server, after it. */
+void session_step(struct session_move *move);
+
+/* The linked client of a session pool has come to its safe point, and its database has something
+ * under way with sessions.  True: it is not linked with that server any more. */
+bool session_at_safe_point(struct client *client) MUST_CHECK;
+
+/* Takes the client off its server, which is kept. */
+void session_park(struct session_move *move);
+/* Back to the server that was kept. */
+void session_unpark(struct session_move *move);
+
+/* Whose session the server is kept or opened for; NULL: of none. */
+struct client *session_client(const struct server *server);
+
+/* In a hold: pinned, and waited for. */
+bool session_passes(const struct client *client);
+
+/* Whether the client is parked: no other server may be linked with it. */
+bool session_is_parked(const struct client *client);
+
+/* A server that was opened for a session can be used. */
+void session_server_ready(struct server *server);
+
+/* PREPARE SWAP has opened one more. */
+void session_server_prepared(struct pool *pool);
+
+/* The server is doomed: its session, if any, knows it no more. */
+void session_server_lost(struct server *server);
+
+/* The answer to all that was asked of it is here. */
+void session_on_answer(struct server *server);
+
+/* The client is being freed. */
+void session_end(struct client *client);
+
+/* What pins it; "" if nothing does. */
+const char *session_why(const struct session_move *move);
+
+/* Ends a client whose session cannot be kept, and tells it why. */
+void session_drop(struct session_move *move, const char *why);
+
+/* Gives the fresh server away; it is closed. */
+void session_drop_fresh(struct session_move *move);
+
+/* ---- session_ask.c: question and answer ---- */
+
+/* Sends the question; false: its turn has not come, or the server was doomed. */
+bool session_ask(struct session_move *move, struct server *server,
+                 enum session_question question) MUST_CHECK;
+
+/* Whether an answer is awaited from this server. */
+bool session_awaits(const struct server *server);
+
+/* A message of that answer; whole. */
+void session_take(struct server *server, uint8_t type, const uint8_t *body, size_t len);
+
+/* The answers are complete, or never will be: the next in the queue may ask. */
+void session_ask_over(struct session_move *move);
+
+/* So many more questions may be asked now. */
+size_t session_ask_room(const struct database *database);
+
+/* ---- session_gate.c: all sessions of a database in this worker ---- */
+
+void session_prepare(struct database *database);
+void session_hold(struct database *database);
+/* Before the pools of a database that was held are opened, and after it. */
+void session_release(struct database *database);
+void session_new_routes(struct database *database);
+void session_reconnect(struct database *database);
+void session_tick(struct database *database);
+
+/* Has session_step() done outside of whatever is being done now, when there is room to ask. */
+void session_enqueue(struct session_move *move, struct database *database);
+void session_wake(struct database *database);
+void session_gate_free(struct database *database);
+
+/* No longer counted among those that PREPARE SWAP waits for. */
+void session_settled(struct session_move *move);
+
+/* Whether something is to happen at the safe points of the database's sessions. */
+void session_watch(struct database *database);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What the relay notes of a session's messages, because no server can be asked for it later: the
+ * client's unnamed statement, and what session/facts.h wants to see.  Nothing is parsed that is not
+ * a header or a name; a statement costs a copy of its Parse message.  Worker thread.
+ */
+#ifndef CORE_SESSION_SEE_H
+#define CORE_SESSION_SEE_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct client;
+struct stmt;
+
+/* Longest unnamed statement that is kept; with a longer one the session cannot be moved. */
+#define SESSION_UNNAMED_MAX ((size_t)64 * 1024)
+
+struct session_unnamed {
+	uint32_t len; /* 0: there is none */
+	uint32_t cap;
+	bool lost; /* there may be one, and it is not this */
+	uint8_t def[];
+};
+
+/* A message of `total` bytes, of which `have` are here, that the server will not skip. */
+void session_see_message(struct client *client, const uint8_t *msg, size_t total, size_t have);
+
+/* An error has made the server skip a Parse: which unnamed statement it has is not certain. */
+void session_see_skipped_parse(struct client *client);
+
+/* CommandComplete. */
+void session_see_tag(struct client *client, const uint8_t *tag, size_t len);
+
+/* The unnamed statement, a reference, or NULL: there is none.  False: no memory. */
+bool session_seen_unnamed(struct client *client, struct stmt **stmt) MUST_CHECK;
+
+void session_see_end(struct client *client);
+
+#endif

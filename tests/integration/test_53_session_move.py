@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Clients of session pools on their way to another server: held at their safe point, given what they
+had, compared, and linked with the new server; or left exactly where they were."""
+import psycopg
+import pytest
+
+from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, tags, wait_for
+from proxy import ConsoleError
+from servers import SCHEMA, SLOW, Cluster, subfolder
+
+pytestmark = pytest.mark.threads
+
+
+@pytest.fixture(scope="module")
+def other(folder):
+    """A second primary with databases of the same names."""
+    cluster = Cluster(subfolder(folder), "other").create()
+    for name in ("p1", "p2"):
+        cluster.sql("CREATE DATABASE " + name)
+        cluster.sql(SCHEMA, name)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def proxy(make_proxy, pg, other):
+    return make_proxy({"pg": pg, "other": other}, pool_mode="session", pool_size=40)
+
+
+def sessions(proxy, dbname="p2"):
+    return proxy.command("SHOW SESSIONS " + dbname)
+
+
+def swap(proxy, server, dbname="p2", prepare=True):
+    with proxy.console() as console:
+        if prepare:
+            console("PREPARE SWAP %s TO %s" % (dbname, server))
+        epoch = console("HOLD %s LEASE 60s DRAIN 20s" % dbname)[0]["epoch"]
+        console("SWAP %s TO %s EPOCH %s FORCE" % (dbname, server, epoch))
+        console("RELEASE %s EPOCH %s" % (dbname, epoch))
+
+
+def where(conn):
+    return conn.value("SHOW cluster_name"), conn.value("SELECT pg_backend_pid()")
+
+
+@pytest.mark.parametrize("prepare", [True, False], ids=["prepared", "unprepared"])
+def test_settings_go_along(proxy, prepare):
+    with proxy.wire("p2", application_name="traveller", TimeZone="Asia/Tokyo") as conn, \
+            proxy.wire("p2") as plain, proxy.wire("p1") as bystander:
+        conn.query("SET work_mem = '7MB'; SET statement_timeout = '61s'; SET TimeZone = 'UTC'")
+        key = conn.key
+        before = [where(each) for each in (conn, plain, bystander)]
+        assert [each[0] for each in before] == ["pg", "pg", "pg"]
+        swap(proxy, "other", prepare=prepare)
+        after = [where(each) for each in (conn, plain, bystander)]
+        assert [each[0] for each in after] == ["other", "other", "pg"]
+        assert before[2] == after[2]
+        for name, value in (("work_mem", "7MB"), ("statement_timeout", "61s"), ("TimeZone", "UTC"),
+                            ("application_name", "traveller")):
+            assert conn.value("SHOW " + name) == value
+        assert conn.key == key
+        listed = {row["application_name"]: row for row in sessions(proxy)}["traveller"]
+        assert listed["class"] == "movable" and listed["moved_to"] == "other"
+        assert len(listed["digest_before"]) == 64
+        assert listed["digest_before"] == listed["digest_after"]
+
+
+def test_statements_and_channels_go_along(proxy):
+    """Prepared by the protocol (named and not) and by SQL; LISTEN; the role; all used afterwards."""
+    with proxy.wire("p2", application_name="traveller") as conn, proxy.wire("p2") as sender:
+        conn.query("PREPARE twice(int) AS SELECT $1 * 2")
+        conn.query("LISTEN news")
+        conn.query("SET ROLE app")
+        conn.send(parse("SELECT $1::int + 1", "named") + SYNC)
+        conn.until("Z")
+        conn.send(parse("SELECT 'the unnamed one'") + SYNC)
+        conn.until("Z")
+        swap(proxy, "other")
+        conn.send(bind() + execute() + SYNC)
+        assert rows(conn.until("Z")) == [["the unnamed one"]]
+        conn.send(bind(["41"], "named") + execute() + SYNC)
+        assert rows(conn.until("Z")) == [["42"]]
+        assert conn.value("EXECUTE twice(21)") == "42"
+        assert conn.value("SELECT current_user") == "app"
+        sender.query("NOTIFY news, 'after the move'")
+        note = conn.until("A")[-1]
+        assert note.body[4:] == b"news\0after the move\0"
+        assert where(conn)[0] == "other"
+
+
+def test_requests_wait_and_go_on(proxy):
+    """What a parked client asks is a held request like others: counted, cancelled, answered."""
+    with proxy.wire("p2") as conn, proxy.wire("p2") as second, proxy.console() as console:
+        for each in (conn, second):
+            each.query("SET work_mem = '7MB'")
+        console("PREPARE SWAP p2 TO other")
+        epoch = console("HOLD p2 LEASE 60s")[0]["epoch"]
+        conn.send(query("SHOW work_mem") + parse("SHOW cluster_name") + bind() + execute() + SYNC)
+        second.send(query("SELECT 'never'"))
+        wait_for(lambda: proxy.held()["held"] == "2", what="both requests")
+        second.cancel()
+        assert errors(second.until("Z"))[0]["C"] == "57014"
+        console("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+        assert proxy.held()["held"] == "1"
+        console("RELEASE p2 EPOCH %s" % epoch)
+        answers = conn.until("Z") + conn.until("Z")
+        assert rows(answers) == [["7MB"], ["other"]]
+        assert second.value("SHOW work_mem") == "7MB"
+
+
+def test_a_hold_without_a_swap_changes_nothing(proxy, pg):
+    with proxy.wire("p2") as conn, proxy.wire("p2") as asking:
+        conn.query("SET work_mem = '7MB'")
+        before = [where(conn), where(asking)]
+        proxy.command("PREPARE SWAP p2 TO other")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        asking.send(query("SELECT 1"))
+        wait_for(lambda: proxy.held()["held"] == "1", what="the request")
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        asking.until("Z")
+        assert [where(conn), where(asking)] == before
+        proxy.command("CANCEL SWAP p2")
+        assert conn.value("SHOW work_mem") == "7MB"
+        assert [where(conn), where(asking)] == before
+
+
+def test_the_old_server_ends_in_the_hold(proxy, pg):
+    """As by the fence; then the move is given up: the session is set up anew on the same server."""
+    with proxy.wire("p2", application_name="traveller") as conn:
+        conn.query("SET work_mem = '7MB'; LISTEN news")
+        conn.query("PREPARE twice(int) AS SELECT $1 * 2")
+        server, pid = where(conn)
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        pg.sql("SELECT pg_terminate_backend(%s)" % pid)
+        wait_for(lambda: sessions(proxy)[0]["server_pid"] is None, what="the end of the server")
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        assert conn.value("SHOW work_mem") == "7MB"
+        assert conn.value("EXECUTE twice(21)") == "42"
+        assert conn.value("SELECT pg_listening_channels()") == "news"
+        now = where(conn)
+        assert now[0] == server and now[1] != pid
+        listed = sessions(proxy)[0]
+        assert listed["moved_from"] == listed["moved_to"] == "pg"
+
+
+def test_clients_that_leave(proxy, pg, other):
+    with proxy.console() as console:
+        early, parked, late = (proxy.wire("p2", application_name="leaving") for _ in range(3))
+        for conn in (early, parked, late):
+            conn.query("SET work_mem = '7MB'")
+        console("PREPARE SWAP p2 TO other")
+        early.close()
+        epoch = console("HOLD p2 LEASE 60s")[0]["epoch"]
+        parked.close()
+        console("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+        late.close()
+        console("RELEASE p2 EPOCH %s" % epoch)
+        wait_for(lambda: not sessions(proxy), what="their end")
+        with proxy.wire("p2") as conn:
+            assert conn.value("SHOW cluster_name") == "other"
+            assert conn.value("SHOW work_mem") == "4MB"
+        wait_for(lambda: not pg.sessions("p2", "app"), what="the old servers' end")

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Sessions that cannot be moved: named before anything has happened, and what is done about them."""
+import pytest
+
+from pgwire import errors, query, rows, wait_for
+from proxy import ConsoleError
+from servers import SCHEMA, SLOW, Cluster, subfolder
+
+pytestmark = pytest.mark.threads
+
+
+@pytest.fixture(scope="module")
+def other(folder):
+    cluster = Cluster(subfolder(folder), "other").create()
+    for name in ("p1", "p2"):
+        cluster.sql("CREATE DATABASE " + name)
+        cluster.sql(SCHEMA, name)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def make(make_proxy, pg, other):
+    def make(policy, user=None):
+        return make_proxy({"pg": pg, "other": other},
+                          {"p2": {"server": "pg", "session_pinned": policy}},
+                          users={"app": {"session_pinned": user}} if user else None,
+                          pool_mode="session")
+    return make
+
+
+def pin(conn):
+    """A prepared statement of which the server knows only a text with other commands in it."""
+    conn.query("SET work_mem = '7MB'")
+    conn.query("SELECT 1; PREPARE twice(int) AS SELECT $1 * 2")
+
+
+def listed(proxy):
+    return {row["application_name"]: row for row in proxy.command("SHOW SESSIONS p2")}
+
+
+def test_shown_before_any_hold(make):
+    proxy = make("abort")
+    with proxy.wire("p2", application_name="pinned") as pinned, \
+            proxy.wire("p2", application_name="movable") as movable, \
+            proxy.wire("p2", application_name="clean") as clean, \
+            proxy.wire("p2", application_name="busy") as busy:
+        pin(pinned)
+        movable.query("SET work_mem = '7MB'")
+        clean.query("SELECT 1")
+        busy.query("BEGIN")
+        proxy.command("PREPARE SWAP p2 TO other")
+        shown = listed(proxy)
+        assert {name: row["class"] for name, row in shown.items()} == {
+            "pinned": "pinned", "movable": "movable", "clean": "clean", "busy": "unknown"}
+        assert "twice" in shown["pinned"]["why"] and shown["pinned"]["policy"] == "abort"
+        assert "setting" in shown["movable"]["what"]
+        assert int(shown["pinned"]["class_age_ms"]) >= 0
+        busy.query("COMMIT")
+        wait_for(lambda: listed(proxy)["busy"]["class"] == "clean", what="its safe point")
+
+
+def test_wait(make):
+    """It goes on until what pins it has gone; then the hold is drained."""
+    proxy = make("wait")
+    with proxy.wire("p2") as conn:
+        pin(conn)
+        proxy.command("PREPARE SWAP p2 TO other")
+        proxy.hold("p2", "NOWAIT DRAIN 60s")
+        wait_for(lambda: [row["state"][:6] for row in proxy.command("SHOW BLOCKERS p2")]
+                 == ["pinned"], what="the blocker")
+        assert conn.value("EXECUTE twice(21)") == "42"
+        assert proxy.held()["state"] == "draining"
+        conn.query("DEALLOCATE twice")
+        wait_for(lambda: proxy.held()["state"] == "held", 10 * SLOW, "the drain")
+        proxy.command("SWAP p2 TO other FORCE")
+        proxy.command("RELEASE p2")
+        assert conn.value("SHOW cluster_name") == "other"
+        assert conn.value("SHOW work_mem") == "7MB"
+
+
+def test_wait_until_the_deadline(make):
+    proxy = make("wait")
+    with proxy.wire("p2") as conn:
+        pin(conn)
+        with pytest.raises(ConsoleError) as error:
+            proxy.hold("p2", "DRAIN 500ms")
+        assert error.value.sqlstate == "55P03" and "twice" in error.value.fields["D"]
+        assert conn.value("EXECUTE twice(21)") == "42"
+
+
+def test_abort(make):
+    """At once, and the reason is named; nobody has lost anything."""
+    proxy = make("wait", user="abort")
+    with proxy.wire("p2") as conn, proxy.wire("p2") as free:
+        pin(conn)
+        free.query("SELECT 1")
+        with pytest.raises(ConsoleError) as error:
+            proxy.hold("p2", "DRAIN 600s")
+        assert error.value.sqlstate == "55P03" and "twice" in error.value.fields["D"]
+        assert proxy.held()["state"] == "open"
+        assert conn.value("EXECUTE twice(21)") == "42"
+        assert free.value("SHOW cluster_name") == "pg"
+
+
+def swap_or_not(proxy, swap):
+    proxy.command("PREPARE SWAP p2 TO other")
+    proxy.hold("p2", "LEASE 60s")
+    if swap:
+        proxy.command("SWAP p2 TO other FORCE")
+    proxy.command("RELEASE p2")
+
+
+def test_drop(make):
+    """Only when the database has really been moved."""
+    proxy = make("drop")
+    with proxy.wire("p2") as conn, proxy.wire("p2") as free:
+        pin(conn)
+        free.query("SET work_mem = '9MB'")
+        swap_or_not(proxy, False)
+        assert conn.value("EXECUTE twice(21)") == "42"
+        swap_or_not(proxy, True)
+        failed = errors(conn.rest())
+        assert failed[-1]["S"] == "FATAL" and failed[-1]["C"] == "57P01"
+        assert "twice" in failed[-1]["D"]
+        assert free.value("SHOW work_mem") == "9MB"
+        assert free.value("SHOW cluster_name") == "other"
+
+
+def test_move_anyway(make):
+    proxy = make("move_anyway")
+    with proxy.wire("p2", application_name="lossy") as conn:
+        pin(conn)
+        swap_or_not(proxy, False)
+        assert conn.value("EXECUTE twice(21)") == "42"
+        swap_or_not(proxy, True)
+        conn.send(query("SHOW work_mem"))
+        answer = conn.until("Z")
+        warned = [message.fields() for message in answer if message.kind == "N"]
+        assert [each["S"] for each in warned] == ["WARNING"] and "twice" in warned[0]["D"]
+        assert rows(answer) == [["7MB"]]
+        assert errors(conn.query("EXECUTE twice(21)"))[0]["C"] == "26000"
+        assert conn.value("SHOW cluster_name") == "other"
+        assert "twice" in listed(proxy)["lossy"]["lost"]
