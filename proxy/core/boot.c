@@ -96,12 +96,13 @@ bool boot_wants_server(struct pool *pool)
 /* For a swap as many are opened as there are now: like the clients that have those. */
 static struct param_set *boot_for_swap(struct pool *pool)
 {
+	static const enum server_state states[] = {SERVER_DIALING, SERVER_LOGIN, SERVER_PARKED};
 	size_t n = pool->servers[SERVER_WARMING].count + pool->servers[SERVER_PREPARED].count;
 	struct list_node *node;
 	struct list_node *tmp;
 
-	for (int state = SERVER_DIALING; state <= SERVER_LOGIN; state++) {
-		LIST_FOREACH(&pool->servers[state], node, tmp)
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		LIST_FOREACH(&pool->servers[states[i]], node, tmp)
 		{
 			n += CONTAINER_OF(node, struct server, node)->for_swap;
 		}

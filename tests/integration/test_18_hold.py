@@ -491,16 +491,17 @@ def test_hold_by_a_newer_epoch(proxy):
 
 # --- session pools ------------------------------------------------------------------------------
 
-def test_idle_clients_of_session_pools_are_blockers(make_proxy):
+def test_sessions_that_cannot_be_moved_are_blockers(make_proxy):
     proxy = make_proxy(pool_mode="session")
     with proxy.wire("p2", application_name="sitting") as conn:
-        conn.value("SELECT 1")
+        conn.query("SELECT 1; PREPARE one AS SELECT 1")
         with pytest.raises(ConsoleError) as error:
             proxy.hold("p2", "DRAIN 500ms")
         assert error.value.sqlstate == "55P03"
         proxy.hold("p2", "NOWAIT DRAIN 30s")
-        blockers = proxy.command("SHOW BLOCKERS p2")
-        assert [row["state"] for row in blockers] == ["idle in session"]
+        blockers = wait_for(lambda: [row for row in proxy.command("SHOW BLOCKERS p2")
+                                     if "pinned" in row["state"]], what="the question")
+        assert "one" in blockers[0]["state"]
         assert blockers[0]["application_name"] == "sitting"
         conn.close()
         wait_for(lambda: proxy.held()["state"] == "held", 10 * SLOW, "the drain")
@@ -509,7 +510,7 @@ def test_idle_clients_of_session_pools_are_blockers(make_proxy):
 def test_session_pool_with_terminate(make_proxy):
     proxy = make_proxy(pool_mode="session")
     with proxy.wire("p2") as conn:
-        conn.value("SELECT 1")
+        conn.query("SELECT 1; PREPARE one AS SELECT 1")
         assert proxy.hold("p2", "DRAIN 300ms POLICY terminate")["state"] == "held"
         failed = errors(conn.rest())
         assert failed and failed[-1]["C"] == "57P01"

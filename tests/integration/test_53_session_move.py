@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: PostgreSQL
 """Clients of session pools on their way to another server: held at their safe point, given what they
 had, compared, and linked with the new server; or left exactly where they were."""
-import psycopg
 import pytest
 
-from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, tags, wait_for
-from proxy import ConsoleError
-from servers import SCHEMA, SLOW, Cluster, subfolder
+from pgwire import SYNC, bind, errors, execute, parse, query, rows, wait_for
+from servers import SCHEMA, Cluster, subfolder
 
 pytestmark = pytest.mark.threads
 
@@ -161,3 +159,89 @@ def test_clients_that_leave(proxy, pg, other):
             assert conn.value("SHOW cluster_name") == "other"
             assert conn.value("SHOW work_mem") == "4MB"
         wait_for(lambda: not pg.sessions("p2", "app"), what="the old servers' end")
+
+
+def test_reconnect(proxy, pg):
+    """A fresh connection to the same server, at the next safe point of each; pinned ones stay."""
+    with proxy.wire("p2", application_name="idle") as idle, \
+            proxy.wire("p2", application_name="busy") as busy, \
+            proxy.wire("p2", application_name="pinned") as pinned:
+        for conn in (idle, busy, pinned):
+            conn.query("SET work_mem = '7MB'")
+        idle.query("LISTEN news")
+        busy.query("BEGIN")
+        pinned.query("SELECT 1; PREPARE twice(int) AS SELECT $1 * 2")
+        pids = [where(conn)[1] for conn in (idle, busy, pinned)]
+        proxy.command("RECONNECT p2")
+
+        def moved():
+            return {row["application_name"]: row["moved_to"] for row in sessions(proxy)}
+        wait_for(lambda: moved()["idle"] == "pg", what="the idle one")
+        assert moved() == {"idle": "pg", "busy": None, "pinned": None}
+        assert where(busy)[1] == pids[1]
+        busy.query("COMMIT")
+        wait_for(lambda: moved()["busy"] == "pg", what="the busy one")
+        now = [where(conn)[1] for conn in (idle, busy, pinned)]
+        assert [old == new for old, new in zip(pids, now)] == [False, False, True]
+        assert pinned.value("EXECUTE twice(21)") == "42"
+        pg.sql("NOTIFY news, 'still'", "p2")
+        assert idle.until("A")[-1].body[4:] == b"news\0still\0"
+        for conn in (idle, busy, pinned):
+            assert conn.value("SHOW work_mem") == "7MB"
+
+
+def test_to_a_promoted_standby(make_cluster, make_proxy):
+    """As the mover does it: set up on the standby, the fence ends the old servers, promotion, swap.
+    psycopg with server-side statements, a pipeline, and notifications."""
+    pg1 = make_cluster("pg1")
+    for name in ("p1", "p2"):
+        pg1.sql("CREATE DATABASE " + name)
+        pg1.sql(SCHEMA, name)
+    pg2 = make_cluster.standby(pg1, "pg2", slot="standby1")
+    proxy = make_proxy({"pg1": pg1, "pg2": pg2}, {"p1": "pg1", "p2": "pg1"}, pool_mode="session")
+    with proxy.connect("p2", autocommit=True, application_name="driver") as conn, \
+            proxy.wire("p2", options="-c statement_timeout=77s") as wire, proxy.console() as console:
+        for _ in range(6):
+            assert conn.execute("SELECT %s::int", [5], prepare=True).fetchone() == (5,)
+        conn.execute("LISTEN news")
+        conn.execute("SET default_transaction_isolation = 'serializable'")
+        wire.query("SELECT set_config('work_mem', '7MB', false)")
+        wait_for(lambda: pg2.value("SELECT pg_last_wal_replay_lsn() >= '%s'::pg_lsn"
+                                   % pg1.value("SELECT pg_current_wal_flush_lsn()")))
+        console("PREPARE SWAP p2 TO pg2")
+        epoch = console("HOLD p2 LEASE 60s")[0]["epoch"]
+        wire.send(query("SELECT count(*) FROM items"))
+        pg1.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'p2'")
+        pg2.sql("SELECT pg_promote(true, 60)")
+        console("SWAP p2 TO pg2 EPOCH %s" % epoch)
+        console("RELEASE p2 EPOCH %s" % epoch)
+        assert not errors(wire.until("Z"))
+        assert wire.value("SHOW cluster_name") == "pg2"
+        assert wire.value("SHOW work_mem") == "7MB"
+        assert wire.value("SHOW statement_timeout") == "77s"
+        wire.query("RESET statement_timeout")
+        assert wire.value("SHOW statement_timeout") == "77s"
+        assert conn.execute("SELECT %s::int", [6], prepare=True).fetchone() == (6,)
+        assert conn.execute("SHOW transaction_isolation").fetchone() == ("serializable",)
+        with conn.pipeline():
+            answers = [conn.execute("SELECT %s::int", [n], prepare=True) for n in range(5)]
+        assert [each.fetchone()[0] for each in answers] == list(range(5))
+        pg2.sql("NOTIFY news, 'there'", "p2")
+        assert next(conn.notifies()).payload == "there"
+        assert {row["moved_to"] for row in sessions(proxy)} == {"pg2"}
+
+
+def test_many_at_once(proxy):
+    """More sessions than questions go out at a time, on two workers, with state of their own."""
+    conns = [proxy.wire("p2", application_name="many%d" % n) for n in range(30)]
+    for n, conn in enumerate(conns):
+        conn.query("SET work_mem = '%dMB'" % (n + 1))
+    swap(proxy, "other")
+    for n, conn in enumerate(conns):
+        assert conn.value("SHOW work_mem") == "%dMB" % (n + 1)
+        assert conn.value("SHOW cluster_name") == "other"
+    shown = sessions(proxy)
+    assert len(shown) == 30
+    assert all(row["digest_before"] == row["digest_after"] for row in shown)
+    for conn in conns:
+        conn.close()
