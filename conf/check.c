@@ -374,7 +374,14 @@ static void check_auth_dbname(struct loader *loader, const char *name, const str
 {
 	char quoted[PROBLEM_QUOTE_MAX];
 
-	if (name[0] != '\0' && config_find_database(loader->config, name) == NULL)
+	if (name[0] == '\0')
+		return;
+	if (config_is_console(name))
+		problem_add(loader->problems, place->line, place->column,
+		            "%s.auth_dbname: cannot use the reserved \"%s\" database as an "
+		            "auth_dbname",
+		            label, name);
+	else if (config_database_of(loader->config, name) == NULL)
 		problem_add(loader->problems, place->line, place->column,
 		            "%s.auth_dbname: there is no database %s in this file", label,
 		            problem_quote(name, quoted));

@@ -273,8 +273,7 @@ static void libpq_add(const char **names, const char **values, size_t *count, co
 	values[(*count)++] = value;
 }
 
-size_t config_libpq_tls(const struct config_tls *tls,
-                        const char *names[CONFIG_LIBPQ_TLS_MAX],
+size_t config_libpq_tls(const struct config_tls *tls, const char *names[CONFIG_LIBPQ_TLS_MAX],
                         const char *values[CONFIG_LIBPQ_TLS_MAX])
 {
 	size_t count = 0;
@@ -306,9 +305,15 @@ bool config_is_admin(const struct config *config, const char *user)
 	return list_has(&config->proxy.admin_users, user);
 }
 
-bool config_is_stats_user(const struct config *config, const char *user)
+bool config_names_console_user(const struct config *config, const char *user)
 {
 	return config_is_admin(config, user) || list_has(&config->proxy.stats_users, user);
+}
+
+bool config_is_stats_user(const struct config *config, const char *user)
+{
+	return config->proxy.auth_type == CONFIG_AUTH_ANY ||
+	       config_names_console_user(config, user);
 }
 
 bool config_is_console(const char *dbname)

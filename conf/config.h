@@ -326,8 +326,10 @@ size_t config_libpq_tls(const struct config_tls *tls,
                         const char *names[CONFIG_LIBPQ_TLS_MAX],
                         const char *values[CONFIG_LIBPQ_TLS_MAX]);
 
-/* Whether the user is in admin_users, or in admin_users or stats_users. */
+/* Whether the user is in admin_users, or in admin_users or stats_users; and whether it may look: all
+ * may if nobody has to prove who it is. */
 bool config_is_admin(const struct config *config, const char *user);
+bool config_names_console_user(const struct config *config, const char *user);
 bool config_is_stats_user(const struct config *config, const char *user);
 
 /* Whether the name is one of the console: pgshunt or pgbouncer. */

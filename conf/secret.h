@@ -11,8 +11,8 @@
 
 #include <stdbool.h>
 
-/* Most bytes a password may have. */
-#define CONFIG_SECRET_MAX 1024
+/* Most bytes a password may have: what fits into the longest password message of PostgreSQL. */
+#define CONFIG_SECRET_MAX 65530
 
 /*
  * The first line of `file`, or the value of the environment variable `env`; the one that is not "".

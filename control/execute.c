@@ -30,7 +30,7 @@ static void deny(struct session *session)
 
 static bool may_everything(const struct session *session)
 {
-	return config_is_admin(session->proxy->config, session->user);
+	return session->owner || config_is_admin(session->proxy->config, session->user);
 }
 
 static bool allowed(const struct session *session)

@@ -414,6 +414,7 @@ struct session *session_new(struct proxy *proxy, struct mail_console *mail)
 	mail->tls = NULL;
 	sbuf_init_must(&session->records, SESSION_OUT_MAX);
 	session->user = mem_must_strdup(mail->user);
+	session->owner = mail->owner;
 	session->database = mem_must_strdup(mail->database);
 	sock_peer(mail->fd, &peer);
 	(void)snprintf(session->peer, sizeof(session->peer), "%s:%d", peer.addr, peer.port);

@@ -62,6 +62,7 @@ struct session {
 	struct sbuf records; /* of `out`, encrypted: what is to be sent */
 	size_t records_sent;
 	char *user;
+	bool owner; /* runs this process: may do everything */
 	char *database;
 	char peer[80];
 	struct event *read_event;

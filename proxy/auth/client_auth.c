@@ -6,6 +6,7 @@
 #include "auth/scram.h"
 #include "base/mem.h"
 #include "wire/build.h"
+#include "wire/message.h"
 #include "wire/parse.h"
 
 #include <pwd.h>
@@ -14,7 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PASSWORD_MAX 1023 /* of what a client sends in clear text */
+/* Of what a client sends: passwords may be tokens of some kB, as long as a message may be. */
+#define PASSWORD_MESSAGE_MAX ((size_t)WIRE_AUTH_TOKEN + 1)
+#define ANSWER_MESSAGE_MAX ((size_t)8192) /* md5, SCRAM; memory is for those who are known */
 
 enum client_auth_state {
 	CLIENT_AUTH_DERIVE,      /* computes the SCRAM secret of a plain password */
@@ -126,8 +129,7 @@ static enum auth_status start_scram(struct client_auth *auth, struct sbuf *out)
 	have = auth->user != NULL && auth_user_scram_secret(auth->user, &secret);
 	auth->scram_used = true;
 	ok = scram_server_init(&auth->scram, auth->name, have ? &secret : NULL,
-	                       auth->binding_len == 0 ? NULL : auth->binding,
-	                       auth->binding_len);
+	                       auth->binding_len == 0 ? NULL : auth->binding, auth->binding_len);
 	explicit_bzero(&secret, sizeof(secret));
 	if (!ok)
 		return auth_internal(auth);
@@ -311,8 +313,6 @@ static enum auth_status feed_plain(struct client_auth *auth, const void *body, s
 		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
 		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
 	}
-	if (strlen(password) > PASSWORD_MAX)
-		return auth_refuse(auth, "the password is too long");
 	if (auth->user == NULL && !auth->scram_usual)
 		return auth_refuse(auth, auth_why_refused(auth, NULL));
 	switch (auth->user == NULL ? AUTH_CHECK_COSTLY : auth_user_check(auth->user, password)) {
@@ -449,6 +449,11 @@ static enum auth_status feed_client_final(struct client_auth *auth, const void *
 		return scram_failed(auth, status);
 	auth_user_learn(auth->user, auth->scram.client_key);
 	return auth_accept(auth, out);
+}
+
+size_t client_auth_longest(const struct client_auth *auth)
+{
+	return auth->state == CLIENT_AUTH_PLAIN ? PASSWORD_MESSAGE_MAX : ANSWER_MESSAGE_MAX;
 }
 
 enum auth_status client_auth_feed(struct client_auth *auth, const void *body, size_t len,

@@ -63,6 +63,9 @@ struct client_auth_request {
 enum auth_status client_auth_start(const struct client_auth_request *request, struct sbuf *out,
                                    struct client_auth **out_auth) MUST_CHECK;
 
+/* Most bytes that the next message of type FE_PASSWORD may have, with its header. */
+size_t client_auth_longest(const struct client_auth *auth) MUST_CHECK;
+
 /* `body`: of a message of type FE_PASSWORD.  `out` is appended to. */
 enum auth_status client_auth_feed(struct client_auth *auth, const void *body, size_t len,
                                   struct sbuf *out) MUST_CHECK;

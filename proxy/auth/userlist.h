@@ -20,8 +20,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define USERLIST_NAME_MAX 127u /* both as in pgbouncer */
-#define USERLIST_SECRET_MAX 2048u
+#define USERLIST_NAME_MAX 127u     /* both as in pgbouncer; the latter is also what fits into */
+#define USERLIST_SECRET_MAX 65530u /* the longest password message that PostgreSQL takes */
 #define USERLIST_FILE_MAX (64u * 1024 * 1024)
 
 struct userlist;

@@ -268,23 +268,10 @@ static void routes_row(struct rowset *out, const struct admin_db *db)
 }
 
 static void users_row(struct rowset *out, const struct config *config, const char *name,
-                      const struct rowset *pools)
+                      int clients, int servers)
 {
 	const struct config_user *user = config_find_user(config, name);
-	struct rowset_cell cells[COLUMNS_MAX];
-	int64_t clients = 0;
-	int64_t servers = 0;
-	size_t offset = 0;
 
-	while (rowset_next(pools, &offset, cells)) {
-		if (!rowset_cell_is(&cells[1], name))
-			continue;
-		/* SHOW POOLS: columns 2 and 3 are clients, 6 and 9 to 12 servers. */
-		clients += rowset_cell_int(&cells[2]) + rowset_cell_int(&cells[3]);
-		servers += rowset_cell_int(&cells[6]);
-		for (size_t i = 9; i <= 12; i++)
-			servers += rowset_cell_int(&cells[i]);
-	}
 	rowset_text(out, name);
 	if (user != NULL && user->pool_size != CONFIG_UNSET)
 		rowset_int(out, user->pool_size);
@@ -307,23 +294,50 @@ static void users_row(struct rowset *out, const struct config *config, const cha
 	rowset_end_row(out);
 }
 
-static void users_fill(struct admin *admin, struct rowset *out, const struct rowset *pools)
+static void users_named(struct admin *admin, struct rowset *out, const char *name)
+{
+	int clients;
+	int servers;
+
+	(void)share_user_counts(admin->proxy->shares, name, &clients, &servers);
+	users_row(out, admin->proxy->config, name, clients, servers);
+}
+
+struct users_filler {
+	const struct config *config;
+	struct rowset *out;
+};
+
+/* Those whom the configuration does not name. */
+static void users_seen(void *arg, const struct user_share *user)
+{
+	const struct users_filler *filler = arg;
+
+	if (config_find_user(filler->config, user->name) == NULL &&
+	    !config_names_console_user(filler->config, user->name))
+		users_row(filler->out, filler->config, user->name, atomic_load(&user->clients),
+		          atomic_load(&user->servers));
+}
+
+static void users_fill(struct admin *admin, struct rowset *out)
 {
 	const struct config *config = admin->proxy->config;
 	const struct config_list *lists[] = {&config->proxy.admin_users,
 	                                     &config->proxy.stats_users};
+	struct users_filler filler = {config, out};
 
 	for (size_t i = 0; i < config->user_count; i++)
-		users_row(out, config, config->users[i].name, pools);
+		users_named(admin, out, config->users[i].name);
 	for (size_t l = 0; l < ARRAY_LEN(lists); l++) {
 		for (size_t i = 0; i < lists[l]->count; i++) {
 			const char *name = lists[l]->items[i];
 
 			if (config_find_user(config, name) == NULL &&
 			    (l == 0 || !config_is_admin(config, name)))
-				users_row(out, config, name, pools);
+				users_named(admin, out, name);
 		}
 	}
+	share_each_user(admin->proxy->shares, users_seen, &filler);
 }
 
 static void config_row(void *arg, const struct config_show_row *row)
@@ -624,8 +638,7 @@ static void state_fill(const struct admin *admin, struct rowset *out)
 	}
 }
 
-static void stats_fill(struct admin *admin, enum view view, struct rowset *out,
-                       struct rowset *rows)
+static void stats_fill(struct admin *admin, enum view view, struct rowset *out, struct rowset *rows)
 {
 	struct rowset_cell cells[COLUMNS_MAX];
 	const size_t first = view == VIEW_STATS_AVERAGES ? 1 + STATS_TOTALS : 1;
@@ -655,7 +668,7 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 	rowset_init(&request->rows, request->view);
 	request->has_rows = true;
 	if (request->view == VIEW_USERS)
-		users_fill(admin, &request->rows, rows);
+		users_fill(admin, &request->rows);
 	else if (request->view == VIEW_LISTS)
 		lists_fill(admin, &request->rows, rows);
 	else if (request->view == VIEW_MEM)
@@ -722,15 +735,16 @@ static void stats_log(const struct rowset *sum)
 
 	if (!rowset_next(sum, &offset, cells))
 		return;
-	log_info("stats: %lld xacts/s, %lld queries/s, in %lld B/s, out %lld B/s, xact %lld us, query "
-	         "%lld us, wait %lld us",
-	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 2]),
-	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 3]),
-	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 4]),
-	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 5]),
-	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 6]),
-	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 7]),
-	         (long long)rowset_cell_int(&cells[STATS_TOTALS + 8]));
+	log_info(
+	    "stats: %lld xacts/s, %lld queries/s, in %lld B/s, out %lld B/s, xact %lld us, query "
+	    "%lld us, wait %lld us",
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 2]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 3]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 4]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 5]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 6]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 7]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 8]));
 }
 
 static void stats_sampled(struct admin *admin, struct rowset *rows, void *arg)

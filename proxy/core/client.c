@@ -32,14 +32,21 @@ const char *client_state_name(enum client_state state)
 	return names[state];
 }
 
+static const struct {
+	const char *text;
+	bool told;
+} close_reasons[] = {
+#define OURS false
+#define TOLD true
+#define CLIENT_CLOSE(constant, text, whose) [constant] = {text, whose},
+#include "core/client_close.def"
+#undef OURS
+#undef TOLD
+};
+
 const char *client_close_text(enum client_close reason)
 {
-	static const char *const texts[] = {
-#define CLIENT_CLOSE(constant, text) [constant] = (text),
-#include "core/client_close.def"
-	};
-
-	return texts[reason];
+	return close_reasons[reason].text;
 }
 
 const char *client_user(const struct client *client)
@@ -82,9 +89,9 @@ static void client_bound_logins(struct client *client)
 {
 	struct worker *worker = client->worker;
 	const struct config_proxy *conf = &worker->routes->config->proxy;
-	size_t most = (size_t)(conf->max_logins > 0 ? conf->max_logins
-	                                            : conf->max_client_connections) /
-	              worker->proxy->worker_count;
+	size_t most =
+	    (size_t)(conf->max_logins > 0 ? conf->max_logins : conf->max_client_connections) /
+	    worker->proxy->worker_count;
 	struct client *oldest;
 
 	if (conf->max_logins_per_address > 0 &&
@@ -222,12 +229,15 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 	if (worker->routes->config->proxy.log_pooler_errors)
 		log_info("client %s/%s: FATAL %s: %s", client_database(client), client_user(client),
 		         sqlstate, message);
+	if (close_reasons[reason].told)
+		client->told = strdup(message);
 	client_doom(client, reason);
 }
 
 void client_notice(struct client *client, const char *message)
 {
-	const struct wire_error notice = {.severity = "NOTICE", .sqlstate = "00000", .message = message};
+	const struct wire_error notice = {
+	    .severity = "NOTICE", .sqlstate = "00000", .message = message};
 	struct worker *worker = client->worker;
 	struct sbuf out;
 
@@ -235,10 +245,9 @@ void client_notice(struct client *client, const char *message)
 		return;
 	sbuf_init(&out, 8192);
 	wire_add_notice(&out, &notice);
-	if (sbuf_ok(&out) &&
-	    (conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out), out.len) !=
-	         CONN_IO_OK ||
-	     conn_flush(&worker->to_client, worker) != CONN_IO_OK))
+	if (sbuf_ok(&out) && (conn_send_copy(&worker->to_client, &client->conn, worker,
+	                                     sbuf_text(&out), out.len) != CONN_IO_OK ||
+	                      conn_flush(&worker->to_client, worker) != CONN_IO_OK))
 		client_doom(client, CLIENT_CLOSE_IO);
 	sbuf_free(&out);
 }
@@ -282,10 +291,11 @@ static void client_log_end(const struct client *client)
 	     client->close_reason == CLIENT_CLOSE_CONSOLE))
 		return;
 	sock_peer(client->conn.fd, &peer);
-	log_info("client %s/%s@%s:%d: closed after %lld.%03d s: %s", client_database(client),
-	         client_user(client), peer.addr, peer.port, (long long)(age / USEC_PER_SEC),
-	         (int)(age % USEC_PER_SEC / 1000),
-	         client_close_text((enum client_close)client->close_reason));
+	log_info("client %s/%s@%s:%d: closing because: %s (age=%lld.%03ds)",
+	         client_database(client), client_user(client), peer.addr, peer.port,
+	         client->told != NULL ? client->told
+	                              : client_close_text((enum client_close)client->close_reason),
+	         (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));
 }
 
 /* The server of a client that leaves: of use to others if nothing is open on it. */
@@ -330,6 +340,7 @@ void client_destroy(struct client *client)
 		atomic_fetch_sub(&worker->proxy->client_count, 1);
 		atomic_fetch_sub(&worker->client_count, 1);
 	}
+	free(client->told);
 	free(client);
 }
 

@@ -42,7 +42,7 @@ enum client_state {
 
 /* Why a client connection ended: log text, whether the client did it. */
 enum client_close {
-#define CLIENT_CLOSE(constant, text) constant,
+#define CLIENT_CLOSE(constant, text, whose) constant,
 #include "core/client_close.def"
 };
 
@@ -62,6 +62,7 @@ struct client {
 	struct session_move *move;   /* … what is known and done about that session, or NULL */
 	struct client_login *login; /* only while logging in */
 	struct user_share *user_share; /* counted in it */
+	char *told; /* the error that ends it, for the log; NULL: none */
 	struct address *address; /* whose logins it is counted in; NULL: none */
 	struct mail_console *console; /* on its way to the console, and its slot with it */
 	bool slot_given;

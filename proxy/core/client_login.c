@@ -33,8 +33,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOGIN_MESSAGE_MAX ((size_t)8192)
-
 #define ANSWERED_SSL 1
 #define ANSWERED_GSS 2
 
@@ -395,8 +393,7 @@ static size_t login_password(struct client *client, const uint8_t *data, size_t 
 		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01", text, NULL, NULL);
 		return 0;
 	}
-	/* Longer ones are of no method that we have; memory is for those who are known. */
-	if (total > LOGIN_MESSAGE_MAX) {
+	if (total > client_auth_longest(client->login->auth)) {
 		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01",
 				  "invalid message length", NULL, NULL);
 		return 0;
@@ -422,8 +419,7 @@ static void login_to_console(struct client *client)
 	struct mail_console *mail;
 	struct cancel_key key;
 
-	if (!config_is_admin(worker->routes->config, login->user) &&
-	    !config_is_stats_user(worker->routes->config, login->user)) {
+	if (!login->owner && !config_is_stats_user(worker->routes->config, login->user)) {
 		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000",
 				  "this user may not use the console", NULL,
 				  "Name the user in admin_users or stats_users.");
@@ -439,6 +435,7 @@ static void login_to_console(struct client *client)
 	}
 	mail->database = login->database;
 	mail->user = login->user;
+	mail->owner = login->owner;
 	mail->application_name = login->application_name;
 	mail->cancel_pid = client->slot + 1;
 	mail->cancel_key = key;
@@ -488,17 +485,17 @@ static bool login_count(struct client *client, const char *name, struct database
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return false;
 	}
-	if (!share_count_take(&user->clients, &user->client_limit)) {
-		login_refuse_count(client,
-				   "client connections exceeded (max_user_client_connections)",
-				   "too many connections for this role");
-		return false;
-	}
 	if (!share_count_take(&database->clients, &database->client_limit)) {
-		atomic_fetch_sub(&user->clients, 1);
 		login_refuse_count(client,
 				   "client connections exceeded (max_db_client_connections)",
 				   "too many connections for this database");
+		return false;
+	}
+	if (!share_count_take(&user->clients, &user->client_limit)) {
+		atomic_fetch_sub(&database->clients, 1);
+		login_refuse_count(client,
+				   "client connections exceeded (max_user_client_connections)",
+				   "too many connections for this role");
 		return false;
 	}
 	client->counted = true;

@@ -30,6 +30,7 @@ struct client_login {
 	struct client *client;   /* for that list */
 	bool asked;              /* the answer is: */
 	struct auth_user *found; /* a reference; NULL: there is no such user */
+	bool owner;              /* of this process: may do everything in the console */
 	uint8_t answered;        /* SSLRequest and GSSENCRequest */
 };
 

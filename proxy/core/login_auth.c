@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* Longest name in a certificate that is looked at. */
 #define CERT_NAME_MAX 1024
@@ -234,8 +235,7 @@ static bool login_check_clientcert(struct client *client, const struct hba_rule 
 		return true;
 	log_warning("client %s/%s: the certificate is of \"%.80s\"", client_database(client),
 	            client_user(client), cert_name);
-	(void)snprintf(text, sizeof(text),
-	               "certificate authentication failed for user \"%.120s\"",
+	(void)snprintf(text, sizeof(text), "certificate authentication failed for user \"%.120s\"",
 	               client->login->user);
 	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", text, NULL, NULL);
 	return false;
@@ -269,17 +269,25 @@ static bool login_ask_hba(struct client *client, struct client_auth_request *req
 	login_find_certificate(client, rule->clientname_dn, cert_name, CERT_NAME_MAX);
 	if (!login_check_clientcert(client, rule, cert_name))
 		return false;
-	if (rule->method == AUTH_TYPE_PEER) {
-		struct ucred cred;
-		socklen_t len = sizeof(cred);
-
-		if (getsockopt(client->conn.fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0) {
-			client_doom(client, CLIENT_CLOSE_IO);
-			return false;
-		}
-		request->peer_uid = cred.uid;
+	if (rule->method == AUTH_TYPE_PEER && !sock_peer_uid(client->conn.fd, &request->peer_uid)) {
+		client_doom(client, CLIENT_CLOSE_IO);
+		return false;
 	}
 	return true;
+}
+
+/* Trust is for users who exist: those of the users file, of the configuration, of auth_query.  Where
+ * the users file names none, nobody can say who does. */
+static bool login_trusts_known_only(const struct client *client)
+{
+	return userlist_count(client->worker->users) > 0;
+}
+
+static bool login_is_named(const struct client *client)
+{
+	const struct config *config = client->worker->routes->config;
+
+	return config_find_user(config, client->login->user) != NULL;
 }
 
 /* Whether auth_query has to say who the user is: to prove it, or for the login at the server. */
@@ -294,6 +302,9 @@ static bool login_needs_secret(const struct client *client, enum auth_type type)
 	case AUTH_TYPE_SCRAM:
 		return true;
 	case AUTH_TYPE_TRUST:
+		if (login_trusts_known_only(client) && !login_is_named(client))
+			return true;
+		/* fall through */
 	case AUTH_TYPE_CERT:
 	case AUTH_TYPE_PEER:
 		route = route_find(client->worker->routes, login->database);
@@ -343,6 +354,19 @@ void login_answered(struct client *client, struct auth_user *user, const char *s
 		login_go_on(client);
 }
 
+/*
+ * Who runs this process and calls himself as the console is called may do everything there, without
+ * a password: he could read it in our memory.
+ */
+static bool login_is_owner(const struct client *client)
+{
+	uid_t uid;
+
+	return config_is_console(client->login->database) &&
+	       config_is_console(client->login->user) && sock_is_unix(client->conn.fd) &&
+	       sock_peer_uid(client->conn.fd, &uid) && uid == geteuid();
+}
+
 void login_start_auth(struct client *client)
 {
 	struct worker *worker = client->worker;
@@ -363,12 +387,23 @@ void login_start_auth(struct client *client)
 
 	client_set_state(client, CLIENT_AUTH);
 	login_find_certificate(client, false, cert_name, sizeof(cert_name));
-	if (type != CONFIG_AUTH_HBA)
+	client->login->owner = login_is_owner(client);
+	if (client->login->owner)
+		request.type = AUTH_TYPE_TRUST;
+	else if (type != CONFIG_AUTH_HBA)
 		request.type = types[type];
 	else if (!login_ask_hba(client, &request, cert_name))
 		return;
-	if (!login_find_user(client, &request))
+	if (!client->login->owner && !login_find_user(client, &request))
 		return;
+	if (request.type == AUTH_TYPE_TRUST && request.user == NULL && !client->login->owner &&
+	    login_trusts_known_only(client) && !login_is_named(client)) {
+		log_warning("client %s/%s: authentication failed: there is no such user",
+			    client_database(client), client_user(client));
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000",
+				  "\"trust\" authentication failed", NULL, NULL);
+		return;
+	}
 	request.cert_name = cert_name[0] == '\0' ? NULL : cert_name;
 	if (client->conn.tls != NULL) {
 		request.binding_len = tls_binding(client->conn.tls, binding);

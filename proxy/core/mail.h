@@ -128,6 +128,7 @@ struct mail_console {
 	struct tls *tls; /* NULL: not encrypted */
 	char *database; /* pgshunt or pgbouncer */
 	char *user;
+	bool owner; /* may do everything, whoever it is */
 	char *application_name;
 	uint32_t cancel_pid;
 	struct cancel_key cancel_key;

@@ -284,6 +284,23 @@ static void server_kick_waiting(struct pool *pool, void *arg)
 		pool_kick(pool);
 }
 
+static void server_log_end(const struct server *server)
+{
+	const struct pool *pool = server->pool;
+	const usec_t age = server->worker->now - server->born;
+	const bool quiet = !server->worker->routes->config->proxy.log_disconnections ||
+			   pool->internal || pool->database->held;
+
+	log_write(close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING
+		  : quiet                                  ? LOG_LEVEL_DEBUG
+							   : LOG_LEVEL_INFO,
+		  "server %s %s/%s pid %d: closing because: %s%s%s (age=%lld.%03ds)",
+		  server->target->name, pool->database->name, pool->user, (int)server->backend_pid,
+		  server_close_text((enum server_close)server->close_reason),
+		  server->error == NULL ? "" : ": ", server->error == NULL ? "" : server->error,
+		  (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));
+}
+
 void server_destroy(struct server *server)
 {
 	struct pool *pool = server->pool;
@@ -291,11 +308,7 @@ void server_destroy(struct server *server)
 	const bool lacked_memory = server->close_reason == SERVER_CLOSE_MEMORY;
 
 	list_remove(&worker->doomed_servers, &server->node);
-	log_write(close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG,
-		  "server %s %s/%s pid %d: closed: %s%s%s", server->target->name,
-		  pool->database->name, pool->user, (int)server->backend_pid,
-		  server_close_text((enum server_close)server->close_reason),
-		  server->error == NULL ? "" : ": ", server->error == NULL ? "" : server->error);
+	server_log_end(server);
 	if (server->dial != NULL)
 		dial_cancel(server->dial);
 	if (server->conn.fd >= 0 && server->state != SERVER_DIALING &&

@@ -11,6 +11,7 @@
 #include "core/boot.h"
 #include "core/client.h"
 #include "core/compute.h"
+#include "core/conn_tls.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/replication.h"
@@ -19,6 +20,7 @@
 #include "core/server.h"
 #include "core/session_move.h"
 #include "core/worker.h"
+#include "net/sock.h"
 #include "wire/build.h"
 #include "wire/parse.h"
 
@@ -293,7 +295,7 @@ static void server_login_computed(struct compute_job *job)
 	}
 	server->job = NULL;
 	free(job);
-	sbuf_init(&out, WIRE_AUTH_TOKEN);
+	sbuf_init(&out, WIRE_AUTH_TOKEN + 1); /* with its type */
 	server_login_result(server, server_auth_resume(server->auth, &out), &out);
 	sbuf_free(&out);
 }
@@ -342,7 +344,7 @@ static void server_login_auth(struct server *server, const uint8_t *body, size_t
 		server_login_fail(server, "authentication request out of turn", "08P01");
 		return;
 	}
-	sbuf_init(&out, WIRE_AUTH_TOKEN);
+	sbuf_init(&out, WIRE_AUTH_TOKEN + 1); /* with its type */
 	server_login_result(server, server_auth_feed(server->auth, body, len, &out), &out);
 	sbuf_free(&out);
 }
@@ -377,6 +379,22 @@ static bool server_login_parameter(struct server *server, const uint8_t *body, s
 	return true;
 }
 
+static void server_login_log(const struct server *server)
+{
+	const struct pool *pool = server->pool;
+	struct sock_name local;
+	char tls[TLS_TEXT_MAX];
+
+	if (!server->worker->routes->config->proxy.log_connections || pool->internal ||
+	    pool->database->held || !log_wanted(LOG_LEVEL_INFO))
+		return;
+	sock_local(server->conn.fd, &local);
+	log_info("server %s %s/%s pid %d: new connection to server (from %s:%d)%s%s",
+		 server->target->name, pool->database->name, pool->user, (int)server->backend_pid,
+		 local.addr, local.port, server->conn.tls == NULL ? "" : " tls=",
+		 conn_tls_text(&server->conn, tls));
+}
+
 void server_login_done(struct server *server)
 {
 	struct pool *pool = server->pool;
@@ -395,6 +413,7 @@ void server_login_done(struct server *server)
 					 route->database->connect_query);
 		return;
 	}
+	server_login_log(server);
 	pool_login_succeeded(pool, server);
 	if (server->boot != NULL)
 		boot_reset_params(server);

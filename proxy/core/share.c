@@ -129,6 +129,35 @@ void share_apply(struct share_registry *registry, struct config *config)
 	(void)pthread_mutex_unlock(&registry->lock);
 }
 
+bool share_user_counts(struct share_registry *registry, const char *name, int *clients,
+                       int *servers)
+{
+	const struct user_share *share;
+
+	*clients = 0;
+	*servers = 0;
+	(void)pthread_mutex_lock(&registry->lock);
+	for (share = registry->users; share != NULL; share = share->next) {
+		if (strcmp(share->name, name) == 0)
+			break;
+	}
+	if (share != NULL) {
+		*clients = atomic_load(&share->clients);
+		*servers = atomic_load(&share->servers);
+	}
+	(void)pthread_mutex_unlock(&registry->lock);
+	return share != NULL;
+}
+
+void share_each_user(struct share_registry *registry,
+                     void (*each)(void *arg, const struct user_share *user), void *arg)
+{
+	(void)pthread_mutex_lock(&registry->lock);
+	for (const struct user_share *share = registry->users; share != NULL; share = share->next)
+		each(arg, share);
+	(void)pthread_mutex_unlock(&registry->lock);
+}
+
 unsigned share_timeouts(const struct share_registry *registry)
 {
 	return atomic_load_explicit(&registry->timeouts, memory_order_relaxed);

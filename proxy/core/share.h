@@ -84,6 +84,14 @@ struct pool_share *share_pool(struct share_registry *registry, const char *datab
  * configuration (a reference is kept).  Any thread (takes the lock: at RELOAD only). */
 void share_apply(struct share_registry *registry, struct config *config);
 
+/* What is known of a user who has been counted; false: nothing.  Any thread (takes the lock). */
+bool share_user_counts(struct share_registry *registry, const char *name, int *clients,
+		       int *servers);
+
+/* All of them.  `each` must not come back here: the lock is held. */
+void share_each_user(struct share_registry *registry,
+		     void (*each)(void *arg, const struct user_share *user), void *arg);
+
 /* Bits 1 << enum user_timeout of the time-outs that somebody has. */
 unsigned share_timeouts(const struct share_registry *registry);
 

@@ -50,7 +50,7 @@ static void timeout_active(struct server *server, usec_t now)
 	if (xact == 0 && !quiet)
 		xact = server->ready_at;
 	if (!quiet && over(timeout_of(client, TIMEOUT_QUERY), now, query))
-		timeout_end(server, "57014", "query_timeout");
+		timeout_end(server, "57014", "query timeout");
 	else if (over(timeout_of(client, TIMEOUT_TRANSACTION), now, xact))
 		timeout_end(server, "25P04", "transaction timeout");
 	else if (quiet && server->tx_status != 'I' &&

@@ -237,6 +237,17 @@ bool sock_is_unix(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
 }
 
+bool sock_peer_uid(int fd, uid_t *uid)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0)
+		return false;
+	*uid = cred.uid;
+	return true;
+}
+
 void sock_peer(int fd, struct sock_name *name)
 {
 	struct sockaddr_storage ss = {.ss_family = AF_UNIX};

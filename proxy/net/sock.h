@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 /* Where a connection comes from or goes to. */
 struct sock_name {
@@ -59,6 +60,9 @@ void sock_tune(int fd, const struct sock_keepalive *keepalive);
 
 /* Whether it is a Unix socket. */
 bool sock_is_unix(int fd);
+
+/* The user id of the process at the other end of a Unix socket. */
+bool sock_peer_uid(int fd, uid_t *uid) MUST_CHECK;
 
 /* Connections are accepted when their first bytes have come, or after so many seconds.  False for a
  * Unix socket. */

@@ -295,7 +295,7 @@ def test_hba_rules_look_at_tls(make_proxy, ca, folder):
     with open(maps, "w") as out:
         out.write("some app app2\n")
     proxy = make_proxy(auth_type="hba", auth_hba_file=rules, auth_ident_file=maps,
-                       secrets={"app": "pw"}, **tls(ca, client_tls_ca_file=ca.cert))
+                       secrets={"app": "pw", "counted": ""}, **tls(ca, client_tls_ca_file=ca.cert))
     shown = {"sslcert": ca.app[0], "sslkey": ca.app[1]}
     none = {"sslcert": "/nowhere"}
     for dbname, user, files in [("p1", "app", shown), ("p1", "app2", shown), ("p2", "app", shown)]:

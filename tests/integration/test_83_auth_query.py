@@ -271,13 +271,14 @@ def test_server_that_is_down(make, asked_pg):
 
 
 def test_trust_and_forced_user(make, asked_pg):
-    """With trust the answer serves at the server only; a database's own user needs none there."""
+    """With trust the answer says who exists, and serves at the server."""
     proxy = make(auth_type="trust", databases={
         "p1": "pg", "p2": {"server": "pg", "user": "app", "auth_dbname": "p1"}})
     assert login(proxy, "u_md5", None) == "u_md5"
-    with proxy.wire("p2", "whoever") as conn:
+    with proxy.wire("p2", "u_md5") as conn:
         assert conn.value("SELECT session_user") == "app"
-    assert asked(asked_pg) == ["u_md5"]
+    assert refused(proxy, "whoever", None, "p2").sqlstate == "28000"
+    assert asked(asked_pg) == ["u_md5", "whoever"]
     proxy.settings["auth_type"] = "scram-sha-256"
     proxy.reload()
     wait_for(lambda: "configuration read again" in proxy.log(), what="the reload")

@@ -504,7 +504,7 @@ static void test_secret_file(void **state)
 	longest[CONFIG_SECRET_MAX] = '\0';
 	expect_secret(longest, longest);
 	longest[CONFIG_SECRET_MAX] = 'x';
-	expect_secret_error(longest, CONFIG_SECRET_MAX + 1, "longer than 1024 bytes");
+	expect_secret_error(longest, CONFIG_SECRET_MAX + 1, "longer than 65530 bytes");
 	expect_secret_error("", 0, "has an empty first line");
 	expect_secret_error("\nhunter2\n", 9, "has an empty first line");
 	expect_secret_error("hunter2\0x\n", 10, "has a zero byte");
