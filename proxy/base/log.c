@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -91,6 +92,52 @@ static void log_make_printable(char *text)
 	}
 }
 
+/* Lines that could not be written, as on a full disk: the first is told on stderr, if that is
+ * somewhere else, and when there is room again their number is told in the log. */
+static atomic_uint lost;
+static atomic_bool cut_off; /* of the last one there is a part */
+
+static bool log_put_whole(int fd, const char *line, size_t len)
+{
+	ssize_t n = write(fd, line, len);
+
+	if (UNLIKELY(n >= 0 && n < (ssize_t)len))
+		atomic_store(&cut_off, n > 0 || atomic_load(&cut_off));
+	return n == (ssize_t)len;
+}
+
+static void log_tell_lost(int fd)
+{
+	char line[160] = "\n";
+	char when[CLOCK_TEXT_MAX];
+	unsigned count = atomic_exchange(&lost, 0);
+	size_t begin = atomic_exchange(&cut_off, false) ? 1 : 0;
+
+	if (count == 0)
+		return;
+	(void)snprintf(line + begin, sizeof(line) - begin,
+	               "%s [%d] %s the log could not be written: %u lines are missing here\n",
+	               clock_format(clock_wall(), when), (int)getpid(),
+	               levels[LOG_LEVEL_ERROR].label, count);
+	if (log_put_whole(fd, line, strlen(line)))
+		return;
+	atomic_fetch_add(&lost, count);
+	if (begin > 0)
+		atomic_store(&cut_off, true);
+}
+
+/* One write a line keeps the lines of several threads whole. */
+static void log_put(const char *line, size_t len)
+{
+	int fd = atomic_load(&output);
+
+	if (UNLIKELY(atomic_load_explicit(&lost, memory_order_relaxed) > 0))
+		log_tell_lost(fd);
+	if (UNLIKELY(!log_put_whole(fd, line, len)) && atomic_fetch_add(&lost, 1) == 0 &&
+	    fd != STDERR_FILENO)
+		(void)dprintf(STDERR_FILENO, "the log cannot be written: %s\n", strerror(errno));
+}
+
 void log_write(enum log_level level, const char *fmt, ...)
 {
 	char line[LOG_LINE_MAX];
@@ -103,7 +150,7 @@ void log_write(enum log_level level, const char *fmt, ...)
 	if (!log_wanted(level))
 		return;
 	head = snprintf(line, sizeof(line), "%s [%d] %s ", clock_format(clock_wall(), when),
-			(int)getpid(), levels[level].label);
+	                (int)getpid(), levels[level].label);
 	va_start(ap, fmt);
 	body = vsnprintf(line + head, sizeof(line) - (size_t)head - 1, fmt, ap);
 	va_end(ap);
@@ -116,7 +163,5 @@ void log_write(enum log_level level, const char *fmt, ...)
 	}
 	len = strlen(line);
 	line[len] = '\n';
-	/* One write a line keeps the lines of several threads whole; a lost line is no error. */
-	if (write(atomic_load(&output), line, len + 1) < 0)
-		return;
+	log_put(line, len + 1);
 }

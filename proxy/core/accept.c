@@ -10,6 +10,7 @@
 #include "net/sock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,6 +26,9 @@ struct acceptor {
 	bool deferred;       /* a connection comes with its first bytes */
 	unsigned batch;      /* accepted at a time: as many as are there, as a rule */
 	struct event *pause; /* brings it back when descriptors had run out */
+	int reserve; /* a descriptor to take one connection with, and tell it that there are no more
+	              */
+	usec_t told; /* when the log had it last */
 	int fd;
 };
 
@@ -80,12 +84,45 @@ static void accept_again(evutil_socket_t fd, short what, void *arg)
 	(void)event_add(acceptor->event, NULL);
 }
 
+/* Out of descriptors: the reserve takes one connection, which is told.  False: there was none to
+ * take, or another thread got the descriptor. */
+static bool accept_refuse(struct acceptor *acceptor)
+{
+	static const char told[] = "E\0\0\0\x44SFATAL\0VFATAL\0C53300\0"
+	                           "Mtoo many connections: out of descriptors\0";
+	char unread[1024];
+	int fd;
+
+	if (acceptor->reserve < 0)
+		return false;
+	(void)close(acceptor->reserve);
+	fd = accept4(acceptor->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0) {
+		(void)send(fd, told, sizeof(told), MSG_NOSIGNAL);
+		/* With bytes unread the end would be a reset, which throws the message away. */
+		(void)shutdown(fd, SHUT_WR);
+		(void)!recv(fd, unread, sizeof(unread), 0);
+		(void)close(fd);
+	}
+	acceptor->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && acceptor->reserve >= 0;
+}
+
 /* Out of descriptors or memory: the queue in the kernel keeps them for a moment. */
 static void accept_rest(struct acceptor *acceptor)
 {
 	const struct timeval pause = {0, ACCEPT_PAUSE_USEC};
+	const int error = errno;
+	unsigned refused = 0;
 
-	log_error("cannot accept connections: %s", strerror(errno));
+	if (acceptor->worker->now - acceptor->told >= USEC_PER_SEC || acceptor->told == 0) {
+		log_error("cannot accept connections: %s", strerror(error));
+		acceptor->told = acceptor->worker->now;
+	}
+	while (error == EMFILE && refused < ACCEPT_BATCH && accept_refuse(acceptor))
+		refused++;
+	if (acceptor->reserve < 0)
+		acceptor->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	(void)event_del(acceptor->event);
 	(void)event_add(acceptor->pause, &pause);
 }
@@ -133,6 +170,7 @@ void accept_listen(struct worker *worker, int fd)
 	sock_tune(fd, &keepalive);
 	acceptor->worker = worker;
 	acceptor->fd = fd;
+	acceptor->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	acceptor->batch = 1;
 	acceptor->deferred = conf->tcp_defer_accept > 0 &&
 			     sock_defer_accept(fd, (int)((conf->tcp_defer_accept + USEC_PER_SEC - 1) /
@@ -157,6 +195,8 @@ void accept_stop(struct worker *worker)
 		if (acceptor->pause != NULL)
 			event_free(acceptor->pause);
 		(void)close(acceptor->fd);
+		if (acceptor->reserve >= 0)
+			(void)close(acceptor->reserve);
 		free(acceptor);
 	}
 }

@@ -215,6 +215,17 @@ static void login_refuse_surplus(struct client *client)
 			  "Raise max_client_connections of the proxy.");
 }
 
+/* Descriptors are kept for the server connections of those who are in, and for the console. */
+static bool login_descriptors_short(const struct proxy *proxy)
+{
+	const unsigned kept = 4 + (proxy->descriptors < 2048 ? proxy->descriptors / 32 : 64);
+
+	return proxy->descriptors > 0 && atomic_load(&proxy->client_count) +
+	                                         atomic_load(&proxy->server_count) +
+	                                         atomic_load(&proxy->descriptors_own) + kept >
+	                                     proxy->descriptors;
+}
+
 static void login_startup_message(struct client *client, const struct wire_startup *startup)
 {
 	struct client_login *login = client->login;
@@ -252,6 +263,12 @@ static void login_startup_message(struct client *client, const struct wire_start
 	if (atomic_load(&worker->proxy->admitted) >= (unsigned)conf->max_client_connections &&
 	    !config_is_console(login->database)) {
 		login_refuse_surplus(client);
+		return;
+	}
+	if (login_descriptors_short(worker->proxy) && !config_is_console(login->database)) {
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
+		                  "too many connections: file descriptors are short", NULL,
+		                  "Raise the limit of open files of the proxy.");
 		return;
 	}
 	client->long_key = wire_startup_spoken(startup) >= WIRE_PROTOCOL_3_2;

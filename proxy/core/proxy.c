@@ -17,6 +17,7 @@
 #include "core/secure.h"
 #include "core/takeover.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -503,6 +504,8 @@ static bool proxy_catch_signals(struct proxy *proxy)
 	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
 
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* A file that may not grow is an error like a full disk. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
 		/* What libevent restores when the event is freed: a second SIGINT that comes while
 		 * the process is ending must not kill it. */
@@ -541,6 +544,19 @@ static unsigned proxy_count_descriptors(void)
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > UINT_MAX)
 		return 0;
 	return (unsigned)limit.rlim_cur;
+}
+
+/* How many are open now. */
+static unsigned proxy_count_open(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	while (dir != NULL && readdir(dir) != NULL)
+		count++;
+	if (dir != NULL)
+		(void)closedir(dir);
+	return count > 3 ? count - 3 : 0; /* ".", ".." and that of the folder */
 }
 
 /* Every client and every server needs one, and some are for files. */
@@ -713,6 +729,7 @@ int proxy_run(struct proxy *proxy)
 	if (good && proxy_listen(proxy)) {
 		proxy->listening = true;
 		mem_be_patient();
+		proxy->descriptors_own = proxy_count_open();
 		log_info("pgshuntd %s is ready: %u workers, port %d", PGSHUNT_VERSION,
 		         proxy->worker_count, proxy->config->proxy.port);
 		/* After a takeover the service has another main process. */

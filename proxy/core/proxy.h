@@ -49,6 +49,7 @@ struct proxy {
 	atomic_uint client_count;   /* any thread: connections, in their login too */
 	atomic_uint server_count;   /* any thread: connections to servers */
 	unsigned descriptors;       /* any thread: that the process may have; 0: not known */
+	atomic_uint descriptors_own; /* any thread: that it had before the first connection */
 	atomic_uint admitted;       /* any thread: those that are authenticated */
 	struct address_table *addresses; /* any thread */
 	uint8_t cancel_secret[32];  /* any thread: of the long cancel keys */

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Too few file descriptors, a full disk: whoever can be served is, and what fails says so."""
+import os
+import re
+import resource
+import signal
+import time
+
+import pytest
+
+import pgwire
+from pgwire import LoginError, query, rows, wait_for
+from proxy import ConsoleError
+from servers import SLOW, start
+
+
+def limit(proxy, what, soft):
+    """Of the running process; the hard limit stays."""
+    hard = resource.prlimit(proxy.process.pid, what)[1]
+    resource.prlimit(proxy.process.pid, what, (hard if soft is None else soft, hard))
+
+
+def descriptors(proxy):
+    return len(os.listdir("/proc/%d/fd" % proxy.process.pid))
+
+
+def cpu(proxy):
+    with open("/proc/%d/stat" % proxy.process.pid) as stat:
+        words = stat.read().rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def lowest_free(proxy):
+    """The number that the next descriptor would have."""
+    numbers = {int(name) for name in os.listdir("/proc/%d/fd" % proxy.process.pid)}
+    return min(set(range(len(numbers) + 1)) - numbers)
+
+
+@pytest.fixture
+def few(make_proxy, monkeypatch):
+    """A proxy that may have so many descriptors, and cannot raise that."""
+    def make(count, **settings):
+        monkeypatch.setattr("proxy.start", lambda argv, *args, **kwargs: start(
+            ["prlimit", "--nofile=%d:%d" % (count, count), *argv], *args, **kwargs))
+        return make_proxy(pool_size=2, log_level="info", **settings)
+    return make
+
+
+# --- file descriptors -----------------------------------------------------------------------------
+
+def test_logins_leave_descriptors_for_servers_and_the_console(few):
+    """Who is in is served, who comes is told, the operator gets in; later there is room again."""
+    proxy = few(100)
+    conns = []
+    with pytest.raises(LoginError) as error:
+        while len(conns) < 200:
+            conns.append(proxy.wire("p1"))
+    assert error.value.sqlstate == "53300" and "descriptors" in str(error.value) and len(conns) > 20
+    # Two databases with two server connections each, none of which was open yet.
+    other = conns.pop()
+    other.close()
+    wait_for(lambda: ending(proxy) is None, 20 * SLOW, "room for one")
+    for conn in conns[:2]:
+        conn.query("BEGIN")
+    for conn in conns[:2]:
+        assert conn.value("SELECT 1") == "1"
+        conn.query("COMMIT")
+    assert [row for row in proxy.command("SHOW POOLS") if row["database"] == "p1"]
+    for conn in conns:
+        conn.close()
+    wait_for(lambda: descriptors(proxy) < 50, 20 * SLOW, "closed descriptors")
+    with proxy.wire("p2") as conn:
+        assert conn.value("SELECT 2") == "2"
+
+
+def ending(proxy):
+    try:
+        proxy.wire("p1").close()
+    except LoginError as failed:
+        return failed.sqlstate
+    return None
+
+
+def test_no_descriptor_is_left(few):
+    """Connections that say nothing take all: who comes is told at once, nothing spins, and those who
+    are in do not notice."""
+    proxy = few(70)
+    with proxy.wire("p1") as conn:
+        conn.value("SELECT 1")
+        silent, refused = [], []
+        while len(refused) < 5 and len(silent) < 100:
+            silent.append(pgwire.Conn(proxy.host, proxy.port))
+            if not silent[-1].silent(0.02):
+                refused.append(silent.pop())
+        for told in refused:
+            message = told.recv()
+            assert message.fields()["C"] == "53300" and "descriptors" in message.fields()["M"]
+            assert told.rest() == []
+            told.close()
+        before = cpu(proxy)
+        time.sleep(1)
+        assert cpu(proxy) - before < 0.5
+        assert conn.value("SELECT 2") == "2"
+        for one in silent:
+            one.close()
+        wait_for(lambda: ending(proxy) is None, 20 * SLOW, "room")
+        assert conn.value("SELECT 3") == "3"
+    lines = re.findall("ERROR cannot accept connections: Too many open files", proxy.log())
+    assert 1 <= len(lines) < 20
+
+
+def test_no_descriptor_for_a_server(make_proxy):
+    """Its client waits, or is told why; the next one is served when there are some again."""
+    proxy = make_proxy(connect_timeout="1s", server_login_retry="100ms", server_idle_timeout="200ms")
+    with proxy.wire("p1") as conn, proxy.wire("p1") as other:
+        conn.query("BEGIN")
+        wait_for(lambda: len([row for row in proxy.command("SHOW SERVERS") if row["database"] == "p1"]) == 1,
+                 20 * SLOW, "the end of unused servers")
+        wait_for(lambda: proxy.log().count("left") >= 2, 20 * SLOW, "the end of the console")
+        time.sleep(0.1)
+        limit(proxy, resource.RLIMIT_NOFILE, lowest_free(proxy))
+        other.send(query("SELECT 1"))
+        failed = pgwire.errors(other.ready("I"))[0]
+        assert "Too many open files" in failed["M"], failed
+        assert conn.value("SELECT 2") == "2"
+        limit(proxy, resource.RLIMIT_NOFILE, None)
+        assert other.value("SELECT 3") == "3"
+        conn.query("COMMIT")
+
+
+# --- a full disk ----------------------------------------------------------------------------------
+
+@pytest.fixture
+def full(make_proxy, tmp_path):
+    """A proxy whose files may not grow, which is what a full disk does to it; stderr is a file, too."""
+    proxy = make_proxy(log_file=str(tmp_path / "proxy.log"), log_level="info")
+    proxy.own_log = str(tmp_path / "proxy.log")
+    yield proxy
+    if proxy.process is not None and proxy.process.poll() is None:
+        limit(proxy, resource.RLIMIT_FSIZE, None)
+
+
+def read(path):
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
+def test_log_that_cannot_be_written(full):
+    """Clients do not notice; what is missing is told in its place."""
+    full.wire("p1").close()
+    size = os.path.getsize(full.own_log)
+    limit(full, resource.RLIMIT_FSIZE, size + 100)  # the end of a line falls off
+    for _ in range(5):
+        with full.wire("p1") as conn:
+            assert conn.value("SELECT 1") == "1"
+    assert os.path.getsize(full.own_log) <= size + 100
+    limit(full, resource.RLIMIT_FSIZE, None)
+    full.wire("p1").close()
+    wait_for(lambda: "lines are missing here" in read(full.own_log), 20 * SLOW, "the line about it")
+    assert int(re.search(r"written: (\d+) lines", read(full.own_log)).group(1)) >= 5
+    for line in read(full.own_log).splitlines()[-3:]:
+        assert re.match(r"\d{4}-\d\d-\d\dT", line)
+
+
+def test_state_that_does_not_fit(full):
+    """No hold, no swap that a restart would forget; what was held stays held, and can be released."""
+    with full.wire("p1") as one, full.wire("p2") as two:
+        full.hold("p1", "LEASE 60s")
+        limit(full, resource.RLIMIT_FSIZE, 0)
+        with pytest.raises(ConsoleError) as error:
+            full.hold("p2", "LEASE 60s")
+        assert error.value.sqlstate == "58030" and full.state in error.value.fields["D"]
+        assert two.value("SELECT 1") == "1"
+        assert full.held("p2")["state"] == "open" and full.held("p1")["state"] == "held"
+        one.send(query("SELECT 'waited'"))
+        assert one.silent(0.2)
+        # The gate opens, and the answer says that the file is behind.
+        with pytest.raises(ConsoleError) as error:
+            full.command("RELEASE p1")
+        assert error.value.sqlstate == "58030"
+        assert rows(one.ready("I")) == [["waited"]]
+        limit(full, resource.RLIMIT_FSIZE, None)
+        full.command("RELEASE p1")
+        full.hold("p2", "LEASE 60s")
+        full.kill()
+        full.start()
+        assert full.held("p2")["state"] == "held" and full.held("p1")["state"] == "open"
+        full.command("RELEASE p2")
+
+
+def test_files_at_their_limit_end_nothing(full):
+    """Not a signal either: RELOAD and the end of the process work without room for a line."""
+    limit(full, resource.RLIMIT_FSIZE, 0)
+    full.process.send_signal(signal.SIGHUP)
+    with full.wire("p1") as conn:
+        assert conn.value("SELECT 1") == "1"
+    full.stop(signal.SIGTERM)
