@@ -2,6 +2,7 @@
 #include "conf/commcare.h"
 
 #include "base/mem.h"
+#include "conf/commcare_config.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -391,6 +392,7 @@ bool commcare_parse(const char *path, const char *yaml, size_t len, const char *
 	if (tree_parse(out->bytes, len, &out->blocks, &root, &reader.problems)) {
 		out->root = root;
 		take_databases(&reader);
+		commcare_check_readers(out, &reader.problems);
 	}
 	ok = reader.problems.count == 0;
 	problems_report(&reader.problems, errors);

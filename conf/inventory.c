@@ -94,6 +94,7 @@ static void take_host(struct inventory *inventory, size_t group, const char *lin
 		index = inventory->host_count++;
 		inventory->hosts[index].name = arena_strdup(&inventory->blocks, name);
 		inventory->hosts[index].address = inventory->hosts[index].name;
+		inventory->hosts[index].processes = inventory->hosts[index].port = 0;
 	} else {
 		index = (size_t)(known - inventory->hosts);
 	}
@@ -104,6 +105,10 @@ static void take_host(struct inventory *inventory, size_t group, const char *lin
 		if (strncmp(word, "ansible_host=", 13) == 0)
 			inventory->hosts[index].address =
 			    arena_strdup(&inventory->blocks, word + 13);
+		if (strncmp(word, "pgbouncer_processes=", 20) == 0)
+			inventory->hosts[index].processes = atoi(word + 20);
+		if (strncmp(word, "postgresql_port=", 16) == 0)
+			inventory->hosts[index].port = atoi(word + 16);
 		free(word);
 	}
 }
@@ -217,6 +222,15 @@ static void collect(const struct inventory *inventory, const char *name, const c
 		add_name(hosts, count, group->hosts[i]);
 	for (size_t i = 0; i < group->child_count; i++)
 		collect(inventory, group->children[i], hosts, count, depth + 1);
+}
+
+size_t inventory_members(const struct inventory *inventory, const char *group, const char ***hosts)
+{
+	size_t count = 0;
+
+	*hosts = NULL;
+	collect(inventory, group, hosts, &count, 0);
+	return count;
 }
 
 const struct inventory_host *inventory_only(const struct inventory *inventory, const char *group)

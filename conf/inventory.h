@@ -15,6 +15,8 @@
 struct inventory_host {
 	const char *name;
 	const char *address; /* ansible_host, else the name */
+	int processes;       /* pgbouncer_processes, 0 = not given */
+	int port;            /* postgresql_port, 0 = not given */
 };
 
 struct inventory_group {
@@ -39,6 +41,9 @@ bool inventory_parse(const char *name, const char *text, struct inventory *inven
 void inventory_free(struct inventory *inventory);
 
 const struct inventory_host *inventory_host(const struct inventory *inventory, const char *name);
+
+/* The hosts of a group, with those of its children; free *hosts, not the names. */
+size_t inventory_members(const struct inventory *inventory, const char *group, const char ***hosts);
 
 /* The only host of a group, with those of its children; NULL if there is no such group or if it has
  * another number of hosts. */

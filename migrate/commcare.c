@@ -2,8 +2,7 @@
 #include "migrate/commcare.h"
 
 #include "base/mem.h"
-#include "conf/commcare.h"
-#include "conf/ini.h"
+#include "conf/commcare_config.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 
@@ -11,30 +10,6 @@
 #include <string.h>
 
 #define NOTES_MAX ((size_t)1024 * 1024)
-
-/* ---- reading ---- */
-
-static bool load(const char *directory, struct commcare *commcare, struct sbuf *error)
-{
-	char *yaml_path = mem_must_printf("%s/postgresql.yml", directory);
-	char *inventory_path = mem_must_printf("%s/inventory.ini", directory);
-	char *real = realpath(yaml_path, NULL);
-	char *yaml = NULL;
-	char *inventory = NULL;
-	size_t yaml_len;
-	size_t inventory_len;
-	bool ok = ini_read_local(NULL, real == NULL ? yaml_path : real, &yaml, &yaml_len, error) &&
-	          ini_read_local(NULL, inventory_path, &inventory, &inventory_len, error) &&
-	          commcare_parse(real == NULL ? yaml_path : real, yaml, yaml_len, inventory_path,
-	                         inventory, commcare, error);
-
-	free(yaml_path);
-	free(inventory_path);
-	free(real);
-	free(yaml);
-	free(inventory);
-	return ok;
-}
 
 /* Whether the inventory's host is the machine of the server. */
 static bool is_server(const struct commcare *commcare, const char *host,
@@ -109,6 +84,7 @@ static bool pick(struct move *move, const struct commcare *commcare, const char 
 		} else if (is_server(commcare, database->host, move->source.conf)) {
 			names[(*count)++] = database->name;
 			note(move, commcare, database, to);
+			commcare_readers(commcare, database->alias, &move->commcare_notes);
 		} else if (is_server(commcare, database->host, move->target.conf)) {
 			sbuf_printf(&move->commcare_notes,
 			            "postgresql.yml: %s is on %s already: nothing to change\n",
@@ -140,7 +116,7 @@ bool commcare_plan(struct move *move, struct sbuf *error)
 		return true;
 	sbuf_free(&move->commcare_notes);
 	sbuf_init(&move->commcare_notes, NOTES_MAX);
-	if (!load(conf->commcare_environment, &commcare, error))
+	if (!commcare_read(conf->commcare_environment, &commcare, error))
 		return false;
 	to = commcare_spelling(&commcare, target->name, target->admin_host);
 	if (to == NULL) {

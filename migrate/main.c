@@ -3,15 +3,19 @@
  * pgshunt: the operator's command.
  */
 #include "base/fault.h"
+#include "conf/commcare_config.h"
 #include "conf/config.h"
 #include "conf/pgbouncer.h"
 #include "migrate/command.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-/* pgshunt import-pgbouncer FILE: to stdout. */
-static int import_pgbouncer(const char *path)
+/* pgshunt import-pgbouncer FILE, pgshunt import-commcare DIRECTORY: to stdout. */
+static int import(const char *path,
+                  bool (*reader)(const char *path, struct sbuf *yaml, struct sbuf *errors))
 {
 	struct sbuf yaml;
 	struct sbuf errors;
@@ -19,11 +23,41 @@ static int import_pgbouncer(const char *path)
 
 	sbuf_init(&yaml, CONFIG_FILE_MAX);
 	sbuf_init(&errors, CONFIG_FILE_MAX);
-	good = pgbouncer_import(path, &yaml, &errors);
+	good = reader(path, &yaml, &errors);
 	(void)fputs(sbuf_text(good ? &yaml : &errors), good ? stdout : stderr);
 	sbuf_free(&yaml);
 	sbuf_free(&errors);
 	return good ? 0 : EXIT_USAGE;
+}
+
+/* The configuration made of an environment, in a file that nobody else sees. */
+static bool load_environment(const char *directory, struct config **config, struct sbuf *errors)
+{
+	int fd = memfd_create("pgshunt.yml", MFD_CLOEXEC);
+	char path[64];
+	struct sbuf yaml;
+	bool ok;
+
+	sbuf_init(&yaml, CONFIG_FILE_MAX);
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	ok = commcare_import(directory, &yaml, errors);
+	if (ok && (fd < 0 || write(fd, sbuf_text(&yaml), yaml.len) != (ssize_t)yaml.len)) {
+		sbuf_add_str(errors, "the configuration cannot be kept in memory\n");
+		ok = false;
+	}
+	ok = ok && config_load(path, config, errors);
+	sbuf_free(&yaml);
+	if (fd >= 0)
+		(void)close(fd);
+	return ok;
+}
+
+static bool load(const struct command_line *line, struct config **config, struct sbuf *errors)
+{
+	const char *environment = line->option[OPTION_ENVIRONMENT];
+
+	return environment != NULL ? load_environment(environment, config, errors)
+	                           : config_load(line->option[OPTION_CONFIG], config, errors);
 }
 
 int main(int argc, char **argv)
@@ -36,11 +70,13 @@ int main(int argc, char **argv)
 
 	fault_init();
 	if (argc == 3 && strcmp(argv[1], "import-pgbouncer") == 0)
-		return import_pgbouncer(argv[2]);
+		return import(argv[2], pgbouncer_import);
+	if (argc == 3 && strcmp(argv[1], "import-commcare") == 0)
+		return import(argv[2], commcare_import);
 	if (!command_parse(argc, argv, &line, &code))
 		return (int)code;
 	sbuf_init(&errors, CONFIG_FILE_MAX);
-	if (!config_load(line.option[OPTION_CONFIG], &config, &errors)) {
+	if (!load(&line, &config, &errors)) {
 		(void)fputs(sbuf_text(&errors), stderr);
 		sbuf_free(&errors);
 		return EXIT_USAGE;

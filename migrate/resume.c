@@ -161,21 +161,57 @@ static bool is_before_barrier(struct move *move)
 	       point < move->barrier;
 }
 
+/* Whether the move was to change that route: names for readers lead to the target anyway. */
+static bool was_planned(const struct journal_records *records, const char *list, const char *who,
+                        const char *name)
+{
+	const struct json *plan = json_get(journal_find(records, "outcome", "plan"), "data");
+	const struct json *routes = json_get(plan, list);
+	bool bouncer = strcmp(list, "pgbouncers") == 0;
+
+	for (const struct json *at = routes == NULL ? NULL : routes->first; at != NULL;
+	     at = at->next) {
+		const char *whose = json_text(at, bouncer ? "process" : "proxy");
+		const char *what = json_text(at, bouncer ? "entry" : "database");
+
+		if (whose != NULL && what != NULL && strcmp(whose, who) == 0 &&
+		    strcmp(what, name) == 0 && (!bouncer || json_text(at, "new") != NULL))
+			return true;
+	}
+	return false;
+}
+
 /*
- * Whether clients may be at work on the target, which is a primary.  The routes say it; without
- * any, whether its copy can be connected to.
+ * Whether clients may be at work on the target, which is a primary.  The routes and the entries of
+ * the pgbouncers say it; without any, whether its copy can be connected to.
  */
-static bool is_in_use_on_target(struct move *move)
+static bool is_in_use_on_target(struct move *move, const struct journal_records *records)
 {
 	struct link *link = &move->target.link;
+	size_t known = 0;
 	struct sbuf sql;
 	bool open;
 
 	for (size_t i = 0; i < move->route_count; i++) {
-		if (strcmp(move->routes[i].server, move->target.conf->name) == 0)
+		const struct route *route = &move->routes[i];
+
+		if (!was_planned(records, "routes", route->proxy->conf->name, route->database))
+			continue;
+		known++;
+		if (strcmp(route->server, move->target.conf->name) == 0)
 			return true;
 	}
-	if (move->route_count > 0)
+	for (size_t i = 0; i < move->entry_count; i++) {
+		const struct bouncer_entry *entry = &move->entries[i];
+
+		if (entry->host == NULL || *entry->host == '\0' ||
+		    !was_planned(records, "pgbouncers", entry->bouncer->label, entry->name))
+			continue;
+		known++;
+		if (entry->where != NULL && strcmp(entry->where, move->target.conf->name) == 0)
+			return true;
+	}
+	if (known > 0)
 		return false;
 	sbuf_init(&sql, ERRORS_MAX);
 	sbuf_add_str(&sql, "SELECT count(*) AS open FROM pg_database WHERE datallowconn AND"
@@ -284,8 +320,8 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	facts.target = promote_probe(move);
 	facts.switch_before_barrier =
 	    facts.target == TARGET_PRIMARY && move->promote_intended && is_before_barrier(move);
-	facts.in_use_on_target =
-	    facts.target == TARGET_PRIMARY && !move->promote_intended && is_in_use_on_target(move);
+	facts.in_use_on_target = facts.target == TARGET_PRIMARY && !move->promote_intended &&
+	                         is_in_use_on_target(move, records);
 	decision = decide(&facts, &why);
 	ui_line(move->ui, "move %s from %s to %s: target %s, source %s", records->id,
 	        move->source.conf->name, move->target.conf->name, target_state_name(facts.target),

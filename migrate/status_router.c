@@ -172,12 +172,10 @@ static void show_proxies(struct status *status)
 static const char *place_of(const struct move *move, const char *host, int port)
 {
 	const struct config_server *server = config_find_server_at(move->config, host, port);
+	const char *router = router_at(move, host, port);
 
-	for (size_t i = 0; i < move->proxy_count; i++) {
-		if (move->proxies[i].conf->port == port &&
-		    strcmp(move->proxies[i].conf->host, host) == 0)
-			return move->proxies[i].label;
-	}
+	if (router != NULL)
+		return router;
 	return server == NULL ? "an unknown place" : server->name;
 }
 
