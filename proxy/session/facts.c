@@ -116,7 +116,8 @@ static bool may_set(const char *text, size_t len)
 		end--;
 	if (end - p < 3)
 		return false;
-	if (((p[0] | 0x20) == 's' && (p[1] | 0x20) == 'e' && (p[2] | 0x20) == 't') ||
+	if (((p[0] | 0x20) == 's' && strncasecmp(p, "set", 3) == 0) ||
+	    ((p[0] | 0x20) == 'r' && strncasecmp(p, "res", 3) == 0) ||
 	    (p[0] == '/' && p[1] == '*') || (p[0] == '-' && p[1] == '-'))
 		return true;
 	return memchr(p, ';', (size_t)(end - p)) != NULL || has_call(p, (size_t)(end - p));

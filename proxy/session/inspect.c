@@ -262,13 +262,17 @@ static long long milliseconds(const char *text)
 /* A neutral inspection tells what statement_timeout was in two rows, and with its unit. */
 static bool state_merge_timeout(struct session_state *state)
 {
-	struct session_row *row =
-	    (struct session_row *)session_state_find(state, SESSION_SETTING, "statement_timeout");
+	static const enum session_kind where[] = {SESSION_SETTING, SESSION_GIVEN, SESSION_BASE};
 	struct session_row *reset =
 	    (struct session_row *)session_state_find(state, SESSION_RESET, "statement_timeout");
+	struct session_row *row = NULL;
 	long long value;
 	char text[32];
+	size_t i;
 
+	for (i = 0; i < ARRAY_LEN(where) && row == NULL; i++)
+		row =
+		    (struct session_row *)session_state_find(state, where[i], "statement_timeout");
 	if (reset == NULL)
 		return true;
 	value = row == NULL ? -1 : milliseconds(row->value);

@@ -94,10 +94,15 @@ static const char inspect_sql[] =
     ")) i (n, v)"
     ") s";
 
-/* Both settings are as before when the transaction ends: at the Sync behind the inspection. */
+/* Columns are computed from left to right: what the setting was before it is set.  Both settings are
+ * as before when the transaction ends: at the Sync behind the inspection. */
 static const char neutral_sql[] =
     HEX_ROWS
-    "SELECT 'guc'" TEXT " AS k, 'statement_timeout'" TEXT " AS n,"
+    "SELECT (SELECT CASE WHEN g.source" EQ "ANY (ARRAY['client'" TEXT ", 'session'" TEXT
+    "]) THEN 'guc'" TEXT " WHEN g.source" EQ "ANY (ARRAY['global'" TEXT ", 'database'" TEXT
+    ", 'user'" TEXT ", 'database user'" TEXT "]) THEN 'cat'" TEXT " ELSE 'base'" TEXT " END"
+    " FROM pg_catalog.pg_settings g WHERE g.name" EQ "'statement_timeout') AS k,"
+    " 'statement_timeout'" TEXT " AS n,"
     " pg_catalog.current_setting('statement_timeout') AS v,"
     " pg_catalog.left(pg_catalog.set_config('statement_timeout', '0', true), 0) AS x"
     " UNION ALL SELECT 'role', 'role', pg_catalog.current_setting('role'),"

@@ -344,7 +344,8 @@ static void custom_scan(struct custom_scan *scan, const char *text, size_t len, 
 	sql_lex_begin(&lexer, text, len);
 	token = sql_lex_next(&lexer);
 	while (token != SQL_END && token != SQL_BROKEN) {
-		if (token == SQL_WORD && sql_lex_is(&lexer, "set")) {
+		/* RESET makes one that is empty. */
+		if (token == SQL_WORD && (sql_lex_is(&lexer, "set") || sql_lex_is(&lexer, "reset"))) {
 			token = custom_in_set(scan, &lexer);
 			continue;
 		}

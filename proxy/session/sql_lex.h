@@ -54,7 +54,7 @@ enum sql_prepare sql_judge_prepare(const char *text, const char *name);
 bool sql_has_backslash(const char *text);
 
 /*
- * Calls `found` with every name of two or more parts (in lower case) that the text sets by SET or
+ * Calls `found` with every name of two or more parts (in lower case) that the text sets by SET, RESET or
  * set_config(), also inside dollar quotes.  False: it has a set_config() whose name cannot be read
  * from the text, or a name that is not plain ASCII.
  */

@@ -6,7 +6,7 @@
  *     text HEX WHOLE                 facts see a text (0: only its beginning)
  *     parameter NAME                 facts see another value
  *     unnamed HEX                    the client's unnamed statement: query, 0, types
- *     reset                          forgets facts and unnamed statement
+ *     nothing                        there is no unnamed statement
  *     ask CUSTOM LIKE NEUTRAL        -> messages; LIKE: a slot
  *     rows SLOT HEX…                 the bodies of DataRows -> "ok", "again" or "bad"
  *     show SLOT                      -> kind:name=value for each row, hexadecimal, ~ for NULL
@@ -188,14 +188,6 @@ static void do_replay(char **rest)
 	put_hex(sbuf_text(&last.out), last.out.len);
 }
 
-static void do_reset(void)
-{
-	session_facts_free(facts);
-	facts = NULL;
-	stmt_unref(unnamed);
-	unnamed = NULL;
-}
-
 static void run(char *line)
 {
 	char *rest = line;
@@ -215,8 +207,9 @@ static void run(char *line)
 
 		stmt_unref(unnamed);
 		unnamed = stmt_store_intern(store, def, len);
-	} else if (strcmp(command, "reset") == 0) {
-		do_reset();
+	} else if (strcmp(command, "nothing") == 0) {
+		stmt_unref(unnamed);
+		unnamed = NULL;
 	} else if (strcmp(command, "ask") == 0) {
 		do_ask(&rest);
 	} else if (strcmp(command, "rows") == 0) {
@@ -257,7 +250,8 @@ int main(void)
 	while (getline(&line, &cap, stdin) > 0)
 		run(line);
 	free(line);
-	do_reset();
+	session_facts_free(facts);
+	stmt_unref(unnamed);
 	replay_free(&last);
 	for (i = 0; i < SLOTS; i++)
 		session_state_free(states[i]);

@@ -77,6 +77,7 @@ static void test_custom_names(void **state)
 	(void)state;
 	assert_custom("SET a.b = 1", "a.b ", true);
 	assert_custom("set session A . \"B\" to 'x'; SET LOCAL c.d.e = 1", "a.b c.d.e ", true);
+	assert_custom("RESET a.b; RESET ALL", "a.b ", true);
 	assert_custom("SET work_mem = 1; SET TIME ZONE 'x'; SET ROLE r", "", true);
 	assert_custom("UPDATE t SET x = 1 WHERE s = 'SET q.r = 1'", "", true);
 	assert_custom("SELECT set_config('a.b', 'c', false), Set_Config('C.d','', true)",
