@@ -14,6 +14,7 @@
 #include "core/session_see.h"
 #include "core/worker.h"
 #include "session/inspect.h"
+#include "session/locks.h"
 #include "session/replay.h"
 #include "session/stmts.h"
 #include "wire/build.h"
@@ -96,6 +97,10 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		break;
 	case SESSION_ASKS_AGAIN:
 		ask_state(move, move->state, out);
+		steps++;
+		break;
+	case SESSION_ASKS_LOCKS:
+		locks_count_add(move->state, out);
 		steps++;
 		break;
 	case SESSION_ASKS_CLEANUP:
@@ -211,6 +216,8 @@ void session_take(struct server *server, uint8_t type, const uint8_t *body, size
 		if (move->answer != NULL && move->steps_left == 1 &&
 		    !session_state_row(move->answer, body, len))
 			move->unreadable = true;
+		if (move->question == SESSION_ASKS_LOCKS)
+			(void)!locks_count_row(move->state, body, len); /* locks_counted() */
 		break;
 	case BE_ERROR_RESPONSE:
 		ask_failed(move, body, len);

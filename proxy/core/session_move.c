@@ -11,6 +11,7 @@
 #include "core/session_see.h"
 #include "core/worker.h"
 #include "session/inspect.h"
+#include "session/locks.h"
 #include "session/stmts.h"
 #include "wire/build.h"
 
@@ -165,8 +166,8 @@ static void session_classify_state(struct session_move *move)
 {
 	struct client *client = move->client;
 	const struct config_proxy *conf = &client->worker->routes->config->proxy;
-	const struct session_abilities abilities = {.custom_known =
-	                                                conf->session_custom_settings[0] != '\0'};
+	const struct session_abilities abilities = {
+	    .custom_known = conf->session_custom_settings[0] != '\0', .locks = true};
 	struct session_verdict verdict;
 	struct stmt *unnamed;
 
@@ -184,6 +185,11 @@ static void session_classify_state(struct session_move *move)
 		session_set_class(move, verdict.class, sbuf_text(&verdict.what),
 		                  sbuf_text(&verdict.why));
 	session_verdict_free(&verdict);
+}
+
+static bool session_has_locks(const struct session_move *move)
+{
+	return session_state_count_kind(move->state, SESSION_LOCK) > 0;
 }
 
 /* The state that its own server has told.  False: there is more to be asked first. */
@@ -214,7 +220,25 @@ static bool session_take_state(struct session_move *move, struct server *server)
 	move->answer = NULL;
 	session_state_digest(move->state, move->digest);
 	session_classify_state(move);
+	move->uncounted = session_has_locks(move);
 	return true;
+}
+
+/* Its own server has told how often it has taken its advisory locks. */
+static void session_take_locks(struct session_move *move, struct server *server)
+{
+	struct sbuf why;
+
+	move->uncounted = false;
+	sbuf_init(&why, 1024);
+	if (move->failure != NULL)
+		sbuf_printf(&why, "its advisory locks could not be counted: %s", move->failure);
+	if (move->failure != NULL || !locks_counted(move->state, &why))
+		session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,
+		                  sbuf_text(&why));
+	sbuf_free(&why);
+	if (move->failure != NULL)
+		(void)!session_ask(move, server, SESSION_ASKS_CLEANUP);
 }
 
 static bool session_known(const struct session_move *move, const struct server *server)
@@ -579,6 +603,9 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 		if (!session_take_state(move, server))
 			return move->asked == NULL;
 		break;
+	case SESSION_ASKS_LOCKS:
+		session_take_locks(move, server);
+		return move->asked == NULL;
 	case SESSION_ASKS_STANDBY:
 		if (move->failure != NULL && !move->lossy)
 			session_refused(move);
@@ -659,12 +686,17 @@ static void session_step_linked(struct session_move *move)
 			(void)!session_ask(move, server, SESSION_ASKS_STATE);
 		return;
 	}
+	if (move->uncounted && move->state != NULL) {
+		(void)!session_ask(move, server, SESSION_ASKS_LOCKS);
+		return;
+	}
 	move->wanted = false;
 	if (held) {
 		session_step_held(move);
 		return;
 	}
-	if (move->class == SESSION_PINNED) {
+	/* Its locks are taken, by itself, as long as it has this connection. */
+	if (move->class == SESSION_PINNED || (move->reconnect && session_has_locks(move))) {
 		move->reconnect = false; /* it keeps the server that it has */
 		session_settled(move);
 		return;

@@ -40,6 +40,7 @@ struct session_state;
 enum session_question {
 	SESSION_ASKS_NOTHING,
 	SESSION_ASKS_STATE,   /* its own: what state there is */
+	SESSION_ASKS_LOCKS,   /* its own: how often it has taken its advisory locks */
 	SESSION_ASKS_CLEANUP, /* its own: to forget that it was asked, after an error */
 	SESSION_ASKS_STANDBY, /* fresh: to take what a standby allows */
 	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
@@ -90,6 +91,7 @@ struct session_move {
 	bool unreadable;       /* the answer is not a state */
 	bool failure_in_state; /* the error came to the question for the state */
 	bool neutral;    /* the question is put without the session's role and statement_timeout */
+	bool uncounted;  /* it has advisory locks, and how often is not known yet */
 	bool wanted;     /* PREPARE SWAP or SHOW SESSIONS: to be asked at its next safe point */
 	bool pending;    /* … and counted in database->sessions_pending */
 	bool parked;     /* taken off `old` */

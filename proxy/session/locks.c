@@ -49,41 +49,14 @@ static void add_call(struct sbuf *sql, const char *function, const struct adviso
 	add_key(sql, lock);
 }
 
-/* `row`: what the columns are of. */
-static void add_same_key(struct sbuf *sql, const char *row, const struct advisory_lock *lock)
-{
-	sbuf_printf(sql,
-	            "%s.locktype" EQ "'advisory' AND %s.classid" EQ "'%" PRIu32
-	            "'::pg_catalog.oid AND %s.objid" EQ "'%" PRIu32 "'::pg_catalog.oid"
-	            " AND %s.objsubid" EQ "%u AND %s.database" EQ
-	            "(SELECT d.oid FROM pg_catalog.pg_database d"
-	            " WHERE d.datname" EQ "pg_catalog.current_database())",
-	            row, row, lock->class_id, row, lock->object_id, row, lock->sub_id, row);
-}
-
-/*
- * r counts the locks given back: before each it looks whether there is one (unlocking what one does
- * not have is a warning in the server's log), and CASE keeps the order.  The function must stand in
- * a list of results: in FROM it would be called once and its rows used again.
- */
+/* r counts the locks given back.  The last call finds none, which is a warning. */
 static void add_count_sql(struct sbuf *sql, const char *name, const struct advisory_lock *lock)
 {
-	sbuf_add_str(sql, "WITH RECURSIVE r (n) AS (SELECT 0 WHERE NOT EXISTS"
-	                  " (SELECT FROM pg_catalog.pg_locks l WHERE NOT l.granted AND ");
-	add_same_key(sql, "l", lock);
-	sbuf_add_str(sql, ") UNION ALL SELECT r.n OPERATOR(pg_catalog.+) 1 FROM r WHERE CASE WHEN"
-	                  " (SELECT pg_catalog.count(*) FROM"
-	                  " (SELECT pg_catalog.pg_lock_status() AS s) l"
-	                  " WHERE r.n OPERATOR(pg_catalog.>=) 0 AND ");
-	add_same_key(sql, "(l.s)", lock);
-	sbuf_printf(sql,
-	            " AND (l.s).pid" EQ "pg_catalog.pg_backend_pid() AND (l.s).mode" EQ
-	            "'%s') OPERATOR(pg_catalog.>) 0 THEN ",
-	            lock->shared ? "ShareLock" : "ExclusiveLock");
+	sbuf_add_str(sql, "WITH RECURSIVE r (n) AS (SELECT 0 UNION ALL"
+	                  " SELECT r.n OPERATOR(pg_catalog.+) 1 FROM r WHERE ");
 	add_call(sql, "pg_advisory_unlock", lock);
-	sbuf_add_str(sql,
-	             " ELSE false END), c AS MATERIALIZED (SELECT COALESCE(pg_catalog.max(r.n), 0)"
-	             " AS n FROM r) SELECT 'lock', ");
+	sbuf_add_str(
+	    sql, "), c AS MATERIALIZED (SELECT pg_catalog.max(r.n) AS n FROM r) SELECT 'lock', ");
 	sbuf_printf(sql, "'%s', c.n::pg_catalog.text, (SELECT COALESCE(pg_catalog.sum(CASE WHEN ",
 	            name);
 	add_call(sql, "pg_try_advisory_lock", lock);
@@ -96,6 +69,11 @@ void locks_count_add(const struct session_state *state, struct sbuf *out)
 	size_t counted = 0;
 	size_t i;
 
+	if (session_state_count_kind(state, SESSION_LOCK) == 0)
+		return;
+	/* What ended it halfway would leave the session with less than it had. */
+	session_add_run(out, "SELECT pg_catalog.set_config('statement_timeout', '0', true)");
+
 	for (i = 0; i < session_state_count(state); i++) {
 		const struct session_row *row = session_state_at(state, i);
 		struct advisory_lock lock;
@@ -105,13 +83,16 @@ void locks_count_add(const struct session_state *state, struct sbuf *out)
 		    ++counted > SESSION_LOCKS_MAX)
 			continue;
 		sbuf_init(&sql, 8192);
+		sbuf_add_str(&sql, "SELECT ");
+		add_call(&sql, "pg_advisory_xact_lock", &lock);
+		session_add_run(out, sbuf_text(&sql));
+		sbuf_reset(&sql);
 		add_count_sql(&sql, row->name, &lock);
 		session_add_run(out, sbuf_text(&sql));
 		out->failed = out->failed || !sbuf_ok(&sql);
 		sbuf_free(&sql);
 	}
-	if (counted > 0)
-		wire_add_sync(out);
+	wire_add_sync(out);
 }
 
 static bool cell_is(const struct wire_cell *cell, const char *text)
@@ -136,8 +117,7 @@ bool locks_count_row(struct session_state *state, const void *body, size_t len)
 
 		if (row->kind != SESSION_LOCK || !cell_is(&cells[1], row->name))
 			continue;
-		return session_state_set_extra(state, i, same ? cells[2].data : "lost",
-		                               same ? cells[2].len : 4);
+		return same && session_state_set_extra(state, i, cells[2].data, cells[2].len);
 	}
 	return false;
 }
@@ -158,26 +138,12 @@ bool locks_counted(const struct session_state *state, struct sbuf *why)
 			continue;
 		if (why != NULL)
 			sbuf_printf(why,
-			            "session-level advisory lock \"%s\": how often it was taken "
-			            "cannot be counted while another session waits for it",
+			            "session-level advisory lock \"%s\", of which it is not known "
+			            "how often it was taken",
 			            row->name);
 		return false;
 	}
 	return true;
-}
-
-bool locks_lost(const struct session_state *state)
-{
-	size_t i;
-
-	for (i = 0; i < session_state_count(state); i++) {
-		const struct session_row *row = session_state_at(state, i);
-
-		if (row->kind == SESSION_LOCK && row->extra != NULL &&
-		    strcmp(row->extra, "lost") == 0)
-			return true;
-	}
-	return false;
 }
 
 bool locks_take_sql(const struct session_row *row, struct sbuf *sql)

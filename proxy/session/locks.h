@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * Session-level advisory locks.  A server shows that a session has one, not how often it has taken
- * it.  The only way to learn that is to give it back until it is gone; locks_count_add() does so
- * and takes it again as often, in one statement.
- *
- * It must only be sent while nobody who could take the lock in between is let in: in a hold, with
- * every client of the database at its safe point.  A lock for which another session waits is left
- * alone; its count stays unknown, and the session pinned.
+ * it.  The only way to learn that is to give it back until it is gone; locks_count_add() does so,
+ * and takes it again as often, while a lock of the same key that belongs to the transaction keeps
+ * everybody else out: nobody can have it in between, and afterwards the session is as before.  The
+ * server logs one warning a lock ("you don't own a lock of type …"), at the last attempt.
  *
  * No I/O; used like the inspection: the state takes the rows.
  */
@@ -21,8 +19,8 @@
 /* More locks than this in one session are not counted. */
 #define SESSION_LOCKS_MAX 256
 
-/* To the old server, if its state, finished, has locks: one ReadyForQuery.  Nothing is appended if
- * it has none.  After an error: session_inspect_cleanup(). */
+/* To the old server, if its state, finished, has locks, at its safe point: one ReadyForQuery.
+ * Nothing is appended if it has none.  After an error: session_inspect_cleanup(). */
 void locks_count_add(const struct session_state *state, struct sbuf *out);
 
 /* The body of a DataRow of the answer.  False: not a row of ours. */
@@ -30,10 +28,6 @@ bool locks_count_row(struct session_state *state, const void *body, size_t len) 
 
 /* Every lock's count is known.  If not, `why` (may be NULL) says of which. */
 bool locks_counted(const struct session_state *state, struct sbuf *why);
-
-/* The server has not given a lock back to the session that it had before it was counted: somebody
- * else has it now.  The session must be ended. */
-bool locks_lost(const struct session_state *state);
 
 /* The SQL that takes the lock of a row as often as it was counted, or fails (division by zero).
  * False: not counted, or no lock. */

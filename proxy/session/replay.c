@@ -220,26 +220,22 @@ static void replay_listen(struct replay *replay, const struct session_state *old
 	}
 }
 
-static bool replay_locks(struct replay *replay, const struct session_state *old)
+/* One that was not counted is not taken: the comparison finds that. */
+static void replay_locks(struct replay *replay, const struct session_state *old)
 {
 	size_t i;
 
 	for (i = 0; i < session_state_count(old); i++) {
 		const struct session_row *row = session_state_at(old, i);
 		struct sbuf sql;
-		bool good;
 
-		if (row->kind != SESSION_LOCK)
-			continue;
 		sbuf_init(&sql, 1024);
-		good = locks_take_sql(row, &sql);
-		session_add_run(&replay->out, sbuf_text(&sql));
-		step_end(replay, "advisory lock", row->name);
+		if (row->kind == SESSION_LOCK && locks_take_sql(row, &sql)) {
+			session_add_run(&replay->out, sbuf_text(&sql));
+			step_end(replay, "advisory lock", row->name);
+		}
 		sbuf_free(&sql);
-		if (!good)
-			return false;
 	}
-	return true;
 }
 
 /* All late ones have their value, or that of the connection, again. */
@@ -299,7 +295,7 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 		replay_role(replay, old);
 		good = replay_statements(replay, old);
 	} else {
-		good = replay_locks(replay, old);
+		replay_locks(replay, old);
 		replay_listen(replay, old);
 		replay_late(replay, old);
 		if (unnamed != NULL)

@@ -32,8 +32,8 @@ struct replay {
 	struct sbuf labels; /* texts, each with its zero */
 };
 
-/* `unnamed`: the client's unnamed statement, or NULL; used after promotion.  False: no memory, too
- * much, or a lock that was not counted.  The replay is to be freed in either case. */
+/* `unnamed`: the client's unnamed statement, or NULL; used after promotion.  False: no memory, or
+ * too much.  The replay is to be freed in either case. */
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,
                   enum replay_stage stage, struct replay *replay) MUST_CHECK;
 void replay_free(struct replay *replay);

@@ -346,16 +346,24 @@ def test_advisory_locks_with_their_counts(tool, sessions):
     assert held(old) == held(new) == taken
 
 
-def test_lock_that_another_session_waits_for_is_left_alone(tool, sessions, pg):
-    old, other = sessions(), sessions()
-    old.query("SELECT pg_advisory_lock(99), pg_advisory_lock(99)")
-    other.send(query("SELECT pg_advisory_lock(99)"))
+def test_counting_lets_nobody_in(tool, sessions, pg):
+    """Neither one that waits for the lock nor one that tries all the time."""
+    old, waiting, trying = sessions(), sessions(), sessions()
+    run(tool, old, "SELECT pg_advisory_lock(99), pg_advisory_lock(99)",
+        "SET statement_timeout = '1min'")
+    waiting.send(query("SELECT pg_advisory_lock(99)"))
     wait_for(lambda: pg.sql("SELECT 1 FROM pg_locks WHERE objid = 99 AND NOT granted"))
+    trying.send(query("DO $$ DECLARE until timestamptz := clock_timestamp() + interval '1s'; BEGIN "
+                      "WHILE clock_timestamp() < until LOOP IF pg_try_advisory_lock(99) THEN "
+                      "RAISE 'got it'; END IF; END LOOP; END $$"))
     assert tool.inspect(old) == "ok"
-    assert "another session waits" in tool.count_locks(old)
+    for _ in range(200):
+        assert tool.count_locks(old) == "ok"
+    assert not errors(trying.ready("I"))
     assert pg.value("SELECT count(*) FROM pg_locks WHERE objid = 99 AND NOT granted") == 1
-    old.query("SELECT pg_advisory_unlock_all()")
-    other.ready("I")
+    assert old.value("SHOW statement_timeout") == "1min"
+    assert [old.value("SELECT pg_advisory_unlock(99)") for _ in range(2)] == ["t", "t"]
+    waiting.ready("I")
 
 
 HOSTILE = """

@@ -14,7 +14,7 @@
  *     same SLOT SLOT STAGE           -> "same" or the difference
  *     classify SLOT LOCKS CURSORS TEMPORARY KNOWN   -> class|what|why
  *     locks SLOT                     -> messages that count its advisory locks
- *     counts SLOT HEX…               the bodies of their DataRows -> "ok", "lost" or why not
+ *     counts SLOT HEX…               the bodies of their DataRows -> "ok" or why not
  *     replay SLOT STAGE              -> steps messages
  *     label I                        -> what step I of the last replay does
  */
@@ -173,7 +173,7 @@ static void do_counts(char **rest)
 	}
 	if (locks_counted(state, &why))
 		sbuf_add_str(&why, "ok");
-	(void)printf("%s", locks_lost(state) ? "lost" : sbuf_text(&why));
+	(void)printf("%s", sbuf_text(&why));
 	sbuf_free(&why);
 }
 

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Advisory locks of a session: taken along as often as they were taken, and nobody else gets them."""
+import pytest
+
+from pgwire import errors, query, wait_for
+from servers import SCHEMA, Cluster, subfolder
+
+pytestmark = pytest.mark.threads
+
+
+@pytest.fixture(scope="module")
+def other(folder):
+    cluster = Cluster(subfolder(folder), "other").create()
+    cluster.sql("CREATE DATABASE p2")
+    cluster.sql(SCHEMA, "p2")
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def proxy(make_proxy, pg, other):
+    return make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session", pool_size=20)
+
+
+def swap(proxy, server, prepare=True):
+    with proxy.console() as console:
+        if prepare:
+            console("PREPARE SWAP p2 TO " + server)
+        epoch = console("HOLD p2 LEASE 60s DRAIN 20s")[0]["epoch"]
+        console("SWAP p2 TO %s EPOCH %s FORCE" % (server, epoch))
+        console("RELEASE p2 EPOCH %s" % epoch)
+
+
+def count(conn, call):
+    n = 0
+    while conn.value("SELECT pg_advisory_unlock" + call) == "t":
+        n += 1
+    return n
+
+
+@pytest.mark.parametrize("prepare", [True, False], ids=["prepared", "unprepared"])
+def test_locks_go_along(proxy, prepare):
+    with proxy.wire("p2", application_name="owner") as conn, proxy.wire("p2") as rival:
+        for call in ("(7)", "(7)", "(7)", "_shared(7)", "(1, -2)", "_shared(-5)", "_shared(-5)"):
+            conn.query("SELECT pg_advisory_lock" + call)
+        rival.query("SELECT pg_advisory_lock_shared(-5)")
+        assert rival.value("SELECT pg_try_advisory_lock(7)") == "f"
+        swap(proxy, "other", prepare)
+        assert conn.value("SHOW cluster_name") == rival.value("SHOW cluster_name") == "other"
+        row = [row for row in proxy.command("SHOW SESSIONS p2")
+               if row["application_name"] == "owner"][0]
+        assert row["class"] == "movable" and "4 advisory locks" in row["what"]
+        assert row["digest_before"] == row["digest_after"]
+        assert rival.value("SELECT pg_try_advisory_lock(7)") == "f"
+        assert rival.value("SELECT pg_try_advisory_lock(1, -2)") == "f"
+        assert [count(conn, call) for call in ("(7)", "_shared(7)", "(1, -2)", "_shared(-5)")] == \
+            [3, 1, 1, 2]
+        assert rival.value("SELECT pg_try_advisory_lock(7)") == "t"
+        assert count(rival, "_shared(-5)") == 1
+
+
+def test_a_lock_taken_after_the_preparation(proxy):
+    with proxy.wire("p2") as conn:
+        conn.query("SELECT pg_advisory_lock(7)")
+        proxy.command("PREPARE SWAP p2 TO other")
+        conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(8)")
+        swap(proxy, "other", prepare=False)
+        assert conn.value("SHOW cluster_name") == "other"
+        assert (count(conn, "(7)"), count(conn, "(8)")) == (2, 1)
+
+
+def test_a_hold_without_a_swap_leaves_them(proxy):
+    with proxy.wire("p2") as conn, proxy.wire("p2") as waiting:
+        conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7)")
+        proxy.command("PREPARE SWAP p2 TO other")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        waiting.send(query("SELECT pg_try_advisory_lock(7)"))
+        wait_for(lambda: proxy.held()["held"] == "1", what="the request")
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        assert b"f" in waiting.until("Z")[1].body
+        proxy.command("CANCEL SWAP p2")
+        assert count(conn, "(7)") == 2
+
+
+def test_reconnect_leaves_a_session_with_locks_where_it_is(proxy, pg):
+    """On the same server it has them as long as its connection lives."""
+    with proxy.wire("p2") as conn, proxy.wire("p2") as plain:
+        conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7)")
+        pids = [each.value("SELECT pg_backend_pid()") for each in (conn, plain)]
+        proxy.command("RECONNECT p2")
+        wait_for(lambda: plain.value("SELECT pg_backend_pid()") != pids[1], what="another server")
+        assert conn.value("SELECT pg_backend_pid()") == pids[0]
+        swap(proxy, "other")
+        assert conn.value("SHOW cluster_name") == "other"
+        assert count(conn, "(7)") == 2
+        assert not errors(conn.query("SELECT 1"))
