@@ -312,3 +312,63 @@ def test_takeover(make_proxy, kind):
         stays.query("COMMIT")
     assert former.wait(30 * SLOW) == 0
     assert scrape(proxy.web)["pgshunt_ready"].value() == 1
+
+
+# --- the dashboard ------------------------------------------------------------------------------
+
+def expressions():
+    """Every expression of it: panels, annotations, variables."""
+    with open(os.path.join(SOURCE, "conf", "pgshunt.dashboard.json"), encoding="utf-8") as file:
+        board = json.load(file)
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(ids) == len(set(ids))
+    for panel in board["panels"]:
+        assert panel["type"] == "row" or panel["targets"], panel["title"]
+        for target in panel.get("targets", ()):
+            yield target["expr"]
+    for annotation in board["annotations"]["list"]:
+        yield annotation["expr"]
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            assert variable["query"]["query"] == variable["definition"]
+            yield variable["definition"]
+
+
+def test_dashboard(proxy):
+    """Every name that it uses is one of a metric, with labels that this metric has."""
+    with proxy.wire() as conn:
+        conn.query("SELECT 1/0")
+        found = scrape(proxy.web)
+    names, used = {}, set()
+    for name, family in found.items():
+        for sample, labels in family.samples:
+            names.setdefault(sample, set()).update(label for label, _ in labels)
+        if not family.samples:  # there is no hold now
+            names[name] = {"database"}
+    for expression in expressions():
+        for name, labels in re.findall(r"\b((?:pgshunt|process)_\w+)(?:\{([^}]*)\})?", expression):
+            assert name in names, "%s in %s" % (name, expression)
+            used.add(name)
+            for label in re.findall(r'(\w+)(?:=~|!~|!=|=)"', labels or ""):
+                assert label in names[name] | {"instance", "job"}, "%s in %s" % (label, expression)
+        for by in re.findall(r"by \(([^)]*)\)", expression):
+            for label in by.split(", "):
+                assert label in ("le", "instance") or any(
+                    label in names[name] for name in names if name in expression), expression
+        assert expression.count("(") == expression.count(")")
+        assert expression.count("{") == expression.count("}")
+    assert len(used) > 40
+
+
+def test_dashboard_is_understood(tmp_path):
+    """By Prometheus' own parser, where it is installed; the test above reads the names."""
+    tool = shutil.which("promtool")
+    rules = [{"record": "r%d" % n, "expr": expression.replace("$__rate_interval", "1m")}
+             for n, expression in enumerate(expressions()) if "label_values" not in expression]
+    assert len(rules) > 40
+    path = tmp_path / "rules.yml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    if tool:
+        result = subprocess.run([tool, "check", "rules", str(path)], capture_output=True, text=True,
+                                timeout=60)
+        assert result.returncode == 0, result.stdout + result.stderr
