@@ -114,6 +114,7 @@ struct config_list {
 #define CONFIG_C_CHANNEL_BINDING enum config_channel_binding
 #define CONFIG_C_PROTOCOL enum config_protocol
 #define CONFIG_C_LOG_LEVEL enum log_level
+#define CONFIG_C_LOG_FORMAT enum log_format
 #define CONFIG_C_LOG_DESTINATION enum config_log_destination
 #define CONFIG_FIELD(name, type, fallback, least, most, reload, help) CONFIG_C_##type name;
 

@@ -27,6 +27,7 @@
 #define TYPE_TEXT_CHANNEL_BINDING channel_binding_text
 #define TYPE_TEXT_PROTOCOL protocol_text
 #define TYPE_TEXT_LOG_LEVEL log_level_text
+#define TYPE_TEXT_LOG_FORMAT log_format_text
 #define TYPE_TEXT_LOG_DESTINATION log_destination_text
 
 #define ENUM_TEXT_ROW(constant, word) " " word
@@ -76,6 +77,10 @@ static const char log_level_text[] = "one of:"
     ;
 static const char log_destination_text[] = "one of:"
 #define CONFIG_LOG_DESTINATION_ROW ENUM_TEXT_ROW
+#include "conf/enums.def"
+    ;
+static const char log_format_text[] = "one of:"
+#define CONFIG_LOG_FORMAT_ROW ENUM_TEXT_ROW
 #include "conf/enums.def"
     ;
 

@@ -63,6 +63,10 @@ static const struct word log_destination_words[] = {
 #define CONFIG_LOG_DESTINATION_ROW WORD_ROW
 #include "conf/enums.def"
     {NULL, 0}};
+static const struct word log_format_words[] = {
+#define CONFIG_LOG_FORMAT_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
 
 /* YAML 1.1's words, as Ansible and PyYAML write them. */
 static const struct word bool_words[] = {
@@ -122,6 +126,8 @@ static const struct word *words_of(enum value_type type)
 		return protocol_words;
 	case VALUE_LOG_LEVEL:
 		return log_level_words;
+	case VALUE_LOG_FORMAT:
+		return log_format_words;
 	case VALUE_LOG_DESTINATION:
 		return log_destination_words;
 	default:

@@ -2,6 +2,7 @@
 #include "control/metrics.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "control/health.h"
 #include "control/metrics_db.h"
@@ -249,6 +250,17 @@ static int64_t process_descriptors(void)
 	return count;
 }
 
+static void render_log(struct expo *expo)
+{
+	expo_family(expo, METRIC_LOG);
+	for (int level = 0; level < LOG_LEVELS; level++) {
+		expo_sample(expo, "");
+		expo_label(expo, "level", log_level_name((enum log_level)level));
+		expo_value(expo, (int64_t)log_count((enum log_level)level));
+	}
+	put(expo, METRIC_LOG_LEFT_OUT, (int64_t)log_count_left_out());
+}
+
 static void render_process(const struct proxy *proxy, struct expo *expo)
 {
 	static usec_t start;
@@ -289,6 +301,7 @@ void metrics_render(const struct metrics *metrics, bool openmetrics, struct sbuf
 	metrics_db_render(&views, &expo);
 	render_tls(&expo, lives);
 	render_workers(&expo, lives);
+	render_log(&expo);
 	render_process(metrics->proxy, &expo);
 	expo_end(&expo);
 }

@@ -2,17 +2,15 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/log_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
 #include <unistd.h>
-
-#define LOG_LINE_MAX 2048
 
 static const struct {
 	const char *name;
@@ -27,6 +25,9 @@ static const struct {
 
 static atomic_int current_level = LOG_LEVEL_INFO;
 static atomic_bool use_syslog;
+static atomic_bool use_json;
+static _Atomic uint64_t written[LOG_LEVELS];
+static _Thread_local int worker = -1;
 static atomic_int output = STDERR_FILENO;
 
 void log_set_level(enum log_level level)
@@ -37,6 +38,11 @@ void log_set_level(enum log_level level)
 enum log_level log_level(void)
 {
 	return (enum log_level)atomic_load_explicit(&current_level, memory_order_relaxed);
+}
+
+const char *log_level_name(enum log_level level)
+{
+	return levels[level].name;
 }
 
 bool log_level_parse(const char *word, enum log_level *level)
@@ -83,6 +89,21 @@ void log_to_syslog(const char *ident)
 	atomic_store(&use_syslog, true);
 }
 
+void log_set_format(enum log_format format)
+{
+	atomic_store(&use_json, format == LOG_FORMAT_JSON);
+}
+
+void log_set_worker(unsigned number)
+{
+	worker = (int)number;
+}
+
+uint64_t log_count(enum log_level level)
+{
+	return atomic_load_explicit(&written[level], memory_order_relaxed);
+}
+
 /* Control bytes would let a client write log lines of its own. */
 static void log_make_printable(char *text)
 {
@@ -90,6 +111,61 @@ static void log_make_printable(char *text)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = ' ';
 	}
+}
+
+static const char *or_empty(const char *text)
+{
+	return text == NULL ? "" : text;
+}
+
+/* "client app/shop@10.0.0.7:5432: " */
+static void log_format_about(char *out, size_t size, const struct log_about *about)
+{
+	char pid[32] = "";
+
+	out[0] = '\0';
+	if (about == NULL)
+		return;
+	if (about->server != NULL) {
+		if (about->server_pid > 0)
+			(void)snprintf(pid, sizeof(pid), " pid %d", about->server_pid);
+		(void)snprintf(out, size, "server %.128s %.128s/%.128s%s: ", about->server,
+		               or_empty(about->database), or_empty(about->user), pid);
+	} else {
+		(void)snprintf(out, size, "client %.128s/%.128s@%s:%d: ", or_empty(about->database),
+		               or_empty(about->user), or_empty(about->client_address),
+		               about->client_port);
+	}
+}
+
+static size_t log_format_text(char line[LOG_LINE_MAX], enum log_level level, const char *when,
+                              const struct log_about *about, const char *message)
+{
+	char whom[512];
+	int head = 0;
+
+	log_format_about(whom, sizeof(whom), about);
+	if (!atomic_load(&use_syslog))
+		head = snprintf(line, LOG_LINE_MAX, "%s [%d] %s ", when, (int)getpid(),
+		                levels[level].label);
+	(void)snprintf(line + head, LOG_LINE_MAX - (size_t)head - 1, "%s%s", whom, message);
+	log_make_printable(line + head);
+	return strlen(line);
+}
+
+/* The line with its line feed; its length. */
+static size_t log_format(char line[LOG_LINE_MAX], enum log_level level,
+                         const struct log_about *about, unsigned left_out, const char *message)
+{
+	char when[CLOCK_TEXT_MAX];
+	size_t len;
+
+	(void)clock_format(clock_wall(), when);
+	if (atomic_load(&use_json))
+		return log_format_json(line, level, when, worker, about, left_out, message);
+	len = log_format_text(line, level, when, about, message);
+	line[len] = '\n';
+	return len + 1;
 }
 
 /* Lines that could not be written, as on a full disk: the first is told on stderr, if that is
@@ -108,18 +184,17 @@ static bool log_put_whole(int fd, const char *line, size_t len)
 
 static void log_tell_lost(int fd)
 {
-	char line[160] = "\n";
-	char when[CLOCK_TEXT_MAX];
+	char line[1 + LOG_LINE_MAX] = "\n";
+	char message[128];
 	unsigned count = atomic_exchange(&lost, 0);
 	size_t begin = atomic_exchange(&cut_off, false) ? 1 : 0;
 
 	if (count == 0)
 		return;
-	(void)snprintf(line + begin, sizeof(line) - begin,
-	               "%s [%d] %s the log could not be written: %u lines are missing here\n",
-	               clock_format(clock_wall(), when), (int)getpid(),
-	               levels[LOG_LEVEL_ERROR].label, count);
-	if (log_put_whole(fd, line, strlen(line)))
+	(void)snprintf(message, sizeof(message),
+	               "the log could not be written: %u lines are missing here", count);
+	if (log_put_whole(fd, line,
+	                  begin + log_format(line + begin, LOG_LEVEL_ERROR, NULL, count, message)))
 		return;
 	atomic_fetch_add(&lost, count);
 	if (begin > 0)
@@ -138,30 +213,74 @@ static void log_put(const char *line, size_t len)
 		(void)dprintf(STDERR_FILENO, "the log cannot be written: %s\n", strerror(errno));
 }
 
-void log_write(enum log_level level, const char *fmt, ...)
+static void log_emit(enum log_level level, const struct log_about *about, unsigned left_out,
+                     const char *message)
 {
 	char line[LOG_LINE_MAX];
-	char when[CLOCK_TEXT_MAX];
-	int head;
-	int body;
 	size_t len;
-	va_list ap;
 
-	if (!log_wanted(level))
-		return;
-	head = snprintf(line, sizeof(line), "%s [%d] %s ", clock_format(clock_wall(), when),
-	                (int)getpid(), levels[level].label);
-	va_start(ap, fmt);
-	body = vsnprintf(line + head, sizeof(line) - (size_t)head - 1, fmt, ap);
-	va_end(ap);
-	if (body < 0)
-		return;
-	log_make_printable(line + head);
+	atomic_fetch_add_explicit(&written[level], 1, memory_order_relaxed);
+	len = log_format(line, level, about, left_out, message);
 	if (atomic_load(&use_syslog)) {
-		syslog(levels[level].priority, "%s", line + head);
+		syslog(levels[level].priority, "%.*s", (int)len - 1, line);
 		return;
 	}
-	len = strlen(line);
-	line[len] = '\n';
-	log_put(line, len + 1);
+	log_put(line, len);
+}
+
+void log_write_about(const struct log_about *about, enum log_level level, const char *fmt,
+                     va_list ap)
+{
+	char message[LOG_MESSAGE_MAX];
+
+	if (!log_wanted(level) || !log_admits(level, fmt) ||
+	    vsnprintf(message, sizeof(message), fmt, ap) < 0)
+		return;
+	log_emit(level, about, 0, message);
+}
+
+void log_write(enum log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_write_about(NULL, level, fmt, ap);
+	va_end(ap);
+}
+
+/* What a format looks like without its arguments: "cannot accept connections: …". */
+static void log_describe(const char *fmt, char *out, size_t size)
+{
+	static const char dots[] = "…";
+	size_t used = 0;
+
+	while (*fmt != '\0' && used + sizeof(dots) < size) {
+		if (*fmt != '%') {
+			out[used++] = *fmt++;
+			continue;
+		}
+		fmt += 1 + strspn(fmt + 1, "-+ #0123456789.*hlzjt");
+		if (*fmt == '%')
+			out[used++] = '%';
+		else
+			used += (size_t)snprintf(out + used, size - used, "%s", dots);
+		fmt += *fmt != '\0';
+	}
+	out[used] = '\0';
+}
+
+void log_tell_left_out(void)
+{
+	enum log_level level;
+	unsigned count;
+	size_t at = 0;
+	const char *fmt;
+
+	while ((fmt = log_next_left_out(&at, &count, &level)) != NULL) {
+		char message[LOG_MESSAGE_MAX];
+		int head = snprintf(message, sizeof(message), "%u like this left out: ", count);
+
+		log_describe(fmt, message + head, sizeof(message) - (size_t)head);
+		log_emit(level, NULL, count, message);
+	}
 }

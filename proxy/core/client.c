@@ -17,6 +17,7 @@
 #include "net/sock.h"
 #include "wire/build.h"
 
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -227,8 +228,7 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 		reason = CLIENT_CLOSE_IO;
 	sbuf_free(&out);
 	if (worker->routes->config->proxy.log_pooler_errors)
-		log_info("client %s/%s: FATAL %s: %s", client_database(client), client_user(client),
-		         sqlstate, message);
+		client_log(client, LOG_LEVEL_INFO, "FATAL %s: %s", sqlstate, message);
 	if (close_reasons[reason].told)
 		client->told = strdup(message);
 	client_doom(client, reason);
@@ -279,23 +279,38 @@ void client_uncount(struct client *client, struct database_share *database)
 	client->counted = false;
 }
 
+void client_log(const struct client *client, enum log_level level, const char *fmt, ...)
+{
+	struct log_about about = {.database = client_database(client),
+	                          .user = client_user(client),
+	                          .client_id = client->id};
+	struct sock_name peer;
+	va_list ap;
+
+	if (!log_wanted(level))
+		return;
+	sock_peer(client->conn.fd, &peer);
+	about.client_address = peer.addr;
+	about.client_port = peer.port;
+	va_start(ap, fmt);
+	log_write_about(&about, level, fmt, ap);
+	va_end(ap);
+}
+
 static void client_log_end(const struct client *client)
 {
 	const struct config_proxy *conf = &client->worker->routes->config->proxy;
 	usec_t age = client->worker->now - client->connected;
-	struct sock_name peer;
 
 	if (!conf->log_disconnections || !log_wanted(LOG_LEVEL_INFO) ||
 	    (client->pool != NULL && client->pool->internal) ||
 	    (client->close_reason == CLIENT_CLOSE_CANCEL ||
 	     client->close_reason == CLIENT_CLOSE_CONSOLE))
 		return;
-	sock_peer(client->conn.fd, &peer);
-	log_info("client %s/%s@%s:%d: closing because: %s (age=%lld.%03ds)",
-	         client_database(client), client_user(client), peer.addr, peer.port,
-	         client->told != NULL ? client->told
-	                              : client_close_text((enum client_close)client->close_reason),
-	         (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));
+	client_log(client, LOG_LEVEL_INFO, "closing because: %s (age=%lld.%03ds)",
+	           client->told != NULL ? client->told
+	                                : client_close_text((enum client_close)client->close_reason),
+	           (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));
 }
 
 /* The server of a client that leaves: of use to others if nothing is open on it. */

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "core/conn.h"
 #include "session/params.h"
 #include "session/stmts.h"
@@ -151,6 +152,10 @@ void client_go_on(struct client *client);
  * (PostgreSQL documentation 55.2.3: discard to Sync, then ReadyForQuery). */
 void client_refuse_request(struct client *client, const char *sqlstate, const char *message,
 			   const char *hint);
+
+/* A log line about the client. */
+void client_log(const struct client *client, enum log_level level, const char *fmt,
+		...) PRINTF_LIKE(3, 4);
 
 /* A NOTICE, where it can stand: between messages. */
 void client_notice(struct client *client, const char *message);

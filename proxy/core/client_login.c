@@ -93,11 +93,8 @@ bool login_send_buf(struct client *client, const struct sbuf *out)
 /* What went wrong with the handshake is for the log: the client was sent an alert. */
 static void login_tls_failed(struct client *client)
 {
-	struct sock_name peer;
-
 	client->worker->stats.tls_failed++;
-	sock_peer(client->conn.fd, &peer);
-	log_info("client %s:%d: %s", peer.addr, peer.port,
+	client_log(client, LOG_LEVEL_INFO, "TLS: %s",
 		 client->conn.tls == NULL || tls_error(client->conn.tls)[0] == '\0'
 		     ? "connection lost"
 		     : tls_error(client->conn.tls));
@@ -367,7 +364,8 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 	case WIRE_STARTUP_DIRECT_TLS:
 		context = client->login->answered == 0 ? login_tls_context(client) : NULL;
 		if (context == NULL) {
-			log_info("client: TLS without SSLRequest, which is not offered here");
+			client_log(client, LOG_LEVEL_INFO,
+				   "TLS without SSLRequest, which is not offered here");
 			client_doom(client, CLIENT_CLOSE_STARTUP);
 			return 0;
 		}
@@ -375,7 +373,7 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 		return len;
 	case WIRE_STARTUP_BAD:
 		if (startup.silent) {
-			log_info("client: %s", startup.error);
+			client_log(client, LOG_LEVEL_INFO, "startup: %s", startup.error);
 			client_doom(client, CLIENT_CLOSE_STARTUP);
 		} else {
 			client_doom_fatal(client, CLIENT_CLOSE_STARTUP, startup.sqlstate,
@@ -609,15 +607,12 @@ void client_open_internal(struct worker *worker, int fd, const char *database, c
 
 static void login_log(const struct client *client)
 {
-	struct sock_name peer;
 	char tls[TLS_TEXT_MAX];
 
 	if (!client->worker->routes->config->proxy.log_connections || client->pool->internal ||
 	    !log_wanted(LOG_LEVEL_INFO))
 		return;
-	sock_peer(client->conn.fd, &peer);
-	log_info("client %s/%s@%s:%d: logged in as %s (%s)%s%s", client_database(client),
-		 client_user(client), peer.addr, peer.port, client->login->user,
+	client_log(client, LOG_LEVEL_INFO, "logged in as %s (%s)%s%s", client->login->user,
 		 client->login->application_name == NULL ? "" : client->login->application_name,
 		 client->conn.tls == NULL ? "" : " tls=", conn_tls_text(&client->conn, tls));
 }

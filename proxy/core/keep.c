@@ -76,8 +76,9 @@ bool keep_client(struct client *client)
 	    server->left_to > 0 || server_quiet(server))
 		return false;
 	batch = server->ledger.open || server->ledger.skipping;
-	log_info("client %s/%s: its transaction on server pid %d was ended, the client is kept",
-	         client_database(client), client_user(client), (int)server->backend_pid);
+	client_log(client, LOG_LEVEL_INFO,
+		   "its transaction on server pid %d was ended, the client is kept",
+		   (int)server->backend_pid);
 	client->failed = server->tx_status != 'I';
 	keep_restore_params(client, server);
 	if (batch)

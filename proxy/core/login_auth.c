@@ -107,8 +107,7 @@ static void login_auth_failed(struct client *client)
 
 	if (client->login->asked)
 		auth_query_doubt(client);
-	log_warning("client %s/%s: authentication failed: %s", client_database(client),
-	            client_user(client),
+	client_log(client, LOG_LEVEL_WARNING, "authentication failed: %s",
 	            client->login->auth == NULL ? "out of memory"
 	                                        : client_auth_log_text(client->login->auth));
 	client_doom_fatal(client, CLIENT_CLOSE_AUTH, error->sqlstate, error->message, error->detail,
@@ -201,8 +200,7 @@ static void login_reject(struct client *client, const struct login_peer *peer,
 		               rule == NULL ? "" : " connection for", peer->host, login->user,
 		               login->database, encryption);
 	if (rule != NULL)
-		log_warning("client %s/%s: rejected by %s:%u", login->database, login->user,
-		            rule->file, rule->line);
+		client_log(client, LOG_LEVEL_WARNING, "rejected by %s:%u", rule->file, rule->line);
 	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", text, NULL, NULL);
 }
 
@@ -233,8 +231,7 @@ static bool login_check_clientcert(struct client *client, const struct hba_rule 
 	if (rule->clientcert == HBA_CERT_VERIFY_CA || rule->method == AUTH_TYPE_CERT ||
 	    strcmp(cert_name, client->login->user) == 0)
 		return true;
-	log_warning("client %s/%s: the certificate is of \"%.80s\"", client_database(client),
-	            client_user(client), cert_name);
+	client_log(client, LOG_LEVEL_WARNING, "the certificate is of \"%.80s\"", cert_name);
 	(void)snprintf(text, sizeof(text), "certificate authentication failed for user \"%.120s\"",
 	               client->login->user);
 	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", text, NULL, NULL);

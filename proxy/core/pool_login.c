@@ -142,8 +142,10 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 {
 	usec_t now = pool->worker->now;
 
-	log_warning("server %s %s/%s: %s%s", server->target->name, pool->database->name, pool->user,
-	            *sqlstate != '\0' ? "server login failed: FATAL " : "", error);
+	if (*sqlstate != '\0')
+		server_log(server, LOG_LEVEL_WARNING, "server login failed: FATAL %s", error);
+	else
+		server_log(server, LOG_LEVEL_WARNING, "connection failed: %s", error);
 	pool->worker->stats.servers_failed++;
 	if (server->replication != 0) {
 		replication_failed(server, error, sqlstate);

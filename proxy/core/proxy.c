@@ -327,6 +327,8 @@ static void proxy_apply_log(const struct config *config)
 	const struct config_proxy *conf = &config->proxy;
 
 	log_set_level(conf->log_level);
+	log_set_format(conf->log_format);
+	log_set_limit((unsigned)conf->log_rate_limit);
 	if (conf->log_file[0] == '\0') {
 		if (conf->log_destination == CONFIG_LOG_SYSLOG)
 			log_to_syslog(conf->syslog_ident);
@@ -460,6 +462,8 @@ static void proxy_signal_reload(struct proxy *proxy)
 
 	sbuf_init(&errors, (size_t)64 * 1024);
 	sbuf_init(&notes, 4096);
+	/* Whatever is in the configuration: the file may have been moved away. */
+	proxy_apply_log(proxy->config);
 	if (!proxy_reload(proxy, &errors, &notes))
 		log_error("reload failed, nothing was changed: %s", sbuf_text(&errors));
 	else if (notes.len > 0)
@@ -518,6 +522,22 @@ static bool proxy_catch_signals(struct proxy *proxy)
 }
 
 /* ---- life ---- */
+
+static void proxy_tell_left_out(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	log_tell_left_out();
+}
+
+static bool proxy_start_log_timer(struct proxy *proxy)
+{
+	const struct timeval second = {1, 0};
+
+	proxy->log_timer = event_new(proxy->base, -1, EV_PERSIST, proxy_tell_left_out, proxy);
+	return proxy->log_timer != NULL && event_add(proxy->log_timer, &second) == 0;
+}
 
 static bool proxy_write_pid(struct proxy *proxy)
 {
@@ -619,7 +639,7 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	    !crypto_random(proxy->cancel_secret, sizeof(proxy->cancel_secret)) ||
 	    pthread_mutex_init(&proxy->users_lock, NULL) != 0 ||
 	    !mailbox_open(&proxy->mailbox, proxy->base, proxy_receive, proxy) ||
-	    !proxy_catch_signals(proxy)) {
+	    !proxy_catch_signals(proxy) || !proxy_start_log_timer(proxy)) {
 		log_error("cannot start: out of memory or descriptors");
 		return false;
 	}
@@ -672,6 +692,8 @@ static void proxy_free(struct proxy *proxy)
 	}
 	if (proxy->shutdown_timer != NULL)
 		event_free(proxy->shutdown_timer);
+	if (proxy->log_timer != NULL)
+		event_free(proxy->log_timer);
 	if (proxy->web.unix_path[0] != '\0')
 		(void)unlink(proxy->web.unix_path);
 	if (proxy->pid_written)
@@ -743,6 +765,7 @@ int proxy_run(struct proxy *proxy)
 	if (proxy->before_free != NULL)
 		proxy->before_free();
 	proxy_free(proxy);
+	log_tell_left_out();
 	log_info("pgshuntd has ended");
 	return good ? 0 : 1;
 }

@@ -90,6 +90,7 @@ struct proxy {
 	usec_t started;
 	struct event *signals[8];
 	struct event *shutdown_timer;
+	struct event *log_timer; /* says what was left out of the log */
 };
 
 /* Whether the users, HBA and ident files and the files of TLS can be read; false with lines in

@@ -92,8 +92,8 @@ static void reply_hide(struct reply *reply, size_t total)
 
 static void reply_protocol_error(struct reply *reply, uint8_t type)
 {
-	log_warning("server %s: unexpected message %s (0x%02x)", reply->server->target->name,
-	            wire_type_name(WIRE_BACKEND, type), type);
+	server_log(reply->server, LOG_LEVEL_WARNING, "unexpected message %s (0x%02x)",
+	           wire_type_name(WIRE_BACKEND, type), type);
 	(void)reply_flush_run(reply);
 	server_doom(reply->server, SERVER_CLOSE_PROTOCOL);
 }
@@ -618,9 +618,8 @@ static void server_inside_done(struct server *server)
 {
 	if (server->state == SERVER_LOGIN) {
 		if (server->error != NULL)
-			log_warning("server %s %s/%s: connect_query failed: %s", server->target->name,
-				    server->pool->database->name, server->pool->user,
-				    server->error);
+			server_log(server, LOG_LEVEL_WARNING, "connect_query failed: %s",
+				   server->error);
 		if (server->tx_status == 'I')
 			server_login_done(server);
 		else

@@ -126,8 +126,7 @@ void client_refuse_request(struct client *client, const char *sqlstate, const ch
 	if (sbuf_ok(&out))
 		client_tell(client, sbuf_text(&out), out.len);
 	sbuf_free(&out);
-	log_info("client %s/%s: request refused: %s", client_database(client), client_user(client),
-	         message);
+	client_log(client, LOG_LEVEL_INFO, "request refused: %s", message);
 	/* The first message of what waits is that of the request. */
 	if (input.data[0] == FE_QUERY || input.data[0] == FE_FUNCTION_CALL) {
 		client->discard = wire_get_be32(input.data + 1) + 1;

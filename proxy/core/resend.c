@@ -162,9 +162,10 @@ bool resend_take_back(struct server *server)
 
 	if (!resend->unexecuted || !conn_unread(&client->conn, resend->data, resend->len))
 		return false;
-	log_info("client %s/%s: server pid %d ended before it executed the request, another gets "
+	client_log(client, LOG_LEVEL_INFO,
+		   "server pid %d ended before it executed the request, another gets "
 	         "it",
-	         client_database(client), client_user(client), (int)server->backend_pid);
+		   (int)server->backend_pid);
 	statement_undo(client, server, server->ledger.count, false);
 	client->resends++;
 	client->in_session = false;

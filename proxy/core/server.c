@@ -17,6 +17,7 @@
 #include "wire/build.h"
 
 #include <assert.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -284,6 +285,19 @@ static void server_kick_waiting(struct pool *pool, void *arg)
 		pool_kick(pool);
 }
 
+void server_log(const struct server *server, enum log_level level, const char *fmt, ...)
+{
+	const struct log_about about = {.database = server->pool->database->name,
+	                                .user = server->pool->user,
+	                                .server = server->target->name,
+	                                .server_pid = (int)server->backend_pid};
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_write_about(&about, level, fmt, ap);
+	va_end(ap);
+}
+
 static void server_log_end(const struct server *server)
 {
 	const struct pool *pool = server->pool;
@@ -291,11 +305,11 @@ static void server_log_end(const struct server *server)
 	const bool quiet = !server->worker->routes->config->proxy.log_disconnections ||
 			   pool->internal || pool->database->held;
 
-	log_write(close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING
+	server_log(server,
+		  close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING
 		  : quiet                                  ? LOG_LEVEL_DEBUG
 							   : LOG_LEVEL_INFO,
-		  "server %s %s/%s pid %d: closing because: %s%s%s (age=%lld.%03ds)",
-		  server->target->name, pool->database->name, pool->user, (int)server->backend_pid,
+		  "closing because: %s%s%s (age=%lld.%03ds)",
 		  server_close_text((enum server_close)server->close_reason),
 		  server->error == NULL ? "" : ": ", server->error == NULL ? "" : server->error,
 		  (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));

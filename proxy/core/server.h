@@ -17,6 +17,7 @@
 #include "auth/server_auth.h"
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "core/conn.h"
 #include "core/ledger.h"
 #include "core/resend.h"
@@ -166,6 +167,10 @@ void server_login_end(struct server *server);
 
 /* Bytes arrived from a server that is logged in (reply.c). */
 void server_readable(struct server *server);
+
+/* A log line about the connection. */
+void server_log(const struct server *server, enum log_level level, const char *fmt,
+		...) PRINTF_LIKE(3, 4);
 
 const char *server_state_name(enum server_state state);
 const char *server_close_text(enum server_close reason);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/view.h"
 
+#include "base/utf8.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -66,28 +68,6 @@ void rowset_free(struct rowset *set)
 	set->rows = 0;
 	set->row_start = 0;
 	set->row_cells = 0;
-}
-
-/* Length of the UTF-8 character at `p` of at most `left` bytes; 0 when it is none, overlong, a
- * surrogate or beyond U+10FFFF. */
-static size_t utf8_length(const unsigned char *p, size_t left)
-{
-	size_t len = *p < 0x80                  ? 1
-	             : *p >= 0xc2 && *p <= 0xdf ? 2
-	             : *p >= 0xe0 && *p <= 0xef ? 3
-	             : *p >= 0xf0 && *p <= 0xf4 ? 4
-	                                        : 0;
-
-	if (len == 0 || len > left)
-		return 0;
-	for (size_t i = 1; i < len; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	}
-	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
-	    (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
-		return 0;
-	return len;
 }
 
 /* Copies `len` bytes to `out` (VIEW_CELL_MAX), cut at a character, bad bytes as '?', control

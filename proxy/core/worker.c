@@ -464,6 +464,7 @@ static void *worker_main(void *arg)
 	struct worker *worker = arg;
 	struct letter *last = worker->last;
 
+	log_set_worker(worker->index);
 	(void)event_base_dispatch(worker->base);
 	(void)event_base_loop(worker->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
 	worker_free(worker);

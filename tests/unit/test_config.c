@@ -152,6 +152,8 @@ static const char *other_value(const struct setting *setting)
 		return "3.0";
 	case VALUE_LOG_LEVEL:
 		return "debug";
+	case VALUE_LOG_FORMAT:
+		return "json";
 	case VALUE_LOG_DESTINATION:
 		return "syslog";
 	case VALUE_SERVER:
