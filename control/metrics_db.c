@@ -209,14 +209,10 @@ static void render_gauges(struct expo *expo, const struct rowset *rows)
 	                                      {"cl_waiting", "waiting"},
 	                                      {"cl_held", "held"},
 	                                      {"cl_login", "login"}};
-	static const struct part servers[] = {{"sv_connecting", "connecting"},
-	                                      {"sv_login", "login"},
-	                                      {"sv_idle", "idle"},
-	                                      {"sv_active", "active"},
-	                                      {"sv_tested", "tested"},
-	                                      {"sv_being_canceled", "being_canceled"},
-	                                      {"sv_warming", "warming"},
-	                                      {"sv_prepared", "prepared"}};
+	static const struct part servers[] = {
+#define SERVER_STATE(constant, state) {"sv_" state, state},
+#include "core/server_states.def"
+	};
 	static const struct part statements[] = {{"client_statements", "client"},
 	                                         {"server_statements", "server"}};
 	static const struct part longest[] = {{"longest_usec", NULL}};
