@@ -48,7 +48,6 @@ SETTINGS = {
     "synchronous_commit": ["off", "local", "on"],
     "xmloption": ["document", "content"],
     "plan_cache_mode": ["force_generic_plan", "auto"],
-    "temp_buffers": ["'1MB'", "'2MB'"],
     "array_nulls": ["off", "on"],
     "default_text_search_config": ["'pg_catalog.german'", "'pg_catalog.simple'"],
     "my.own": ["'mine'", "'it''s; SET x.y = 3'", "''"],
@@ -296,6 +295,8 @@ VIEWS = {
                 "('port', 'data_directory', 'cluster_name', 'config_file', 'hba_file', "
                 "'ident_file', 'external_pid_file', 'listen_addresses', 'unix_socket_directories', "
                 "'transaction_isolation', 'primary_slot_name', 'primary_conninfo', 'in_hot_standby') "
+                # Those of a library that was loaded in passing.
+                "AND name NOT LIKE 'plpgsql.%' "
                 "ORDER BY name COLLATE pg_catalog.\"C\"",
     "custom": "SELECT pg_catalog.current_setting('my.own', true), "
               "pg_catalog.current_setting('my.other_setting', true)",

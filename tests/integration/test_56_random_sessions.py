@@ -13,6 +13,8 @@ import random
 
 import pytest
 
+from pgwire import query, wait_for
+from servers import SLOW, Cluster, subfolder
 from session_pairs import CHANNELS, ROLES, SCHEMA, Difference, Pair, Plan, login
 
 SEED = os.environ.get("PGSHUNT_SESSION_SEED")
@@ -23,13 +25,20 @@ STARTUP = [{}, {}, {"TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"},
            {"options": "-c work_mem=3MB -c my.own=startup", "client_encoding": "LATIN1"}]
 
 
+# Taken away from a session that cannot be moved because of it.
+RELIEF = ["CLOSE ALL; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP",
+          "RESET SESSION AUTHORIZATION; RESET ROLE", "DISCARD ALL"]
+
+
 class World:
     """The server of those who are left alone, and the proxy with those who are moved."""
 
-    def __init__(self, alone, proxy):
+    def __init__(self, alone, proxy, servers):
         self.alone = alone
         self.proxy = proxy
+        self.servers = servers
         self.pairs = []
+        self.pinned = []
 
     def fill(self, seed, kinds=None):
         self.close()
@@ -55,6 +64,22 @@ class World:
             pair.close()
         self.pairs = []
 
+    def listed(self):
+        """Pair -> its row of SHOW SESSIONS; those that have not asked anything yet are in none."""
+        rows = {row["client_port"]: row for row in self.proxy.command("SHOW SESSIONS pair")}
+        ports = {str(pair.moved.sock.getsockname()[1]): pair for pair in self.pairs}
+        return {ports[port]: row for port, row in rows.items() if port in ports}
+
+    def relieve(self, turn):
+        """Takes from those who are pinned what they are pinned by; the number of them."""
+        pinned = {pair: row for pair, row in self.listed().items() if row["class"] == "pinned"}
+        for pair, row in pinned.items():
+            assert row["why"], row
+            self.pinned.append(row["why"])
+            pair.history.append("relieved of " + row["why"])
+            pair.both([query(RELIEF[turn])], "relief")
+        return len(pinned)
+
 
 # --- ways of moving all sessions ------------------------------------------------------------------
 
@@ -67,6 +92,42 @@ def by_connecting_anew(world):
     for pair in world.pairs:
         pair.moved.close()
         pair.moved = world.new_moved(pair.plan)
+
+
+def by_swap(world):
+    """To the other of two servers, as by a move."""
+    target = "other" if world.proxy.route("pair")["server"] == "pg" else "pg"
+    with world.proxy.console() as console:
+        console("PREPARE SWAP pair TO " + target)
+        for turn in range(len(RELIEF)):
+            if world.relieve(turn) == 0:
+                break
+            console("PREPARE SWAP pair TO " + target)
+        epoch = console("HOLD pair LEASE 60s DRAIN 30s POLICY abort")[0]["epoch"]
+        console("SWAP pair TO %s EPOCH %s FORCE" % (target, epoch))
+        console("RELEASE pair EPOCH %s" % epoch)
+    # Whose new server was not ready at the release comes after it, and waits for it.
+    wait_for(lambda: all(row["state"] == "linked" for row in world.listed().values()), 30 * SLOW,
+             "all sessions to be moved")
+    pids = world.servers[target].sessions("pair_moved")
+    for pair, row in world.listed().items():
+        assert row["moved_to"] == target and int(row["server_pid"]) in pids, str(row)
+        assert row["digest_before"] == row["digest_after"], str(row)
+
+
+def by_reconnect(world):
+    """To fresh connections of the same server; who is pinned stays where it is."""
+    def pids():
+        return {pair: row["server_pid"] for pair, row in world.listed().items()}
+
+    def moved():
+        rows = world.listed()
+        return all(row["state"] == "linked" and
+                   (row["class"] == "pinned" or row["server_pid"] != before[pair])
+                   for pair, row in rows.items())
+    before = pids()
+    world.proxy.command("RECONNECT pair")
+    wait_for(moved, 30 * SLOW, "all sessions on new connections")
 
 
 # --- rounds ---------------------------------------------------------------------------------------
@@ -94,22 +155,32 @@ def play(world, seed, move, moves=MOVES, kinds=None):
 
 @pytest.fixture(scope="module")
 def servers(pg, folder):
-    pg.sql(ROLES)
+    other = Cluster(subfolder(folder), "other").create()
     pg.sql("CREATE DATABASE pair")
     pg.sql(SCHEMA, "pair")
-    pg.sql("CREATE DATABASE pair_moved")
-    pg.sql(SCHEMA, "pair_moved")
-    return pg
+    for cluster in (pg, other):
+        cluster.sql(ROLES)
+        cluster.sql("CREATE DATABASE pair_moved")
+        cluster.sql(SCHEMA, "pair_moved")
+    yield {"pg": pg, "other": other}
+    other.stop()
 
 
 @pytest.fixture
 def world(servers, make_proxy):
-    proxy = make_proxy(databases={"pair": {"server": "pg", "dbname": "pair_moved"}},
+    proxy = make_proxy(servers, {"pair": {"server": "pg", "dbname": "pair_moved"}},
                        pool_mode="session", pool_size=PAIRS + 4, log_level="info",
                        secrets={"pair_user": "", "pair_super": "", "pgshunt_admin": "admin secret"})
-    world = World(servers, proxy)
+    world = World(servers["pg"], proxy, servers)
     yield world
+    print("pinned: %s" % sorted(set(world.pinned)))
     world.close()
+
+
+@pytest.mark.parametrize("round_number", range(ROUNDS))
+@pytest.mark.parametrize("move", [by_swap, by_reconnect])
+def test_random_sessions_moved(world, move, round_number):
+    play(world, int(SEED) if SEED else random.randrange(1 << 30), move)
 
 
 @pytest.mark.parametrize("round_number", range(ROUNDS))

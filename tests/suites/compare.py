@@ -8,12 +8,17 @@ FOLDER has SUITE.MODE/results/TEST.out for the modes direct, session and transac
 why lines differ: "[suite mode]" or "[suite mode test …]" begins a section, "# text" is a reason and
 each line after it a regular expression that a differing line ("-direct", "+through the proxy") must
 match as a whole.  A reason whose test is named in the section and that has no expressions explains
-every line of these tests.  Prints every line that nothing explains, and their number at the end.
+every line of these tests.  Prints what nothing explains, of a test the first lines only, and the number of these lines at
+the end.
 """
+import collections
 import difflib
 import os
 import re
 import sys
+
+
+SHOWN = 30  # lines of a test
 
 
 class Reason:
@@ -86,6 +91,7 @@ def compare(root, suite, mode, reasons):
     direct = os.path.join(root, suite + ".direct")
     proxied = os.path.join(root, "%s.%s" % (suite, mode))
     unexplained = explained = 0
+    shown = collections.Counter()
     expected, found = verdicts(direct), verdicts(proxied)
     tests = sorted(set(expected) | set(found))
     if not expected:
@@ -108,7 +114,11 @@ def compare(root, suite, mode, reasons):
                 explained += 1
             else:
                 unexplained += 1
-                print("%s %s %s:%d: %s" % (suite, mode, test, at, line))
+                shown[test] += 1
+                if shown[test] <= SHOWN:
+                    print("%s %s %s:%d: %s" % (suite, mode, test, at, line))
+    for test, count in shown.items():
+        print("%s %s %s: %d lines differ that nothing explains" % (suite, mode, test, count))
     print("== %s, %s: %d tests, %d passed, %d directly; %d lines differ and are explained, "
           "%d are not" % (suite, mode, len(tests), sum(found.values()), sum(expected.values()),
                           explained, unexplained))

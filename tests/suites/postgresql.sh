@@ -136,8 +136,15 @@ suite_proxy() {
 	[ "$(id -u)" -ne 0 ] || chown postgres:postgres "$work/state"
 	rm -f "$work/state"/*
 	printf '"postgres" ""\n"pgshunt_admin" ""\n' >"$work/userlist.txt"
-	# In transaction pooling clients of one user share one server as far as they can: it shows what
-	# a client notices of others, and nobody waits, for the tests run one by one there.
+	# In transaction pooling what a session leaves behind is the next one's.  So there the tests run
+	# one by one, each on server connections that are new.
+	cat >"$work/launcher" <<SH
+#!/bin/sh
+"$PGBIN/psql" -X -q "host=127.0.0.1 port=$suite_port user=pgshunt_admin dbname=pgshunt" \\
+	-c RECONNECT >/dev/null || exit
+exec "\$@"
+SH
+	chmod 755 "$work/launcher"
 	cat >"$work/pgshunt.yml" <<YAML
 proxy:
   listen_addresses: [127.0.0.1]
@@ -164,11 +171,12 @@ YAML
 # --- the suites; each leaves its files in $work/out/SUITE.MODE -------------------------------------
 
 suite_regress() {
-	suite_jobs=--max-concurrent-tests=20
-	[ "$1" != transaction ] || suite_jobs=--max-connections=1
+	suite_options=--max-concurrent-tests=20
+	[ "$1" != transaction ] || suite_options="--max-connections=1 --launcher=$work/launcher"
+	# shellcheck disable=SC2086
 	as_db "$pgxs/regress/pg_regress" --bindir="$PGBIN" --inputdir="$source/src/test/regress" \
 		--outputdir="$out" --dlpath="$work/lib" --use-existing --dbname=regression \
-		--host=127.0.0.1 --port="$suite_port" --user=postgres "$suite_jobs" \
+		--host=127.0.0.1 --port="$suite_port" --user=postgres $suite_options \
 		--schedule="$source/src/test/regress/parallel_schedule" >"$out/log" 2>&1 || :
 }
 
