@@ -130,6 +130,20 @@ void session_drop(struct session_move *move, const char *why)
 
 /* ---- what is known of a session ---- */
 
+const char *session_why(const struct session_move *move)
+{
+	return move->why == NULL ? "" : move->why;
+}
+
+/* `text` may be what is there already. */
+static void session_set_text(char **slot, const char *text)
+{
+	char *copy = strdup(text);
+
+	free(*slot);
+	*slot = copy;
+}
+
 static void session_set_class(struct session_move *move, enum session_class class, const char *what,
                               const char *why)
 {
@@ -137,18 +151,12 @@ static void session_set_class(struct session_move *move, enum session_class clas
 
 	if (move->class_since == 0 || move->class != class)
 		move->class_since = move->client->worker->now;
-	if (class == SESSION_PINNED)
+	/* Not each time that it is asked. */
+	if (class == SESSION_PINNED && (move->class != class || strcmp(session_why(move), why) != 0))
 		log_info("%s: pinned: %s", session_name(move, name), why);
 	move->class = class;
-	free(move->what);
-	free(move->why);
-	move->what = strdup(what);
-	move->why = strdup(why);
-}
-
-const char *session_why(const struct session_move *move)
-{
-	return move->why == NULL ? "" : move->why;
+	session_set_text(&move->what, what);
+	session_set_text(&move->why, why);
 }
 
 /* A state that has failed once to be set up elsewhere is not tried again while it is the same. */
@@ -195,10 +203,14 @@ static bool session_has_locks(const struct session_move *move)
 /* The state that its own server has told.  False: there is more to be asked first. */
 static bool session_take_state(struct session_move *move, struct server *server)
 {
+	const bool good = move->failure == NULL && !move->unreadable &&
+	                  session_state_finish(move->answer);
 	char why[1200];
 
-	if (move->failure != NULL && !move->neutral &&
-	    session_inspect_retry(move->failure_sqlstate)) {
+	/* Nothing is known until the second answer; what was before is not any more. */
+	if (!move->neutral &&
+	    ((move->failure != NULL && session_inspect_retry(move->failure_sqlstate)) ||
+	     (good && session_state_again(move->answer)))) {
 		move->neutral = true;
 		return false;
 	}
@@ -206,15 +218,11 @@ static bool session_take_state(struct session_move *move, struct server *server)
 	session_state_free(move->state);
 	move->state = NULL;
 	move->digest[0] = '\0';
-	if (move->failure != NULL || move->unreadable || !session_state_finish(move->answer)) {
+	if (!good) {
 		(void)snprintf(why, sizeof(why), "its state could not be read: %s",
 		               move->failure != NULL ? move->failure : "not understood");
 		session_set_class(move, SESSION_PINNED, "", why);
 		return move->failure == NULL || !session_ask(move, server, SESSION_ASKS_CLEANUP);
-	}
-	if (!move->neutral && session_state_again(move->answer)) {
-		move->neutral = true;
-		return false;
 	}
 	move->state = move->answer;
 	move->answer = NULL;
