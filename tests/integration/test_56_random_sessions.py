@@ -18,7 +18,7 @@ from servers import SLOW, Cluster, subfolder
 from session_pairs import CHANNELS, ROLES, SCHEMA, Difference, Pair, Plan, login
 
 SEED = os.environ.get("PGSHUNT_SESSION_SEED")
-ROUNDS = int(os.environ.get("PGSHUNT_SESSION_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("PGSHUNT_SESSION_ROUNDS", "1"))
 PAIRS, MOVES, STEPS = 8, 3, 10
 
 STARTUP = [{}, {}, {"TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"},
