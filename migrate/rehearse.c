@@ -6,8 +6,8 @@
  * How long transactions take to end is measured by real holds that give up after
  * mover.rehearse_hold, or, if that is 0, by watching how long the transactions of a moment last.
  * A hold here has a short lease, and is released as soon as it is drained: a client waits at most
- * for rehearse_hold.  What is written is a WAL message that no one reads.  Pgbouncers are not
- * paused: PAUSE cannot be given up without a trace.
+ * for rehearse_hold.  pgbouncers are paused for as long, watched over by the guard.  What is
+ * written is a WAL message that no one reads.
  */
 #include "migrate/rehearse.h"
 #include "base/mem.h"
@@ -15,6 +15,7 @@
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
+#include "migrate/pgbouncer.h"
 #include "migrate/predict.h"
 
 #include <fcntl.h>
@@ -206,10 +207,12 @@ static void show(struct move *move, const struct prediction *prediction)
 	        prediction->connections, move->target.conf->name, msec(prediction->connect),
 	        prediction->sessions, move->source.conf->name,
 	        msec(samples_at(&prediction->fsync, 95)));
-	if (move->entry_count > 0)
+	if (bouncers_involved(move))
 		ui_line(ui,
-		        "  pgbouncers are not paused in a rehearsal: how long theirs take is not "
-		        "in these figures");
+		        prediction->held
+		            ? "  the pgbouncers were paused for it; RELOAD and RESUME count with "
+		              "swap and release"
+		            : "  the pgbouncers were not paused (mover.rehearse_hold is 0)");
 }
 
 /* What speaks against the move, a line each. */

@@ -4,6 +4,8 @@
  * consoles, and how long transactions take to end.
  */
 #include "base/mem.h"
+#include "migrate/guard.h"
+#include "migrate/pgbouncer.h"
 #include "migrate/rehearse.h"
 
 #include <inttypes.h>
@@ -67,12 +69,32 @@ bool rehearse_connections(struct move *move, struct prediction *prediction)
 	return ok;
 }
 
+/* What RELOAD and RESUME cost at least. */
+static bool ask_entries(struct move *move)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < move->entry_count; i++) {
+		struct link *link = &move->entries[i].link;
+
+		if (!move->entries[i].change)
+			continue;
+		any = true;
+		if (!link_run(&move->loop, link, ASK_TIMEOUT, "SHOW DATABASES") ||
+		    !link_run(&move->loop, link, ASK_TIMEOUT, "SHOW DATABASES"))
+			return false;
+	}
+	return any;
+}
+
 void rehearse_console(struct move *move, struct prediction *prediction)
 {
 	for (int i = 0; i < CONSOLE_SAMPLES; i++) {
 		usec_t began = clock_now();
 
 		if (move->route_count > 0 && rehearse_command(move, "RELEASE", "", ASK_TIMEOUT))
+			samples_add(&prediction->console, clock_now() - began);
+		else if (move->route_count == 0 && ask_entries(move))
 			samples_add(&prediction->console, clock_now() - began);
 	}
 }
@@ -87,8 +109,87 @@ static void add_drain(struct prediction *prediction, bool drained, usec_t time)
 		prediction->undrained++;
 }
 
+static bool entry_command(struct move *move, struct bouncer_entry *entry, const char *verb,
+                          bool wait)
+{
+	struct sbuf sql;
+	bool ok = true;
+
+	sbuf_init(&sql, 4096);
+	sbuf_printf(&sql, "%s ", verb);
+	sql_identifier(&sql, entry->name);
+	if (wait)
+		ok = link_run(&move->loop, &entry->link, ASK_TIMEOUT, sbuf_text(&sql));
+	else
+		link_send(&entry->link, sbuf_text(&sql));
+	sbuf_free(&sql);
+	return ok;
+}
+
+/* The pgbouncers go on.  A PAUSE that still waits is given up with its connection; that it was
+ * never drained does not matter to RESUME. */
+static bool resume_entries(struct move *move)
+{
+	bool ok = true;
+
+	for (size_t i = 0; i < move->entry_count; i++) {
+		struct bouncer_entry *entry = &move->entries[i];
+
+		if (!entry->change)
+			continue;
+		if (entry->link.state == LINK_BUSY)
+			link_close(&entry->link);
+		if (bouncer_link(move, entry->bouncer, &entry->link) &&
+		    (entry_command(move, entry, "RESUME", true) || entry->link.state == LINK_IDLE))
+			continue;
+		ok = move_fail(move,
+		               "%s: RESUME %s: %s; it is resumed within mover.lease if it can be "
+		               "reached",
+		               entry->bouncer->label, entry->name, link_error(&entry->link));
+	}
+	return ok;
+}
+
+/* A pause of all entries that is ended as soon as they are drained.  It has no lease of its own:
+ * the guard resumes if we die. */
+static bool sample_pause(struct move *move, usec_t limit, bool *drained, usec_t *took)
+{
+	struct link **links = mem_must_alloc((move->entry_count + 1) * sizeof(struct link *));
+	usec_t began = clock_now();
+	size_t count = 0;
+	bool ok = true;
+
+	guard_renew(move);
+	for (size_t i = 0; i < move->entry_count; i++) {
+		struct bouncer_entry *entry = &move->entries[i];
+
+		if (!entry->change)
+			continue;
+		(void)entry_command(move, entry, "PAUSE", false);
+		links[count++] = &entry->link;
+	}
+	*drained = loop_wait(&move->loop, links, count, began + limit, false) == WAIT_DONE;
+	*took = clock_now() - began;
+	for (size_t i = 0; i < count; i++) {
+		if (links[i]->state != LINK_BUSY && !link_ok(links[i]))
+			ok = move_fail(move, "%s: PAUSE: %s", links[i]->name, link_error(links[i]));
+	}
+	free(links);
+	return resume_entries(move) && ok;
+}
+
+static bool any_behind(const struct move *move)
+{
+	for (size_t i = 0; i < move->entry_count; i++) {
+		if (move->entries[i].change && move->entries[i].behind)
+			return true;
+	}
+	return false;
+}
+
 /* A hold of all routes that is released as soon as it is drained. */
-static bool sample_hold(struct move *move, struct prediction *prediction)
+static bool hold_routes(struct move *move, struct prediction *prediction, bool *drained_out,
+                        usec_t *took)
 {
 	usec_t began = clock_now();
 	struct sbuf rest;
@@ -99,7 +200,8 @@ static bool sample_hold(struct move *move, struct prediction *prediction)
 	            move->epoch, LEASE_MSEC, prediction->drain_limit / USEC_PER_MSEC);
 	drained =
 	    rehearse_command(move, "HOLD", sbuf_text(&rest), prediction->drain_limit + ASK_TIMEOUT);
-	add_drain(prediction, drained, clock_now() - began);
+	*drained_out = drained;
+	*took = clock_now() - began;
 	sbuf_reset(&rest);
 	sbuf_printf(&rest, " EPOCH %" PRId64, move->epoch);
 	move->epoch++;
@@ -118,6 +220,26 @@ static bool sample_hold(struct move *move, struct prediction *prediction)
 		                LEASE_MSEC / 1000);
 	sbuf_free(&rest);
 	return move->failure == NULL;
+}
+
+/* Both, one after the other, so that no client waits longer than rehearse_hold.  In the move they
+ * are at the same time, but for pgbouncers behind a proxy. */
+static bool sample_hold(struct move *move, struct prediction *prediction)
+{
+	bool held = true;
+	bool paused = true;
+	usec_t hold = 0;
+	usec_t pause = 0;
+	usec_t took;
+
+	if (move->route_count > 0 && !hold_routes(move, prediction, &held, &hold))
+		return false;
+	if (bouncers_involved(move) &&
+	    !sample_pause(move, prediction->drain_limit, &paused, &pause))
+		return false;
+	took = any_behind(move) ? hold + pause : hold > pause ? hold : pause;
+	add_drain(prediction, held && paused, took);
+	return true;
 }
 
 /* Whether a client of the first look is still in the transaction it was in then. */
@@ -232,10 +354,14 @@ bool rehearse_drain(struct move *move, struct prediction *prediction)
 
 	bool (*sample)(struct move *, struct prediction *);
 
-	prediction->held = conf->rehearse_hold > 0 && move->route_count > 0;
-	sample = move->route_count == 0 ? sample_server
-	         : prediction->held     ? sample_hold
-	                                : sample_watching;
+	prediction->held =
+	    conf->rehearse_hold > 0 && (move->route_count > 0 || bouncers_involved(move));
+	/* pg_stat_activity has the transactions of both. */
+	sample = prediction->held                                    ? sample_hold
+	         : move->route_count == 0 || bouncers_involved(move) ? sample_server
+	                                                             : sample_watching;
+	if (prediction->held && !guard_start(move))
+		return false;
 	prediction->drain_limit = prediction->held ? conf->rehearse_hold : conf->hold_timeout;
 	for (int64_t i = 0; i < conf->rehearse_samples; i++) {
 		if (move_stopped(move))
@@ -247,5 +373,5 @@ bool rehearse_drain(struct move *move, struct prediction *prediction)
 		loop_sleep(&move->loop, PAUSE_BETWEEN);
 	}
 	ui_status_clear(move->ui);
-	return true;
+	return guard_await_end(move, clock_now() + conf->lease);
 }
