@@ -22,14 +22,13 @@
 void cleanup_refuse(struct cleanup *cleanup, const char *fmt, ...)
 {
 	va_list args;
-	char *text = NULL;
+	char *text;
 
 	va_start(args, fmt);
-	if (vasprintf(&text, fmt, args) < 0)
-		text = NULL;
+	text = mem_must_vprintf(fmt, args);
 	va_end(args);
 	cleanup->refused++;
-	ui_error(cleanup->move->ui, "cleanup: %s", text == NULL ? "?" : text);
+	ui_error(cleanup->move->ui, "cleanup: %s", text);
 	free(text);
 }
 

@@ -112,15 +112,14 @@ void move_free(struct move *move)
 bool move_fail(struct move *move, const char *fmt, ...)
 {
 	va_list args;
-	char *text = NULL;
+	char *text;
 
 	va_start(args, fmt);
-	if (vasprintf(&text, fmt, args) < 0)
-		text = NULL;
+	text = mem_must_vprintf(fmt, args);
 	va_end(args);
-	ui_error(move->ui, "%s: %s", phase_row(move->phase)->title, text == NULL ? "?" : text);
+	ui_error(move->ui, "%s: %s", phase_row(move->phase)->title, text);
 	if (move->failure == NULL) {
-		move->failure = mem_must_strdup(text == NULL ? "?" : text);
+		move->failure = mem_must_strdup(text);
 		move->failed_phase = move->phase;
 	}
 	free(text);
@@ -146,13 +145,12 @@ static void add_problem(struct move *move, const char *text)
 void move_problem(struct move *move, const char *fmt, ...)
 {
 	va_list args;
-	char *text = NULL;
+	char *text;
 
 	va_start(args, fmt);
-	if (vasprintf(&text, fmt, args) < 0)
-		text = NULL;
+	text = mem_must_vprintf(fmt, args);
 	va_end(args);
-	add_problem(move, text == NULL ? "?" : text);
+	add_problem(move, text);
 	free(text);
 }
 
@@ -191,7 +189,7 @@ bool links_connect(struct loop *loop, struct link **links, size_t count, usec_t 
 		sbuf_printf(error, "%s (%s:%d, database %s, user %s): %s\n", links[i]->name,
 		            links[i]->target.host, links[i]->target.port, links[i]->target.dbname,
 		            links[i]->target.user, link_error(links[i]));
-		link_close(links[i]);
+		link_give_up(links[i]);
 		ok = false;
 	}
 	return ok;
@@ -207,7 +205,7 @@ bool link_revive(struct move *move, struct link *link)
 		return false;
 	link_connect(link);
 	if (loop_wait(&move->loop, &link, 1, deadline, false) != WAIT_DONE)
-		link_close(link);
+		link_give_up(link);
 	if (link->state != LINK_IDLE)
 		return false;
 	/* The lock went with the old session, and somebody else may have it now. */

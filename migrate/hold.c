@@ -481,13 +481,12 @@ bool phase_swap(struct move *move)
 	return true;
 }
 
-static void mark_released(struct move *move, struct route *route, usec_t when)
+static void mark_released(struct route *route, usec_t when)
 {
 	route->released = true;
 	route->held = false;
 	if (route->shard->released_at < when)
 		route->shard->released_at = when;
-	(void)move;
 }
 
 bool phase_release(struct move *move)
@@ -510,7 +509,7 @@ bool phase_release(struct move *move)
 		if (!route->swapped || !link_ok(&route->link))
 			continue;
 		/* The gate opens at once; the answer waits until that is on the proxy's disk. */
-		mark_released(move, route, route->release_sent_at);
+		mark_released(route, route->release_sent_at);
 		released++;
 	}
 	ui_hurry(move->ui, false);
@@ -603,7 +602,7 @@ static bool repair_route(struct move *move, struct route *route)
 	route->swapped = true;
 	if (held && !repair_command(move, route, "RELEASE", epoch, ""))
 		return false;
-	mark_released(move, route, clock_now());
+	mark_released(route, clock_now());
 	return true;
 }
 

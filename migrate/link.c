@@ -133,6 +133,15 @@ static void keep_notice(void *arg, const PGresult *result)
 /* Options of a connection besides those of TLS. */
 #define LINK_OPTIONS 10
 
+void link_give_up(struct link *link)
+{
+	char *error = mem_must_strdup(link_error(link));
+
+	link_close(link);
+	link->error = error;
+	link->state = LINK_BROKEN;
+}
+
 void link_connect(struct link *link)
 {
 	char port[16];

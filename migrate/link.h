@@ -71,6 +71,9 @@ struct loop {
 void link_init(struct link *link, const char *name, const struct link_target *target);
 void link_close(struct link *link);
 
+/* Closes it as well, and keeps the reason: it is broken then. */
+void link_give_up(struct link *link);
+
 /* Begins to connect; the outcome is the link's state after loop_wait(). */
 void link_connect(struct link *link);
 

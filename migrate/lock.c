@@ -36,8 +36,17 @@ static const char holder_sql[] =
     "SELECT a.pid, a.application_name AS name, coalesce(host(a.client_addr), 'a local socket')"
     " AS address, date_trunc('second', a.backend_start)::text AS since FROM pg_locks l JOIN"
     " pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted AND"
-    " l.objsubid = 1 AND l.database = (SELECT oid FROM pg_database WHERE datname ="
-    " current_database()) AND (l.classid::bigint << 32 | l.objid::bigint) = " LOCK_KEY;
+    " l.objsubid = 1 AND (l.classid::bigint << 32 | l.objid::bigint) = " LOCK_KEY
+    " AND a.pid <> pg_backend_pid()";
+
+/* An advisory lock is one of a database, and another operator's admin_dbname may be another one:
+ * whoever has taken it looks whether somebody has it there, and gives it back.  Two who see each
+ * other both do, and try again at different moments. */
+static const char elsewhere_sql[] =
+    "SELECT count(*) AS others, pg_advisory_unlock(" LOCK_KEY ") AS given_back FROM pg_locks l"
+    " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND"
+    " (l.classid::bigint << 32 | l.objid::bigint) = " LOCK_KEY " AND l.pid <> pg_backend_pid()"
+    " HAVING count(*) > 0";
 
 /* Process numbers mean something only within their namespace: a container has its own. */
 static unsigned long pid_namespace(void)
@@ -125,6 +134,11 @@ static bool lock_try(struct move *move, const char *sql, bool *locked)
 
 	*locked = link_run(&move->loop, link, move->config->mover.connect_timeout, sql) &&
 	          link_true(link, 0, "locked");
+	if (*locked) {
+		*locked = link_run(&move->loop, link, move->config->mover.connect_timeout,
+		                   elsewhere_sql) &&
+		          link_rows(link) == 0;
+	}
 	return link_ok(link) || move_fail(move, "%s: %s", link->name, link_error(link));
 }
 
@@ -147,7 +161,7 @@ bool move_lock_source(struct move *move)
 		look_at_holder(move, name, &who);
 		if (clock_now() >= deadline || move_stopped(move))
 			break;
-		loop_sleep(&move->loop, LOCK_POLL);
+		loop_sleep(&move->loop, LOCK_POLL + getpid() % 50 * USEC_PER_MSEC);
 	}
 	sbuf_free(&sql);
 	if (locked)

@@ -11,6 +11,7 @@
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 #include "migrate/remote.h"
+#include "migrate/shell.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +41,7 @@ static bool read_by_shell(void *arg, const char *path, char **bytes, size_t *len
 	sbuf_init(&out, INI_FILE_MAX + 4096);
 	/* The mark at the end keeps the last line breaks. */
 	sbuf_add_str(&script, "cat -- ");
-	remote_quote(&script, path);
+	shell_quote(&script, path);
 	ok = remote_run(shell, sbuf_text(&script), SHELL_TIMEOUT, &out);
 	if (!ok) {
 		sbuf_printf(error, "%s: %s\n", path, sbuf_text(&out));
@@ -366,7 +367,7 @@ static bool commit_local(const struct bouncer_file *file, const char *temporary,
 static void add_word(struct sbuf *script, const char *name, const char *value)
 {
 	sbuf_printf(script, "%s=", name);
-	remote_quote(script, value);
+	shell_quote(script, value);
 	sbuf_add_char(script, '\n');
 }
 
@@ -384,7 +385,7 @@ static bool prepare_remote(const struct bouncer_file *file, const char *temporar
 	/* cp -p keeps owner and mode; what is written then is only the content. */
 	sbuf_add_str(&script, "cp -p -- \"$file\" \"$bak\"\ncp -p -- \"$file\" \"$new\"\n"
 	                      "printf %s ");
-	remote_quote(&script, file->after);
+	shell_quote(&script, file->after);
 	sbuf_add_str(&script, " > \"$new\"\nsync");
 	ok = sbuf_ok(&script) && remote_run(file->shell, sbuf_text(&script), SHELL_TIMEOUT, error);
 	sbuf_free(&script);
@@ -516,9 +517,9 @@ void bouncer_files_discard(struct move *move)
 			(void)unlink(backup);
 		} else {
 			sbuf_add_str(&script, "rm -f -- ");
-			remote_quote(&script, temporary);
+			shell_quote(&script, temporary);
 			sbuf_add_char(&script, ' ');
-			remote_quote(&script, backup);
+			shell_quote(&script, backup);
 			sbuf_init(&answer, 65536);
 			(void)!remote_run(file->shell, sbuf_text(&script), SHELL_TIMEOUT, &answer);
 			sbuf_free(&answer);

@@ -45,17 +45,6 @@ static void become(int in, int out, const char *command, char *const *env)
 	_exit(127);
 }
 
-void remote_quote(struct sbuf *out, const char *text)
-{
-	sbuf_add_char(out, '\'');
-	for (; *text != '\0'; text++) {
-		if (*text == '\'')
-			sbuf_add_str(out, "'\\'");
-		sbuf_add_char(out, *text);
-	}
-	sbuf_add_char(out, '\'');
-}
-
 static bool send_all(int fd, const char *bytes, size_t len, usec_t deadline)
 {
 	while (len > 0) {

@@ -26,9 +26,6 @@ bool remote_run(struct remote *shell, const char *script, usec_t timeout,
                 struct sbuf *out) MUST_CHECK;
 void remote_end(struct remote *shell);
 
-/* Appends the text as one word of a shell. */
-void remote_quote(struct sbuf *out, const char *text);
-
 /*
  * Runs "sh -c command" with the environment variables `env` (NAME=value, NULL at the end) added.
  * `out` gets stdout and stderr, as much as it may hold.  The exit code; 128 + signal if it was

@@ -39,23 +39,6 @@ static void show_entry(struct status *status, const struct bouncer *bouncer, int
 	sbuf_free(&event);
 }
 
-/* The line of the errors that is about this process: its link has forgotten it. */
-static char *reason_of(const struct bouncer *bouncer, const struct sbuf *errors)
-{
-	size_t len = strlen(bouncer->label);
-	char *copy = mem_must_strdup(sbuf_text(errors));
-	char *reason = NULL;
-	char *save = NULL;
-
-	for (char *line = strtok_r(copy, "\n", &save); line != NULL && reason == NULL;
-	     line = strtok_r(NULL, "\n", &save)) {
-		if (strncmp(line, bouncer->label, len) == 0)
-			reason = mem_must_strdup(line + len);
-	}
-	free(copy);
-	return reason == NULL ? mem_must_printf(": %s", link_error(&bouncer->control)) : reason;
-}
-
 void status_show_bouncers(struct status *status)
 {
 	struct move *move = status->move;
@@ -70,12 +53,9 @@ void status_show_bouncers(struct status *status)
 		               link_run(&move->loop, link, move->config->mover.connect_timeout,
 		                        "SHOW DATABASES");
 
-		char *reason = reached ? NULL : reason_of(bouncer, &error);
-
 		status_line(status, "%s (%s:%d)%s%s", bouncer->label, bouncer->target.host,
-		            bouncer->target.port, reached ? ":" : ": UNREACHABLE",
-		            reached ? "" : reason);
-		free(reason);
+		            bouncer->target.port,
+		            reached ? ":" : ": UNREACHABLE: ", reached ? "" : link_error(link));
 		for (int row = 0; reached && row < link_rows(link); row++) {
 			const char *name = link_value(link, row, "name");
 			const char *dbname = link_value(link, row, "database");

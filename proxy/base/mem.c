@@ -102,7 +102,7 @@ char *mem_must_strndup(const char *text, size_t len)
 	return copy;
 }
 
-char *mem_must_printf(const char *fmt, ...)
+char *mem_must_vprintf(const char *fmt, va_list args)
 {
 	char *text = NULL;
 	unsigned tries = 0;
@@ -110,13 +110,24 @@ char *mem_must_printf(const char *fmt, ...)
 	int n;
 
 	for (;;) {
-		va_start(ap, fmt);
+		va_copy(ap, args);
 		n = vasprintf(&text, fmt, ap);
 		va_end(ap);
 		if (n >= 0)
 			return text;
 		mem_wait(&tries, strlen(fmt));
 	}
+}
+
+char *mem_must_printf(const char *fmt, ...)
+{
+	char *text;
+	va_list ap;
+
+	va_start(ap, fmt);
+	text = mem_must_vprintf(fmt, ap);
+	va_end(ap);
+	return text;
 }
 
 /* ---- what is kept for letters ---- */

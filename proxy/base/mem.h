@@ -15,6 +15,7 @@
 #include "base/compiler.h"
 
 #include <stdbool.h>
+#include <stdarg.h>
 #include <stddef.h>
 
 /* Zeroed memory of `size` bytes, free()d by the caller; never NULL. */
@@ -31,6 +32,7 @@ char *mem_must_strndup(const char *text, size_t len) MUST_CHECK;
 
 /* printf into new memory, free()d by the caller; never NULL. */
 char *mem_must_printf(const char *fmt, ...) MUST_CHECK PRINTF_LIKE(1, 2);
+char *mem_must_vprintf(const char *fmt, va_list args) MUST_CHECK PRINTF_LIKE(1, 0);
 
 /* From now on lack of memory is waited for. */
 void mem_be_patient(void);

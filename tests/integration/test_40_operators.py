@@ -101,3 +101,15 @@ def test_lock_is_taken_again_with_a_new_session(make_scene):
         assert scene.open_databases(scene.pg1) == {"p1"}
     assert scene.run("abort").returncode == DONE
     scene.check_on_pg1()
+
+
+def test_lock_counts_in_every_database(make_scene):
+    """Another operator's admin_dbname may be another one; it is the same server that is moved."""
+    scene = make_scene()
+    with scene.pg1.connect("p1", autocommit=True, application_name="pgshunt who@elsewhere pid 1/1") as conn:
+        conn.execute("SELECT pg_advisory_lock(%d)" % KEY)
+        result = scene.run("move", "p2", "--to", "pg2")
+        assert result.returncode == ERROR and "who@elsewhere" in result.stderr
+        # What was taken here is given back.
+        assert scene.pg1.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
+    scene.move()
