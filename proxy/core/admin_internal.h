@@ -37,6 +37,8 @@ struct admin_db {
 	bool end_wanted;  /* the lease ended during a swap */
 	bool drained[WORKERS_MAX];
 	unsigned drained_count;
+	unsigned unsettled; /* sessions that are to be asked once more when all are drained */
+	bool settled;       /* … and have been */
 	uint64_t hold_number; /* of the write that has the hold */
 	struct event *lease_timer;
 	struct event *drain_timer;
@@ -199,7 +201,7 @@ void hold_free(struct admin_db *db);
 void hold_restore(struct admin_db *db);
 /* A session cannot be moved, and its policy is abort. */
 void hold_on_pinned(struct admin_db *db, uint64_t epoch, const char *text);
-void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker);
+void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker, unsigned unsettled);
 /* The state has been written up to admin->saved, or the write `number` failed. */
 void hold_on_saved(struct admin_db *db);
 void hold_on_save_failed(struct admin_db *db, uint64_t number, const char *error);

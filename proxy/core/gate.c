@@ -63,7 +63,7 @@ void gate_check_drained(struct database *database)
 {
 	struct mail_database *mail;
 
-	if (!database->held || database->drained_told ||
+	if (!database->held || database->drained_told || database->sessions_settling > 0 ||
 	    (database->active > 0 && !gate_only_idle_sessions(database)))
 		return;
 	mail = mail_new_database(MAIL_DRAINED, database->name);
@@ -72,7 +72,19 @@ void gate_check_drained(struct database *database)
 	database->drained_told = true;
 	mail->epoch = database->hold_epoch;
 	mail->worker = database->worker->index;
+	mail->number = session_unsettled(database);
 	mailbox_post(&database->worker->proxy->mailbox, &mail->letter);
+}
+
+void gate_settle(struct worker *worker, const char *name, uint64_t epoch)
+{
+	struct database *database = database_find(worker, name);
+
+	if (database == NULL || !database->held || database->hold_epoch != epoch)
+		return;
+	database->drained_told = false;
+	session_settle(database);
+	gate_check_drained(database);
 }
 
 static void gate_for_each_pool(struct database *database, void (*act)(struct pool *pool))

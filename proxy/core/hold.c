@@ -75,6 +75,8 @@ static void hold_begin(struct admin_db *db, uint64_t epoch)
 	db->end_wanted = false;
 	memset(db->drained, 0, sizeof(db->drained));
 	db->drained_count = 0;
+	db->unsettled = 0;
+	db->settled = false;
 	(void)event_del(db->drain_timer);
 	hold_set_state(db, HOLD_DRAINING);
 }
@@ -178,14 +180,22 @@ void hold_pause(struct admin_db *db)
 	hold_close_gate(db);
 }
 
-void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker)
+void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker, unsigned unsettled)
 {
 	if (db->state != HOLD_DRAINING || epoch != db->epoch ||
 	    worker >= db->admin->proxy->worker_count || db->drained[worker])
 		return;
 	db->drained[worker] = true;
+	db->unsettled += unsettled;
 	if (++db->drained_count < db->admin->proxy->worker_count)
 		return;
+	if (db->unsettled > 0 && !db->settled) {
+		db->settled = true;
+		memset(db->drained, 0, sizeof(db->drained));
+		db->drained_count = 0;
+		admin_post_all(db, MAIL_SETTLE, db->epoch);
+		return;
+	}
 	(void)event_del(db->drain_timer);
 	hold_set_state(db, HOLD_HELD);
 	log_info("database \"%s\": drained after %" PRId64 " ms", db->name,

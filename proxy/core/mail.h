@@ -21,6 +21,7 @@ enum mail_type {
 	MAIL_LISTEN = 1,   /* mail_fd: a listening socket, from now on yours */
 	MAIL_HOLD,         /* mail_database: name, epoch, number (1: PAUSE).  Answer: MAIL_DRAINED, when it is */
 	MAIL_RELEASE,      /* mail_database: name */
+	MAIL_SETTLE,       /* mail_database: name, epoch: all are drained.  Answer: MAIL_DRAINED once more */
 	MAIL_LAPSE,        /* mail_database: name; the hold ended with its lease */
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
 	MAIL_TERMINATE_BLOCKERS, /* mail_database: name */
@@ -52,7 +53,7 @@ enum mail_type {
 	MAIL_CLIENT,        /* mail_client (core/relocate.h): a client that lives with you now */
 	/* worker -> main */
 	MAIL_PINNED,       /* mail_database: name, epoch, text: a session that cannot be moved, policy abort */
-	MAIL_DRAINED,      /* mail_database: name, epoch, worker */
+	MAIL_DRAINED,      /* mail_database: name, epoch, worker, number: sessions for MAIL_SETTLE */
 	MAIL_PREPARED,     /* mail_database: name, token, worker, number = opened, failed, text */
 	MAIL_SUSPENDED,    /* mail_database: the epoch of the SUSPEND */
 	MAIL_ROWS,         /* mail_view */

@@ -79,6 +79,8 @@ struct database {
 	size_t sessions_pending;   /* sessions that the answer to PREPARE SWAP waits for */
 	bool sessions_watched;     /* something is to be done at the safe points of sessions */
 	bool sessions_reconnecting;
+	size_t sessions_settling;  /* parked sessions that are being asked once more */
+	bool settled;              /* in this hold: they have been told to be */
 	bool swapped;              /* in this hold: the route has changed */
 };
 
@@ -210,6 +212,8 @@ bool gate_leaves_server(const struct database *database);
 void gate_trim(struct pool *pool, usec_t now);
 void gate_release(struct worker *worker, const char *database, bool lapsed);
 void gate_check_drained(struct database *database);
+/* Every client of the database, in all workers, is at its safe point. */
+void gate_settle(struct worker *worker, const char *database, uint64_t epoch);
 void gate_blockers_cancel(struct worker *worker, const char *database);
 void gate_blockers_terminate(struct worker *worker, const char *database);
 void gate_blockers_keep(struct worker *worker, const char *database);

@@ -173,6 +173,29 @@ static void reply_keep_error(struct server *server, const struct wire_error *err
 	               error->sqlstate == NULL ? "XX000" : error->sqlstate);
 }
 
+/* The oldest of the `count` entries has failed, the others are skipped: what becomes of the unnamed
+ * statement of a session. */
+static void reply_undo_parses(const struct server *server, uint32_t count)
+{
+	const struct ledger *ledger = &server->ledger;
+	bool failed = count > 0 && ledger_at(ledger, 0)->op == OWES_PARSE;
+	uint32_t parses = 0;
+	uint32_t behind = 0;
+
+	for (uint32_t i = 0; i < ledger->count; i++) {
+		if (ledger_at(ledger, i)->op != OWES_PARSE)
+			continue;
+		if (i < count)
+			parses++;
+		else
+			behind++;
+	}
+	if (failed && parses == 1 && behind == 0)
+		session_see_failed_parse(server->client);
+	else if (parses > 0)
+		session_see_skipped_parse(server->client);
+}
+
 /* An error ends what is owed up to the next Sync. */
 static void reply_error_in_ledger(struct reply *reply)
 {
@@ -180,7 +203,6 @@ static void reply_error_in_ledger(struct reply *reply)
 	struct ledger *ledger = &server->ledger;
 	uint8_t op = reply_head_op(reply);
 	uint32_t count = 0;
-	bool parsed = false;
 
 	ledger->copy_in = false;
 	ledger->data_ahead = false;
@@ -191,10 +213,10 @@ static void reply_error_in_ledger(struct reply *reply)
 		ledger_deallocate_failed(ledger);
 		return;
 	}
-	for (; count < ledger->count && ledger_at(ledger, count)->op != OWES_SYNC; count++)
-		parsed = parsed || ledger_at(ledger, count)->op == OWES_PARSE;
-	if (parsed && server->client->in_session)
-		session_see_skipped_parse(server->client);
+	while (count < ledger->count && ledger_at(ledger, count)->op != OWES_SYNC)
+		count++;
+	if (server->client->in_session)
+		reply_undo_parses(server, count);
 	statement_undo(server->client, server, count, true);
 	while (count-- > 0)
 		ledger_pop(ledger);

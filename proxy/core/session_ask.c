@@ -70,6 +70,29 @@ static void ask_state(const struct session_move *move, const struct session_stat
 	session_inspect_add(out, &ask);
 }
 
+/* What every connection has run after its login is gone after DISCARD ALL. */
+static unsigned ask_connect_query(const struct session_move *move, struct sbuf *out)
+{
+	const struct worker *worker = move->client->worker;
+	const struct route *route =
+	    route_find(worker->routes, move->client->pool->database->name);
+
+	if (route == NULL || route->database->connect_query[0] == '\0')
+		return 0;
+	wire_add_query(out, route->database->connect_query);
+	return 1;
+}
+
+/* Whether the last of its steps is answered with a state.  What the standby has is compared before
+ * the hold, where it costs the clients nothing. */
+static bool ask_wants_state(const struct session_move *move, enum session_question question)
+{
+	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_REST ||
+	       question == SESSION_ASKS_AGAIN ||
+	       (question == SESSION_ASKS_STANDBY && !move->parked &&
+		!move->client->pool->database->held);
+}
+
 /* The question as messages; the number of ReadyForQuery messages that answer it. */
 static unsigned ask_build(struct session_move *move, enum session_question question,
                           struct sbuf *out)
@@ -84,7 +107,13 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 			wire_add_query(out, reset_all); /* it has an older state */
 			steps++;
 		}
+		if (move->stage != SESSION_STAGE_OPEN)
+			steps += ask_connect_query(move, out);
 		steps += ask_replay(move, REPLAY_ON_STANDBY, out);
+		if (ask_wants_state(move, question)) {
+			ask_state(move, move->state, out);
+			steps++;
+		}
 		break;
 	case SESSION_ASKS_REST:
 		steps += ask_replay(move, REPLAY_AFTER_PROMOTION, out);
@@ -99,6 +128,10 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		ask_state(move, move->state, out);
 		steps++;
 		break;
+	case SESSION_ASKS_NEWS:
+		wire_add_sync(out);
+		steps++;
+		break;
 	case SESSION_ASKS_LOCKS:
 		locks_count_add(move->state, out);
 		steps++;
@@ -109,13 +142,6 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		break;
 	}
 	return steps;
-}
-
-/* Whether the last of its steps is answered with a state. */
-static bool ask_wants_state(enum session_question question)
-{
-	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_REST ||
-	       question == SESSION_ASKS_AGAIN;
 }
 
 static bool ask_send(struct session_move *move, struct server *server, const struct sbuf *out,
@@ -151,11 +177,25 @@ static bool ask_turn(struct session_move *move, struct database *database)
 	return false;
 }
 
+/* No memory, or more than can be carried. */
+static void ask_impossible(struct session_move *move, struct server *server,
+			   enum session_question question)
+{
+	if (question == SESSION_ASKS_STANDBY || question == SESSION_ASKS_REST) {
+		session_failed(move, "it cannot be written down: too much, a lock that could not be "
+				     "counted, or no memory");
+		return;
+	}
+	log_error("out of memory for the state of a session");
+	server_doom(server, SERVER_CLOSE_MEMORY);
+}
+
 bool session_ask(struct session_move *move, struct server *server, enum session_question question)
 {
 	struct database *database = server->pool->database;
 	struct sbuf out;
 	unsigned steps;
+	bool wants;
 	bool sent = true;
 
 	assert(move->asked == NULL && server_quiet(server));
@@ -164,7 +204,8 @@ bool session_ask(struct session_move *move, struct server *server, enum session_
 	sbuf_init(&out, ASK_MAX);
 	steps = ask_build(move, question, &out);
 	session_state_free(move->answer);
-	move->answer = ask_wants_state(question) ? session_state_new() : NULL;
+	move->answer = ask_wants_state(move, question) ? session_state_new() : NULL;
+	wants = move->answer != NULL;
 	if (question != SESSION_ASKS_CLEANUP) {
 		free(move->failure);
 		move->failure = NULL;
@@ -172,9 +213,8 @@ bool session_ask(struct session_move *move, struct server *server, enum session_
 	move->question = question;
 	move->unreadable = false;
 	move->failure_in_state = false;
-	if (!sbuf_ok(&out) || (ask_wants_state(question) && move->answer == NULL)) {
-		log_error("out of memory for the state of a session");
-		server_doom(server, SERVER_CLOSE_MEMORY);
+	if (!sbuf_ok(&out) || (ask_wants_state(move, question) && !wants)) {
+		ask_impossible(move, server, question);
 		sent = false;
 	} else if (steps > 0) {
 		sent = ask_send(move, server, &out, steps);
@@ -212,12 +252,13 @@ void session_take(struct server *server, uint8_t type, const uint8_t *body, size
 
 	switch (type) {
 	case BE_DATA_ROW:
+		if (move->question == SESSION_ASKS_LOCKS)
+			move->unreadable = !locks_count_row(move->state, body, len) ||
+					   move->unreadable;
 		/* Steps before the last may have rows, too. */
 		if (move->answer != NULL && move->steps_left == 1 &&
 		    !session_state_row(move->answer, body, len))
 			move->unreadable = true;
-		if (move->question == SESSION_ASKS_LOCKS)
-			(void)!locks_count_row(move->state, body, len); /* locks_counted() */
 		break;
 	case BE_ERROR_RESPONSE:
 		ask_failed(move, body, len);

@@ -156,10 +156,63 @@ static void session_hold_one(struct session_move *move)
 void session_hold(struct database *database)
 {
 	database->swapped = false;
+	database->settled = false;
 	session_watch(database);
 	if (database->paused)
 		return; /* sessions keep their servers, and what they ask waits */
 	session_for_each(database, session_hold_one);
+}
+
+/* A notification may still be on its way to it, or its locks have to be counted. */
+static bool session_wants_settling(const struct session_move *move)
+{
+	return move->parked && !move->drop && move->old != NULL && move->state != NULL &&
+	       (session_state_count_kind(move->state, SESSION_CHANNEL) > 0 ||
+		session_state_count_kind(move->state, SESSION_LOCK) > 0);
+}
+
+unsigned session_unsettled(const struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	unsigned count = 0;
+
+	if (database->settled || database->paused)
+		return 0;
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		count += session_wants_settling(CONTAINER_OF(node, struct session_move, node));
+	}
+	return count;
+}
+
+void session_settle(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	database->settled = true;
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (!session_wants_settling(move) || move->settle)
+			continue;
+		move->settle = true;
+		database->sessions_settling++;
+		session_enqueue(move, database);
+	}
+}
+
+void session_settle_over(struct session_move *move)
+{
+	struct database *database = move->client->pool->database;
+
+	if (!move->settle)
+		return;
+	move->settle = false;
+	database->sessions_settling--;
+	gate_check_drained(database);
 }
 
 static bool session_can_go_back(const struct session_move *move)
@@ -178,6 +231,7 @@ void session_release(struct database *database)
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
 
 		move->pass = false;
+		session_settle_over(move);
 		if (move->client->doomed)
 			continue;
 		if (move->parked && session_can_go_back(move))

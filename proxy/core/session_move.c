@@ -66,6 +66,7 @@ void session_end(struct client *client)
 	if (move == NULL)
 		return;
 	database = session_database(move);
+	session_settle_over(move);
 	session_drop_fresh(move);
 	if (move->old != NULL) /* it would have to be reset first, for whoever comes next */
 		server_doom(move->old, SERVER_CLOSE_CLIENT_GONE);
@@ -107,8 +108,10 @@ void session_server_lost(struct server *server)
 		move->stage = SESSION_STAGE_NONE;
 		move->retry_at = server->worker->now + RETRY_AFTER;
 	}
-	if (server == move->old)
+	if (server == move->old) {
 		move->old = NULL;
+		session_settle_over(move);
+	}
 	session_enqueue(move, session_database(move));
 }
 
@@ -170,12 +173,19 @@ static void session_note_failure(struct session_move *move, const char *why)
 	session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what, why);
 }
 
+static bool session_has_locks(const struct session_move *move)
+{
+	return move->state != NULL && session_state_count_kind(move->state, SESSION_LOCK) > 0;
+}
+
 static void session_classify_state(struct session_move *move)
 {
 	struct client *client = move->client;
 	const struct config_proxy *conf = &client->worker->routes->config->proxy;
 	const struct session_abilities abilities = {
-	    .custom_known = conf->session_custom_settings[0] != '\0', .locks = true};
+	    .locks = true,
+	    .custom_known = conf->session_custom_settings[0] != '\0',
+	};
 	struct session_verdict verdict;
 	struct stmt *unnamed;
 
@@ -193,11 +203,6 @@ static void session_classify_state(struct session_move *move)
 		session_set_class(move, verdict.class, sbuf_text(&verdict.what),
 		                  sbuf_text(&verdict.why));
 	session_verdict_free(&verdict);
-}
-
-static bool session_has_locks(const struct session_move *move)
-{
-	return session_state_count_kind(move->state, SESSION_LOCK) > 0;
 }
 
 /* The state that its own server has told.  False: there is more to be asked first. */
@@ -228,25 +233,7 @@ static bool session_take_state(struct session_move *move, struct server *server)
 	move->answer = NULL;
 	session_state_digest(move->state, move->digest);
 	session_classify_state(move);
-	move->uncounted = session_has_locks(move);
 	return true;
-}
-
-/* Its own server has told how often it has taken its advisory locks. */
-static void session_take_locks(struct session_move *move, struct server *server)
-{
-	struct sbuf why;
-
-	move->uncounted = false;
-	sbuf_init(&why, 1024);
-	if (move->failure != NULL)
-		sbuf_printf(&why, "its advisory locks could not be counted: %s", move->failure);
-	if (move->failure != NULL || !locks_counted(move->state, &why))
-		session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,
-		                  sbuf_text(&why));
-	sbuf_free(&why);
-	if (move->failure != NULL)
-		(void)!session_ask(move, server, SESSION_ASKS_CLEANUP);
 }
 
 static bool session_known(const struct session_move *move, const struct server *server)
@@ -536,7 +523,7 @@ static void session_apply_policy(struct session_move *move)
 /* ---- answers ---- */
 
 /* It cannot be set up there. */
-static void session_failed(struct session_move *move, const char *why)
+void session_failed(struct session_move *move, const char *why)
 {
 	bool back = move->old != NULL && gate_server_current(move->old);
 
@@ -599,6 +586,55 @@ static bool session_compare(struct session_move *move)
 	return true;
 }
 
+/* What a standby allows has been set up there. */
+static void session_compare_standby(struct session_move *move)
+{
+	char why[1200];
+	struct sbuf text;
+
+	if (move->failure != NULL && !move->lossy) {
+		session_refused(move);
+		return;
+	}
+	move->stage = SESSION_STAGE_STANDBY;
+	if (move->answer == NULL || move->lossy || move->unreadable ||
+	    !session_state_finish(move->answer) || session_state_again(move->answer))
+		return; /* it is compared after the promotion */
+	sbuf_init(&text, 1000);
+	if (!session_state_same(move->state, move->answer, REPLAY_ON_STANDBY, &text)) {
+		(void)snprintf(why, sizeof(why), "it came out differently on the new server: %s",
+			       sbuf_text(&text));
+		session_failed(move, why);
+	}
+	sbuf_free(&text);
+}
+
+/* How often the session has each of its locks. */
+static void session_take_locks(struct session_move *move, struct server *server)
+{
+	struct sbuf why;
+
+	sbuf_init(&why, 1000);
+	if (move->failure != NULL)
+		sbuf_printf(&why, "its advisory locks could not be counted: %s", move->failure);
+	else if ((move->unreadable || !locks_counted(move->state, &why)) && why.len == 0)
+		sbuf_add_str(&why, "its advisory locks could not be counted");
+	if (why.len > 0) {
+		session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,
+				  sbuf_text(&why));
+		/* Not without them, either: what cannot be written down cannot be moved. */
+		if (move->client->pool->session_pinned == CONFIG_PINNED_DROP ||
+		    move->client->pool->session_pinned == CONFIG_PINNED_MOVE_ANYWAY)
+			move->drop = true;
+		else
+			session_tell_abort(move);
+	}
+	if (move->failure != NULL && move->old != NULL)
+		(void)!session_ask(move, server, SESSION_ASKS_CLEANUP);
+	sbuf_free(&why);
+	session_settle_over(move);
+}
+
 /* False: the next question is under way. */
 static bool session_use_answer(struct session_move *move, struct server *server,
                                enum session_question question)
@@ -611,14 +647,14 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 		if (!session_take_state(move, server))
 			return move->asked == NULL;
 		break;
+	case SESSION_ASKS_NEWS:
+		session_settle_over(move);
+		break;
 	case SESSION_ASKS_LOCKS:
 		session_take_locks(move, server);
 		return move->asked == NULL;
 	case SESSION_ASKS_STANDBY:
-		if (move->failure != NULL && !move->lossy)
-			session_refused(move);
-		else
-			move->stage = SESSION_STAGE_STANDBY;
+		session_compare_standby(move);
 		break;
 	case SESSION_ASKS_REST:
 	case SESSION_ASKS_AGAIN:
@@ -694,10 +730,6 @@ static void session_step_linked(struct session_move *move)
 			(void)!session_ask(move, server, SESSION_ASKS_STATE);
 		return;
 	}
-	if (move->uncounted && move->state != NULL) {
-		(void)!session_ask(move, server, SESSION_ASKS_LOCKS);
-		return;
-	}
 	move->wanted = false;
 	if (held) {
 		session_step_held(move);
@@ -728,6 +760,13 @@ static void session_step_parked(struct session_move *move)
 {
 	struct database *database = session_database(move);
 
+	if (move->settle) {
+		if (!session_ask(move, move->old,
+				 session_has_locks(move) ? SESSION_ASKS_LOCKS
+							 : SESSION_ASKS_NEWS) ||
+		    move->asked != NULL)
+			return;
+	}
 	if (move->drop || move->state == NULL)
 		return;
 	session_find_fresh(move);

@@ -13,8 +13,9 @@
  *                            no swap: it goes on at `old`
  *
  * A session about which nothing was asked has no struct session_move.  Everything of a session
- * happens on its worker; nothing here decides when a hold begins or ends.  Nothing is ever sent to
- * `old` while it is parked.  Never does a client get a server that has not answered as its own had.
+ * happens on its worker; nothing here decides when a hold begins or ends.  Nothing that would change
+ * `old` is sent to it while it is parked.  When the last client of the database has come to its safe
+ * point, sessions that listen or have advisory locks are asked once more (MAIL_SETTLE).  Never does a client get a server that has not answered as its own had.
  */
 #ifndef CORE_SESSION_MOVE_H
 #define CORE_SESSION_MOVE_H
@@ -40,7 +41,8 @@ struct session_state;
 enum session_question {
 	SESSION_ASKS_NOTHING,
 	SESSION_ASKS_STATE,   /* its own: what state there is */
-	SESSION_ASKS_LOCKS,   /* its own: how often it has taken its advisory locks */
+	SESSION_ASKS_NEWS,    /* its own, parked: nothing; notifications come before the answer */
+	SESSION_ASKS_LOCKS,   /* its own, parked: the same, and how often it has each advisory lock */
 	SESSION_ASKS_CLEANUP, /* its own: to forget that it was asked, after an error */
 	SESSION_ASKS_STANDBY, /* fresh: to take what a standby allows */
 	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
@@ -91,7 +93,6 @@ struct session_move {
 	bool unreadable;       /* the answer is not a state */
 	bool failure_in_state; /* the error came to the question for the state */
 	bool neutral;    /* the question is put without the session's role and statement_timeout */
-	bool uncounted;  /* it has advisory locks, and how often is not known yet */
 	bool wanted;     /* PREPARE SWAP or SHOW SESSIONS: to be asked at its next safe point */
 	bool pending;    /* … and counted in database->sessions_pending */
 	bool parked;     /* taken off `old` */
@@ -99,6 +100,7 @@ struct session_move {
 	bool drop;       /* parked though pinned: its client is ended when the route has changed */
 	bool lossy;      /* parked though pinned: moved without what it has */
 	bool reconnect;  /* to be moved to a fresh connection of the same server */
+	bool settle;      /* parked: is to be asked once more, now that nobody is active any more */
 	bool told_abort; /* policy abort: the main thread was told in this hold */
 };
 
@@ -147,6 +149,12 @@ void session_end(struct client *client);
 /* What pins it; "" if nothing does. */
 const char *session_why(const struct session_move *move);
 
+/* Its state cannot be set up on the new server. */
+void session_failed(struct session_move *move, const char *why);
+
+/* Its last question in the hold is answered, or needs no answer any more. */
+void session_settle_over(struct session_move *move);
+
 /* Ends a client whose session cannot be kept, and tells it why. */
 void session_drop(struct session_move *move, const char *why);
 
@@ -175,6 +183,10 @@ size_t session_ask_room(const struct database *database);
 
 void session_prepare(struct database *database);
 void session_hold(struct database *database);
+/* So many have something to be asked when all clients of the database are at their safe points … */
+unsigned session_unsettled(const struct database *database);
+/* … and now they are. */
+void session_settle(struct database *database);
 /* Before the pools of a database that was held are opened, and after it. */
 void session_release(struct database *database);
 void session_new_routes(struct database *database);

@@ -36,6 +36,7 @@ static struct session_unnamed *see_room(struct client *client, size_t len)
 		return NULL;
 	unnamed->cap = (uint32_t)cap;
 	unnamed->len = 0;
+	unnamed->last = false;
 	unnamed->lost = false;
 	return unnamed;
 }
@@ -49,6 +50,7 @@ static void see_lost(struct client *client)
 		return;
 	}
 	unnamed->len = 0;
+	unnamed->last = true;
 	unnamed->lost = true;
 }
 
@@ -64,8 +66,11 @@ static void see_parse(struct client *client, const uint8_t *body, size_t len, bo
 	def_len = len - (size_t)(def - body);
 	session_facts_see_text(&client->facts, (const char *)def,
 	                       strnlen((const char *)def, def_len), whole);
-	if (body[0] != '\0')
+	if (body[0] != '\0') {
+		if (client->unnamed != NULL)
+			client->unnamed->last = false;
 		return;
+	}
 	unnamed = whole && def_len <= SESSION_UNNAMED_MAX ? see_room(client, def_len) : NULL;
 	if (unnamed == NULL) {
 		see_lost(client);
@@ -73,6 +78,7 @@ static void see_parse(struct client *client, const uint8_t *body, size_t len, bo
 	}
 	memcpy(unnamed->def, def, def_len);
 	unnamed->len = (uint32_t)def_len;
+	unnamed->last = true;
 	unnamed->lost = false;
 }
 
@@ -98,6 +104,13 @@ void session_see_message(struct client *client, const uint8_t *msg, size_t total
 	default:
 		break;
 	}
+}
+
+void session_see_failed_parse(struct client *client)
+{
+	/* A Parse of the unnamed statement ends the one before, whatever becomes of it. */
+	if (client->unnamed != NULL && client->unnamed->last)
+		see_no_unnamed(client);
 }
 
 void session_see_skipped_parse(struct client *client)

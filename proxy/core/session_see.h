@@ -22,6 +22,7 @@ struct stmt;
 struct session_unnamed {
 	uint32_t len; /* 0: there is none */
 	uint32_t cap;
+	bool last; /* the last Parse was of it */
 	bool lost; /* there may be one, and it is not this */
 	uint8_t def[];
 };
@@ -29,7 +30,11 @@ struct session_unnamed {
 /* A message of `total` bytes, of which `have` are here, that the server will not skip. */
 void session_see_message(struct client *client, const uint8_t *msg, size_t total, size_t have);
 
-/* An error has made the server skip a Parse: which unnamed statement it has is not certain. */
+/* A Parse has failed, and none came behind it. */
+void session_see_failed_parse(struct client *client);
+
+/* An error has made the server skip a Parse, or one of several has failed: which unnamed statement it
+ * has is not certain. */
 void session_see_skipped_parse(struct client *client);
 
 /* CommandComplete. */

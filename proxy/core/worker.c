@@ -195,6 +195,9 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 	case MAIL_RELEASE:
 		gate_release(worker, mail->name, false);
 		break;
+	case MAIL_SETTLE:
+		gate_settle(worker, mail->name, mail->epoch);
+		break;
 	case MAIL_LAPSE:
 		gate_release(worker, mail->name, true);
 		break;
@@ -304,6 +307,7 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_RESUME:
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
+	case MAIL_SETTLE:
 	case MAIL_LAPSE:
 	case MAIL_CANCEL_BLOCKERS:
 	case MAIL_TERMINATE_BLOCKERS:
@@ -343,6 +347,7 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_RESUME:
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
+	case MAIL_SETTLE:
 	case MAIL_LAPSE:
 	case MAIL_CANCEL_BLOCKERS:
 	case MAIL_TERMINATE_BLOCKERS:

@@ -245,3 +245,49 @@ def test_many_at_once(proxy):
     assert all(row["digest_before"] == row["digest_after"] for row in shown)
     for conn in conns:
         conn.close()
+
+
+def test_advisory_locks_go_along(proxy, pg, other):
+    """As often as they were taken, shared and not; in a hold that ends without a swap nothing is
+    lost, and nobody else can have them at any time after the release."""
+    with proxy.wire("p2") as conn, proxy.wire("p2") as rival:
+        conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8)")
+        proxy.command("PREPARE SWAP p2 TO other")
+        proxy.hold("p2", "LEASE 60s")
+        proxy.command("RELEASE p2")
+        assert rival.value("SELECT pg_try_advisory_lock(7)") == "f"
+        swap(proxy, "other")
+        assert where(conn)[0] == "other"
+        assert rival.value("SELECT pg_try_advisory_lock(7)") == "f"
+        assert rival.value("SELECT pg_try_advisory_lock(8)") == "f"
+        assert rival.value("SELECT pg_try_advisory_lock_shared(8)") == "t"
+        assert [conn.value("SELECT pg_advisory_unlock(7)") for _ in range(3)] == ["t", "t", "f"]
+        assert conn.value("SELECT pg_advisory_unlock_shared(8)") == "t"
+        assert rival.value("SELECT pg_try_advisory_lock(7)") == "t"
+
+
+def test_a_notification_of_the_last_moment(proxy):
+    """What was committed before the hold reaches the listener, though its server is never asked for
+    anything by itself again."""
+    with proxy.wire("p2") as listener, proxy.wire("p2") as sender:
+        listener.query("LISTEN news")
+        proxy.command("PREPARE SWAP p2 TO other")
+        for n in range(5):
+            sender.query("NOTIFY news, '%d'" % n)
+        swap(proxy, "other", prepare=False)
+        sender.query("NOTIFY news, 'last'")
+        payloads = []
+        while not payloads or payloads[-1] != b"last":
+            payloads.append(listener.until("A")[-1].body[4:].split(b"\0")[1])
+        assert payloads == [b"0", b"1", b"2", b"3", b"4", b"last"]
+
+
+def test_an_unnamed_statement_that_failed(proxy):
+    """It is gone on the old server, and must not be there on the new one."""
+    with proxy.wire("p2") as conn:
+        conn.send(parse("SELECT 1") + SYNC + parse("SELECT wrong") + SYNC)
+        conn.until("Z")
+        conn.until("Z")
+        swap(proxy, "other")
+        conn.send(bind() + execute() + SYNC)
+        assert errors(conn.until("Z"))[0]["C"] == "26000"
