@@ -617,7 +617,7 @@ static void session_take_locks(struct session_move *move, struct server *server)
 	sbuf_init(&why, 1000);
 	if (move->failure != NULL)
 		sbuf_printf(&why, "its advisory locks could not be counted: %s", move->failure);
-	else if ((move->unreadable || !locks_counted(move->state, &why)) && why.len == 0)
+	else if (!locks_counted(move->state, &why) && why.len == 0)
 		sbuf_add_str(&why, "its advisory locks could not be counted");
 	if (why.len > 0) {
 		session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,

@@ -60,6 +60,20 @@ def test_shown_before_any_hold(make):
         wait_for(lambda: listed(proxy)["busy"]["class"] == "clean", what="its safe point")
 
 
+def test_what_is_pinned(make):
+    proxy = make("abort")
+    for command, word in (("CREATE TEMP TABLE basket (a int)", "basket"),
+                          ("DECLARE browse CURSOR WITH HOLD FOR SELECT 1", "browse")):
+        with proxy.wire("p2") as conn:
+            conn.query(command)
+            with pytest.raises(ConsoleError) as error:
+                proxy.hold("p2")
+            assert error.value.sqlstate == "55P03" and word in error.value.fields["D"]
+            conn.query("DISCARD ALL")
+            proxy.hold("p2", "LEASE 60s")
+            proxy.command("RELEASE p2")
+
+
 def test_wait(make):
     """It goes on until what pins it has gone; then the hold is drained."""
     proxy = make("wait")
