@@ -44,15 +44,16 @@ static const char inspect_sql[] =
     " WHEN o.name" EQ "'statement_timeout' AND $2" EQ "'neutral' THEN 'reset'" TEXT
     " WHEN o.mine AND o.context" EQ "ANY (ARRAY['user'" TEXT ", 'superuser'" TEXT
     "]) THEN 'guc'" TEXT " WHEN o.mine OR o.given THEN 'cat'" TEXT " ELSE 'base'" TEXT " END AS k,"
-    " o.name AS n, o.setting AS v, o.reset_val AS x"
+    " o.name AS n, o.setting AS v, CASE WHEN o.given THEN o.reset_val END AS x"
     " FROM own o WHERE pg_catalog.strpos(o.name, '.')" EQ "0"
     " AND NOT o.name" EQ "ANY (ARRAY['transaction_isolation'" TEXT
     ", 'transaction_read_only', 'transaction_deferrable'])"
     " UNION ALL "
     "SELECT 'custom', c.n, pg_catalog.current_setting(c.n, true),"
     " CASE WHEN pg_catalog.bool_and(c.given) THEN 'given' END FROM ("
-    "SELECT u.u AS n, false AS given"
+    "SELECT pg_catalog.lower(pg_catalog.btrim(u.u)) AS n, false AS given"
     " FROM pg_catalog.unnest(pg_catalog.string_to_array($1, ',')) u"
+    " WHERE NOT pg_catalog.btrim(u.u)" EQ "''"
     " UNION ALL SELECT pg_catalog.lower(o.name), NOT o.mine FROM own o"
     " WHERE NOT pg_catalog.strpos(o.name, '.')" EQ "0"
     " UNION ALL SELECT conf.name, true FROM conf"

@@ -65,34 +65,14 @@ static void set_end(struct replay *replay, const char *what)
 	step_end(replay, what, NULL);
 }
 
-/* A standby executes nothing in a transaction that is serializable. */
-static bool is_serializable(const struct session_state *old)
-{
-	static const enum session_kind where[] = {SESSION_SETTING, SESSION_GIVEN, SESSION_BASE};
-	size_t i;
-
-	for (i = 0; i < ARRAY_LEN(where); i++) {
-		const struct session_row *row =
-		    session_state_find(old, where[i], "default_transaction_isolation");
-
-		if (row != NULL &&
-		    ((row->value != NULL && strcmp(row->value, "serializable") == 0) ||
-		     (row->extra != NULL && strcmp(row->extra, "serializable") == 0)))
-			return true;
-	}
-	return false;
-}
-
 static void replay_meanwhile(struct replay *replay, const struct session_state *old)
 {
 	size_t i;
 
-	/* In a transaction of its own: the isolation level counts from the next. */
-	if (is_serializable(old)) {
-		session_add_run(&replay->out,
-		                "SET default_transaction_isolation TO 'read committed'");
-		step_end(replay, "isolation level", NULL);
-	}
+	/* A standby executes nothing that needs a snapshot in a transaction that is serializable,
+	 * as its configuration may say.  In a transaction of its own: it counts from the next. */
+	session_add_run(&replay->out, "SET default_transaction_isolation TO 'read committed'");
+	step_end(replay, "isolation level", NULL);
 	set_begin(replay);
 	set_one(replay, "client_encoding", session_state_info(old, "server_encoding"));
 	for (i = 0; i < ARRAY_LEN(late_settings); i++) {

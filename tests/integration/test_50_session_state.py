@@ -128,7 +128,7 @@ def test_custom_settings(tool, sessions):
         "/* c */ SET \"quoted\".name = 'q'", "DO $x$ BEGIN SET in_.block = 'b'; END $x$",
         "DO $$ BEGIN EXECUTE 'SET plain.hidden = 5'; END $$")
     old.query("SET unseen.setting = 'u'")
-    assert tool.inspect(old, custom="unseen.setting,nothing.here") == "ok"
+    assert tool.inspect(old, custom="Unseen.setting,,nothing.here") == "ok"
     custom = tool.kind("custom")
     assert custom == {"app.person": "x y", "app.tenant": "ü", "a.local": "", "a.b.c": "deep",
                       "quoted.name": "q", "in_.block": "b", "unseen.setting": "u",

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: PostgreSQL
-"""Advisory locks of a session: taken along as often as they were taken, and nobody else gets them."""
+"""Advisory locks of a session: taken along as often as they were taken, and nobody else gets them.
+And what is the server's, not the session's: its configuration."""
 import pytest
 
 from pgwire import errors, query, wait_for
@@ -10,7 +11,9 @@ pytestmark = pytest.mark.threads
 
 @pytest.fixture(scope="module")
 def other(folder):
-    cluster = Cluster(subfolder(folder), "other").create()
+    cluster = Cluster(subfolder(folder), "other", settings={
+        "work_mem": "9MB", "lock_timeout": "99s", "default_transaction_isolation": "serializable",
+        "idle_session_timeout": "98s"}).create()
     cluster.sql("CREATE DATABASE p2")
     cluster.sql(SCHEMA, "p2")
     yield cluster
@@ -94,3 +97,22 @@ def test_reconnect_leaves_a_session_with_locks_where_it_is(proxy, pg):
         assert conn.value("SHOW cluster_name") == "other"
         assert count(conn, "(7)") == 2
         assert not errors(conn.query("SELECT 1"))
+
+
+@pytest.mark.parametrize("prepare", [True, False], ids=["prepared", "unprepared"])
+def test_the_new_server_is_configured_otherwise(proxy, prepare):
+    """What a session has set goes along; what it has not is the new server's, also after a RESET."""
+    with proxy.wire("p2") as conn, proxy.wire("p2") as plain:
+        conn.query("SET work_mem = '7MB'; SET lock_timeout = '98s'; SET enable_sort = off")
+        swap(proxy, "other", prepare)
+        names = ("cluster_name", "work_mem", "lock_timeout", "default_transaction_isolation",
+                 "idle_session_timeout")
+        assert [conn.value("SHOW " + name) for name in names] == \
+            ["other", "7MB", "98s", "serializable", "98s"]
+        assert [plain.value("SHOW " + name) for name in names] == \
+            ["other", "9MB", "99s", "serializable", "98s"]
+        conn.query("RESET work_mem")
+        assert conn.value("SHOW work_mem") == "9MB"
+        swap(proxy, "pg", prepare)
+        assert [conn.value("SHOW " + name) for name in names] == \
+            ["pg", "4MB", "98s", "read committed", "0"]
