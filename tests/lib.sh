@@ -3,6 +3,7 @@
 #
 # The caller sets `repo` (the checkout) before it sources this file.  Afterwards:
 #   install_packages [more…]             Debian packages, only those that are missing
+#   unpack_packages DIR NAME…            the files of Debian packages, which are not installed
 #   build DIR TARGETS [cmake option…]    configures and builds out of tree, under a lock
 #   build_dir [flavour]                  the default directory of a build
 #   work_create NAME / work_remove       a fresh directory that the servers' user owns
@@ -58,6 +59,23 @@ install_packages() {
 			--no-install-recommends "$@"' install_packages $missing \
 		>"${TMPDIR:-/tmp}/pgshunt-apt-$(id -u).log" 2>&1 ||
 		die "could not install packages; see ${TMPDIR:-/tmp}/pgshunt-apt-$(id -u).log"
+}
+
+# Unpacks packages under a directory, without installing them.
+unpack_packages() {
+	unpack_into=$1
+	shift
+	(
+		mkdir -p "$unpack_into" && cd "$unpack_into" || exit 1
+		apt-get -q download "$@" || {
+			root=
+			[ "$(id -u)" -eq 0 ] || root=sudo
+			$root apt-get -q -y update && apt-get -q download "$@" || exit 1
+		}
+		for package in ./*.deb; do
+			dpkg -x "$package" . || exit 1
+		done
+	) >"${TMPDIR:-/tmp}/pgshunt-unpack-$(id -u).log" 2>&1
 }
 
 # --- build ----------------------------------------------------------------------------------------

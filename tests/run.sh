@@ -70,6 +70,7 @@ pytest_run() {
 	rm -f "$report.xml"
 	(cd "$repo/tests/integration" &&
 		TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
+			PGSHUNT_NODE_PATH=$work/node/usr/share/nodejs \
 			PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -q --tb=short --durations=15 \
 			-o junit_family=xunit1 --junitxml="$report.xml" "$@" >"$report.log" 2>&1)
 }
@@ -187,10 +188,14 @@ stage_bench() {
 
 # shellcheck disable=SC2086
 install_packages pgbouncer groff-base python3-pytest python3-pytest-timeout python3-pytest-xdist python3-psycopg python3-psycopg2 python3-asyncpg openssl \
-	python3-yaml clang libclang-rt-dev iproute2 nftables
+	python3-yaml clang libclang-rt-dev iproute2 nftables \
+	nodejs openjdk-17-jdk-headless libpostgresql-jdbc-java
 work=
 work_create pgshunt-run
 trap work_remove EXIT
+# A nodejs that is not Debian's would not let them be installed.
+unpack_packages "$work/node" node-pg node-split2 node-xtend ||
+	say "node-postgres cannot be had: its test will fail"
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 

@@ -96,6 +96,12 @@ bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt, ch
 	                  (struct ledger_entry){.stmt = stmt, .name = name, .op = (uint8_t)op});
 }
 
+bool ledger_push_use(struct ledger *ledger, enum ledger_op op, uint32_t generation)
+{
+	return ledger_add(ledger,
+	                  (struct ledger_entry){.op = (uint8_t)op, .generation = generation});
+}
+
 void ledger_pop(struct ledger *ledger)
 {
 	struct ledger_entry *entry = ledger_head(ledger);

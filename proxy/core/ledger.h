@@ -55,6 +55,7 @@ struct ledger_entry {
 	                      it, need no flag */
 	bool had_unnamed;  /* … which the server had before */
 	bool gone;         /* of what it ends there was nothing left */
+	uint32_t generation; /* Bind and Describe of a named statement: the statement's */
 };
 
 /* Most entries: a client that pipelines more is not read from until answers come. */
@@ -101,6 +102,9 @@ static inline bool ledger_quiet(const struct ledger *ledger)
  * released. */
 bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt,
                  char *name) MUST_CHECK;
+
+/* The same for a Bind or Describe of a named statement of this generation. */
+bool ledger_push_use(struct ledger *ledger, enum ledger_op op, uint32_t generation) MUST_CHECK;
 
 /* The same for an entry with everything. */
 bool ledger_add(struct ledger *ledger, struct ledger_entry entry) MUST_CHECK;

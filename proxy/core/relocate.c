@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 /* A worker sends clients away when it is busier than worker_fill by so many per mille of its time
- * (but not later than at SHED_LATEST), to one that is less busy by a third of that; ticks between two
- * decisions, so that the effect of one is seen before the next. */
+ * (but not later than at SHED_LATEST), to one that is less busy by a third of that; ticks between
+ * two decisions, so that the effect of one is seen before the next. */
 #define SHED_MARGIN 150u
 #define SHED_LATEST 950u
 #define SHED_PAUSE 5u
@@ -26,6 +26,7 @@ struct relocated_stmt {
 	char *name; /* "" is the unnamed statement */
 	void *def;
 	size_t len;
+	uint32_t generation;
 };
 
 struct mail_client {
@@ -84,7 +85,8 @@ void relocate_tick(struct worker *worker)
 	if (busy < above || fill == 0)
 		return;
 	for (unsigned i = 0; i < proxy->worker_count; i++) {
-		unsigned other = atomic_load_explicit(&proxy->workers[i].busy, memory_order_relaxed);
+		unsigned other =
+		    atomic_load_explicit(&proxy->workers[i].busy, memory_order_relaxed);
 
 		if (other < least) {
 			least = other;
@@ -98,7 +100,7 @@ void relocate_tick(struct worker *worker)
 	worker->shed = 1 + (unsigned)(working * (busy - least) / (4 * (size_t)busy));
 	worker->shed_pause = SHED_PAUSE;
 	log_debug("worker %u is busy for %u per mille: %u clients go to worker %u", worker->index,
-		  busy, worker->shed, worker->shed_to);
+	          busy, worker->shed, worker->shed_to);
 }
 
 /* ---- the way out ---- */
@@ -121,6 +123,7 @@ static bool relocate_add_stmt(struct mail_client *mail, const char *name, const 
 	struct relocated_stmt *to = &mail->stmts[mail->stmt_count];
 
 	to->name = strdup(name);
+	to->generation = stmt->generation;
 	to->def = malloc(stmt->len);
 	to->len = stmt->len;
 	mail->stmt_count++;
@@ -171,10 +174,10 @@ void relocate_client(struct client *client)
 	struct mail_client *mail;
 
 	if (client->doomed || client->state != CLIENT_IDLE || client->server != NULL ||
-	    client->pool->session ||
-	    client->conn.eof || conn_kept(&client->conn) > 0 || conn_unsent(&client->conn) > 0 ||
-	    client->boot != NULL || client->discard > 0 || client->discard_to_sync || worker->shutting_down ||
-	    client->pool->database->held || client->pool->internal)
+	    client->pool->session || client->conn.eof || conn_kept(&client->conn) > 0 ||
+	    conn_unsent(&client->conn) > 0 || client->boot != NULL || client->discard > 0 ||
+	    client->discard_to_sync || worker->shutting_down || client->pool->database->held ||
+	    client->pool->internal)
 		return;
 	mail = relocate_pack(client);
 	if (mail == NULL)
@@ -213,12 +216,12 @@ static bool relocate_unpack(struct client *client, const struct mail_client *mai
 
 		if (!client_stmts_ensure(&client->stmts, worker->stmts))
 			return false;
-		stmt = stmt_store_intern(worker->stmts, from->def, from->len);
+		stmt = stmt_store_intern_at(worker->stmts, from->def, from->len, from->generation);
 		good = stmt != NULL &&
 		       (from->name[0] == '\0'
-			    ? client_stmts_set_unnamed(client->stmts, stmt, SIZE_MAX)
-			    : client_stmts_set(client->stmts, from->name, strlen(from->name), stmt,
-					       SIZE_MAX) == CLIENT_STMTS_OK);
+		            ? client_stmts_set_unnamed(client->stmts, stmt, SIZE_MAX)
+		            : client_stmts_set(client->stmts, from->name, strlen(from->name), stmt,
+		                               SIZE_MAX) == CLIENT_STMTS_OK);
 		stmt_unref(stmt);
 		if (!good)
 			return false;
@@ -261,7 +264,8 @@ void relocate_drop(struct worker *worker, struct mail_client *mail)
 	(void)close(mail->fd);
 	share_slot_give_back(worker->proxy->shares, client->slot);
 	if (client->counted) {
-		struct database_share *share = share_database(worker->proxy->shares, mail->database);
+		struct database_share *share =
+		    share_database(worker->proxy->shares, mail->database);
 
 		if (share != NULL) /* always: it was counted in it */
 			client_uncount(client, share);

@@ -304,6 +304,7 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_give(reply);
 		return;
 	} else {
+		statement_outdated(server, &error);
 		reply_error_in_ledger(reply);
 	}
 	reply_tally(reply, whole, &error);

@@ -2,8 +2,8 @@
 /*
  * What the pools of one (database, user) in all workers share: the count of server connections and
  * its limit, who has idle ones and who starves; and what all workers share of one database or user:
- * the requests it holds, its connections and their limits, time-outs.  Everything here is atomic; entries are made once and live as long as the
- * process, so workers keep pointers to them.
+ * the requests it holds, its connections and their limits, time-outs.  Everything here is atomic;
+ * entries are made once and live as long as the process, so workers keep pointers to them.
  */
 #ifndef CORE_SHARE_H
 #define CORE_SHARE_H
@@ -27,7 +27,10 @@ struct database_share {
 	atomic_int server_limit; /* 0: none */
 	atomic_int clients;
 	atomic_int client_limit; /* 0: none */
-	atomic_bool disabled;    /* DISABLE: nobody may log in */
+	/* Of prepared statements: counts up when what they return has changed
+	 * (statement_outdated()). */
+	atomic_uint generation;
+	atomic_bool disabled; /* DISABLE: nobody may log in */
 	char *name;
 	struct database_share *next;
 };
@@ -47,7 +50,7 @@ struct user_share {
 	atomic_int clients;
 	atomic_int client_limit; /* 0: none */
 	atomic_int servers;
-	atomic_int server_limit; /* 0: none */
+	atomic_int server_limit;               /* 0: none */
 	_Atomic usec_t timeout[USER_TIMEOUTS]; /* 0: none */
 	char *name;
 	struct user_share *next;
@@ -57,11 +60,11 @@ struct pool_share {
 	struct database_share *database;
 	char *user;
 	struct user_share *user_share;
-	bool internal;        /* of the pools of auth_query's questions (core/pool.h) */
-	atomic_int servers;   /* connections, dialling ones included, prepared ones not */
+	bool internal;      /* of the pools of auth_query's questions (core/pool.h) */
+	atomic_int servers; /* connections, dialling ones included, prepared ones not */
 	atomic_int limit;
-	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each
-	 * on a cache line of its own, because each is written by another thread. */
+	/* Per worker: idle servers it could give, and since when (usec) its first client waits.
+	 * Each on a cache line of its own, because each is written by another thread. */
 	struct pool_share_worker {
 		_Alignas(64) atomic_int idle;
 		_Atomic int64_t waiting_since; /* 0: nobody waits */
@@ -78,7 +81,7 @@ void share_registry_free(struct share_registry *registry);
 struct database_share *share_database(struct share_registry *registry, const char *name) MUST_CHECK;
 struct user_share *share_user(struct share_registry *registry, const char *name) MUST_CHECK;
 struct pool_share *share_pool(struct share_registry *registry, const char *database,
-			      const char *user, bool internal) MUST_CHECK;
+                              const char *user, bool internal) MUST_CHECK;
 
 /* Limits and time-outs of all databases and users, from now on also of new ones, are those of this
  * configuration (a reference is kept).  Any thread (takes the lock: at RELOAD only). */
@@ -86,11 +89,11 @@ void share_apply(struct share_registry *registry, struct config *config);
 
 /* What is known of a user who has been counted; false: nothing.  Any thread (takes the lock). */
 bool share_user_counts(struct share_registry *registry, const char *name, int *clients,
-		       int *servers);
+                       int *servers);
 
 /* All of them.  `each` must not come back here: the lock is held. */
 void share_each_user(struct share_registry *registry,
-		     void (*each)(void *arg, const struct user_share *user), void *arg);
+                     void (*each)(void *arg, const struct user_share *user), void *arg);
 
 /* Bits 1 << enum user_timeout of the time-outs that somebody has. */
 unsigned share_timeouts(const struct share_registry *registry);
@@ -99,8 +102,8 @@ unsigned share_timeouts(const struct share_registry *registry);
 bool share_is_disabled(struct share_registry *registry, const char *database);
 
 /*
- * Cancel keys: which worker has the client of a slot.  The pid of a client's key is its slot + 1, so
- * the key stays good when the client goes to another worker.  Any thread (takes a lock: logins,
+ * Cancel keys: which worker has the client of a slot.  The pid of a client's key is its slot + 1,
+ * so the key stays good when the client goes to another worker.  Any thread (takes a lock: logins,
  * relocations and cancel requests only).
  */
 bool share_slot_take(struct share_registry *registry, unsigned worker, uint32_t *slot) MUST_CHECK;

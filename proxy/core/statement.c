@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/statement.h"
 
+#include "base/log.h"
 #include "core/client.h"
 #include "core/pool.h"
 #include "core/route.h"
@@ -441,7 +442,9 @@ static enum statement_result statement_parse_named(struct client *client, struct
 	stmt = client_stmts_get(client->stmts, parse->name, parse->name_len);
 	if (stmt != NULL)
 		return statement_parse_again(client, server, parse, stmt);
-	stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
+	stmt = stmt_store_intern_at(
+	    client->worker->stmts, parse->def, parse->def_len,
+	    atomic_load_explicit(&client->pool->database->share->generation, memory_order_relaxed));
 	name = strndup(parse->name, parse->name_len);
 	if (stmt == NULL || name == NULL) {
 		stmt_unref(stmt);
@@ -592,7 +595,7 @@ static enum statement_result statement_bind(struct client *client, struct server
 		return STATEMENT_FORWARD; /* 26000, in the server's words */
 	if (!statement_ensure(client, server, stmt))
 		return STATEMENT_FAILED;
-	if (!ledger_push(&server->ledger, OWES_BIND, NULL, NULL))
+	if (!ledger_push_use(&server->ledger, OWES_BIND, stmt->generation))
 		return statement_no_memory(client);
 	portal_len = strlen(bind.portal) + 1;
 	wire_put_be32(head + 1, (uint32_t)(total - 1 - name_len + STMT_NAME_LEN));
@@ -623,7 +626,7 @@ static enum statement_result statement_describe(struct client *client, struct se
 	wire_put_be32(msg + 1, sizeof(msg) - 1);
 	msg[WIRE_HEADER_LEN] = 'S';
 	memcpy(msg + WIRE_HEADER_LEN + 1, stmt_name(stmt), STMT_NAME_LEN + 1);
-	if (!ledger_push(&server->ledger, OWES_DESCRIBE, NULL, NULL))
+	if (!ledger_push_use(&server->ledger, OWES_DESCRIBE, stmt->generation))
 		return statement_no_memory(client);
 	*used = total;
 	return send_copy(server, msg, sizeof(msg)) ? STATEMENT_DONE : STATEMENT_FAILED;
@@ -885,4 +888,22 @@ const void *statement_given(uint8_t op, size_t *len)
 		*len = 0;
 		return NULL;
 	}
+}
+
+void statement_outdated(struct server *server, const struct wire_error *error)
+{
+	atomic_uint *generation = &server->pool->database->share->generation;
+	const struct ledger_entry *entry = ledger_head(&server->ledger);
+	unsigned now;
+
+	if (entry == NULL || (entry->op != OWES_BIND && entry->op != OWES_DESCRIBE) ||
+	    error->sqlstate == NULL || strcmp(error->sqlstate, "0A000") != 0 ||
+	    error->routine == NULL || strcmp(error->routine, "RevalidateCachedQuery") != 0)
+		return;
+	/* Others who still have the old one get the same error: that is no news. */
+	now = entry->generation;
+	if (atomic_compare_exchange_strong(generation, &now, now + 1))
+		log_info("server %s %s/%s: what a prepared statement returns has changed: clients "
+		         "that prepare it again get a new one",
+		         server->target->name, server->pool->database->name, server->pool->user);
 }

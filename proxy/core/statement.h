@@ -25,6 +25,7 @@
 struct client;
 struct server;
 struct stmt;
+struct wire_error;
 
 /* Longest definition of a named statement: it is kept as a whole. */
 #define STATEMENT_MAX ((size_t)16 * 1024 * 1024)
@@ -88,5 +89,14 @@ void statement_undo(struct client *client, struct server *server, uint32_t count
 
 /* The same for what one entry did to named statements. */
 void statement_undo_named(struct client *client, struct server *server, struct ledger_entry *entry);
+
+/*
+ * The first entry of the ledger has failed with this error.  If a table was altered and the statement
+ * would return other columns (which PostgreSQL refuses for the life of a prepared statement), a client
+ * that now prepares it again means a new one, but would be given the old one under the same name.
+ * From now on what clients of the database prepare are statements of another generation, with names
+ * of their own; those who keep theirs get the error again, as from PostgreSQL.
+ */
+void statement_outdated(struct server *server, const struct wire_error *error);
 
 #endif

@@ -111,11 +111,18 @@ static void store_grow(struct stmt_store *store)
 
 struct stmt *stmt_store_intern(struct stmt_store *store, const void *def, size_t len)
 {
+	return stmt_store_intern_at(store, def, len, 0);
+}
+
+struct stmt *stmt_store_intern_at(struct stmt_store *store, const void *def, size_t len,
+                                  uint32_t generation)
+{
 	uint64_t hash = hash_bytes(&store->hash_key, def, len);
 	struct stmt *stmt;
 
 	for (stmt = store->buckets[hash & store->mask]; stmt != NULL; stmt = stmt->next) {
-		if (stmt->hash == hash && stmt->len == len && memcmp(stmt->text, def, len) == 0)
+		if (stmt->hash == hash && stmt->len == len && stmt->generation == generation &&
+		    memcmp(stmt->text, def, len) == 0)
 			return stmt_ref(stmt);
 	}
 	if (len > INT32_MAX)
@@ -127,6 +134,7 @@ struct stmt *stmt_store_intern(struct stmt_store *store, const void *def, size_t
 	stmt->refs = 1;
 	stmt->len = (uint32_t)len;
 	stmt->hash = hash;
+	stmt->generation = generation;
 	stmt->store = store;
 	if (len > 0)
 		memcpy(stmt->text, def, len);
@@ -189,6 +197,13 @@ void stmt_make_digest(struct stmt *stmt)
 	unsigned char full[SHA256_DIGEST_LENGTH];
 
 	(void)SHA256((const unsigned char *)stmt->text, stmt->len, full);
+	if (stmt->generation != 0) {
+		unsigned char both[sizeof(full) + sizeof(stmt->generation)];
+
+		memcpy(both, full, sizeof(full));
+		memcpy(both + sizeof(full), &stmt->generation, sizeof(stmt->generation));
+		(void)SHA256(both, sizeof(both), full);
+	}
 	memcpy(stmt->digest, full, STMT_DIGEST_LEN);
 	stmt_server_name(stmt->digest, stmt->name);
 	stmt->digested = true;

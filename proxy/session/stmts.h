@@ -47,7 +47,8 @@ struct stmt {
 	uint32_t len;
 	uint64_t hash;
 	struct stmt_store *store;
-	struct stmt *next; /* of the same bucket */
+	struct stmt *next;   /* of the same bucket */
+	uint32_t generation; /* those of different ones are different statements */
 	bool digested;
 	uint8_t digest[STMT_DIGEST_LEN];
 	char name[STMT_NAME_LEN + 1];
@@ -78,8 +79,11 @@ void stmt_store_free(struct stmt_store *store);
 size_t stmt_store_count(const struct stmt_store *store);
 size_t stmt_store_bytes(const struct stmt_store *store); /* memory of all definitions */
 
-/* The definition with these bytes, with a reference for the caller; NULL on no memory. */
+/* The definition with these bytes, with a reference for the caller; NULL on no memory.  Without a
+ * generation: 0. */
 struct stmt *stmt_store_intern(struct stmt_store *store, const void *def, size_t len) MUST_CHECK;
+struct stmt *stmt_store_intern_at(struct stmt_store *store, const void *def, size_t len,
+                                  uint32_t generation) MUST_CHECK;
 
 /* NULL is allowed in both. */
 struct stmt *stmt_ref(struct stmt *stmt);

@@ -99,6 +99,9 @@ bool wire_parse_error(const void *body, size_t len, struct wire_error *out)
 		case 'H':
 			out->hint = text;
 			break;
+		case 'R':
+			out->routine = text;
+			break;
 		case 'P':
 			if (!parse_position(text, &out->position))
 				out->position = 0;

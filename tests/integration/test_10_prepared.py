@@ -261,17 +261,50 @@ def test_not_tracked(make_proxy):
 
 
 def test_schema_change_under_a_prepared_statement(make_proxy, pg):
-    """PostgreSQL plans it anew, or says that the result type changed: the client's error."""
-    pg.sql("DROP TABLE IF EXISTS shape; CREATE TABLE shape (a int); GRANT ALL ON shape TO PUBLIC",
-           "p1")
-    proxy = make_proxy(pool_size=1)
-    with proxy.wire() as conn:
-        run(conn, parse("SELECT * FROM shape", "sh"), bind(name="sh"), execute())
-        pg.sql("ALTER TABLE shape ADD b text", "p1")
-        assert errors(run(conn, bind(name="sh"), execute()))[0]["C"] == "0A000"
-        assert kinds(run(conn, close("S", "sh"), parse("SELECT * FROM shape", "sh"))) == "31Z"
-        assert kinds(run(conn, bind(name="sh"), execute())) in ("2CZ", "EZ")
-        assert conn.value("SELECT 1") == "1"
+    """PostgreSQL refuses a prepared statement that would return other columns.  Who keeps it gets that
+    error; who prepares it again gets the new one, whatever server he meets and whoever else has the
+    old one there."""
+    pg.sql("DROP TABLE IF EXISTS shape; CREATE TABLE shape (a int); GRANT ALL ON shape TO PUBLIC; "
+           "INSERT INTO shape VALUES (1)", "p1")
+    proxy = make_proxy(pool_size=2, workers=1)
+    with proxy.wire() as one, proxy.wire() as two, proxy.wire() as other:
+        def prepare(conn):
+            assert kinds(run(conn, close("S", "sh"), parse("SELECT * FROM shape", "sh"))) == "31Z"
+
+        def use(conn):
+            return run(conn, bind(name="sh"), describe(), execute())
+
+        def on_both_servers(check):
+            check()
+            other.query("BEGIN")
+            check()
+            with proxy.wire() as third:
+                third.query("BEGIN")
+                other.query("COMMIT")
+                check()
+                third.query("COMMIT")
+
+        def refused(conn):
+            assert [error["C"] for error in errors(use(conn))] == ["0A000"]
+        for conn in (one, two):
+            prepare(conn)
+        on_both_servers(lambda: [check_columns(use(conn), 1) for conn in (one, two)])
+        for columns in (2, 3):
+            pg.sql("ALTER TABLE shape ADD c%d text" % columns, "p1")
+            on_both_servers(lambda: [refused(conn) for conn in (one, two)])
+            prepare(one)
+            # The old one is still there, and still refused.
+            refused(two)
+            on_both_servers(lambda: check_columns(use(one), columns))
+            refused(two)
+            prepare(two)
+            on_both_servers(lambda: [check_columns(use(conn), columns) for conn in (two, one)])
+    log = proxy.log()
+    assert log.count("what a prepared statement returns has changed") == 2
+
+
+def check_columns(messages, columns):
+    assert kinds(messages) == "2TDCZ" and len(rows(messages)[0]) == columns, messages
 
 
 def test_name_of_great_length(proxy):
