@@ -16,7 +16,9 @@ AFTER = ["promote.outcome", "proof.outcome", "open.intent", "open.outcome", "swa
          "swap.outcome", "release.intent", "release.outcome"]
 
 
-def killed(scene, point):
+def killed(scene, point, lease="60s"):
+    """With a long lease, nobody but the test deals with what is left."""
+    scene.configure(lease=lease)
     result = scene.run("move", "p2", "--to", "pg2", fault="journal.%s=kill" % point)
     assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
 
@@ -95,7 +97,7 @@ def test_mover_killed_in_the_hold_under_load(make_scene):
     """Before the fence the lease alone frees the clients, without an error."""
     scene = make_scene()
     scene.load()
-    killed(scene, "hold.outcome")
+    killed(scene, "hold.outcome", lease="3s")
     wait_for(lambda: scene.proxy.held()["state"] == "open", 20 * SLOW, "the end of the lease")
     time.sleep(0.5)
     account = scene.account("pg1")

@@ -72,7 +72,7 @@ def test_lock_of_a_dead_mover(make_scene, alive):
 
 def test_abort_after_another_operator_has_moved(make_scene):
     """His move is the one that counts: the old copy is not opened beside it."""
-    scene = make_scene()
+    scene = make_scene(mover={"lease": "60s"})
     assert scene.run("move", "p2", "--to", "pg2",
                      fault="journal.hold.outcome=kill").returncode == -9
     scene.proxy.command("RELEASE p2")

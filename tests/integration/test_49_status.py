@@ -84,7 +84,7 @@ def test_status(make_scene, pg):
 
 
 def test_watch_and_a_move_under_way(make_scene):
-    scene = make_scene()
+    scene = make_scene(mover={"lease": "60s"})
     mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=kill")
     mover.wait(60 * SLOW)
     found = events(scene, DONE)

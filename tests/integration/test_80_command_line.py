@@ -73,7 +73,7 @@ def test_completion(make_proxy, pg):
 
 
 def test_dry_runs(make_scene):
-    scene = make_scene()
+    scene = make_scene(mover={"lease": "60s"})
     result = scene.run("move", "p2", "--to", "pg2", "--dry-run")
     assert result.returncode == DONE and "steps:" in result.stdout
     scene.check_on_pg1()
