@@ -97,7 +97,8 @@ static bool has_call(const char *text, size_t len)
 	const char *end = text + len;
 
 	while ((p = memchr(p, '_', (size_t)(end - p))) != NULL) {
-		if (p - text >= 3 && end - p >= 7 && strncasecmp(p - 3, "set_config", 10) == 0)
+		if (p - text >= 3 && end - p >= 7 && (p[1] | 0x20) == 'c' &&
+		    (p[-1] | 0x20) == 't' && strncasecmp(p - 3, "set_config", 10) == 0)
 			return true;
 		p++;
 	}

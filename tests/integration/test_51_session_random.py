@@ -184,6 +184,6 @@ def sequence(pg, seed):
 
 def test_random_sessions(pg):
     first = int(os.environ.get("PGSHUNT_TEST_SEED", random.randrange(1 << 30)))
-    count = int(os.environ.get("PGSHUNT_TEST_SEQUENCES", "60"))
+    count = int(os.environ.get("PGSHUNT_TEST_SEQUENCES", "30"))
     print("PGSHUNT_TEST_SEED=%d" % first)
     assert sum(sequence(pg, first + i) for i in range(count)) >= count // 2

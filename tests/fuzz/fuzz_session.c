@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Texts of a hostile client and answers of a hostile server about a session.  The first byte
+ * chooses.
+ */
+#include "session/classify.h"
+#include "session/locks.h"
+#include "session/replay.h"
+#include "session/sql_lex.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void fuzz_text(const uint8_t *data, size_t size, bool whole)
+{
+	struct session_facts *facts = NULL;
+	char *text = malloc(size + 1);
+
+	if (text == NULL)
+		abort();
+	memcpy(text, data, size);
+	text[size] = '\0';
+	session_facts_see_text(&facts, (const char *)data, size, whole);
+	session_facts_see_set(facts);
+	(void)sql_judge_prepare(text, "p");
+	(void)sql_has_backslash(text);
+	session_facts_free(facts);
+	free(text);
+}
+
+/* Rows one behind the other, each after a byte of its length. */
+static void fuzz_state(const uint8_t *data, size_t size)
+{
+	const struct session_abilities abilities = {.locks = true};
+	struct session_state *state = session_state_new();
+	struct session_verdict verdict;
+	struct replay replay;
+	struct sbuf out;
+	char digest[65];
+
+	if (state == NULL)
+		abort();
+	(void)!session_state_row(state,
+	                         "\0\4\0\0\0\4info\0\0\0\36"
+	                         "7365727665725f656e636f64696e67\0\0\0\10"
+	                         "55544638\377\377\377\377",
+	                         60);
+	while (size > 0 && data[0] < size) {
+		size_t len = data[0];
+
+		(void)!session_state_row(state, data + 1, len);
+		data += len + 1;
+		size -= len + 1;
+	}
+	if (session_state_finish(state)) {
+		(void)!locks_count_row(state, data, size);
+		session_verdict_init(&verdict);
+		session_classify(state, NULL, NULL, NULL, &abilities, &verdict);
+		session_verdict_free(&verdict);
+		session_state_digest(state, digest);
+		if (!session_state_same(state, state, REPLAY_AFTER_PROMOTION, NULL))
+			abort();
+		sbuf_init(&out, (size_t)1 << 20);
+		locks_count_add(state, &out);
+		sbuf_free(&out);
+		(void)!replay_build(state, NULL, REPLAY_ON_STANDBY, &replay);
+		replay_free(&replay);
+		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, &replay);
+		replay_free(&replay);
+	}
+	session_state_free(state);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	if (size == 0)
+		return 0;
+	if (data[0] % 2 == 0)
+		fuzz_text(data + 1, size - 1, data[0] % 4 == 0);
+	else
+		fuzz_state(data + 1, size - 1);
+	return 0;
+}
