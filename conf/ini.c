@@ -93,14 +93,17 @@ static const char *trim(const char *from, const char *to)
 /* "%include file"; the cursor's section goes on behind it. */
 static bool take_include(struct cursor *cursor, size_t file, const char *at, const char **next)
 {
+	static const char word[] = "%include";
+	const bool known = strncmp(at, word, sizeof(word) - 1) == 0;
 	const char *end = end_of_line(at);
-	const char *name = skip_blanks(at + strlen("%include"));
+	const char *behind = at + (known ? sizeof(word) - 1 : 0);
+	const char *name = skip_blanks(behind);
 	const char *tail = trim(name, end);
 	char *path;
 	bool ok;
 
 	*next = end;
-	if (strncmp(at, "%include", 8) != 0 || name == at + 8 || tail <= name)
+	if (!known || name == behind || tail <= name)
 		return complain(cursor, file, at, "expected %include and the name of a file");
 	if (cursor->ini->file_count >= INI_FILES_MAX)
 		return complain(cursor, file, at, "too many files are included");

@@ -98,6 +98,12 @@ static void print_help(void)
 		(void)printf("  %-10s %s\n             %.*s\n", commands[i].name,
 		             commands[i].arguments, (int)strcspn(commands[i].help, "\n"),
 		             commands[i].help);
+	(void)fputs(
+	    "  import-pgbouncer FILE\n             Print a pgbouncer.ini as YAML of pgshuntd, with "
+	    "comments on what has no counterpart.\n"
+	    "  import-commcare DIRECTORY\n             Print the configuration that a "
+	    "commcare-cloud environment gives, as YAML.\n",
+	    stdout);
 	print_options(~0u);
 	print_exits();
 }

@@ -30,6 +30,16 @@ static int import(const char *path,
 	return good ? 0 : EXIT_USAGE;
 }
 
+/* What needs no configuration; their help is in command.c. */
+static const struct {
+	const char *name;
+	const char *argument;
+	bool (*reader)(const char *path, struct sbuf *yaml, struct sbuf *errors);
+} imports[] = {
+    {"import-pgbouncer", "FILE", pgbouncer_import},
+    {"import-commcare", "DIRECTORY", commcare_import},
+};
+
 /* The configuration made of an environment, in a file that nobody else sees. */
 static bool load_environment(const char *directory, struct config **config, struct sbuf *errors)
 {
@@ -67,12 +77,19 @@ int main(int argc, char **argv)
 	struct sbuf errors;
 	struct ui ui;
 	enum exit_code code;
+	bool asked;
 
 	fault_init();
-	if (argc == 3 && strcmp(argv[1], "import-pgbouncer") == 0)
-		return import(argv[2], pgbouncer_import);
-	if (argc == 3 && strcmp(argv[1], "import-commcare") == 0)
-		return import(argv[2], commcare_import);
+	for (size_t i = 0; argc >= 2 && i < ARRAY_LEN(imports); i++) {
+		if (strcmp(argv[1], imports[i].name) != 0)
+			continue;
+		if (argc == 3 && argv[2][0] != '-')
+			return import(argv[2], imports[i].reader);
+		asked = argc == 3 && strcmp(argv[2], "--help") == 0;
+		(void)fprintf(asked ? stdout : stderr, "Usage: pgshunt %s %s\n", imports[i].name,
+		              imports[i].argument);
+		return asked ? 0 : EXIT_USAGE;
+	}
 	if (!command_parse(argc, argv, &line, &code))
 		return (int)code;
 	sbuf_init(&errors, CONFIG_FILE_MAX);

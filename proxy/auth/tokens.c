@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "auth/tokens.h"
 
+#include "auth/file.h"
 #include "base/mem.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 struct reader {
 	tokens_take take;
@@ -309,41 +308,6 @@ static bool next_token(const char **at, struct sbuf *text, bool *quoted, bool *c
 	return saw_quote || text->len > 0;
 }
 
-static char *read_file(const char *path, size_t *len)
-{
-	struct stat st;
-	char *text = NULL;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int saved;
-
-	if (fd < 0)
-		return NULL;
-	*len = 0;
-	if (fstat(fd, &st) == 0) {
-		if (!S_ISREG(st.st_mode) || st.st_size > (off_t)TOKENS_FILE_MAX)
-			errno = S_ISREG(st.st_mode) ? EFBIG : EINVAL;
-		else
-			text = mem_must_alloc((size_t)st.st_size + 1);
-	}
-	while (text != NULL && *len < (size_t)st.st_size) {
-		ssize_t n = read(fd, text + *len, (size_t)st.st_size - *len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			free(text);
-			text = NULL;
-		}
-		if (n <= 0)
-			break;
-		*len += (size_t)n;
-	}
-	saved = errno;
-	(void)close(fd);
-	errno = saved;
-	return text;
-}
-
 /* Relative names are relative to the file that names them. */
 static char *path_beside(const char *file, const char *name)
 {
@@ -403,7 +367,7 @@ static bool field_include(struct reader *reader, const struct line *line, struct
 		free(path);
 		return false;
 	}
-	bytes = read_file(path, &len);
+	bytes = auth_read_file(path, TOKENS_FILE_MAX, &len);
 	if (bytes == NULL) {
 		(void)tokens_fail(reader->errors, line, "could not open file \"%s\": %s", path,
 		                  strerror(errno));
@@ -484,7 +448,7 @@ static bool include_file(struct reader *reader, const struct line *line, const c
 		return tokens_fail(reader->errors, line,
 		                   "could not open file \"%s\": maximum nesting depth exceeded",
 		                   path);
-	bytes = read_file(path, &len);
+	bytes = auth_read_file(path, TOKENS_FILE_MAX, &len);
 	if (bytes == NULL && errno == ENOENT && !must_exist)
 		return true;
 	if (bytes == NULL)
@@ -586,7 +550,7 @@ bool tokens_load(const char *path, tokens_take take, void *owner, struct sbuf *e
 {
 	struct reader reader = {take, owner, errors, 0};
 	size_t len;
-	char *bytes = read_file(path, &len);
+	char *bytes = auth_read_file(path, TOKENS_FILE_MAX, &len);
 	bool good;
 
 	if (bytes == NULL) {

@@ -4,13 +4,12 @@
  */
 #include "auth/userlist.h"
 
+#include "auth/file.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 struct userlist {
 	atomic_uint refs;
@@ -295,50 +294,12 @@ struct userlist *userlist_parse(const char *path, const char *text, size_t len,
 	return reader.list;
 }
 
-/* The whole file in new memory; NULL with `errno`. */
-static char *read_file(const char *path, size_t *len)
-{
-	struct stat st;
-	char *text = NULL;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int saved;
-
-	if (fd < 0)
-		return NULL;
-	*len = 0;
-	if (fstat(fd, &st) == 0) {
-		if (!S_ISREG(st.st_mode) || st.st_size > (off_t)USERLIST_FILE_MAX)
-			errno = S_ISREG(st.st_mode) ? EFBIG : EINVAL;
-		else
-			text = malloc((size_t)st.st_size + 1);
-	}
-	while (text != NULL && *len < (size_t)st.st_size) {
-		ssize_t n = read(fd, text + *len, (size_t)st.st_size - *len);
-
-		if (n == 0)
-			break;
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			explicit_bzero(text, *len);
-			free(text);
-			text = NULL;
-			break;
-		}
-		*len += (size_t)n;
-	}
-	saved = errno;
-	(void)close(fd);
-	errno = saved;
-	return text;
-}
-
 struct userlist *userlist_load(const char *path, const struct userlist *previous,
                                struct sbuf *error)
 {
 	struct userlist *list;
 	size_t len;
-	char *text = read_file(path, &len);
+	char *text = auth_read_file(path, USERLIST_FILE_MAX, &len);
 
 	if (text == NULL) {
 		sbuf_printf(error, "%s: %s", path, strerror(errno));

@@ -530,6 +530,27 @@ static void login_enter_pool(struct client *client)
 		pool_kick(pool);
 }
 
+/* NULL: doomed. */
+static struct pool *login_pool(struct client *client, const struct route *route)
+{
+	struct worker *worker = client->worker;
+	const struct client_login *login = client->login;
+	const char *role = route->database->user[0] != '\0' ? route->database->user : login->user;
+	struct pool *pool;
+
+	if (UNLIKELY(share_pools_full(worker->proxy->shares)) &&
+	    pool_find(worker, login->database, role) == NULL) {
+		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
+		                  "too many databases and users, of which this one is new", NULL,
+		                  "Name databases instead of \"*\", or ask users for passwords.");
+		return NULL;
+	}
+	pool = pool_get(worker, login->database, role);
+	if (pool == NULL)
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	return pool;
+}
+
 void login_after_auth(struct client *client)
 {
 	struct worker *worker = client->worker;
@@ -561,12 +582,9 @@ void login_after_auth(struct client *client)
 				      : NULL);
 		return;
 	}
-	pool = pool_get(worker, login->database,
-			route->database->user[0] != '\0' ? route->database->user : login->user);
-	if (pool == NULL) {
-		client_doom(client, CLIENT_CLOSE_MEMORY);
+	pool = login_pool(client, route);
+	if (pool == NULL)
 		return;
-	}
 	if (UNLIKELY(atomic_load(&pool->database->share->disabled))) {
 		(void)snprintf(text, sizeof(text), "database \"%.63s\" is disabled",
 			       login->database);

@@ -192,10 +192,7 @@ enum conn_io conn_receive(struct conn *conn, struct worker *worker, size_t limit
 		io = conn_recv(conn, conn->in->data + conn->in->end, room, &got);
 		if (io != CONN_IO_OK)
 			return io;
-		conn->in->end += (uint32_t)got;
-		input->data = conn->in->data + conn->in->begin;
-		input->len = kept + got;
-		return CONN_IO_OK;
+		return conn_received_behind(conn, kept, got, input);
 	}
 	room = WORKER_INBUF - kept;
 	if (limit != 0 && room > limit)
@@ -203,14 +200,7 @@ enum conn_io conn_receive(struct conn *conn, struct worker *worker, size_t limit
 	io = conn_recv(conn, worker->inbuf + kept, room, &got);
 	if (io != CONN_IO_OK)
 		return io;
-	if (kept > 0) {
-		memcpy(worker->inbuf, conn->in->data + conn->in->begin, kept);
-		free(conn->in);
-		conn->in = NULL;
-	}
-	input->data = worker->inbuf;
-	input->len = kept + got;
-	return CONN_IO_OK;
+	return conn_received(conn, worker, kept, got, input);
 }
 
 struct input conn_pending(struct conn *conn, struct worker *worker)

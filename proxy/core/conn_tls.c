@@ -165,22 +165,12 @@ enum conn_io conn_tls_receive(struct conn *conn, struct worker *worker, size_t l
 		                       limit + TLS_ROOM_EXTRA, &got);
 		if (result != CONN_IO_OK)
 			return result;
-		conn->in->end += (uint32_t)got;
-		input->data = conn->in->data + conn->in->begin;
-		input->len = kept + got;
-		return CONN_IO_OK;
+		return conn_received_behind(conn, kept, got, input);
 	}
 	result = conn_tls_recv(conn, io, limit, worker->inbuf + kept, WORKER_INBUF - kept, &got);
 	if (result != CONN_IO_OK)
 		return result;
-	if (kept > 0) {
-		memcpy(worker->inbuf, conn->in->data + conn->in->begin, kept);
-		free(conn->in);
-		conn->in = NULL;
-	}
-	input->data = worker->inbuf;
-	input->len = kept + got;
-	return CONN_IO_OK;
+	return conn_received(conn, worker, kept, got, input);
 }
 
 bool conn_tls_seems_dead(struct conn *conn, struct worker *worker)

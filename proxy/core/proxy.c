@@ -633,7 +633,7 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	proxy_raise_descriptors(config);
 	proxy->descriptors = proxy_count_descriptors();
 	proxy->base = event_base_new();
-	proxy->shares = share_registry_new();
+	proxy->shares = share_registry_new(proxy_count_workers(config));
 	proxy->worker_count = proxy_count_workers(config);
 	if (proxy->base == NULL || proxy->shares == NULL ||
 	    !crypto_random(proxy->cancel_secret, sizeof(proxy->cancel_secret)) ||

@@ -22,15 +22,19 @@ struct share_registry {
 	uint32_t *slots; /* worker, or SLOT_FREE + the next free slot */
 	uint32_t slot_count;
 	uint32_t slot_free; /* SLOT_NONE: all are taken */
+	unsigned workers;
+	atomic_uint pool_count;
+	unsigned user_count;
 };
 
-struct share_registry *share_registry_new(void)
+struct share_registry *share_registry_new(unsigned workers)
 {
 	struct share_registry *registry = calloc(1, sizeof(*registry));
 
 	if (registry == NULL)
 		return NULL;
 	registry->slot_free = SLOT_NONE;
+	registry->workers = workers;
 	if (pthread_mutex_init(&registry->lock, NULL) != 0) {
 		free(registry);
 		return NULL;
@@ -163,6 +167,11 @@ unsigned share_timeouts(const struct share_registry *registry)
 	return atomic_load_explicit(&registry->timeouts, memory_order_relaxed);
 }
 
+bool share_pools_full(struct share_registry *registry)
+{
+	return atomic_load(&registry->pool_count) >= SHARES_MAX;
+}
+
 static struct database_share *share_database_locked(struct share_registry *registry,
                                                     const char *name)
 {
@@ -172,7 +181,7 @@ static struct database_share *share_database_locked(struct share_registry *regis
 		if (strcmp(share->name, name) == 0)
 			return share;
 	}
-	share = calloc(1, sizeof(*share));
+	share = calloc(1, sizeof(*share) + registry->workers * sizeof(share->held_since[0]));
 	if (share == NULL)
 		return NULL;
 	share->name = strdup(name);
@@ -214,6 +223,8 @@ static struct user_share *share_user_locked(struct share_registry *registry, con
 static struct pool_share *share_pool_locked(struct share_registry *registry, const char *database,
                                             const char *user, bool internal)
 {
+	const size_t size =
+	    sizeof(struct pool_share) + registry->workers * sizeof(struct pool_share_worker);
 	struct pool_share *share;
 
 	for (share = registry->pools; share != NULL; share = share->next) {
@@ -221,10 +232,10 @@ static struct pool_share *share_pool_locked(struct share_registry *registry, con
 		    strcmp(share->database->name, database) == 0)
 			return share;
 	}
-	share = aligned_alloc(64, sizeof(*share));
+	share = aligned_alloc(64, size);
 	if (share == NULL)
 		return NULL;
-	memset(share, 0, sizeof(*share));
+	memset(share, 0, size);
 	share->database = share_database_locked(registry, database);
 	share->user = strdup(user);
 	share->internal = internal;
@@ -234,6 +245,7 @@ static struct pool_share *share_pool_locked(struct share_registry *registry, con
 		free(share);
 		return NULL;
 	}
+	atomic_fetch_add(&registry->pool_count, 1);
 	share->next = registry->pools;
 	registry->pools = share;
 	return share;
@@ -258,6 +270,8 @@ static struct user_share *share_user_locked(struct share_registry *registry, con
 		if (strcmp(share->name, name) == 0)
 			return share;
 	}
+	if (registry->user_count >= SHARES_MAX)
+		return NULL;
 	share = calloc(1, sizeof(*share));
 	if (share == NULL)
 		return NULL;
@@ -266,6 +280,7 @@ static struct user_share *share_user_locked(struct share_registry *registry, con
 		free(share);
 		return NULL;
 	}
+	registry->user_count++;
 	if (registry->config != NULL)
 		atomic_fetch_or(&registry->timeouts, share_apply_user(registry->config, share));
 	share->next = registry->users;

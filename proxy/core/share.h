@@ -3,7 +3,8 @@
  * What the pools of one (database, user) in all workers share: the count of server connections and
  * its limit, who has idle ones and who starves; and what all workers share of one database or user:
  * the requests it holds, its connections and their limits, time-outs.  Everything here is atomic;
- * entries are made once and live as long as the process, so workers keep pointers to them.
+ * entries are made once and live as long as the process, so workers keep pointers to them.  There
+ * is a bound to their number.
  */
 #ifndef CORE_SHARE_H
 #define CORE_SHARE_H
@@ -22,7 +23,6 @@ struct config;
 struct database_share {
 	atomic_long held_requests;
 	atomic_llong held_bytes;
-	_Atomic int64_t held_since[WORKERS_MAX]; /* per worker: its request held longest; 0: none */
 	atomic_int servers;      /* connections of all its pools, as they count there */
 	atomic_int server_limit; /* 0: none */
 	atomic_int clients;
@@ -33,6 +33,7 @@ struct database_share {
 	atomic_bool disabled; /* DISABLE: nobody may log in */
 	char *name;
 	struct database_share *next;
+	_Atomic int64_t held_since[]; /* per worker: its request held longest; 0: none */
 };
 
 enum user_timeout {
@@ -63,21 +64,30 @@ struct pool_share {
 	bool internal;      /* of the pools of auth_query's questions (core/pool.h) */
 	atomic_int servers; /* connections, dialling ones included, prepared ones not */
 	atomic_int limit;
-	/* Per worker: idle servers it could give, and since when (usec) its first client waits.
-	 * Each on a cache line of its own, because each is written by another thread. */
+	struct pool_share *next;
+	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each
+	 * on a cache line of its own, because each is written by another thread. */
 	struct pool_share_worker {
 		_Alignas(64) atomic_int idle;
 		_Atomic int64_t waiting_since; /* 0: nobody waits */
-	} worker[WORKERS_MAX];
-	struct pool_share *next;
+	} worker[];
 };
 
 struct share_registry; /* opaque */
 
-struct share_registry *share_registry_new(void) MUST_CHECK;
+/* For so many workers, at most WORKERS_MAX. */
+struct share_registry *share_registry_new(unsigned workers) MUST_CHECK;
 void share_registry_free(struct share_registry *registry);
 
-/* Found or made; any thread (takes a lock: at login and HOLD only).  NULL on lack of memory. */
+/* Most pools and most users.  Under `trust`, with a fallback database, clients make up as many
+ * names as they like, and entries are never freed. */
+#define SHARES_MAX 20000u
+
+/* Who logs in to a pool that does not exist yet is to be refused.  Any thread. */
+bool share_pools_full(struct share_registry *registry);
+
+/* Found or made; any thread (takes a lock: at login and HOLD only).  NULL on lack of memory, and
+ * for a user beyond SHARES_MAX. */
 struct database_share *share_database(struct share_registry *registry, const char *name) MUST_CHECK;
 struct user_share *share_user(struct share_registry *registry, const char *name) MUST_CHECK;
 struct pool_share *share_pool(struct share_registry *registry, const char *database,

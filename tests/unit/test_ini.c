@@ -131,6 +131,7 @@ static void test_malformed(void **state)
 	fails("[x\n", "/etc/pgbouncer.ini:1: the ] of a [section] is missing\n");
 	fails("%includes x\n", "/etc/pgbouncer.ini:1: expected %include and the name of a file\n");
 	fails("%include  \n", "/etc/pgbouncer.ini:1: expected %include and the name of a file\n");
+	fails("[x]\n%", "/etc/pgbouncer.ini:2: expected %include and the name of a file\n");
 	fails("%include none.ini\n", "no /etc/none.ini\n");
 	fails("%include /etc/pgbouncer.ini\n",
 	      "/etc/pgbouncer.ini: included too deep; does it include itself?\n");

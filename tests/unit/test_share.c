@@ -19,7 +19,7 @@
 
 static int setup(void **state)
 {
-	*state = share_registry_new();
+	*state = share_registry_new(4);
 	return *state == NULL ? -1 : 0;
 }
 
