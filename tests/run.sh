@@ -70,7 +70,7 @@ pytest_run() {
 	rm -f "$report.xml"
 	(cd "$repo/tests/integration" &&
 		TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
-			PGSHUNT_NODE_PATH=$work/node/usr/share/nodejs \
+			PGSHUNT_NODE_PATH=$work/node/usr/share/nodejs PGSHUNT_SSHD=$work/ssh/usr/sbin/sshd \
 			PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -q --tb=short --durations=15 \
 			-o junit_family=xunit1 --junitxml="$report.xml" "$@" >"$report.log" 2>&1)
 }
@@ -189,13 +189,16 @@ stage_bench() {
 # shellcheck disable=SC2086
 install_packages pgbouncer groff-base python3-pytest python3-pytest-timeout python3-pytest-xdist python3-psycopg python3-psycopg2 python3-asyncpg openssl \
 	python3-yaml clang libclang-rt-dev iproute2 nftables \
-	nodejs openjdk-17-jdk-headless libpostgresql-jdbc-java
+	nodejs openjdk-17-jdk-headless libpostgresql-jdbc-java openssh-client
 work=
 work_create pgshunt-run
 trap work_remove EXIT
 # A nodejs that is not Debian's would not let them be installed.
 unpack_packages "$work/node" node-pg node-split2 node-xtend ||
 	say "node-postgres cannot be had: its test will fail"
+# Not installed: that would start a service.
+unpack_packages "$work/ssh" openssh-server libwrap0 ||
+	say "sshd cannot be had: its tests will fail"
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
