@@ -138,6 +138,7 @@ static void gate_hold_pool(struct pool *pool)
 
 	if (gate_leaves_server(pool->database))
 		gate_leave_idle(pool);
+	limit_leave(pool);
 	pool_publish_waiting(pool);
 	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
 	{

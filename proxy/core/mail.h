@@ -47,6 +47,7 @@ enum mail_type {
 			       letter as MAIL_SERVER */
 	MAIL_SERVER,        /* mail_server: here is one */
 	MAIL_EVICT,         /* mail_pool: close an idle one of another pool: a limit is reached */
+	MAIL_ROOM,          /* mail_pool: there may be room for a connection under its limits */
 	MAIL_CANCEL,        /* mail_cancel: a CancelRequest for a client of yours; also -> main: for
 			       one of the console */
 	MAIL_ACCEPT,        /* mail_fd: a new connection */

@@ -284,6 +284,7 @@ void pool_tick(struct pool *pool, usec_t now)
 
 static void pool_free(struct pool *pool)
 {
+	limit_leave(pool);
 	list_remove(&pool->database->pools, &pool->node);
 	param_set_unref(pool->welcome);
 	param_set_unref(pool->boot);

@@ -104,6 +104,7 @@ struct pool {
 	unsigned host;         /* of several: the next one to try */
 	enum config_pinned session_pinned;
 	size_t parked;         /* clients whose session's server is kept */
+	struct limit_wait limit_wait;
 	bool asked;            /* another worker has been asked for a server */
 	unsigned asked_last;   /* … this one */
 	unsigned swap_left;    /* connections to the target of a swap that are still to be dialled */
@@ -132,6 +133,9 @@ static inline bool pool_outdated(const struct pool *pool, const struct server *s
  * database or user: closes the idle server of another pool that was unused longest.  False: there
  * is none. */
 bool pool_evict(struct worker *worker, const struct pool_share *share, enum share_full full);
+
+/* There may be room for a connection under the limits of its database and user. */
+void pool_room(struct worker *worker, const struct pool_share *share);
 
 /* Once per worker and route table: the pools that exist without clients (min_pool_size). */
 void pool_make_standing(struct worker *worker);

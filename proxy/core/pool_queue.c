@@ -419,8 +419,10 @@ void pool_kick(struct pool *pool)
 	demand = pool_count_waiting(pool);
 	if (pool->welcome == NULL && pool->clients[CLIENT_WELCOME].count > 0)
 		demand++;
-	if (demand == 0)
+	if (demand == 0) {
+		limit_leave(pool);
 		return;
+	}
 	pool_ask(pool, 0);
 	pool_dial(pool, demand, pool_check_idle(pool, demand));
 }
@@ -452,6 +454,10 @@ void pool_server_free(struct pool *pool, struct server *server)
 	    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) >
 	        atomic_load_explicit(&pool->share->limit, memory_order_relaxed) + pool->reserve) {
 		server_doom(server, SERVER_CLOSE_SURPLUS);
+		return;
+	}
+	if (server->counted && !fresh && UNLIKELY(limit_yields(pool))) {
+		server_doom(server, SERVER_CLOSE_EVICTED);
 		return;
 	}
 	server_set_state(server, SERVER_IDLE);

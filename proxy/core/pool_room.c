@@ -106,15 +106,66 @@ static int pool_reserve(const struct pool *pool)
 	return 0;
 }
 
+/* Since when the first waits for whom no server is coming. */
+static usec_t pool_uncovered_since(const struct pool *pool, size_t coming)
+{
+	static const enum client_state states[] = {CLIENT_WAITING, CLIENT_WELCOME};
+
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		const struct list *list = &pool->clients[states[i]];
+		const struct list_node *node = list_first(list);
+
+		for (; node != NULL && coming > 0; coming--)
+			node = list_next(list, node);
+		if (node != NULL)
+			return CONTAINER_OF(node, const struct client, node)->since;
+	}
+	return pool->worker->now;
+}
+
+/* One more connection under all limits.  False: it is another's turn, or there is no room. */
+static bool pool_take_room(struct pool *pool, size_t coming)
+{
+	const usec_t since = pool_uncovered_since(pool, coming);
+	enum share_full full;
+
+	if (limit_is_behind(pool, since, &full)) {
+		limit_wait(pool, full, since);
+		return false;
+	}
+	if (pool_share_take(pool->share, pool_reserve(pool), &full))
+		return true;
+	if (full != FULL_POOL) {
+		limit_wait(pool, full, since);
+		pool_make_room(pool, full);
+		return false;
+	}
+	limit_leave(pool); /* its own servers are what it waits for */
+	return boot_make_room(pool);
+}
+
+void pool_room(struct worker *worker, const struct pool_share *share)
+{
+	struct pool *pool = pool_find_share(worker, share);
+
+	if (pool == NULL)
+		return;
+	pool_kick(pool);
+	/* Held: others need not wait for it. */
+	if (pool->database->held)
+		limit_leave(pool);
+}
+
 void pool_dial(struct pool *pool, size_t demand, size_t coming)
 {
 	const struct route *route = route_find(pool->worker->routes, pool->database->name);
-	enum share_full full;
 	struct list_node *node;
 	struct list_node *tmp;
 
-	if (route == NULL || pool->worker->now < pool->retry_at)
+	if (route == NULL || pool->worker->now < pool->retry_at) {
+		limit_leave(pool);
 		return;
+	}
 	for (int state = SERVER_DIALING; state <= SERVER_LOGIN; state++) {
 		LIST_FOREACH(&pool->servers[state], node, tmp)
 		{
@@ -125,15 +176,13 @@ void pool_dial(struct pool *pool, size_t demand, size_t coming)
 		}
 	}
 	while (coming < demand && boot_wants_server(pool)) {
-		if (!pool_share_take(pool->share, pool_reserve(pool), &full) &&
-		    !(full == FULL_POOL && boot_make_room(pool))) {
-			pool_make_room(pool, full);
+		if (!pool_take_room(pool, coming))
 			return;
-		}
 		if (server_dial(pool, pool->worker->routes, route->server, false) == NULL)
 			return;
 		coming++;
 	}
+	limit_leave(pool);
 }
 
 static bool pool_has_clients(const struct pool *pool)
@@ -158,7 +207,8 @@ void pool_keep_min(struct pool *pool)
 	    (pool->own_user ? !pool_has_clients(pool) : pool->worker->index != 0))
 		return;
 	route = route_find(pool->worker->routes, pool->database->name);
-	if (route != NULL && pool_share_take(pool->share, 0, &full))
+	if (route != NULL && !limit_is_behind(pool, pool->worker->now, &full) &&
+	    pool_share_take(pool->share, 0, &full))
 		(void)!server_dial(pool, pool->worker->routes, route->server, false);
 }
 

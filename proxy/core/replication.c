@@ -17,7 +17,7 @@ const char *replication_name(enum wire_replication replication)
 {
 	return replication == WIRE_REPLICATION_PHYSICAL  ? "physical"
 	       : replication == WIRE_REPLICATION_LOGICAL ? "logical"
-							 : "none";
+	                                                 : "none";
 }
 
 bool replication_waits(const struct client *client)
@@ -32,8 +32,8 @@ static bool replication_refuse_held(struct client *client)
 	if (!client->pool->database->held)
 		return false;
 	client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, "57P03",
-			  "the database is held: no replication connection can begin now", NULL,
-			  "Connect again in a moment.");
+	                  "the database is held: no replication connection can begin now", NULL,
+	                  "Connect again in a moment.");
 	return true;
 }
 
@@ -100,7 +100,7 @@ void replication_failed(struct server *server, const char *error, const char *sq
 		return;
 	(void)snprintf(text, sizeof(text), "could not get a server connection: %s", error);
 	client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate[0] == '\0' ? "08006" : sqlstate,
-			  text, NULL, NULL);
+	                  text, NULL, NULL);
 }
 
 void replication_forget_client(struct client *client)
@@ -123,8 +123,8 @@ void replication_forget_server(struct server *server)
 	server->own = NULL;
 	client->own = NULL;
 	client_doom_fatal(client, CLIENT_CLOSE_SERVER_LOST, "08006",
-			  "the server connection was lost during its login", NULL,
-			  "Connect again.");
+	                  "the server connection was lost during its login", NULL,
+	                  "Connect again.");
 }
 
 void replication_tick(struct pool *pool, usec_t now)
@@ -139,9 +139,9 @@ void replication_tick(struct pool *pool, usec_t now)
 
 		if (limit > 0 && now - client->connected > limit)
 			client_doom_fatal(client, CLIENT_CLOSE_LOGIN_TIMEOUT, "53300",
-					  "no server connection became free for replication within "
-					  "client_login_timeout",
-					  NULL, "Raise pool_size, or the limit that is reached.");
+			                  "no server connection became free for replication within "
+			                  "client_login_timeout",
+			                  NULL, "Raise pool_size, or the limit that is reached.");
 		else if (client->own == NULL)
 			replication_dial(client);
 	}
@@ -159,10 +159,10 @@ static void replication_end_pool(struct pool *pool)
 		if (server->replication == WIRE_REPLICATION_NONE)
 			continue;
 		client_doom_fatal(server->client, CLIENT_CLOSE_TERMINATED, "57P01",
-				  "terminating connection due to administrator command",
-				  "The database is being moved to another server, to which a "
-				  "replication connection cannot go along.",
-				  "Connect again.");
+		                  "terminating connection due to administrator command",
+		                  "The database is being moved to another server, to which a "
+		                  "replication connection cannot go along.",
+		                  "Connect again.");
 		server_doom(server, SERVER_CLOSE_TERMINATED);
 	}
 }

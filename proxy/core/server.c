@@ -278,13 +278,6 @@ void server_doom(struct server *server, enum server_close reason)
 	list_append(&server->worker->doomed_servers, &server->node);
 }
 
-static void server_kick_waiting(struct pool *pool, void *arg)
-{
-	if (pool != arg && !pool->database->held &&
-	    pool->clients[CLIENT_WAITING].count + pool->clients[CLIENT_WELCOME].count > 0)
-		pool_kick(pool);
-}
-
 void server_log(const struct server *server, enum log_level level, const char *fmt, ...)
 {
 	const struct log_about about = {.database = server->pool->database->name,
@@ -358,11 +351,7 @@ void server_destroy(struct server *server)
 	if (!pool->database->held)
 		pool_kick(pool);
 	/* What another pool of the database or user was waiting for. */
-	if (UNLIKELY(atomic_load_explicit(&pool->share->database->server_limit,
-					  memory_order_relaxed) > 0 ||
-		     atomic_load_explicit(&pool->share->user_share->server_limit,
-					  memory_order_relaxed) > 0))
-		pool_for_each(worker, server_kick_waiting, pool);
+	limit_tell(worker, pool->share);
 }
 
 bool server_inject_query(struct server *server, const char *sql, size_t len)

@@ -56,6 +56,7 @@ void share_registry_free(struct share_registry *registry)
 	while (registry->users != NULL) {
 		struct user_share *next = registry->users->next;
 
+		limit_queue_free(&registry->users->queue);
 		free(registry->users->name);
 		free(registry->users);
 		registry->users = next;
@@ -63,6 +64,7 @@ void share_registry_free(struct share_registry *registry)
 	while (registry->databases != NULL) {
 		struct database_share *next = registry->databases->next;
 
+		limit_queue_free(&registry->databases->queue);
 		free(registry->databases->name);
 		free(registry->databases);
 		registry->databases = next;
@@ -185,7 +187,8 @@ static struct database_share *share_database_locked(struct share_registry *regis
 	if (share == NULL)
 		return NULL;
 	share->name = strdup(name);
-	if (share->name == NULL) {
+	if (share->name == NULL || !limit_queue_init(&share->queue)) {
+		free(share->name);
 		free(share);
 		return NULL;
 	}
@@ -276,7 +279,8 @@ static struct user_share *share_user_locked(struct share_registry *registry, con
 	if (share == NULL)
 		return NULL;
 	share->name = strdup(name);
-	if (share->name == NULL) {
+	if (share->name == NULL || !limit_queue_init(&share->queue)) {
+		free(share->name);
 		free(share);
 		return NULL;
 	}

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/compiler.h"
+#include "core/limit.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -31,6 +32,7 @@ struct database_share {
 	 * (statement_outdated()). */
 	atomic_uint generation;
 	atomic_bool disabled; /* DISABLE: nobody may log in */
+	struct limit_queue queue; /* of server_limit */
 	char *name;
 	struct database_share *next;
 	_Atomic int64_t held_since[]; /* per worker: its request held longest; 0: none */
@@ -52,6 +54,7 @@ struct user_share {
 	atomic_int client_limit; /* 0: none */
 	atomic_int servers;
 	atomic_int server_limit;               /* 0: none */
+	struct limit_queue queue;              /* of server_limit */
 	_Atomic usec_t timeout[USER_TIMEOUTS]; /* 0: none */
 	char *name;
 	struct user_share *next;

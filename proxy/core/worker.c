@@ -399,6 +399,10 @@ static void worker_receive(void *owner, struct letter *letter)
 				 (enum share_full)((struct mail_pool *)letter)->full);
 		free(letter);
 		break;
+	case MAIL_ROOM:
+		pool_room(worker, ((struct mail_pool *)letter)->share);
+		free(letter);
+		break;
 	case MAIL_CLIENT:
 		relocate_receive(worker, (struct mail_client *)letter);
 		break;

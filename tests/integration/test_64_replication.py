@@ -9,7 +9,7 @@ import pytest
 
 import pgwire
 from pgwire import errors, kinds, query, rows, wait_for
-from proxy import ConsoleError
+from proxy import USERS, ConsoleError
 from servers import BINDIR, SLOW
 
 pytestmark = pytest.mark.threads
@@ -34,7 +34,8 @@ def source(folder):
 def make(make_proxy, source):
     def make(**kwargs):
         kwargs.setdefault("databases", {"p1": "source", "p2": "source", "replication": "source"})
-        return make_proxy({"source": source}, kwargs.pop("databases"), **kwargs)
+        return make_proxy({"source": source}, kwargs.pop("databases"),
+                          secrets={**USERS, "copier": ""}, **kwargs)
     return make
 
 
