@@ -5,6 +5,7 @@
  */
 #include "base/mem.h"
 #include "conf/config.h"
+#include "conf/load.h"
 #include "conf/pgbouncer.h"
 #include "conf/problem.h"
 #include "conf/table.h"
@@ -95,6 +96,8 @@ bool config_with(struct config *old, const char *name, const char *value, struct
 		config_unref(config);
 		return false;
 	}
+	/* What a server does not say itself comes from there. */
+	config_resolve_tls(config);
 	*out = config;
 	return true;
 }

@@ -473,7 +473,7 @@ struct admin_request *admin_reload(struct admin *admin, admin_done_fn *done, voi
 	} else {
 		request_detail(request, "%s", sbuf_text(&errors));
 		request_hint(request, "Nothing was changed. Repair the file and repeat RELOAD.");
-		request_fail(request, "F0000", "the configuration could not be loaded");
+		request_fail(request, "F0000", "RELOAD failed, see logs for additional details");
 	}
 	sbuf_free(&errors);
 	return request;

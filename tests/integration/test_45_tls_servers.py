@@ -91,6 +91,33 @@ def test_modes(make_proxy, tls_pg, settings, user, expected):
         assert [tls.split("/")[0] for tls in shown(proxy)] == [expected or ""]
 
 
+def test_set(make_proxy, tls_pg, ca):
+    """SET is in force at once, for the connections that there are as well."""
+    proxy = make_proxy(at(tls_pg, host="127.0.0.1"), {"p1": "pg"}, server_login_retry="10ms")
+
+    def refused(user):
+        try:
+            with proxy.connect(user=user) as other:
+                other.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            return str(error)
+        return ""
+    with proxy.connect(autocommit=True) as conn:
+        assert used(conn)
+        proxy.command("SET server_tls_sslmode = disable")
+        wait_for(lambda: "no encryption" in refused("app"))
+        with proxy.connect(user="app2") as other:
+            assert not used(other)
+        proxy.command("SET server_tls_sslmode = require")
+        wait_for(lambda: "SSL encryption" in refused("app2"))
+        assert used(conn)
+        proxy.command("SET server_tls_ca_file = '%s'" % ca.stranger)
+        proxy.command("SET server_tls_sslmode = 'verify-ca'")
+        wait_for(lambda: "certificate verify failed" in refused("app"))
+        proxy.command("SET server_tls_ca_file = '%s'" % ca.cert)
+        assert used(conn)
+
+
 @pytest.mark.parametrize("mode, host, root, text", [
     ("verify-full", "localhost", "cert", None),
     ("verify-full", "127.0.0.1", "cert", None),
