@@ -28,7 +28,7 @@ DEFAULTS = {
 }
 
 USERS = {ADMIN: ADMIN_PASSWORD, STATS: STATS_PASSWORD, "postgres": "", "app": "", "app2": "", "counted": "",
-         "u_clear": "clear secret", "u_md5": "md5 secret", "u_scram": "scram secret",
+         "copier": "", "u_clear": "clear secret", "u_md5": "md5 secret", "u_scram": "scram secret",
          "nobody_hba": ""}
 
 
