@@ -206,6 +206,7 @@ def test_to_a_promoted_standby(make_cluster, make_proxy):
         conn.execute("LISTEN news")
         conn.execute("SET default_transaction_isolation = 'serializable'")
         wire.query("SELECT set_config('work_mem', '7MB', false)")
+        wire.query("SELECT pg_advisory_lock(5), pg_advisory_lock(5)")
         wait_for(lambda: pg2.value("SELECT pg_last_wal_replay_lsn() >= '%s'::pg_lsn"
                                    % pg1.value("SELECT pg_current_wal_flush_lsn()")))
         console("PREPARE SWAP p2 TO pg2")
@@ -218,6 +219,8 @@ def test_to_a_promoted_standby(make_cluster, make_proxy):
         assert not errors(wire.until("Z"))
         assert wire.value("SHOW cluster_name") == "pg2"
         assert wire.value("SHOW work_mem") == "7MB"
+        assert not conn.execute("SELECT pg_try_advisory_lock(5)").fetchone()[0]
+        assert [wire.value("SELECT pg_advisory_unlock(5)") for _ in range(3)] == ["t", "t", "f"]
         assert wire.value("SHOW statement_timeout") == "77s"
         wire.query("RESET statement_timeout")
         assert wire.value("SHOW statement_timeout") == "77s"
