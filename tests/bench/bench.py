@@ -15,7 +15,8 @@ import time
 import tls
 from systems import Direct, OWNER, Pgbouncer, Pgshuntd, Yardstick
 
-SECTIONS = ["transactions", "pipelines", "bulk", "memory", "connections", "syscalls", "tls", "move"]
+SECTIONS = ["transactions", "pipelines", "bulk", "memory", "connections", "syscalls", "tls",
+            "databases", "move"]
 
 
 def spread(values, digits=1):
@@ -76,14 +77,14 @@ class Bench:
     def say(self, text):
         print(text, file=sys.stderr, flush=True)
 
-    def pgbench(self, system, script, clients, protocol, *more, user="bench"):
+    def pgbench(self, system, script, clients, protocol, *more, user="bench", dbname="bench"):
         """Runs pgbench; its transactions, their rate, and the CPU time of the system's process."""
-        path = os.path.join(self.work, "script.sql")
+        path = os.path.join(self.work, "script.%s.sql" % dbname)
         with open(path, "w", encoding="ascii") as file:
             file.write(script)
         argv = [os.path.join(self.options.pg_bin, "pgbench"), "-n", "-h", "127.0.0.1",
                 "-p", str(system.port), "-U", user, "-M", protocol, "-c", str(clients),
-                "-j", "2" if clients >= 100 else "1", "-f", path, *more, "bench"]
+                "-j", "2" if clients >= 100 else "1", "-f", path, *more, dbname]
         before = system.cpu()
         done = subprocess.run(argv, capture_output=True, text=True, env=self.env, check=False)
         used = system.cpu() - before
@@ -262,6 +263,40 @@ class Bench:
                 system.stop()
         table("Connections (login, SELECT 1, logout; 4 clients)",
               ["", "direct", "pgshuntd", "pgbouncer", "÷ pgbouncer"], rows)
+
+    def databases_once(self, system, names, clients):
+        """The rate of all databases together, each with a pgbench of its own at the same time."""
+        rates = {}
+
+        def run(name):
+            rates[name] = self.pgbench(system, "SELECT 1;\n", clients // len(names), "simple",
+                                       "-T", str(self.options.seconds), dbname=name)[1]
+        threads = [threading.Thread(target=run, args=(name,)) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if len(rates) < len(names):
+            raise SystemExit("a pgbench through %s failed" % system.name)
+        return sum(rates.values())
+
+    def section_databases(self):
+        """Two databases at once: as many workers as CPUs against the one process of pgbouncer."""
+        rows = []
+        systems = self.systems(Pgshuntd, Pgbouncer)
+        for names in (["bench"], ["bench", "bench2"]):
+            figures = {}
+            for system in self.rounds(systems):
+                rate = self.databases_once(system, names, 32)
+                self.say("databases: %s, %d: %.0f/s" % (system.name, len(names), rate))
+                figures.setdefault(system.name, []).append(rate)
+                self.note("databases", (len(names), system.name), rate)
+            rows.append([len(names)] + [spread(figures[system.name], 0) for system in systems] +
+                        [ratio(figures["pgshuntd"], figures["pgbouncer"])])
+        for system in systems:
+            system.stop()
+        table("Databases at once (SELECT 1, 32 clients in all, transactions a second)",
+              ["databases", "pgshuntd", "pgbouncer", "÷ pgbouncer"], rows)
 
     def section_syscalls(self):
         """System calls of the proxy for a small round trip."""

@@ -144,6 +144,7 @@ servers:
   pg: {host: 127.0.0.1, port: %d}
 databases:
   bench: {server: pg, user: bench}
+  bench2: {server: pg, dbname: bench, user: bench}
 """ % (self.port, self.bench.workers, auth, self.bench.users, state, POOL, self.bench.pg_port))]
 
 
@@ -162,6 +163,7 @@ class Pgbouncer(System):
         return [self.bench.pgbouncer, self.write("pgbouncer.%d.ini" % self.port, """
 [databases]
 bench = host=127.0.0.1 port=%d user=bench
+bench2 = host=127.0.0.1 port=%d dbname=bench user=bench
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
@@ -174,5 +176,5 @@ max_client_conn = 20000
 log_connections = 0
 log_disconnections = 0
 ignore_startup_parameters = extra_float_digits
-%s""" % (self.bench.pg_port, self.port, auth, self.bench.users, POOL,
+%s""" % (self.bench.pg_port, self.bench.pg_port, self.port, auth, self.bench.users, POOL,
          "max_prepared_statements = 200\n" if self.prepared else ""))]
