@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "migrate/check.h"
 #include "migrate/pgbouncer.h"
+#include "migrate/sessions.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +131,7 @@ void check_proxies(struct checks *checks)
 	check_addresses(checks);
 	check_pgbouncers(checks);
 	check_pass(checks, CHECK_PROXIES, "%zu", move->proxy_count);
+	check_sessions(checks);
 	check_pass(checks, CHECK_HOLDS, "nobody");
 	check_pass(checks, CHECK_ROUTES, "%zu routes lead to %s", move->route_count,
 	           move->source.conf->name);

@@ -28,6 +28,7 @@ void move_init(struct move *move, const struct config *config, struct ui *ui)
 	journal_init(&move->journal);
 	sbuf_init(&move->problems, PROBLEMS_MAX);
 	sbuf_init(&move->evidence, JOURNAL_RECORD_MAX / 2);
+	sbuf_init(&move->sessions, (size_t)16 << 20);
 	move->loop.stop = &stop_requested;
 	move->loop.tick_every = 20 * USEC_PER_MSEC;
 	move->loop.tick = hold_tick;
@@ -103,6 +104,7 @@ void move_free(struct move *move)
 	sbuf_free(&move->commcare_notes);
 	sbuf_free(&move->problems);
 	sbuf_free(&move->evidence);
+	sbuf_free(&move->sessions);
 	journal_close(&move->journal);
 	if (move->lock_fd >= 0)
 		(void)close(move->lock_fd);

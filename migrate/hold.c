@@ -11,6 +11,7 @@
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 #include "migrate/readers.h"
+#include "migrate/sessions.h"
 #include "migrate/verify.h"
 #include "migrate/watch.h"
 
@@ -239,6 +240,7 @@ bool phase_prepare(struct move *move)
 	}
 	json_close(&move->evidence, ']');
 	free(links);
+	sessions_prepare(move);
 	outcome_before(move);
 	return ok && (move->verify == NULL || verify_prepare(move->verify)) &&
 	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&

@@ -10,6 +10,7 @@
  * written is a WAL message that no one reads.
  */
 #include "migrate/rehearse.h"
+#include "migrate/sessions.h"
 #include "base/mem.h"
 #include "migrate/command.h"
 #include "migrate/json.h"
@@ -169,6 +170,7 @@ static bool measure(struct move *move, struct prediction *prediction)
 	prediction->promote = predict_promotion(move->config->mover.journal_directory);
 	if (!count_sessions(move, prediction) || !rehearse_connections(move, prediction))
 		return false;
+	sessions_rehearse(move);
 	rehearse_console(move, prediction);
 	for (int i = 0; i < REPLAY_SAMPLES; i++) {
 		if (!sample_replay(move, prediction))

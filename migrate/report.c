@@ -225,6 +225,9 @@ static void report_json(const struct move *move, enum exit_code code, int status
 	         move->switch_point == 0 ? NULL : lsn_format(move->switch_point, text));
 	json_int(out, "old_timeline", move->old_timeline);
 	json_int(out, "new_timeline", move->new_timeline);
+	json_open(out, "sessions", '[');
+	json_raw(out, NULL, sbuf_text(&move->sessions));
+	json_close(out, ']');
 	json_str(out, "failure", move->failure);
 	json_str(out, "failed_phase",
 	         move->failure == NULL ? NULL : phase_row(move->failed_phase)->name);
@@ -259,6 +262,11 @@ static void report_print(struct move *move, enum exit_code code, int status)
 		        lsn_format(move->barrier, barrier), lsn_format(move->switch_point, point),
 		        move->old_timeline, move->new_timeline, move->terminated,
 		        move->source.conf->name);
+	if (move->sessions_moved > 0)
+		ui_line(ui,
+		        "  %" PRId64 " sessions of session pools went along; the report has the "
+		        "digests of their states on both servers",
+		        move->sessions_moved);
 	if (move->problems.len > 0)
 		ui_line(ui, "  %s:\n%.*s", code == EXIT_DONE ? "problems met" : "to be repaired",
 		        (int)move->problems.len - 1, sbuf_text(&move->problems));

@@ -8,6 +8,7 @@
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
+#include "migrate/sessions.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -182,6 +183,7 @@ bool phase_validate(struct move *move)
 	ok = commcare_validate(move) && ok;
 	ok = plproxy_verify(move) && ok;
 	ok = watch(move) && ok;
+	sessions_after(move);
 	outcome_after(move);
 	return ok;
 }

@@ -92,6 +92,7 @@ struct mail_view {
 	struct letter letter;
 	int view;          /* enum view */
 	char *database;    /* SHOW BLOCKERS db; NULL: all */
+	struct mail_view *next; /* that waits for the same: database->session_views */
 	uint64_t token;
 	unsigned worker;
 	struct rowset *rows; /* on the way back */

@@ -77,6 +77,8 @@ struct database {
 	struct event *session_event;
 	size_t session_asking;     /* questions under way */
 	size_t sessions_pending;   /* sessions that the answer to PREPARE SWAP waits for */
+	struct mail_view *session_views; /* SHOW SESSIONS, until they are all asked … */
+	usec_t session_views_at;         /* … since when */
 	bool sessions_watched;     /* something is to be done at the safe points of sessions */
 	bool sessions_reconnecting;
 	size_t sessions_settling;  /* parked sessions that are being asked once more */

@@ -6,14 +6,19 @@
  */
 #include "base/log.h"
 #include "core/client.h"
+#include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
 #include "core/server.h"
 #include "core/session_move.h"
+#include "core/view.h"
 #include "core/worker.h"
 
 #include <stdlib.h>
+
+/* SHOW SESSIONS waits no longer for a server that does not answer. */
+#define VIEW_WAIT USEC_PER_SEC
 
 /* ---- the queue ---- */
 
@@ -57,6 +62,13 @@ void session_gate_free(struct database *database)
 	if (database->session_event != NULL)
 		event_free(database->session_event);
 	database->session_event = NULL;
+	while (database->session_views != NULL) {
+		struct mail_view *mail = database->session_views;
+
+		database->session_views = mail->next;
+		free(mail->database);
+		free(mail);
+	}
 }
 
 /* ---- all of them ---- */
@@ -68,6 +80,16 @@ void session_watch(struct database *database)
 	                             database->sessions_reconnecting;
 }
 
+static void session_answer_views(struct database *database)
+{
+	while (database->session_views != NULL) {
+		struct mail_view *mail = database->session_views;
+
+		database->session_views = mail->next;
+		view_answer_now(database->worker, mail);
+	}
+}
+
 void session_settled(struct session_move *move)
 {
 	struct database *database = move->client->pool->database;
@@ -76,8 +98,10 @@ void session_settled(struct session_move *move)
 		return;
 	move->pending = false;
 	database->sessions_pending--;
-	if (database->sessions_pending == 0)
-		gate_prepare_report(database);
+	if (database->sessions_pending > 0)
+		return;
+	gate_prepare_report(database);
+	session_answer_views(database);
 }
 
 /* Every client that has a server for its session. */
@@ -144,6 +168,24 @@ void session_prepare(struct database *database)
 {
 	session_for_each(database, session_prepare_one);
 	session_watch(database);
+}
+
+bool session_look(struct worker *worker, struct mail_view *mail)
+{
+	struct database *database =
+	    mail->database == NULL ? NULL : database_find(worker, mail->database);
+
+	/* In a hold they are asked anyway, and held for the answer. */
+	if (database == NULL || database->held)
+		return false;
+	session_prepare(database);
+	if (database->sessions_pending == 0)
+		return false;
+	if (database->session_views == NULL)
+		database->session_views_at = worker->now;
+	mail->next = database->session_views;
+	database->session_views = mail;
+	return true;
 }
 
 static void session_hold_one(struct session_move *move)
@@ -319,6 +361,8 @@ void session_tick(struct database *database)
 		if (move->asked == NULL && (move->parked || move->reconnect || move->wanted))
 			session_step(move);
 	}
+	if (database->session_views != NULL && worker->now - database->session_views_at > VIEW_WAIT)
+		session_answer_views(database);
 	if (database->sessions_reconnecting && !session_some_outdated(database)) {
 		database->sessions_reconnecting = false;
 		session_watch(database);

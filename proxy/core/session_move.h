@@ -30,9 +30,11 @@
 
 struct client;
 struct database;
+struct mail_view;
 struct pool;
 struct server;
 struct session_state;
+struct worker;
 
 /* 64 hexadecimal digits and a zero. */
 #define SESSION_DIGEST_SIZE 65
@@ -183,6 +185,8 @@ size_t session_ask_room(const struct database *database);
 
 void session_prepare(struct database *database);
 void session_hold(struct database *database);
+/* SHOW SESSIONS: those at their safe point are asked first.  True: the letter is kept until then. */
+bool session_look(struct worker *worker, struct mail_view *mail) MUST_CHECK;
 /* So many have something to be asked when all clients of the database are at their safe points … */
 unsigned session_unsettled(const struct database *database);
 /* … and now they are. */

@@ -66,6 +66,9 @@ struct worker;
  * main thread as MAIL_ROWS, which gives it to admin_receive(). */
 void view_answer(struct worker *worker, struct mail_view *mail);
 
+/* The same, after what had to be waited for. */
+void view_answer_now(struct worker *worker, struct mail_view *mail);
+
 /* Longest value of a cell, and most bytes of the rows of one worker. */
 #define VIEW_CELL_MAX 1024
 #define VIEW_ROWS_MAX ((size_t)64 << 20)

@@ -796,6 +796,12 @@ static void fill(struct filler *filler, enum view view)
 
 void view_answer(struct worker *worker, struct mail_view *mail)
 {
+	if (mail->view != VIEW_SESSIONS || !session_look(worker, mail))
+		view_answer_now(worker, mail);
+}
+
+void view_answer_now(struct worker *worker, struct mail_view *mail)
+{
 	struct filler filler = {
 	    .worker = worker,
 	    .rows = fault_point("worker-view") ? NULL : malloc(sizeof(*filler.rows)),
