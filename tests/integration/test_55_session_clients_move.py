@@ -3,11 +3,13 @@
 import glob
 import json
 import os
+import signal
 
 import pytest
 
-from pgwire import errors, wait_for
-from scene import REFUSED, UNDONE
+from pgwire import wait_for
+from scene import UNDONE
+from servers import SLOW
 
 pytestmark = pytest.mark.threads
 
@@ -82,9 +84,15 @@ def test_undone_for_a_pinned_one(scene):
 
 def test_undone_after_the_fence(scene):
     """Their servers were ended by the fence: what the sessions had is set up anew on pg1."""
+    scene.configure(hold_timeout="5s")
     conn = session(scene.proxy, "movable")
-    scene.run("move", "p2", "--to", "pg2", "--yes", fault="before_promote:error")
+    pid = conn.value("SELECT pg_backend_pid()")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.terminate.outcome=sleep:1500")
+    wait_for(lambda: not scene.pg1.sessions("p2", "app"), 30 * SLOW, "the fence")
+    mover.send_signal(signal.SIGINT)
+    assert mover.wait(60 * SLOW) == UNDONE
     assert conn.value("SHOW cluster_name") == "pg1"
+    assert conn.value("SELECT pg_backend_pid()") != pid
     assert conn.value("SHOW work_mem") == "7MB"
     assert conn.value("EXECUTE twice(21)") == "42"
     assert conn.value("SELECT pg_advisory_unlock(hashtext('movable'))") == "t"
