@@ -4,6 +4,7 @@ import os
 import subprocess
 import tempfile
 
+from pgwire import wait_for
 from servers import SLOW
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "drivers")
@@ -33,3 +34,41 @@ def run(argv, place, dbname, mode, move=None, env=None):
         errors.seek(0)
         assert code == 0 and line == "DONE\n", "after %d moves: %s" % (moves, errors.read()[-4000:])
     return moves
+
+
+class Mover:
+    """Moves every session of p1 between the servers pg and other, and back, or to fresh connections
+    of the same server."""
+
+    def __init__(self, proxy):
+        self.proxy = proxy
+        self.turn = 0
+
+    def __call__(self):
+        self.turn += 1
+        if self.turn % 2:
+            self.swap()
+        else:
+            self.reconnect()
+
+    def sessions(self):
+        return self.proxy.command("SHOW SESSIONS p1")
+
+    def swap(self):
+        target = "other" if self.proxy.route("p1")["server"] == "pg" else "pg"
+        with self.proxy.console() as console:
+            console("PREPARE SWAP p1 TO " + target)
+            epoch = console("HOLD p1 LEASE 60s DRAIN 30s POLICY abort")[0]["epoch"]
+            console("SWAP p1 TO %s EPOCH %s FORCE" % (target, epoch))
+            console("RELEASE p1 EPOCH %s" % epoch)
+        wait_for(lambda: all(row["state"] == "linked" for row in self.sessions()), 30 * SLOW,
+                 "all sessions to be moved")
+        rows = self.sessions()
+        assert rows and all(row["moved_to"] == target and
+                            row["digest_before"] == row["digest_after"] for row in rows), str(rows)
+
+    def reconnect(self):
+        before = {row["server_pid"] for row in self.sessions()}
+        self.proxy.command("RECONNECT p1")
+        wait_for(lambda: all(row["state"] == "linked" and row["server_pid"] not in before
+                             for row in self.sessions()), 30 * SLOW, "fresh connections")

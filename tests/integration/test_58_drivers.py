@@ -4,12 +4,22 @@ import os
 
 import pytest
 
-from driver_runs import FOLDER, TABLE, run
+from driver_runs import FOLDER, TABLE, Mover, run
+from servers import Cluster, subfolder
 
 
 @pytest.fixture(scope="module")
 def items(pg):
     pg.sql(TABLE, "p1")
+
+
+@pytest.fixture(scope="module")
+def other(folder):
+    cluster = Cluster(subfolder(folder), "other").create()
+    cluster.sql("CREATE DATABASE p1")
+    cluster.sql(TABLE, "p1")
+    yield cluster
+    cluster.stop()
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
@@ -19,3 +29,12 @@ def test_ordinary_work(pg, make_proxy, items, driver, place):
     at = pg if place == "direct" else make_proxy(pool_mode=place, pool_size=8, log_level="info")
     mode = "transaction" if place == "transaction" else "session"
     assert run(program, at, "p1", mode) == 3
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_moved_sessions(pg, make_proxy, items, other, driver):
+    """They go on where they are moved to, between any two of their commands."""
+    proxy = make_proxy({"pg": pg, "other": other}, pool_mode="session", pool_size=8,
+                       log_level="info")
+    program = ["/usr/bin/python3", os.path.join(FOLDER, driver + "_session.py")]
+    assert run(program, proxy, "p1", "movable", Mover(proxy)) == 3

@@ -11,7 +11,7 @@ import org.postgresql.PGStatement;
 
 public class JdbcSession {
     static String url;
-    static boolean session;
+    static boolean session, pinned;
     static final BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
 
     static void check(boolean good, String what) {
@@ -86,7 +86,8 @@ public class JdbcSession {
 
     static void useState(Connection conn, int turn) throws SQLException {
         check(value(conn, "SHOW work_mem").equals("7MB"), "work_mem");
-        check(value(conn, "SELECT sum(n) FROM mine").equals("3"), "temporary table");
+        if (pinned)
+            check(value(conn, "SELECT sum(n) FROM mine").equals("3"), "temporary table");
         check(conn.getSchema().equals("pg_temp") || value(conn, "SHOW search_path").contains("pg_temp"),
               "search_path");
         try (Connection other = connect()) {
@@ -98,7 +99,8 @@ public class JdbcSession {
     }
 
     public static void main(String[] args) throws Exception {
-        session = args[4].equals("session");
+        pinned = args[4].equals("session");
+        session = pinned || args[4].equals("movable");
         url = "jdbc:postgresql://" + args[0] + ":" + args[1] + "/" + args[2] + "?user=" + args[3] +
               "&prepareThreshold=1&sslmode=disable&ApplicationName=jdbc";
         try (Connection conn = connect();
@@ -109,10 +111,12 @@ public class JdbcSession {
                 execute(conn, "SET work_mem TO '7MB'");
                 execute(conn, "SET search_path TO public, pg_temp");
                 execute(conn, "LISTEN driver");
+                conn.setTransactionIsolation(Connection.TRANSACTION_SERIALIZABLE);
+            }
+            if (pinned) {
                 execute(conn, "CREATE TEMP TABLE mine (n int)");
                 execute(conn, "INSERT INTO mine VALUES (1), (2)");
                 execute(conn, "SELECT pg_advisory_lock(4713)");
-                conn.setTransactionIsolation(Connection.TRANSACTION_SERIALIZABLE);
             }
             for (int turn = 0; turn < 3; turn++) {
                 moved();
@@ -123,7 +127,7 @@ public class JdbcSession {
                 }
                 ordinary(conn, select);
             }
-            if (session)
+            if (pinned)
                 check(value(conn, "SELECT pg_advisory_unlock(4713)").equals("t"), "lock");
         }
         System.out.println("DONE");

@@ -60,18 +60,20 @@ async def main():
     await ordinary(conn)
     await use_pool()
     statement = await conn.prepare("SELECT id, note FROM driver_items WHERE id < $1 ORDER BY id")
-    if mode == "session":
+    if mode != "transaction":
         await conn.add_listener("driver", lambda *note: notes.put_nowait(note[2:]))
-        await conn.execute("SET work_mem TO '7MB'; SET search_path TO pg_temp, public; "
-                           "CREATE TEMP TABLE mine (n int); INSERT INTO mine VALUES (5)")
+        await conn.execute("SET work_mem TO '7MB'; SET search_path TO pg_temp, public")
+    if mode == "session":
+        await conn.execute("CREATE TEMP TABLE mine (n int); INSERT INTO mine VALUES (5)")
         await conn.fetchval("SELECT pg_advisory_lock(4712)")
     for turn in range(3):
         await moved()
         assert [row["note"] for row in await statement.fetch(3)] == ["item 0", "item 1", "item 2"]
         assert await conn.fetchval("SELECT date '2026-12-31'::text") == "31.12.2026"
         if mode == "session":
-            assert await conn.fetchval("SHOW work_mem") == "7MB"
             assert await conn.fetchval("SELECT n FROM mine") == 5
+        if mode != "transaction":
+            assert await conn.fetchval("SHOW work_mem") == "7MB"
             other = await connect()
             await other.execute("NOTIFY driver, '%d'" % turn)
             await other.close()
@@ -80,6 +82,7 @@ async def main():
         await use_pool()
     if mode == "session":
         assert await conn.fetchval("SELECT pg_advisory_unlock(4712)") is True
+    if mode != "transaction":
         await conn.reset()
         assert await conn.fetchval("SHOW work_mem") == "3MB"
         assert await conn.fetchval("SELECT count(*) FROM pg_listening_channels()") == 0

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 """psycopg 3 and libpq: server-side prepared statements, named cursors, pipelines, LISTEN.
 
-Arguments: host port database user, and `session` or `transaction`.  Prints MOVE where its session may
+Arguments: host port database user, and `session`, `transaction`, or `movable`: a session without what
+cannot be moved to another server.  Prints MOVE where its session may
 be moved and waits for a line; prints DONE when everything was as it should be.
 """
 import sys
@@ -69,6 +70,8 @@ def hold_state(conn):
     conn.execute("SET work_mem TO '7MB'")
     conn.execute("SELECT set_config('driver.own', 'mine', false)")
     conn.execute("LISTEN driver")
+    if mode == "movable":
+        return None
     conn.execute("SELECT pg_advisory_lock(4711), pg_advisory_lock(4711)")
     conn.execute("CREATE TEMP TABLE mine (id int PRIMARY KEY, note text)")
     conn.execute("INSERT INTO mine VALUES (1, 'one'), (2, 'two')")
@@ -85,12 +88,8 @@ def use_state(conn, cursor, turn):
                         ).fetchone() == ("7MB", "mine")
     assert conn.execute("EXECUTE by_sql(%d)" % turn).fetchone() == (100 + turn,)
     conn.execute("DEALLOCATE by_sql")
-    assert conn.execute("SELECT * FROM mine ORDER BY id").fetchall() == [(1, "one"), (2, "two")]
-    assert conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711"
-                        " AND pid = pg_backend_pid()").fetchone() == (1,)
-    if cursor:
-        first = 11 + turn * 5
-        assert [row[0] for row in cursor.fetchmany(5)] == list(range(first, first + 5))
+    if mode == "session":
+        use_pinned(conn, cursor, turn)
     with connect(autocommit=True) as other:
         other.execute(sql.SQL("NOTIFY driver, {}").format(str(turn)))
         for notify in conn.notifies():
@@ -98,17 +97,25 @@ def use_state(conn, cursor, turn):
             break
 
 
+def use_pinned(conn, cursor, turn):
+    assert conn.execute("SELECT * FROM mine ORDER BY id").fetchall() == [(1, "one"), (2, "two")]
+    assert conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711"
+                        " AND pid = pg_backend_pid()").fetchone() == (1,)
+    first = 11 + turn * 5
+    assert [row[0] for row in cursor.fetchmany(5)] == list(range(first, first + 5))
+
+
 def main():
     with connect(autocommit=True, prepare_threshold=0) as conn:
         ordinary(conn)
-        cursor = hold_state(conn) if mode == "session" else None
+        cursor = hold_state(conn) if mode != "transaction" else None
         for turn in range(3):
-            if mode == "session":
+            if mode != "transaction":
                 # Not earlier: psycopg says DEALLOCATE ALL after a ROLLBACK.
                 conn.execute("PREPARE by_sql(int) AS SELECT $1 + 100")
             moved()
             twice(conn, turn)
-            if mode == "session":
+            if mode != "transaction":
                 use_state(conn, cursor, turn)
             ordinary(conn)
         if mode == "session":
