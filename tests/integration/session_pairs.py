@@ -130,7 +130,7 @@ class Plan:
         return [query(text), query("ROLLBACK")]
 
     def reset(self):
-        name = self.rng.choice([*[name for name in SETTINGS if "." not in name], "ALL"])
+        name = self.rng.choice([*SETTINGS, "ALL"])
         forms = ["RESET %s"] if name == "ALL" else ["RESET %s", "SET %s TO DEFAULT"]
         return self.sql(self.rng.choice(forms) % name)
 

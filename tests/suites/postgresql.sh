@@ -8,12 +8,18 @@
 #   isolation   the isolation tests (isolationtester), which hold several sessions against each other
 #   pipeline    libpq_pipeline, the test program of libpq's pipelines, with its protocol traces
 #
-# Each runs on a new server of its own: directly, through the proxy in session pooling and through
-# the proxy in transaction pooling.  What came out directly is compared with what came through the
+# Each runs on a new server of its own: directly, and through the proxy in these modes:
+#
+#   session      session pooling
+#   moving       the same, and ten times a second RECONNECT: between two of its transactions every
+#                session that can be moved goes on at a fresh server connection
+#   transaction  transaction pooling, one test after the other
+#
+# What came out directly is compared with what came through the
 # proxy; every line that differs must be explained in tests/suites/postgresql.explained.  The last
 # line is the number of lines that are not.  Environment:
 #
-#   SUITE_MODES="session transaction"   pool modes to run; by default session
+#   SUITE_MODES="session moving"   modes to run; by default session
 #   SUITE_SOURCE=DIR      an unpacked source tree of PostgreSQL 15, instead of Debian's package
 #   SUITE_KEEP=1          keeps the results
 #   PGSHUNT_BUILD=DIR     build directory
@@ -28,9 +34,12 @@ pgxs=$PGBIN/../lib/pgxs/src/test
 explained=$repo/tests/suites/postgresql.explained
 work=
 proxy_pid=
+moving_pid=
 data=
 
 suite_stop() {
+	[ -z "$moving_pid" ] || kill "$moving_pid" 2>/dev/null || :
+	moving_pid=
 	[ -z "$proxy_pid" ] || kill -KILL "$proxy_pid" 2>/dev/null || :
 	proxy_pid=
 	[ -z "$data" ] || pg_stop "$data"
@@ -132,6 +141,8 @@ suite_start() {
 
 suite_proxy() {
 	suite_port=$(free_port)
+	suite_pool_mode=$1
+	[ "$1" != moving ] || suite_pool_mode=session
 	mkdir -p "$work/state"
 	[ "$(id -u)" -ne 0 ] || chown postgres:postgres "$work/state"
 	rm -f "$work/state"/*
@@ -153,7 +164,7 @@ proxy:
   users_file: $work/userlist.txt
   state_directory: $work/state
   admin_users: [pgshunt_admin]
-  pool_mode: $1
+  pool_mode: $suite_pool_mode
   pool_size: 60
   log_level: info
 servers:
@@ -166,6 +177,15 @@ YAML
 	proxy_pid=$spawned
 	wait_for 20 sql "$suite_port" postgres -c "SELECT 1" ||
 		die "pgshuntd does not answer: $(tail -n 5 "$work/$1.proxy.log")"
+	[ "$1" != moving ] || suite_move
+}
+
+# Stops by itself with its psql, when the proxy has gone.
+suite_move() {
+	(while sleep 0.1 && echo "RECONNECT;"; do :; done |
+		"$PGBIN/psql" -X -q "host=127.0.0.1 port=$suite_port user=pgshunt_admin dbname=pgshunt" \
+			>/dev/null 2>&1) &
+	moving_pid=$!
 }
 
 # --- the suites; each leaves its files in $work/out/SUITE.MODE -------------------------------------
@@ -227,8 +247,8 @@ say "source: $(sed -n "s/^PACKAGE_STRING='\(.*\)'/\1/p" "$source/configure"), se
 for mode in direct $modes; do
 	suite_start "$mode"
 	for suite in $suites; do
-		# Who waits for whom cannot be asked of sessions that share servers.
-		[ "$mode.$suite" != transaction.isolation ] || continue
+		# Who waits for whom is asked by process ids, which only a session keeps that stays.
+		[ "$suite" != isolation ] || case $mode in moving | transaction) continue ;; esac
 		out=$work/out/$suite.$mode
 		mkdir -p "$out"
 		[ "$(id -u)" -ne 0 ] || chown -R postgres:postgres "$work/out"
