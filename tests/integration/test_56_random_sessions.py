@@ -116,14 +116,15 @@ def by_swap(world):
 
 
 def by_reconnect(world):
-    """To fresh connections of the same server; who is pinned stays where it is."""
+    """To fresh connections of the same server; who is pinned, or has locks, stays where it is."""
     def pids():
         return {pair: row["server_pid"] for pair, row in world.listed().items()}
 
     def moved():
         rows = world.listed()
         return all(row["state"] == "linked" and
-                   (row["class"] == "pinned" or row["server_pid"] != before[pair])
+                   (row["class"] == "pinned" or "lock" in row["what"] or
+                    row["server_pid"] != before[pair])
                    for pair, row in rows.items())
     before = pids()
     world.proxy.command("RECONNECT pair")
