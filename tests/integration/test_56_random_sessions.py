@@ -123,7 +123,7 @@ def by_reconnect(world):
     def moved():
         rows = world.listed()
         return all(row["state"] == "linked" and
-                   (row["class"] == "pinned" or "lock" in row["what"] or
+                   (row["class"] == "pinned" or "lock" in (row["what"] or "") or
                     row["server_pid"] != before[pair])
                    for pair, row in rows.items())
     before = pids()
