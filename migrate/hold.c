@@ -244,7 +244,7 @@ bool phase_prepare(struct move *move)
 	outcome_before(move);
 	return ok && (move->verify == NULL || verify_prepare(move->verify)) &&
 	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
-	       readers_know(move) && watch_start(move);
+	       readers_know(move) && readers_warm(move) && watch_start(move);
 }
 
 /* ---- hold ---- */

@@ -172,6 +172,12 @@ static int64_t await_look(struct move *move)
 	return link_number(link, 0, "sessions", 1) + link_number(link, 0, "starting", 1);
 }
 
+bool readers_warm(struct move *move)
+{
+	readers_send(move);
+	return await_look(move) >= 0;
+}
+
 static bool end_all(struct move *move, usec_t deadline)
 {
 	struct link *link = &move->target.link;

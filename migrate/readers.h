@@ -21,6 +21,9 @@ bool readers_know(struct move *move) MUST_CHECK;
 /* Appends the processes that routers have, as an array of SQL. */
 void readers_known(const struct move *move, struct sbuf *out);
 
+/* Asks it once before the hold: the first time costs the session milliseconds. */
+bool readers_warm(struct move *move) MUST_CHECK;
+
 /* Asks the target who is there; the answer is taken by readers_end(). */
 void readers_send(struct move *move);
 

@@ -192,7 +192,7 @@ def recover(world, fault, code):
     """What the operator does.  What was run, and its exit codes."""
     steps = []
     if fault.recover == "abort":
-        time.sleep(2.5 * SLOW)  # nobody is there until the leases have ended
+        time.sleep(2.5 * SLOW)  # nobody is there: meanwhile the watch undoes what is not promoted
     while world.ended() is None and len(steps) < 4:
         command = "abort" if fault.recover == "abort" and not steps else "resume"
         process = world.mover(command)
@@ -247,7 +247,7 @@ def run_cell(world, fault, records, record):
 
 LEGEND = """\
 1: undone, the clients work on pg1; 2: done, they work on pg2; r, a: after `resume`, `abort`, once for
-each that was needed; without letter the mover ended it itself."""
+each that was needed; without letter the mover, or the watch over it, ended it."""
 
 
 def table(results, records, faults):
