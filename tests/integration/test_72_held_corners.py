@@ -131,7 +131,8 @@ def test_nothing_is_left_of_who_leaves(make_proxy, pg, ca, connect, how):
     for n in range(12):
         leave(n)
     wait_for(lambda: descriptors(proxy) <= count, 20 * SLOW, "closed descriptors")
-    assert proxy.memory() - memory < 4 << 20
+    # A sanitizer keeps what was freed for a while.
+    assert proxy.memory() - memory < (4 << 20 if SLOW == 1 else 64 << 20)
     proxy.command("RELEASE p2")
     shown = [row for row in proxy.command("SHOW POOLS") if row["database"] == "p2"]
     assert all(row["cl_active"] == row["cl_waiting"] == "0" for row in shown)
