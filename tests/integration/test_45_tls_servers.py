@@ -93,7 +93,7 @@ def test_modes(make_proxy, tls_pg, settings, user, expected):
 
 def test_set(make_proxy, tls_pg, ca):
     """SET is in force at once, for the connections that there are as well."""
-    proxy = make_proxy(at(tls_pg, host="127.0.0.1"), {"p1": "pg"}, server_login_retry="10ms")
+    proxy = make_proxy(at(tls_pg, host="127.0.0.1"), {"p1": "pg"}, server_login_retry="60s")
 
     def refused(user):
         try:

@@ -81,7 +81,7 @@ def test_driver(driver, commands, make_proxy, pg):
     transaction = make_proxy(pool_size=5, log_level="info")
     with Holder(transaction) as holder:
         assert run(command + where(transaction, driver)) == expected
-    assert holder.count > 3
+    assert holder.count > 0
 
 
 def where(proxy, driver):
