@@ -116,7 +116,8 @@ def test_no_descriptor_for_a_server(make_proxy):
         conn.query("BEGIN")
         wait_for(lambda: len([row for row in proxy.command("SHOW SERVERS") if row["database"] == "p1"]) == 1,
                  20 * SLOW, "the end of unused servers")
-        wait_for(lambda: proxy.log().count("left") >= 2, 20 * SLOW, "the end of the console")
+        wait_for(lambda: proxy.log().count(" left\n") == proxy.log().count('logged in to "pgshunt"'),
+                 20 * SLOW, "the end of the console")
         time.sleep(0.1)
         limit(proxy, resource.RLIMIT_NOFILE, lowest_free(proxy))
         other.send(query("SELECT 1"))
