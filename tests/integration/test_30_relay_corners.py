@@ -247,7 +247,7 @@ def test_request_and_end_of_its_server_in_one_batch(make_proxy, pg):
                                     parse("SELECT 'unharmed'", "s%d" % n) + bind([], "s%d" % n) +
                                     execute() + SYNC)
                     else:
-                        admin.execute("SELECT pg_terminate_backend(%s, 5000)" % pid)
+                        admin.execute("SELECT pg_terminate_backend(%s, 60000)" % pid)
             finally:
                 os.kill(proxy.process.pid, signal.SIGCONT)
             assert rows(second.ready("I")) == [["unharmed"]]

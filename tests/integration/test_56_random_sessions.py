@@ -19,7 +19,7 @@ from session_pairs import CHANNELS, ROLES, SCHEMA, Difference, Pair, Plan, login
 
 SEED = os.environ.get("PGSHUNT_SESSION_SEED")
 ROUNDS = int(os.environ.get("PGSHUNT_SESSION_ROUNDS", "1"))
-PAIRS, MOVES, STEPS = 8, 3, 10
+PAIRS, MOVES, STEPS = 6, 2, 10
 
 STARTUP = [{}, {}, {"TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"},
            {"options": "-c work_mem=3MB -c my.own=startup", "client_encoding": "LATIN1"}]
