@@ -94,6 +94,17 @@ def make_proxy(folder, pg):
 
 
 @pytest.fixture(scope="module")
+def other(folder):
+    """A server that has nothing to do with the first, but databases of the same names."""
+    cluster = Cluster(subfolder(folder), "other").create()
+    for name in ("p1", "p2"):
+        cluster.sql("CREATE DATABASE " + name)
+        cluster.sql(SCHEMA, name)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
 def module_scene(folder, pg):
     """One scene for the tests of a file that leave it as they found it."""
     with _clusters(folder) as make_cluster, _proxies(folder, pg) as make_proxy:

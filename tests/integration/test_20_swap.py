@@ -7,20 +7,9 @@ import pytest
 
 from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, wait_for
 from proxy import ConsoleError
-from servers import SCHEMA, SLOW, Cluster, free_port, subfolder
+from servers import SCHEMA, SLOW, free_port
 
 pytestmark = pytest.mark.threads
-
-
-@pytest.fixture(scope="module")
-def other(folder):
-    """A server that has nothing to do with the first, but databases of the same names."""
-    cluster = Cluster(subfolder(folder), "other").create()
-    for name in ("p1", "p2"):
-        cluster.sql("CREATE DATABASE " + name)
-        cluster.sql(SCHEMA, name)
-    yield cluster
-    cluster.stop()
 
 
 @pytest.fixture

@@ -4,20 +4,9 @@ had, compared, and linked with the new server; or left exactly where they were."
 import pytest
 
 from pgwire import SYNC, bind, errors, execute, parse, query, rows, wait_for
-from servers import SCHEMA, Cluster, subfolder
+from servers import SCHEMA
 
 pytestmark = pytest.mark.threads
-
-
-@pytest.fixture(scope="module")
-def other(folder):
-    """A second primary with databases of the same names."""
-    cluster = Cluster(subfolder(folder), "other").create()
-    for name in ("p1", "p2"):
-        cluster.sql("CREATE DATABASE " + name)
-        cluster.sql(SCHEMA, name)
-    yield cluster
-    cluster.stop()
 
 
 @pytest.fixture

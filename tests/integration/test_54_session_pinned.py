@@ -4,19 +4,9 @@ import pytest
 
 from pgwire import errors, query, rows, wait_for
 from proxy import ConsoleError
-from servers import SCHEMA, SLOW, Cluster, subfolder
+from servers import SLOW
 
 pytestmark = pytest.mark.threads
-
-
-@pytest.fixture(scope="module")
-def other(folder):
-    cluster = Cluster(subfolder(folder), "other").create()
-    for name in ("p1", "p2"):
-        cluster.sql("CREATE DATABASE " + name)
-        cluster.sql(SCHEMA, name)
-    yield cluster
-    cluster.stop()
 
 
 @pytest.fixture
