@@ -107,8 +107,6 @@ static void live(struct move *move, int fd)
 	(void)sigaction(SIGTERM, &ignore, NULL);
 	(void)sigaction(SIGHUP, &ignore, NULL);
 	(void)sigaction(SIGPIPE, &ignore, NULL);
-	/* A journal that may not grow is an error like a full disk. */
-	(void)sigaction(SIGXFSZ, &ignore, NULL);
 	if (fd != 3)
 		(void)dup2(fd, 3);
 	(void)close_range(4, ~0U, 0);

@@ -8,6 +8,7 @@
 #include "conf/pgbouncer.h"
 #include "migrate/command.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -80,6 +81,8 @@ int main(int argc, char **argv)
 	bool asked;
 
 	fault_init();
+	/* A file that may not grow, such as the journal, is an error like a full disk. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 	for (size_t i = 0; argc >= 2 && i < ARRAY_LEN(imports); i++) {
 		if (strcmp(argv[1], imports[i].name) != 0)
 			continue;

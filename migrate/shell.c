@@ -31,7 +31,7 @@ struct running {
 static void become(const char *prefix, int in, int out)
 {
 	char command[4096];
-	static const int restored[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+	static const int restored[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGXFSZ};
 
 	for (size_t i = 0; i < ARRAY_LEN(restored); i++)
 		(void)signal(restored[i], SIG_DFL);

@@ -2,12 +2,13 @@
 """kill -9 of the mover and of proxies in the middle of a move: a second run completes it or undoes
 it, and there is exactly one writable p2 at every end."""
 import signal
+import subprocess
 import time
 
 import pytest
 
 from pgwire import errors, wait_for
-from scene import DONE, FORWARD, REFUSED, UNDONE, UNDO_INCOMPLETE
+from scene import DONE, ERROR, FORWARD, REFUSED, UNDONE, UNDO_INCOMPLETE
 from servers import SLOW
 
 BEFORE = ["command.outcome", "prepare.outcome", "hold.intent", "hold.outcome", "fence.intent", "fence.outcome",
@@ -220,3 +221,14 @@ def test_target_cannot_be_asked(make_scene):
         assert scene.run("resume").returncode == DONE
         assert conn.value("SHOW cluster_name") == "pg2"
     scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("most, code", [(0, ERROR), (2000, UNDONE)])
+def test_journal_that_may_not_grow(make_scene, most, code):
+    """A limit for files is an error like a full disk, not the end of the mover by a signal."""
+    scene = make_scene()
+    result = subprocess.run(["prlimit", "--fsize=%d" % most, *scene.argv("move", "p2", "--to", "pg2")],
+                            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=90 * SLOW)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "journal" in result.stderr
+    scene.check_on_pg1()
