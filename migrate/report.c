@@ -19,20 +19,29 @@
 
 #define REPORT_MAX ((size_t)16 * 1024 * 1024)
 
+/* When the last router let its clients go on; 0 if none did. */
+static usec_t last_release(const struct move *move)
+{
+	usec_t last = 0;
+
+	for (size_t i = 0; i < move->shard_count; i++)
+		if (move->shards[i].released_at > last)
+			last = move->shards[i].released_at;
+	return last;
+}
+
 /* First HOLD sent to last RELEASE answered, over all shards; without proxies from the fence to the
  * opening.  0 = it did not come to that. */
 static usec_t total_hold(const struct move *move)
 {
 	usec_t from = 0;
-	usec_t to = 0;
+	usec_t to = last_release(move);
 
 	for (size_t i = 0; i < move->shard_count; i++) {
 		const struct shard *shard = &move->shards[i];
 
 		if (shard->held_at != 0 && (from == 0 || shard->held_at < from))
 			from = shard->held_at;
-		if (shard->released_at > to)
-			to = shard->released_at;
 	}
 	/* A resumed move: when its clients began to wait, an earlier run knew. */
 	if (move->resumed)
@@ -44,15 +53,17 @@ static usec_t total_hold(const struct move *move)
 	return from == 0 || to <= from ? 0 : to - from;
 }
 
-/* From the last drained proxy to the last release, without terminate and promotion: what the
- * program itself costs. */
+/* From the last drained router to the last release, without terminate and promotion: what the
+ * program itself costs.  What a release has still to clear away afterwards makes nobody wait. */
 static usec_t overhead(const struct move *move)
 {
 	usec_t drained = move->times[PHASE_HOLD].ended;
-	usec_t released = move->times[PHASE_RELEASE].ended;
+	usec_t released = last_release(move);
 
 	if (!move->times[PHASE_RELEASE].ok || move->resumed)
 		return 0;
+	if (released == 0)
+		released = move->times[PHASE_OPEN].ended;
 	return released - drained -
 	       (move->times[PHASE_TERMINATE].ended - move->times[PHASE_TERMINATE].began) -
 	       (move->promoted_at - move->promote_sent_at);

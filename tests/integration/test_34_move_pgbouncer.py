@@ -420,6 +420,9 @@ def test_mixed(make_scene, make_bouncer):
     scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS false")
     scene.check_on_pg2()
     check_moved(scene, bouncer)
+    [path] = glob.glob(scene.mover["journal_directory"] + "/*/report.json")
+    said = json.loads(read(path))
+    assert said["promote_ms"] + said["overhead_ms"] <= said["hold_ms"], "parts of the hold"
 
 
 def test_file_on_another_machine(alone):
