@@ -234,7 +234,9 @@ struct param_set *boot_welcome(struct pool *pool, const struct server *server)
 	struct param_set *set = param_set_settle(params, NULL, server->params);
 
 	for (size_t i = 0; set != NULL && i < param_set_count(server->boot); i++) {
-		const char *name = param_set_at(server->boot, i)->name;
+		const char *asked = param_set_at(server->boot, i)->name;
+		/* A role is not reported, but what follows from it is. */
+		const char *name = strcmp(asked, "role") == 0 ? "is_superuser" : asked;
 		const struct param_entry *known = param_set_find(pool->welcome, name);
 		struct param_set *next;
 

@@ -51,7 +51,7 @@ bool boot_refused(struct server *server, const char *sqlstate) MUST_CHECK;
  * memory. */
 struct param_set *boot_welcome(struct pool *pool, const struct server *server) MUST_CHECK;
 
-/* server->params as it is after the login, RESET ALL or DISCARD ALL. */
+/* server->params as it is after the login or DISCARD ALL. */
 void boot_reset_params(struct server *server);
 
 #endif

@@ -224,10 +224,38 @@ static void pool_block_failed(struct server *server, struct client *client)
 	pool_wait_first(client->pool, client);
 }
 
+/* The server has what the client asked for: from now on they have the same, and the client is told
+ * what is otherwise than it was told before.  False: the client is doomed. */
+static bool pool_settle(struct server *server, struct client *client)
+{
+	struct worker *worker = server->worker;
+	struct param_set *settled =
+	    param_set_settle(worker->params, client->params, server->params);
+	struct sbuf out;
+	enum conn_io io = CONN_IO_OK;
+
+	if (settled == NULL) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return false;
+	}
+	sbuf_init(&out, PARAM_MAX_SQL);
+	if (param_set_write_status_diff(settled, client->params, &out) > 0 && sbuf_ok(&out)) {
+		io = conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out),
+		                    out.len);
+		if (io == CONN_IO_OK)
+			io = conn_flush(&worker->to_client, worker);
+	}
+	sbuf_free(&out);
+	param_set_replace(&server->params, param_set_ref(settled));
+	param_set_replace(&client->params, settled);
+	if (io != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+	return io == CONN_IO_OK;
+}
+
 /* Links them.  True: the client may send at once; false: parameters are being set first. */
 static bool pool_link(struct pool *pool, struct server *server, struct client *client)
 {
-	struct param_set *settled;
 	struct sbuf sql;
 	size_t changes;
 	bool sent = false;
@@ -255,23 +283,12 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 		return false;
 	}
 	sbuf_free(&sql);
-	settled = param_set_settle(pool->worker->params, client->params, server->params);
-	if (settled == NULL) {
-		client_doom(client, CLIENT_CLOSE_MEMORY);
-		return false;
-	}
-	param_set_replace(&server->params, param_set_ref(settled));
-	param_set_replace(&client->params, settled);
-	return LIKELY(!client->failed) || pool_fail_block(server);
+	return pool_settle(server, client) && (LIKELY(!client->failed) || pool_fail_block(server));
 }
 
 void pool_sync_done(struct server *server)
 {
 	struct client *client = server->client;
-	struct worker *worker = server->worker;
-	struct param_set *settled;
-	struct sbuf out;
-	enum conn_io io = CONN_IO_OK;
 
 	if (UNLIKELY(server->failing)) {
 		pool_block_failed(server, client);
@@ -290,26 +307,10 @@ void pool_sync_done(struct server *server)
 		                  NULL);
 		return;
 	}
-	settled = param_set_settle(worker->params, client->params, server->params);
-	if (settled == NULL) {
-		client_doom(client, CLIENT_CLOSE_MEMORY);
-		return;
-	}
-	sbuf_init(&out, PARAM_MAX_SQL);
-	if (param_set_write_status_diff(settled, client->params, &out) > 0 && sbuf_ok(&out)) {
-		io = conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out),
-		                    out.len);
-		if (io == CONN_IO_OK)
-			io = conn_flush(&worker->to_client, worker);
-	}
-	sbuf_free(&out);
 	server->proven = true;
-	param_set_replace(&server->params, param_set_ref(settled));
-	param_set_replace(&client->params, settled);
-	if (io != CONN_IO_OK) {
-		client_doom(client, CLIENT_CLOSE_IO);
-	} else if (UNLIKELY(server->pool->database->held || client->cancelled) &&
-	           !client->doomed) {
+	if (!pool_settle(server, client))
+		return;
+	if (UNLIKELY(server->pool->database->held || client->cancelled) && !client->doomed) {
 		/* The hold began meanwhile, or the client thought better of it, and nothing of the
 		 * client has been sent. */
 		client->in_session = false;

@@ -165,6 +165,17 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 	param_set_replace(&client->params, set);
 }
 
+static void reply_doubt_params(struct server *server)
+{
+	struct param_set *set = param_set_doubt(server->worker->params, server->params);
+
+	/* Without memory nobody else gets it. */
+	if (set == NULL)
+		server_doom(server, SERVER_CLOSE_MEMORY);
+	else
+		param_set_replace(&server->params, set);
+}
+
 static void reply_keep_error(struct server *server, const struct wire_error *error)
 {
 	free(server->error);
@@ -322,12 +333,13 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 
 	if (server->client != NULL && server->client->in_session)
 		session_see_tag(server->client, body, len);
-	/* RESET and DISCARD ALL take what a client asked for at its start, and what the server does
-	 * not report, back to what the server connection started with. */
-	if ((body[0] == 'D' && len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0) ||
-	    (body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0)) {
+	/* DISCARD ALL takes what a client asked for at its start, and what the server does not
+	 * report, back to what the server connection started with; RESET some of it, or all but the
+	 * role, until the transaction is rolled back. */
+	if (body[0] == 'D' && len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0)
 		boot_reset_params(server);
-	}
+	else if (body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0)
+		reply_doubt_params(server);
 
 	/* Both end every prepared statement, those of the protocol too. */
 	if (body[0] == 'D' &&

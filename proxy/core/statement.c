@@ -301,7 +301,8 @@ bool statement_deallocate_there(struct client *client, struct server *server, st
 
 /* Parse of the DEALLOCATE of `stmt` and what follows it up to its Execute. */
 static bool statement_deallocate_parsed(struct client *client, struct server *server,
-                                        struct stmt *stmt, const uint8_t *rest, size_t rest_len)
+                                        struct stmt *stmt, bool described, const uint8_t *rest,
+                                        size_t rest_len)
 {
 	uint8_t head[WIRE_HEADER_LEN + 1] = {FE_PARSE};
 	char text[DEALLOCATE_TEXT_MAX + 2] = {0};
@@ -312,7 +313,7 @@ static bool statement_deallocate_parsed(struct client *client, struct server *se
 	             statement_set_unnamed(client, server, (struct ledger_entry){.op = OWES_PARSE},
 	                                   unnamed) &&
 	             ledger_push(&server->ledger, OWES_BIND, NULL, NULL) &&
-	             ledger_push(&server->ledger, OWES_DESCRIBE, NULL, NULL) &&
+	             (!described || ledger_push(&server->ledger, OWES_DESCRIBE, NULL, NULL)) &&
 	             ledger_push(&server->ledger, OWES_EXECUTE, NULL, NULL);
 
 	stmt_unref(unnamed);
@@ -327,8 +328,8 @@ static bool statement_deallocate_parsed(struct client *client, struct server *se
 }
 
 /*
- * Parse, Bind, Describe and Execute of such a DEALLOCATE, all with empty names, as libpq sends a
- * query of the extended protocol.  STATEMENT_FORWARD: it is none.
+ * Parse, Bind, Describe (or not) and Execute of such a DEALLOCATE, all with empty names, as drivers
+ * send a query of the extended protocol.  STATEMENT_FORWARD: it is none.
  */
 static enum statement_result statement_deallocate_extended(struct client *client,
                                                            struct server *server,
@@ -340,15 +341,16 @@ static enum statement_result statement_deallocate_extended(struct client *client
 	size_t bind = whole_message(msg + total, have - total, FE_BIND);
 	size_t at = total + bind;
 	size_t execute;
+	bool described;
 	struct stmt *stmt;
 	char *name;
 
 	if ((parse->def[0] != 'D' && parse->def[0] != 'd') || server->tx_status == 'E' ||
-	    bind == 0 || msg[total + WIRE_HEADER_LEN] != 0 ||
-	    msg[total + WIRE_HEADER_LEN + 1] != 0 || have - at < sizeof(describe) ||
-	    memcmp(msg + at, describe, sizeof(describe)) != 0)
+	    bind == 0 || msg[total + WIRE_HEADER_LEN] != 0 || msg[total + WIRE_HEADER_LEN + 1] != 0)
 		return STATEMENT_FORWARD;
-	at += sizeof(describe);
+	described =
+	    have - at >= sizeof(describe) && memcmp(msg + at, describe, sizeof(describe)) == 0;
+	at += described ? sizeof(describe) : 0;
 	execute = whole_message(msg + at, have - at, FE_EXECUTE);
 	if (execute > 0 && server->ledger.executes > 0 &&
 	    statement_is_deallocate((const uint8_t *)parse->def, strlen(parse->def) + 1))
@@ -359,7 +361,8 @@ static enum statement_result statement_deallocate_extended(struct client *client
 		return STATEMENT_FORWARD;
 	*used = at + execute;
 	if (!statement_have_to_end(client, server, stmt) ||
-	    !statement_deallocate_parsed(client, server, stmt, msg + total, *used - total)) {
+	    !statement_deallocate_parsed(client, server, stmt, described, msg + total,
+	                                 *used - total)) {
 		stmt_unref(stmt);
 		free(name);
 		return STATEMENT_FAILED;

@@ -16,7 +16,7 @@ struct param_set {
 	struct param_set *next; /* of the same bucket */
 	size_t count;
 	size_t key_len;
-	char *key; /* of each entry: a byte reported, name, 0, value, 0; lies behind entries */
+	char *key; /* of each entry: a byte for its flags, name, 0, value, 0; lies behind entries */
 	struct param_entry entries[];
 };
 
@@ -107,7 +107,7 @@ static size_t make_key(struct param_pool *pool, const struct param_draft *draft)
 	for (i = 0; i < draft->count; i++) {
 		const struct param_entry *entry = &draft->entries[i];
 
-		*p++ = entry->reported ? 'r' : 'x';
+		*p++ = entry->reported ? 'r' : entry->doubted ? 'd' : 'x';
 		memcpy(p, entry->name, entry->name_len);
 		p += entry->name_len;
 		*p++ = '\0';
@@ -323,7 +323,8 @@ struct param_set *param_set_with(struct param_pool *pool, const struct param_set
 	added.name_len = (uint16_t)strlen(stored_name);
 	added.value_len = (uint16_t)strlen(stored_value);
 	added.reported = reported;
-	if (old != NULL && base->pool == pool && old->reported == reported &&
+	added.doubted = false;
+	if (old != NULL && base->pool == pool && old->reported == reported && !old->doubted &&
 	    strcmp(old->value, stored_value) == 0)
 		return ref_base(base);
 	return with_entry(pool, base, &added);
@@ -342,6 +343,19 @@ struct param_set *param_set_without(struct param_pool *pool, const struct param_
 	for (i = 0; i < param_set_count(base); i++)
 		if (&base->entries[i] != gone && !param_draft_add(&draft, &base->entries[i]))
 			return NULL;
+	return param_set_intern(pool, &draft);
+}
+
+struct param_set *param_set_doubt(struct param_pool *pool, const struct param_set *base)
+{
+	struct param_draft draft;
+	size_t i;
+
+	draft.count = param_set_count(base);
+	for (i = 0; i < draft.count; i++) {
+		draft.entries[i] = base->entries[i];
+		draft.entries[i].doubted = !draft.entries[i].reported;
+	}
 	return param_set_intern(pool, &draft);
 }
 

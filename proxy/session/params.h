@@ -19,7 +19,9 @@
  * An entry is `reported` (the server sends ParameterStatus for it) or extra (a startup parameter of
  * the client that the server does not report, such as statement_timeout).  Nobody tells us what a
  * server does to an extra later (a SET by the client), so an extra is only as true as its pooling.
- * RESET returns to the value of the server connection's own startup packet: open pooled server
+ * After a RESET, which is of some or all and may be rolled back, the extras of a server are in
+ * doubt: they equal nothing, so that the next sync brings each to what is wanted.  RESET returns
+ * to the value of the server connection's own startup packet: open pooled server
  * connections without extras, and set them by sync.
  *
  * Names compare without regard to case.  A name of guc_report.def is stored as PostgreSQL spells
@@ -54,6 +56,7 @@ struct param_entry {
 	uint16_t name_len;
 	uint16_t value_len;
 	bool reported;
+	bool doubted; /* an extra that may have another value */
 };
 
 /* ---- the pool ---- */
@@ -81,6 +84,9 @@ struct param_set *param_set_with(struct param_pool *pool, const struct param_set
 /* `base` without the entry; without it already: `base` itself. */
 struct param_set *param_set_without(struct param_pool *pool, const struct param_set *base,
                                     const char *name) MUST_CHECK;
+
+/* `base` with its extras in doubt. */
+struct param_set *param_set_doubt(struct param_pool *pool, const struct param_set *base) MUST_CHECK;
 
 /* All of `overlay`, and what `base` has besides.  The startup parameters of a client over the
  * remembered set of its database give what the client is told at login.  Entries that are reported
@@ -141,8 +147,8 @@ size_t param_set_write_status_diff(const struct param_set *now, const struct par
 
 /*
  * The set as bytes for another pool or a file, free()d by the caller; NULL on no memory.
- * Form: "PSET" 0x01, Int16 count, then each entry as Int8 flags (bit 0: reported), Int8 name_len,
- * Int16 value_len, name, value.  Integers are big endian; bytes are as they came (not text-safe).
+ * Form: "PSET" 0x01, Int16 count, then each entry as Int8 flags (bit 0: reported, bit 1: in doubt),
+ * Int8 name_len, Int16 value_len, name, value.  Integers are big endian; bytes are as they came (not text-safe).
  */
 void *param_set_encode(const struct param_set *set, size_t *len) MUST_CHECK;
 

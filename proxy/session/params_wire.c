@@ -120,9 +120,9 @@ size_t param_set_sync_sql(const struct param_set *want, const struct param_set *
 	changes = resets;
 	for (i = 0; i < param_set_count(want); i++) {
 		const struct param_entry *entry = param_set_at(want, i);
-		const char *value = param_set_get(have, entry->name);
+		const struct param_entry *old = param_set_find(have, entry->name);
 
-		if ((value != NULL && strcmp(value, entry->value) == 0) ||
+		if ((old != NULL && !old->doubted && strcmp(old->value, entry->value) == 0) ||
 		    !param_can_sync(entry, have))
 			continue;
 		if (strcmp(entry->name, "role") == 0) {
@@ -185,6 +185,7 @@ static const char blob_magic[5] = {'P', 'S', 'E', 'T', 1};
 #define BLOB_HEAD (sizeof(blob_magic) + 2)
 #define BLOB_ENTRY_HEAD 4
 #define BLOB_REPORTED 1
+#define BLOB_DOUBTED 2
 
 void *param_set_encode(const struct param_set *set, size_t *len)
 {
@@ -198,7 +199,8 @@ void *param_set_encode(const struct param_set *set, size_t *len)
 	for (i = 0; i < param_set_count(set); i++) {
 		const struct param_entry *entry = param_set_at(set, i);
 
-		sbuf_add_char(&buf, entry->reported ? BLOB_REPORTED : 0);
+		sbuf_add_char(&buf, (char)((entry->reported ? BLOB_REPORTED : 0) |
+		                           (entry->doubted ? BLOB_DOUBTED : 0)));
 		sbuf_add_char(&buf, (char)entry->name_len);
 		sbuf_add_be16(&buf, entry->value_len);
 		sbuf_add(&buf, entry->name, entry->name_len);
@@ -223,10 +225,12 @@ static int decode_entry(struct param_pool *pool, const unsigned char **p, const 
 	size_t name_len;
 	size_t value_len;
 	bool reported;
+	bool doubted;
 
 	if (end - *p < BLOB_ENTRY_HEAD)
 		return EINVAL;
 	reported = ((*p)[0] & BLOB_REPORTED) != 0;
+	doubted = ((*p)[0] & BLOB_DOUBTED) != 0;
 	name_len = (*p)[1];
 	value_len = get_be16(*p + 2);
 	*p += BLOB_ENTRY_HEAD;
@@ -240,6 +244,13 @@ static int decode_entry(struct param_pool *pool, const unsigned char **p, const 
 	value[value_len] = '\0';
 	*p += name_len + value_len;
 	next = param_set_with(pool, *set, name, value, reported);
+	if (next == NULL)
+		return errno;
+	param_set_replace(set, next);
+	if (!doubted)
+		return 0;
+	/* It is either all of them or none. */
+	next = param_set_doubt(pool, *set);
 	if (next == NULL)
 		return errno;
 	param_set_replace(set, next);

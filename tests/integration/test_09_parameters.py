@@ -130,6 +130,53 @@ def test_unreported_startup_parameter(proxy):
             assert two.value("SHOW statement_timeout") == "0"
 
 
+# What may leave a startup parameter on the server or take it away, as far as one is told of it.
+UNSURE = {
+    "a transaction that is rolled back": ["BEGIN", "RESET ALL", "ROLLBACK"],
+    "savepoint": ["BEGIN; SAVEPOINT a; RESET ALL; ROLLBACK TO a; COMMIT"],
+    "an error": ["RESET ALL; SELECT 1/0"],
+    "of something else": ["RESET work_mem"],
+    "of all": ["RESET ALL"],
+}
+
+
+@pytest.mark.parametrize("name", UNSURE)
+def test_reset_of_startup_parameters(proxy, pg, name):
+    """The next client gets nothing of them, and this one has them again in its next transaction."""
+    pg.sql("GRANT app2 TO app")
+    with proxy.wire(role="app2", work_mem="12345kB") as one, proxy.wire() as two:
+        assert one.value("SELECT current_user") == "app2"
+        for sql in UNSURE[name]:
+            one.query(sql)
+        assert two.value("SELECT current_user") == "app"
+        assert two.value("SHOW work_mem") != "12345kB"
+        assert one.value("SELECT current_user") == "app2"
+        assert one.value("SHOW work_mem") == "12345kB"
+
+
+def test_refused_parameter_leaves_nothing_of_the_client_before(proxy, pg):
+    pg.sql("GRANT app2 TO app")
+    with proxy.wire(role="app2") as one, proxy.wire() as two:
+        assert one.value("SELECT current_user") == "app2"
+        with proxy.wire(work_mem="much") as refused:
+            refused.send(query("SELECT 1"))
+            assert errors(refused.rest())[0]["C"] == "22023"
+        assert two.value("SELECT current_user") == "app"
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_role_of_the_startup_packet(make_proxy, mode):
+    """What follows from it is reported to this client, and to no other."""
+    proxy = make_proxy(pool_mode=mode)
+    for _ in range(2):
+        with proxy.wire("p1", "postgres", role="app") as one, proxy.wire("p1", "postgres") as two:
+            assert one.value("SELECT current_user") == "app"
+            assert one.params["is_superuser"] == "off"
+            assert two.params["is_superuser"] == "on"
+            assert two.value("SELECT current_user") == "postgres"
+            assert two.params["is_superuser"] == "on"
+
+
 def test_search_path_in_options(proxy, pg):
     pg.sql("CREATE SCHEMA IF NOT EXISTS other; CREATE OR REPLACE VIEW other.where_am_i AS "
            "SELECT 'other'::text AS place; GRANT ALL ON SCHEMA other TO PUBLIC; "

@@ -78,6 +78,9 @@ DEALLOCATED = {
         [parse("SELECT 1", "s"), parse("DEALLOCATE s"), bind(), describe(), execute(), execute(),
          SYNC, bind(), execute(), SYNC, bind([], "s"), SYNC], 3,
         "112nCE55000Z 2E26000Z E26000Z"),
+    "in the extended protocol, not described": (
+        [parse("SELECT 1", "s"), parse("DEALLOCATE s"), bind(), execute(), SYNC, bind([], "s"), SYNC], 2,
+        "112CZ E26000Z"),
     "all, in the extended protocol": (
         [parse("SELECT 1", "s"), parse("DEALLOCATE ALL"), bind(), execute(), parse("SELECT 2", "s"),
          SYNC, bind(), execute(), SYNC, bind([], "s"), SYNC], 3, "112C1Z 2CZ E26000Z"),

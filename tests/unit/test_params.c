@@ -343,6 +343,40 @@ static void sync_sql_resets_and_orders(void **state)
 	param_set_unref(have);
 }
 
+static void doubted_extras_are_set_again(void **state)
+{
+	struct param_pool *pool = *state;
+	struct param_set *want = server_15(pool);
+	struct param_set *have = NULL;
+	struct param_set *none = param_set_ref(want);
+	struct param_set *settled;
+	void *blob;
+	size_t len;
+
+	add(pool, &want, "role", "bob", false);
+	assert_sql(want, want, 0, "");
+	have = param_set_doubt(pool, want);
+	assert_ptr_not_equal(have, want);
+	assert_string_equal(param_set_get(have, "role"), "bob");
+	assert_sql(want, have, 1, "SELECT pg_catalog.set_config('role','bob',false) IS NULL");
+	assert_sql(none, have, 1, "RESET \"role\";");
+	/* What a server reports meanwhile changes nothing of that, nor does another thread. */
+	add(pool, &have, "TimeZone", "Asia/Tokyo", true);
+	blob = param_set_encode(have, &len);
+	assert_non_null(blob);
+	param_set_replace(&have, param_set_decode(pool, blob, len));
+	free(blob);
+	assert_true(param_set_find(have, "role")->doubted);
+	assert_false(param_set_find(have, "TimeZone")->doubted);
+	settled = param_set_settle(pool, want, have);
+	assert_non_null(settled);
+	assert_false(param_set_find(settled, "role")->doubted);
+	param_set_unref(settled);
+	param_set_unref(none);
+	param_set_unref(have);
+	param_set_unref(want);
+}
+
 static void what_cannot_be_set_is_left_out(void **state)
 {
 	static const char *const fixed[] = {
@@ -540,6 +574,7 @@ int main(void)
 	    POOL_TEST(merge_puts_one_over_the_other),
 	    POOL_TEST(sync_sql_quotes_for_any_server),
 	    POOL_TEST(sync_sql_resets_and_orders),
+	    POOL_TEST(doubted_extras_are_set_again),
 	    POOL_TEST(what_cannot_be_set_is_left_out),
 	    POOL_TEST(settled_sets_agree),
 	    POOL_TEST(status_messages),
