@@ -34,9 +34,10 @@ static const char settings_sql[] =
     "in_hot_standby,is_superuser,session_authorization,role,application_name,data_checksums,"
     "synchronous_standby_names,default_transaction_read_only,max_connections,max_worker_processes,"
     "max_wal_senders,max_prepared_transactions,max_locks_per_transaction,shared_memory_size,"
-    "shared_memory_size_in_huge_pages,seed,zero_damaged_pages}')"
+    "shared_memory_size_in_huge_pages,seed,sync_replication_slots,zero_damaged_pages}')"
     " AND name !~ '^(log_|logging_|syslog_|ssl_|krb_|unix_socket_|primary_|recovery_|"
-    "transaction_|max_standby_|wal_receiver_|wal_retrieve_|server_version|debug_|trace_)'"
+    "transaction_(deferrable|isolation|read_only)$|max_standby_|wal_receiver_|wal_retrieve_|server_"
+    "version|debug_|trace_)'"
     " AND name <> 'ssl' ORDER BY name";
 
 /* The function that says where it is fails where it is not. */

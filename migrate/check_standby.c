@@ -34,9 +34,13 @@ static const char receiver_sql[] =
     "SELECT status, sender_host, sender_port, slot_name, received_tli"
     " FROM pg_stat_wal_receiver";
 
+/* From 17 on logical replication can be told to wait for physical slots, too. */
 static const char senders_sql[] =
-    "SELECT r.application_name, host(r.client_addr) AS address, r.sync_state, s.slot_name"
-    " FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid"
+    "SELECT r.application_name, host(r.client_addr) AS address, r.sync_state, s.slot_name,"
+    " s.slot_name = ANY (regexp_split_to_array("
+    "coalesce(current_setting('synchronized_standby_slots', true), ''), '[\\s\",]+'))"
+    " AS decoding_waits FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON "
+    "s.active_pid = r.pid"
     " WHERE r.state = 'streaming'";
 
 /* Whether one of the addresses of `host` is `address`. */
@@ -109,7 +113,8 @@ static bool has_slot(const struct upstream *upstream)
 	return upstream->slot != NULL && *upstream->slot != '\0';
 }
 
-/* Whether commits on the source wait for the target; the senders are the source's last result. */
+/* Whether commits, or logical replication, on the source wait for the target; the senders are the
+ * source's last result. */
 static void check_synchronous(struct checks *checks, const struct upstream *upstream)
 {
 	const struct link *source = &checks->move->source.link;
@@ -120,6 +125,11 @@ static void check_synchronous(struct checks *checks, const struct upstream *upst
 		const char *slot = link_value(source, row, "slot_name");
 		const char *state = link_value(source, row, "sync_state");
 
+		if (link_true(source, row, "decoding_waits") && has_slot(upstream) &&
+		    strcmp(slot, upstream->slot) == 0)
+			check_find(checks, CHECK_SYNCHRONOUS, CHECK_REFUSE,
+			           "synchronized_standby_slots of %s has slot %s", source->name,
+			           slot);
 		if (state == NULL || (strcmp(state, "sync") != 0 && strcmp(state, "quorum") != 0))
 			continue;
 		/* Without a slot any of the rows may be the target's. */

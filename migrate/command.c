@@ -3,12 +3,14 @@
 
 #include "base/mem.h"
 #include "migrate/journal.h"
+#include "migrate/move.h"
 
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #define DEFAULT_CONFIG "/etc/pgshunt/pgshunt.yml"
@@ -160,7 +162,7 @@ bool command_parse(int argc, char **argv, struct command_line *line, enum exit_c
 	const struct command *command;
 	int option;
 
-	*line = (struct command_line){.option = {[OPTION_CONFIG] = DEFAULT_CONFIG}};
+	*line = (struct command_line){.option = {[OPTION_CONFIG] = DEFAULT_CONFIG}, .lock_fd = -1};
 	for (int i = 0; i < OPTION_COUNT; i++)
 		options[i] = (struct option){
 		    .name = option_rows[i].name,
@@ -202,10 +204,10 @@ bool command_parse(int argc, char **argv, struct command_line *line, enum exit_c
 enum exit_code command_run(const struct command_line *line, const struct config *config,
                            struct ui *ui)
 {
+	struct command_line locked = *line;
 	const struct command *command;
 	struct sbuf error;
 	enum exit_code code;
-	int lock_fd;
 
 	if (line->option[OPTION_COMPLETE] != NULL)
 		return command_complete(line->option[OPTION_COMPLETE], config);
@@ -213,13 +215,19 @@ enum exit_code command_run(const struct command_line *line, const struct config 
 	if (command->lock == OPEN)
 		return command->run(line, config, ui);
 	sbuf_init(&error, 4096);
-	lock_fd = journal_lock(config->mover.journal_directory, &error);
-	if (lock_fd < 0)
+	locked.lock_fd = journal_lock(config->mover.journal_directory, &error);
+	if (locked.lock_fd < 0)
 		ui_error(ui, "%s", sbuf_text(&error));
 	sbuf_free(&error);
-	if (lock_fd < 0)
+	if (locked.lock_fd < 0)
 		return EXIT_INTERNAL;
-	code = command->run(line, config, ui);
-	(void)close(lock_fd);
+	code = command->run(&locked, config, ui);
+	(void)close(locked.lock_fd);
 	return code;
+}
+
+void command_let_others(struct move *move, const struct command_line *line)
+{
+	move_unlock_source(move);
+	(void)flock(line->lock_fd, LOCK_UN);
 }

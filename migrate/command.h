@@ -26,6 +26,7 @@ struct command_line {
 	const char *option[OPTION_COUNT]; /* its argument, "" for one without, NULL = not given */
 	char **names;                     /* SHARD... or MOVE; point into argv */
 	size_t name_count;
+	int lock_fd; /* that of journal_lock(), -1 = not taken */
 };
 
 /* Reads the command line.  False: *code is the exit code (help, version, or a usage error that was
@@ -53,5 +54,8 @@ enum exit_code command_run(const struct command_line *line, const struct config 
  * move may begin.  `all`: checks that passed are shown as well. */
 enum exit_code command_examine(struct move *move, const struct command_line *line, bool all,
                                bool lock);
+
+/* Gives both locks back: what is left to be done only reads, and others need not wait for it. */
+void command_let_others(struct move *move, const struct command_line *line);
 
 #endif

@@ -157,7 +157,8 @@ static bool read_boundary(struct verify *verify, const struct journal_records *r
 	return true;
 }
 
-static enum exit_code verify_again(struct move *move, const struct journal_records *records)
+static enum exit_code verify_again(struct move *move, const struct command_line *line,
+                                   const struct journal_records *records)
 {
 	struct verify *verify = verify_create(move);
 	enum exit_code code;
@@ -170,6 +171,7 @@ static enum exit_code verify_again(struct move *move, const struct journal_recor
 	        move->target.conf->name);
 	if (read_boundary(verify, records))
 		(void)!verify_let_in(verify, records);
+	command_let_others(move, line);
 	code = verify_run(verify);
 	report_comparison(move);
 	return code;
@@ -185,7 +187,10 @@ enum exit_code command_verify(const struct command_line *line, const struct conf
 	move_init(&move, config, ui);
 	move.phase = PHASE_VALIDATE;
 	code = after_open(&move, line, &records);
-	if (code == EXIT_DONE && report_has_comparison(&move, &code)) {
+	if (code == EXIT_DONE && !journal_claim(&move.journal)) {
+		ui_error(ui, "another pgshunt compares the copies of move %s", records.id);
+		code = EXIT_INTERNAL;
+	} else if (code == EXIT_DONE && report_has_comparison(&move, &code)) {
 		ui_line(ui, "the comparison was complete; see \"pgshunt report\"");
 	} else if (code == EXIT_DONE) {
 		struct sbuf error;
@@ -193,7 +198,7 @@ enum exit_code command_verify(const struct command_line *line, const struct conf
 		sbuf_init(&error, ERRORS_MAX);
 		if (servers_connect(&move, &error) && plproxy_plan(&move, &error) &&
 		    move_lock_source(&move))
-			code = verify_again(&move, &records);
+			code = verify_again(&move, line, &records);
 		else
 			code = EXIT_INTERNAL;
 		ui_lines(ui, &error);

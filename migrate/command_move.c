@@ -108,8 +108,11 @@ static enum exit_code do_move(struct move *move, const struct command_line *line
 	}
 	if (!begin_journal(move))
 		return EXIT_INTERNAL;
-	if (line->option[OPTION_VERIFY] != NULL)
+	if (line->option[OPTION_VERIFY] != NULL) {
+		/* Nobody can have it yet; "pgshunt verify" shall find it taken. */
+		(void)!journal_claim(&move->journal);
 		move->verify = verify_create(move);
+	}
 	return run_move(move);
 }
 
@@ -299,6 +302,7 @@ enum exit_code command_move(const struct command_line *line, const struct config
 	report_finish(&move, code, (int)code);
 	/* The clients are at work again; the comparison takes its time. */
 	if (code == EXIT_DONE && move.verify != NULL) {
+		command_let_others(&move, line);
 		code = verify_run(move.verify);
 		report_comparison(&move);
 	}

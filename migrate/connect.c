@@ -24,7 +24,7 @@ void move_init(struct move *move, const struct config *config, struct ui *ui)
 {
 	struct sigaction action = {.sa_handler = on_stop};
 
-	*move = (struct move){.config = config, .ui = ui, .lock_fd = -1};
+	*move = (struct move){.config = config, .ui = ui};
 	journal_init(&move->journal);
 	sbuf_init(&move->problems, PROBLEMS_MAX);
 	sbuf_init(&move->evidence, JOURNAL_RECORD_MAX / 2);
@@ -106,9 +106,7 @@ void move_free(struct move *move)
 	sbuf_free(&move->evidence);
 	sbuf_free(&move->sessions);
 	journal_close(&move->journal);
-	if (move->lock_fd >= 0)
-		(void)close(move->lock_fd);
-	*move = (struct move){.lock_fd = -1};
+	*move = (struct move){0};
 }
 
 bool move_fail(struct move *move, const char *fmt, ...)

@@ -229,6 +229,11 @@ bool journal_sync(struct journal *journal)
 	return fdatasync(journal->fd) == 0;
 }
 
+bool journal_claim(const struct journal *journal)
+{
+	return flock(journal->fd, LOCK_EX | LOCK_NB) == 0;
+}
+
 void journal_close(struct journal *journal)
 {
 	if (journal->fd >= 0)

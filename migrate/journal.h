@@ -67,6 +67,9 @@ bool journal_reopen(struct journal *journal, const char *parent,
 bool journal_write(struct journal *journal, const char *kind, const char *phase, const char *data,
                    bool sync) MUST_CHECK;
 
+/* Keeps other processes out of this journal alone, until it is closed; false if one has it. */
+bool journal_claim(const struct journal *journal) MUST_CHECK;
+
 bool journal_sync(struct journal *journal) MUST_CHECK;
 void journal_close(struct journal *journal);
 

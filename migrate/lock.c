@@ -175,3 +175,13 @@ bool move_lock_source(struct move *move)
 	free(who);
 	return locked;
 }
+
+void move_unlock_source(struct move *move)
+{
+	struct link *link = &move->source.link;
+
+	move->locked = false;
+	if (!link_run(&move->loop, link, move->config->mover.connect_timeout,
+	              "SELECT pg_advisory_unlock(" LOCK_KEY ")"))
+		link_close(link);
+}

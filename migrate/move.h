@@ -125,7 +125,6 @@ struct move {
 	struct ui *ui;
 	struct loop loop;
 	struct journal journal;
-	int lock_fd;
 	struct server source;
 	struct server target;
 	struct shard *shards;
@@ -234,6 +233,7 @@ bool servers_connect(struct move *move, struct sbuf *error) MUST_CHECK;
 /* Takes the lock that keeps other operators out with the session on the source; waits a moment for
  * one that is just ending.  False after move_fail() said who has it. */
 bool move_lock_source(struct move *move) MUST_CHECK;
+void move_unlock_source(struct move *move);
 
 /* ---- plan.c ---- */
 

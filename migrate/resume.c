@@ -10,6 +10,7 @@
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 #include "migrate/proof.h"
+#include "migrate/verify.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -66,7 +67,8 @@ static bool end_old_sessions(struct move *move, struct link *link)
 {
 	static const char sql[] =
 	    "SELECT count(pg_terminate_backend(pid)) AS left FROM pg_stat_activity"
-	    " WHERE application_name LIKE 'pgshunt%' AND pid <> pg_backend_pid()";
+	    " WHERE application_name LIKE 'pgshunt%' AND application_name <> '" VERIFY_NAME "'"
+	    " AND pid <> pg_backend_pid()";
 	usec_t deadline = clock_now() + ASK_TIMEOUT;
 
 	for (;;) {

@@ -19,7 +19,8 @@
  * would log in to a database that refuses logins.
  */
 static const char session_sql[] =
-    "SET default_transaction_read_only = on; SET TimeZone = 'UTC'; SET extra_float_digits = 3;"
+    "SET application_name = '" VERIFY_NAME "'; SET default_transaction_read_only = on;"
+    "SET TimeZone = 'UTC'; SET extra_float_digits = 3;"
     "SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET DateStyle = 'ISO, YMD';"
     "SET xmlbinary = 'base64'; SET max_parallel_workers_per_gather = 0;"
     "SET synchronize_seqscans = off; SET lc_monetary = 'C'; SET client_encoding = 'UTF8'";

@@ -23,6 +23,9 @@
 
 #include "migrate/move.h"
 
+/* What its sessions on the servers call themselves. */
+#define VERIFY_NAME "pgshunt comparison"
+
 enum side { SOURCE, TARGET, SIDES };
 
 enum verify_state {

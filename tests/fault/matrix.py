@@ -28,6 +28,7 @@ from servers import SLOW
 # How long a fault lasts if the mover does not end before.
 LASTS = 1.0
 CUT_LASTS = 2.5
+HANG_LASTS = 20
 # Errors of a client whose connection, or whose server, died under it.
 LOST = ("08", "57P")
 
@@ -68,6 +69,19 @@ def crash(server):
     return make
 
 
+def hang(server):
+    """Connections stay, nothing is answered: nothing but time-outs tells."""
+    def make(world):
+        getattr(world, server).freeze()
+    return make
+
+
+def wake(server):
+    def repair(world):
+        getattr(world, server).thaw()
+    return repair
+
+
 def kill_mover(world):
     world.process.kill()
     world.process.wait()
@@ -92,6 +106,13 @@ FAULTS = [
           may_fail=lambda client, window: ".direct." in client,
           why="clients of the killed pgbouncer lose their connections"),
     Fault("PL/Proxy killed", crash("pgx"), restart("pgx")),
+    Fault("pg1 hangs", hang("pg1"), wake("pg1"), HANG_LASTS),
+    Fault("pg2 hangs", hang("pg2"), wake("pg2"), HANG_LASTS),
+    Fault("proxy hangs", lambda world: world.proxies["b"].process.send_signal(signal.SIGSTOP),
+          lambda world: world.proxies["b"].process.send_signal(signal.SIGCONT), HANG_LASTS),
+    Fault("pgbouncer hangs", lambda world: world.direct.process.send_signal(signal.SIGSTOP),
+          lambda world: world.direct.process.send_signal(signal.SIGCONT), HANG_LASTS),
+    Fault("PL/Proxy hangs", hang("pgx"), wake("pgx"), HANG_LASTS),
     Fault("mover-pg1 cut", cut("mover", "pg1"), heal, CUT_LASTS),
     Fault("mover-pg2 cut", cut("mover", "pg2"), heal, CUT_LASTS),
     Fault("pg2's answers lost", cut("mover", "pg2", True), heal, CUT_LASTS),

@@ -116,6 +116,13 @@ def _alive(pid):
         return False
 
 
+def _signal(pid, sig):
+    try:
+        os.kill(pid, sig)
+    except ProcessLookupError:
+        pass
+
+
 class Cluster:
     """One PostgreSQL server."""
 
@@ -198,8 +205,8 @@ class Cluster:
             self.process.wait(60)
         self.process = None
 
-    def crash(self):
-        """As if the machine were switched off: every process of it, at once."""
+    def _pids(self):
+        """Of all its processes, the first one first."""
         pids = [self.process.pid]
         for path in glob.glob("/proc/[0-9]*/stat"):
             try:
@@ -209,12 +216,24 @@ class Cluster:
                     pids.append(int(path.split("/")[2]))
             except (OSError, IndexError):
                 continue
+        return pids
+
+    def freeze(self):
+        """As if its machine hung: connections stay, and nothing is answered until thaw()."""
         os.kill(self.process.pid, signal.SIGSTOP)
+        for pid in self._pids()[1:]:
+            _signal(pid, signal.SIGSTOP)
+
+    def thaw(self):
+        for pid in self._pids():
+            _signal(pid, signal.SIGCONT)
+
+    def crash(self):
+        """As if the machine were switched off: every process of it, at once."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        pids = self._pids()
         for pid in pids[1:] + pids[:1]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            _signal(pid, signal.SIGKILL)
         self.process.wait(30)
         self.process = None
         # A signal is not an end: what they hold open is closed when the kernel has got to it.

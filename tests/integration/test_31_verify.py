@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pgwire import wait_for
-from scene import DONE, UNDONE
+from scene import DONE, ERROR, REFUSED, UNDONE
 from servers import SLOW
 
 DIFFERS, UNVERIFIED = 7, 8
@@ -130,6 +130,10 @@ def test_interrupted_and_completed_later(make_scene):
         conn.query("DELETE FROM forms WHERE id = 13")
         conn.query("INSERT INTO forms SELECT id + 10000, note FROM forms WHERE id < 100")
         conn.query("SELECT nextval('up') FROM generate_series(1, 100)")
+    # Others need not wait for it: both locks are free, only this comparison is taken.
+    assert scene.run("rehearse", "p1", "--to", "pg2").returncode == REFUSED
+    result = scene.run("verify")
+    assert result.returncode == ERROR and "compares the copies" in result.stderr
     mover.send_signal(signal.SIGINT)
     assert mover.wait(60 * SLOW) == UNVERIFIED
     scene.configure(verify_rate=0)

@@ -255,6 +255,9 @@ def test_replication(scene):
     finds(scene, "standbys", WARN, "pg_receivewal")
     receiver.terminate()
     receiver.wait(20)
+    if int(pg1.value("SHOW server_version_num")) >= 170000:
+        with setting(pg1, "synchronized_standby_slots", "other,standby1"):
+            finds(scene, "synchronous", REFUSE, "synchronized_standby_slots", "standby1")
     with setting(pg2, "primary_slot_name", ""):
         wait_for(lambda: pg2.sql("SELECT 1 FROM pg_stat_wal_receiver WHERE slot_name IS NULL "
                                  "AND status = 'streaming'"), 20 * SLOW, "streaming without slot")

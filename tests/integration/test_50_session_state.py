@@ -398,13 +398,16 @@ def test_nothing_of_the_session_misleads_the_question(tool, pg, sessions):
     pg.sql("CREATE DATABASE hostile")
     pg.sql(HOSTILE, "hostile")
     old, new = sessions(dbname="hostile"), sessions(dbname="hostile")
-    run(tool, old, "SET search_path = hostile, pg_catalog", "SET row_security = off",
+    # The old and the new name of one setting.
+    run(tool, old, "SELECT set_config(name, 'on', false) FROM pg_settings WHERE name IN "
+        "('force_parallel_mode', 'debug_parallel_query')",
+        "SET search_path = hostile, pg_catalog", "SET row_security = off",
         "SET DateStyle = 'SQL, DMY'", "SET IntervalStyle = sql_standard", "SET bytea_output = escape",
         "SET extra_float_digits = -15", "SET client_encoding = SJIS", "SET array_nulls = off",
         "SET standard_conforming_strings = off", "SET quote_all_identifiers = on",
         "SET transform_null_equals = on", "SET client_min_messages = debug5",
         "SET default_transaction_read_only = on", "SET work_mem = '64kB'",
-        "SET enable_hashagg = off", "SET force_parallel_mode = on", "SET app.x = 'y'",
+        "SET enable_hashagg = off", "SET app.x = 'y'",
         "SET client_min_messages = warning")
     carry(tool, old, new)
     assert tool.kind("guc")["search_path"] == "hostile, pg_catalog"
