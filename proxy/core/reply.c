@@ -329,16 +329,18 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	static const char discard_all[] = "DISCARD ALL";
 	static const char deallocate_all[] = "DEALLOCATE ALL";
 	static const char reset[] = "RESET";
+	static const char set[] = "SET";
 	struct server *server = reply->server;
 
 	if (server->client != NULL && server->client->in_session)
 		session_see_tag(server->client, body, len);
 	/* DISCARD ALL takes what a client asked for at its start, and what the server does not
-	 * report, back to what the server connection started with; RESET some of it, or all but the
-	 * role, until the transaction is rolled back. */
+	 * report, back to what the server connection started with.  SET and RESET change some of it,
+	 * or nothing, perhaps for the transaction, or until it is rolled back. */
 	if (body[0] == 'D' && len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0)
 		boot_reset_params(server);
-	else if (body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0)
+	else if ((body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0) ||
+	         (body[0] == 'S' && len == sizeof(set) && memcmp(body, set, len) == 0))
 		reply_doubt_params(server);
 
 	/* Both end every prepared statement, those of the protocol too. */

@@ -349,13 +349,17 @@ struct param_set *param_set_without(struct param_pool *pool, const struct param_
 struct param_set *param_set_doubt(struct param_pool *pool, const struct param_set *base)
 {
 	struct param_draft draft;
+	bool any = false;
 	size_t i;
 
 	draft.count = param_set_count(base);
 	for (i = 0; i < draft.count; i++) {
 		draft.entries[i] = base->entries[i];
+		any |= !draft.entries[i].reported;
 		draft.entries[i].doubted = !draft.entries[i].reported;
 	}
+	if (!any && base != NULL && base->pool == pool)
+		return ref_base(base);
 	return param_set_intern(pool, &draft);
 }
 

@@ -19,8 +19,8 @@
  * An entry is `reported` (the server sends ParameterStatus for it) or extra (a startup parameter of
  * the client that the server does not report, such as statement_timeout).  Nobody tells us what a
  * server does to an extra later (a SET by the client), so an extra is only as true as its pooling.
- * After a RESET, which is of some or all and may be rolled back, the extras of a server are in
- * doubt: they equal nothing, so that the next sync brings each to what is wanted.  RESET returns
+ * After a SET or RESET, which is of one or all and may be rolled back, the extras of a server are
+ * in doubt: they equal nothing, so that the next sync brings each to what is wanted.  RESET returns
  * to the value of the server connection's own startup packet: open pooled server
  * connections without extras, and set them by sync.
  *

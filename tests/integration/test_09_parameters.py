@@ -132,26 +132,30 @@ def test_unreported_startup_parameter(proxy):
 
 # What may leave a startup parameter on the server or take it away, as far as one is told of it.
 UNSURE = {
-    "a transaction that is rolled back": ["BEGIN", "RESET ALL", "ROLLBACK"],
-    "savepoint": ["BEGIN; SAVEPOINT a; RESET ALL; ROLLBACK TO a; COMMIT"],
-    "an error": ["RESET ALL; SELECT 1/0"],
-    "of something else": ["RESET work_mem"],
-    "of all": ["RESET ALL"],
+    "a transaction that is rolled back": [query("BEGIN"), query("RESET ALL"), query("ROLLBACK")],
+    "savepoint": [query("BEGIN; SAVEPOINT a; RESET ALL; ROLLBACK TO a; COMMIT")],
+    "an error": [query("RESET ALL; SELECT 1/0")],
+    "RESET of something else": [query("RESET enable_sort")],
+    "RESET of all": [query("RESET ALL")],
+    "SET": [query("SET work_mem = '1MB'")],
+    "SET in a pipeline": [parse("SET work_mem = '1MB'") + bind() + execute() + SYNC],
+    "SET to the default": [query("SET work_mem TO DEFAULT; SET ROLE NONE")],
+    "DISCARD": [query("DISCARD ALL")],
 }
 
 
 @pytest.mark.parametrize("name", UNSURE)
-def test_reset_of_startup_parameters(proxy, pg, name):
-    """The next client gets nothing of them, and this one has them again in its next transaction."""
+def test_startup_parameters_are_set_otherwise(proxy, pg, name):
+    """Somebody else gets nothing of it, and in the next transaction they are as they were."""
     pg.sql("GRANT app2 TO app")
-    with proxy.wire(role="app2", work_mem="12345kB") as one, proxy.wire() as two:
-        assert one.value("SELECT current_user") == "app2"
-        for sql in UNSURE[name]:
-            one.query(sql)
-        assert two.value("SELECT current_user") == "app"
-        assert two.value("SHOW work_mem") != "12345kB"
-        assert one.value("SELECT current_user") == "app2"
-        assert one.value("SHOW work_mem") == "12345kB"
+    wanted = {"role": "app2", "work_mem": "12345kB"}
+    with proxy.wire(**wanted) as one, proxy.wire() as two, proxy.wire(**wanted) as three:
+        for other, expected in ((two, ["app", "4MB"]), (three, ["app2", "12345kB"])):
+            for conn, values in ((one, ["app2", "12345kB"]), (other, expected)):
+                assert rows(conn.query("SELECT current_user, current_setting('work_mem')")) == [values]
+                for request in UNSURE[name] if conn is one else ():
+                    one.send(request)
+                    one.ready()
 
 
 def test_refused_parameter_leaves_nothing_of_the_client_before(proxy, pg):
