@@ -14,6 +14,7 @@
 #   DEMO_RUNS=10        as often, each from scratch
 #   DEMO_SECONDS=4      of load before and after the move
 #   DEMO_RATE=100       transactions a second of most kinds of clients; 0: as fast as it goes
+#   DEMO_SESSIONS=12     clients of a session pool, with state that is to go along
 #   DEMO_PROXY=pgbouncer    the same by hand through pgbouncer, for comparison: it breaks promises
 #   DEMO_KEEP=1         keeps logs also of a run that went well
 #   PGSHUNT_BUILD=DIR   build directory
@@ -27,12 +28,14 @@ demo_seconds=${DEMO_SECONDS:-4}
 work=
 load_pid=
 proxy_pid=
+sessions_pid=
 
 # Whatever ends the demo, nothing of it goes on running; logs stay when something went wrong.
 demo_cleanup() {
 	demo_code=$?
 	trap '' EXIT INT TERM HUP
 	[ -n "$work" ] || exit "$demo_code"
+	[ -z "$sessions_pid" ] || kill -KILL "$sessions_pid" 2>/dev/null || :
 	shards_stop
 	demo_discard "$demo_code"
 	exit "$demo_code"
@@ -84,6 +87,30 @@ demo_load() {
 	load_start "$@"
 }
 
+# Clients of a session pool of the shard that moves, with all the state that a session can take along.
+demo_sessions() {
+	[ "$demo_proxy" = pgshuntd ] || return 0
+	(umask 077 && printf '%s\n' "$app_password" >"$work/session.password")
+	/usr/bin/python3 "$repo/tests/load/session_clients.py" "127.0.0.1:$proxy_port" commcarehq_p2 \
+		hqsession "$work/session.password" "${DEMO_SESSIONS:-12}" "$work/sessions.json" \
+		>"$work/sessions.out" 2>&1 </dev/null &
+	sessions_pid=$!
+	wait_for 20 grep -q ready "$work/sessions.out" || {
+		cat "$work/sessions.out" >&2
+		die "the session clients do not get through"
+	}
+}
+
+# They see what they still have, and write it down.
+demo_sessions_end() {
+	[ -n "$sessions_pid" ] || return 0
+	kill -TERM "$sessions_pid" && wait "$sessions_pid" || {
+		cat "$work/sessions.out" >&2
+		return 1
+	}
+	sessions_pid=
+}
+
 # One command of the mover, shown as an operator types it.
 demo_pgshunt() {
 	say ""
@@ -128,6 +155,7 @@ demo_run() {
 	shards_create
 	"shards_$demo_proxy"
 	demo_load
+	demo_sessions
 	sleep "$demo_seconds"
 	demo_before || return 1
 	say "moving p2 from pg1 (port $pg1_port) to pg2 (port $pg2_port) under load"
@@ -139,11 +167,12 @@ demo_run() {
 	fi
 	demo_after || return 1
 	sleep "$demo_seconds"
+	demo_sessions_end || return 1
 	load_stop
 	demo_broken=0
 	load_account --json "$work/account.json" >"$work/account.txt" 2>&1 || demo_broken=$?
-	/usr/bin/python3 "$repo/tests/load/summary.py" "$work/account.json" "$work/move.json" ||
-		demo_broken=1
+	/usr/bin/python3 "$repo/tests/load/summary.py" "$work/account.json" "$work/move.json" \
+		"$work/sessions.json" || demo_broken=1
 	if [ "$demo_broken" -ne 0 ]; then
 		cat "$work/account.txt" "$work/load.err"
 		return 1

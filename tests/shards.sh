@@ -23,6 +23,7 @@ CONF
 		>>"$work/pgpass"
 	sql "$pg1_port" postgres <<SQL
 CREATE ROLE commcarehq LOGIN CREATEDB PASSWORD '$app_password';
+CREATE ROLE hqsession LOGIN PASSWORD '$app_password';
 CREATE ROLE hqrepl LOGIN REPLICATION PASSWORD '$replication_password';
 CREATE DATABASE commcarehq_p1 OWNER commcarehq;
 CREATE DATABASE commcarehq_p2 OWNER commcarehq;
@@ -80,7 +81,7 @@ shards_users() {
 	(
 		umask 077
 		sql "$pg1_port" postgres -c "SELECT format('\"%s\" \"%s\"', rolname, rolpassword)
-			FROM pg_authid WHERE rolname = 'commcarehq'" >"$work/userlist.txt"
+			FROM pg_authid WHERE rolname IN ('commcarehq', 'hqsession')" >"$work/userlist.txt"
 		printf '"pgshunt_admin" "%s"\n' "$admin_password" >>"$work/userlist.txt"
 		printf '%s\n' "$admin_password" >"$work/admin.password"
 	)
@@ -130,6 +131,8 @@ servers:
   pg2: {host: 127.0.0.1, port: $pg2_port, check_user: postgres,
         check_password_file: $work/postgres.password,
         admin_user: postgres, admin_password_file: $work/postgres.password}
+users:
+  hqsession: {pool_mode: session}
 databases:
   commcarehq_p1: {server: pg1, shard: p1}
   commcarehq_p2: {server: pg1, shard: p2}

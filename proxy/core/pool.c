@@ -102,6 +102,9 @@ void pool_apply_settings(struct pool *pool)
 	pool->session = config_pool_mode(config, route->database, user) == CONFIG_POOL_SESSION;
 	pool->statement = config_pool_mode(config, route->database, user) == CONFIG_POOL_STATEMENT;
 	pool->session_pinned = config_session_pinned(config, route->database, user);
+	pool->session_pin = user != NULL && user->session_pin ? "user"
+	                    : route->database->session_pin   ? "database"
+	                                                     : NULL;
 	pool->pqexec_off = config->proxy.disable_pqexec;
 	pool->own_user = route->database->user[0] == '\0';
 	pool->min_size = config_min_pool_size(config, route->database);

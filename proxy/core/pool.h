@@ -76,6 +76,7 @@ struct database {
 	struct list session_queue; /* struct session_move.queued */
 	struct event *session_event;
 	size_t session_asking;     /* questions under way */
+	unsigned session_refreshes; /* sessions that may still be asked in this tick */
 	size_t sessions_pending;   /* sessions that the answer to PREPARE SWAP waits for */
 	struct mail_view *session_views; /* SHOW SESSIONS, until they are all asked … */
 	usec_t session_views_at;         /* … since when */
@@ -105,6 +106,7 @@ struct pool {
 	usec_t evict_at;       /* other workers are not asked to make room before */
 	unsigned host;         /* of several: the next one to try */
 	enum config_pinned session_pinned;
+	const char *session_pin; /* "user", "database": whose session_pin is on; NULL: neither's */
 	size_t parked;         /* clients whose session's server is kept */
 	struct limit_wait limit_wait;
 	bool asked;            /* another worker has been asked for a server */

@@ -269,6 +269,14 @@ static void reply_tally(const struct reply *reply, bool whole, const struct wire
 	tally_client(reply->server->client, whole ? error->sqlstate : sqlstate, TALLY_SERVER);
 }
 
+/* The server says that it is being shut down, to a session that can go on without it. */
+static bool reply_is_end_of_server(const struct server *server, const struct wire_error *error)
+{
+	return error->sqlstate != NULL &&
+	       (strcmp(error->sqlstate, "57P01") == 0 || strcmp(error->sqlstate, "57P02") == 0) &&
+	       session_recovers(server);
+}
+
 static void reply_error(struct reply *reply, size_t total)
 {
 	struct server *server = reply->server;
@@ -303,6 +311,11 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_keep_error(server, &error);
 		reply_hide(reply, total);
 		server->stale = true;
+		return;
+	}
+	if (fatal && reply_is_end_of_server(server, &error)) {
+		reply_hide(reply, total);
+		server_doom(server, SERVER_CLOSE_PEER);
 		return;
 	}
 	if (fatal) {

@@ -244,6 +244,8 @@ static void server_leave_client(struct server *server)
 			                   server->error_sqlstate);
 		server_unlink(server);
 		pool_wait_first(server->pool, client);
+	} else if (UNLIKELY(client->move != NULL) && session_recovers(server)) {
+		session_recover(server);
 	} else if (resend_take_back(server)) {
 		; /* as if this server had never been */
 	} else if (server->fatal_sent || server->left > 0) {

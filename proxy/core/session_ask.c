@@ -6,14 +6,11 @@
  * under way for a database; the others wait in its queue.  Worker thread.
  */
 #include "base/log.h"
-#include "core/client.h"
-#include "core/pool.h"
 #include "core/route.h"
 #include "core/server.h"
-#include "core/session_move.h"
+#include "core/session_internal.h"
 #include "core/session_see.h"
 #include "core/worker.h"
-#include "session/inspect.h"
 #include "session/locks.h"
 #include "session/replay.h"
 #include "session/stmts.h"
@@ -54,8 +51,21 @@ static unsigned ask_replay(struct session_move *move, enum replay_stage stage, s
 		out->failed = true;
 	}
 	replay_free(&replay);
+	session_note_unnamed(move, stage == REPLAY_AFTER_PROMOTION ? unnamed : NULL);
 	stmt_unref(unnamed);
 	return steps;
+}
+
+/* All that the client has now. */
+static unsigned ask_unnamed(struct session_move *move, struct sbuf *out)
+{
+	unsigned steps = ask_replay(move, REPLAY_AFTER_PROMOTION, out);
+
+	if (steps > 0)
+		return steps;
+	wire_add_close(out, 'S', "");
+	wire_add_sync(out);
+	return 1;
 }
 
 static void ask_state(const struct session_move *move, const struct session_state *like,
@@ -84,13 +94,14 @@ static unsigned ask_connect_query(const struct session_move *move, struct sbuf *
 }
 
 /* Whether the last of its steps is answered with a state.  What the standby has is compared before
- * the hold, where it costs the clients nothing. */
+ * the hold, where it costs the clients nothing, and in it only if it need not be asked again. */
 static bool ask_wants_state(const struct session_move *move, enum session_question question)
 {
 	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_REST ||
 	       question == SESSION_ASKS_AGAIN ||
-	       (question == SESSION_ASKS_STANDBY && !move->parked &&
-		!move->client->pool->database->held);
+	       (question == SESSION_ASKS_STANDBY &&
+	        (replay_is_early(move->state) ||
+	         (!move->parked && !move->client->pool->database->held)));
 }
 
 /* The question as messages; the number of ReadyForQuery messages that answer it. */
@@ -127,6 +138,9 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 	case SESSION_ASKS_AGAIN:
 		ask_state(move, move->state, out);
 		steps++;
+		break;
+	case SESSION_ASKS_UNNAMED:
+		steps = ask_unnamed(move, out);
 		break;
 	case SESSION_ASKS_NEWS:
 		wire_add_sync(out);
@@ -181,7 +195,8 @@ static bool ask_turn(struct session_move *move, struct database *database)
 static void ask_impossible(struct session_move *move, struct server *server,
 			   enum session_question question)
 {
-	if (question == SESSION_ASKS_STANDBY || question == SESSION_ASKS_REST) {
+	if (question == SESSION_ASKS_STANDBY || question == SESSION_ASKS_REST ||
+	    question == SESSION_ASKS_UNNAMED) {
 		session_failed(move, "it cannot be written down: too much, a lock that could not be "
 				     "counted, or no memory");
 		return;

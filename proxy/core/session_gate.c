@@ -20,6 +20,12 @@
 /* SHOW SESSIONS waits no longer for a server that does not answer. */
 #define VIEW_WAIT USEC_PER_SEC
 
+/* With a swap prepared, a session that was idle for so long since its last transaction is asked again:
+ * the hold, in which clients wait for it, has less to ask. */
+#define REFRESH_IDLE (50 * USEC_PER_MSEC)
+/* So many at a tick: servers have other work. */
+#define REFRESH_AT_ONCE 8
+
 /* ---- the queue ---- */
 
 static void session_work(evutil_socket_t fd, short what, void *arg)
@@ -294,6 +300,9 @@ void session_new_routes(struct database *database)
 	{
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
 
+		/* The configuration may pin it now. */
+		if (!move->parked && !database->held)
+			move->ready_at = 0;
 		if (!move->parked || move->client->doomed || !database->swapped)
 			continue;
 		if (move->drop)
@@ -343,6 +352,38 @@ static bool session_some_outdated(struct database *database)
 	return false;
 }
 
+/* A session idle for so long is asked what state it has, if that is not known; 0: never. */
+static usec_t session_ask_idle(const struct database *database)
+{
+	if (database->held || database->paused)
+		return 0;
+	if (database->swap_target != NULL)
+		return REFRESH_IDLE;
+	return database->worker->routes->config->proxy.session_recover_after;
+}
+
+static void session_refresh_one(struct session_move *move)
+{
+	const struct server *server = move->client->server;
+	struct database *database = move->client->pool->database;
+
+	if (database->session_refreshes == 0 || move->wanted || move->asked != NULL ||
+	    !server_quiet(server) || session_known(move, server) ||
+	    database->worker->now - server->ready_at < session_ask_idle(database))
+		return;
+	database->session_refreshes--;
+	move->wanted = true;
+	session_enqueue(move, database);
+}
+
+static void session_refresh(struct database *database)
+{
+	if (session_ask_idle(database) == 0)
+		return;
+	database->session_refreshes = REFRESH_AT_ONCE;
+	session_for_each(database, session_refresh_one);
+}
+
 void session_tick(struct database *database)
 {
 	const struct worker *worker = database->worker;
@@ -350,6 +391,7 @@ void session_tick(struct database *database)
 	struct list_node *node;
 	struct list_node *tmp;
 
+	session_refresh(database);
 	LIST_FOREACH(&database->sessions, node, tmp)
 	{
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);

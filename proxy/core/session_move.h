@@ -34,6 +34,7 @@ struct mail_view;
 struct pool;
 struct server;
 struct session_state;
+struct stmt;
 struct worker;
 
 /* 64 hexadecimal digits and a zero. */
@@ -49,6 +50,7 @@ enum session_question {
 	SESSION_ASKS_STANDBY, /* fresh: to take what a standby allows */
 	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
 	SESSION_ASKS_AGAIN,   /* fresh: what state there is, neutral */
+	SESSION_ASKS_UNNAMED, /* fresh, that has all else: to take the unnamed statement */
 };
 
 /* How far `fresh` is. */
@@ -56,7 +58,8 @@ enum session_stage {
 	SESSION_STAGE_NONE,    /* there is none, or it is logging in */
 	SESSION_STAGE_OPEN,    /* as after its login */
 	SESSION_STAGE_STANDBY, /* has what a standby allows, of the state digest_fresh */
-	SESSION_STAGE_DONE,    /* has answered as the old one had */
+	SESSION_STAGE_DONE,    /* has answered as the old one had; nothing but the unnamed statement,
+	                          which no server tells, is left */
 };
 
 struct session_move {
@@ -79,6 +82,7 @@ struct session_move {
 	char digest[SESSION_DIGEST_SIZE];
 	char digest_fresh[SESSION_DIGEST_SIZE]; /* the state that `fresh` was given */
 	char digest_told[SESSION_DIGEST_SIZE];  /* the state that it has, by its own account */
+	struct stmt *unnamed_fresh;             /* the unnamed statement that it has; NULL: none */
 	char digest_failed[SESSION_DIGEST_SIZE]; /* a state that could not be given to a server … */
 	char *failure;                           /* the first error of the answer */
 	char failure_sqlstate[6];
@@ -147,6 +151,16 @@ void session_on_answer(struct server *server);
 
 /* The client is being freed. */
 void session_end(struct client *client);
+
+/* Whether its state, or what pins it, is known as of its last transaction. */
+bool session_known(const struct session_move *move, const struct server *server);
+
+/* Its linked server ends, or says so, while nothing is asked of it: whether the session can be set up
+ * again elsewhere (session_recover_after). */
+bool session_recovers(const struct server *server);
+
+/* … and is: the client waits for that as one whose old server was lost in a hold. */
+void session_recover(struct server *server);
 
 /* What pins it; "" if nothing does. */
 const char *session_why(const struct session_move *move);

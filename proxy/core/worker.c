@@ -85,8 +85,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 	{
 		struct database *database = CONTAINER_OF(node, struct database, node);
 
-		if (UNLIKELY(database->sessions.count > 0))
-			session_tick(database);
+		session_tick(database);
 	}
 	worker_end_turn(worker);
 }

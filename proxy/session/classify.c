@@ -199,6 +199,12 @@ static void say_why(const struct session_state *state, const struct session_fact
 		         "having changed");
 }
 
+void session_verdict_pin(struct session_verdict *verdict, const char *reason)
+{
+	add_part(&verdict->why, "; ", reason);
+	verdict->class = SESSION_PINNED;
+}
+
 void session_classify(const struct session_state *state, const struct session_facts *facts,
                       const struct stmt *unnamed, const struct param_set *startup,
                       const struct session_abilities *abilities, struct session_verdict *verdict)

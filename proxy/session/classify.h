@@ -44,6 +44,9 @@ void session_classify(const struct session_state *state, const struct session_fa
                       const struct stmt *unnamed, const struct param_set *startup,
                       const struct session_abilities *abilities, struct session_verdict *verdict);
 
+/* Pinned for one more reason. */
+void session_verdict_pin(struct session_verdict *verdict, const char *reason);
+
 const char *session_class_name(enum session_class class);
 
 #endif

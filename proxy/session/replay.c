@@ -6,7 +6,10 @@
  *                      as the old server gave them), settings, custom settings, session
  *                      authorization, role, then prepared statements, under that role
  *   after promotion    advisory locks, LISTEN, late settings, client_encoding, the client's unnamed
- * statement
+ *                      statement
+ *
+ * A session without locks and channels, whose late settings a standby can work under, is given these
+ * on the standby, too, at the end: nothing but the unnamed statement is left to do in the hold.
  *
  * A PREPARE is sent by the extended protocol, which refuses a text of several statements: nothing
  * but a PREPARE can be executed, whatever the lexer thinks.
@@ -260,6 +263,41 @@ static void replay_unnamed(struct replay *replay, const struct stmt *unnamed)
 	step_end(replay, "unnamed prepared statement", NULL);
 }
 
+/* The row that tells what the setting is, whoever has set it; or NULL. */
+static const struct session_row *any_setting(const struct session_state *old, const char *name)
+{
+	static const enum session_kind where[] = {SESSION_SETTING, SESSION_GIVEN, SESSION_BASE};
+	const struct session_row *row = NULL;
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(where) && row == NULL; i++)
+		row = session_state_find(old, where[i], name);
+	return row;
+}
+
+static bool setting_is(const struct session_state *old, const char *name, const char *value)
+{
+	const struct session_row *row = any_setting(old, name);
+
+	return row != NULL && row->value != NULL && strcmp(row->value, value) == 0;
+}
+
+bool replay_is_early(const struct session_state *old)
+{
+	static const enum session_kind late_kinds[] = {SESSION_LOCK, SESSION_CHANNEL,
+	                                               SESSION_CURSOR, SESSION_TEMPORARY};
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(late_kinds); i++) {
+		if (session_state_count_kind(old, late_kinds[i]) > 0)
+			return false;
+	}
+	/* Under the first a standby answers no question; the second would end the connection while
+	 * it waits for the hold. */
+	return !setting_is(old, "default_transaction_isolation", "serializable") &&
+	       setting_is(old, "idle_session_timeout", "0");
+}
+
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,
                   enum replay_stage stage, struct replay *replay)
 {
@@ -274,10 +312,14 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 		set_end(replay, "settings");
 		replay_role(replay, old);
 		good = replay_statements(replay, old);
+		if (replay_is_early(old))
+			replay_late(replay, old);
 	} else {
-		replay_locks(replay, old);
-		replay_listen(replay, old);
-		replay_late(replay, old);
+		if (!replay_is_early(old)) {
+			replay_locks(replay, old);
+			replay_listen(replay, old);
+			replay_late(replay, old);
+		}
 		if (unnamed != NULL)
 			replay_unnamed(replay, unnamed);
 	}

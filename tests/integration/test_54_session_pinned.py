@@ -146,3 +146,32 @@ def test_move_anyway(make):
         assert errors(conn.query("EXECUTE twice(21)"))[0]["C"] == "26000"
         assert conn.value("SHOW cluster_name") == "other"
         assert "twice" in listed(proxy)["lossy"]["lost"]
+
+
+def test_declared_as_pinned(make_proxy, pg, other):
+    """By the configuration, for what no server tells: a user, a database, an application, which may
+    take its name later; and not any more when the configuration says so."""
+    def why():
+        proxy.command("PREPARE SWAP p2 TO other")
+        return {name: row["why"] for name, row in listed(proxy).items()}
+    proxy = make_proxy({"pg": pg, "other": other}, {"p1": "pg", "p2": "pg"},
+                       users={"app2": {"session_pin": True}}, pool_mode="session",
+                       session_pin_applications=["Reports", "dblinker"])
+    with proxy.wire("p2", user="app2", application_name="by user"), \
+            proxy.wire("p2", application_name="Reports"), \
+            proxy.wire("p2", application_name="other") as renamed:
+        assert {name: each for name, each in why().items() if each} == {
+            "by user": 'session_pin of the user "app2"',
+            "Reports": 'session_pin_applications names "Reports"'}
+        renamed.query("SET application_name = 'dblinker'")
+        assert why()["dblinker"] == 'session_pin_applications names "dblinker"'
+        with pytest.raises(ConsoleError) as error:
+            proxy.hold("p2", "LEASE 60s DRAIN 300ms POLICY abort")
+        assert error.value.sqlstate == "55006" or "pin" in str(error.value.fields)
+        proxy.users = {}
+        proxy.databases["p2"] = {"server": "pg", "session_pin": True}
+        proxy.settings["session_pin_applications"] = []
+        proxy.write()
+        proxy.command("RELOAD")
+        wait_for(lambda: set(why().values()) == {'session_pin of the database "p2"'},
+                 what="the new configuration")

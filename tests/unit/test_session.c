@@ -353,6 +353,43 @@ static void test_replay(void **state)
 	session_state_free(a);
 }
 
+/* A row of a session that a standby can be given, and whether it still can with it. */
+static void assert_early(const char *kind, const char *name, const char *value, bool early)
+{
+	struct session_state *a = begin();
+	struct replay replay;
+
+	assert_true(put(a, "guc", "statement_timeout", "5", NULL));
+	if (strcmp(name, "idle_session_timeout") != 0)
+		assert_true(put(a, "base", "idle_session_timeout", "0", NULL));
+	if (strcmp(name, "default_transaction_isolation") != 0)
+		assert_true(put(a, "base", "default_transaction_isolation", "read committed", NULL));
+	assert_true(put(a, kind, name, value, NULL));
+	assert_true(session_state_finish(a));
+	assert_int_equal(replay_is_early(a), early);
+	/* What is late comes with the rest or after the promotion, never twice, never not at all. */
+	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
+	assert_int_equal(memmem(replay.out.data, replay.out.len, "RESET client_encoding", 21) != NULL,
+	                 early);
+	replay_free(&replay);
+	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
+	assert_int_equal(replay.steps == 0, early);
+	replay_free(&replay);
+	session_state_free(a);
+}
+
+static void test_what_a_standby_can_be_given(void **state)
+{
+	(void)state;
+	assert_early("guc", "work_mem", "1", true);
+	assert_early("cat", "default_transaction_isolation", "repeatable read", true);
+	assert_early("guc", "default_transaction_isolation", "serializable", false);
+	assert_early("cat", "default_transaction_isolation", "serializable", false);
+	assert_early("base", "idle_session_timeout", "60000", false);
+	assert_early("listen", "news", NULL, false);
+	assert_early("lock", "0 1 1 ExclusiveLock", NULL, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -360,6 +397,7 @@ int main(void)
 	    cmocka_unit_test(test_facts),         cmocka_unit_test(test_digest_is_canonical),
 	    cmocka_unit_test(test_bad_answers),   cmocka_unit_test(test_neutral_timeout),
 	    cmocka_unit_test(test_classes),       cmocka_unit_test(test_replay),
+	    cmocka_unit_test(test_what_a_standby_can_be_given),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What servers have answered to the questions of session_ask.c, and what follows from it.
+ */
+#include "core/session_internal.h"
+
+#include "core/server.h"
+#include "core/worker.h"
+#include "session/locks.h"
+#include "session/replay.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The state that its own server has told.  False: there is more to be asked first. */
+static bool session_take_state(struct session_move *move, struct server *server)
+{
+	const bool good = move->failure == NULL && !move->unreadable &&
+	                  session_state_finish(move->answer);
+	char why[1200];
+
+	/* Nothing is known until the second answer; what was before is not any more. */
+	if (!move->neutral &&
+	    ((move->failure != NULL && session_inspect_retry(move->failure_sqlstate)) ||
+	     (good && session_state_again(move->answer)))) {
+		move->neutral = true;
+		return false;
+	}
+	move->ready_at = server->ready_at;
+	session_state_free(move->state);
+	move->state = NULL;
+	move->digest[0] = '\0';
+	if (!good) {
+		(void)snprintf(why, sizeof(why), "its state could not be read: %s",
+		               move->failure != NULL ? move->failure : "not understood");
+		session_set_class(move, SESSION_PINNED, "", why);
+		return move->failure == NULL || !session_ask(move, server, SESSION_ASKS_CLEANUP);
+	}
+	move->state = move->answer;
+	move->answer = NULL;
+	session_state_digest(move->state, move->digest);
+	session_classify_state(move);
+	return true;
+}
+
+/* It cannot be set up there. */
+void session_failed(struct session_move *move, const char *why)
+{
+	bool back = move->old != NULL && gate_server_current(move->old);
+
+	session_note_failure(move, why);
+	move->reconnect = false;
+	session_drop_fresh(move);
+	if (!move->parked)
+		return; /* what to do about it is decided at the next step */
+	if (!back)
+		session_drop(move, session_why(move));
+	else if (!session_database(move)->held)
+		session_unpark(move);
+	else
+		session_apply_policy(move);
+}
+
+static void session_refused(struct session_move *move)
+{
+	char why[1200];
+
+	(void)snprintf(why, sizeof(why), "the new server refused a part of it: %s", move->failure);
+	session_failed(move, why);
+}
+
+/* The same question was answered by the new server: are they equal?  False: it is asked again. */
+static bool session_compare(struct session_move *move)
+{
+	char why[1200];
+	struct sbuf text;
+
+	if (move->failure_in_state && !move->neutral &&
+	    session_inspect_retry(move->failure_sqlstate)) {
+		move->neutral = true;
+		return !session_ask(move, move->fresh, SESSION_ASKS_AGAIN);
+	}
+	if (move->failure != NULL && (!move->lossy || move->failure_in_state)) {
+		session_refused(move);
+		return true;
+	}
+	if (move->unreadable || !session_state_finish(move->answer)) {
+		session_failed(move, "the new server's state could not be read");
+		return true;
+	}
+	if (!move->neutral && session_state_again(move->answer)) {
+		move->neutral = true;
+		return !session_ask(move, move->fresh, SESSION_ASKS_AGAIN);
+	}
+	session_state_digest(move->answer, move->digest_told);
+	if (strcmp(move->digest_told, move->digest) == 0 || move->lossy) {
+		move->stage = SESSION_STAGE_DONE;
+		return true;
+	}
+	sbuf_init(&text, 1000);
+	if (session_state_same(move->state, move->answer, REPLAY_AFTER_PROMOTION, &text))
+		sbuf_add_str(&text, "the digests differ");
+	(void)snprintf(why, sizeof(why), "it came out differently on the new server: %s",
+	               sbuf_text(&text));
+	sbuf_free(&text);
+	session_failed(move, why);
+	return true;
+}
+
+/* What a standby allows has been set up there. */
+static void session_compare_standby(struct session_move *move)
+{
+	char why[1200];
+	struct sbuf text;
+
+	if (move->failure != NULL && !move->failure_in_state && !move->lossy) {
+		session_refused(move);
+		return;
+	}
+	move->stage = SESSION_STAGE_STANDBY;
+	if (move->failure != NULL || move->answer == NULL || move->lossy || move->unreadable ||
+	    !session_state_finish(move->answer) || session_state_again(move->answer))
+		return; /* it is compared after the promotion */
+	/* Nobody but us can change what that connection is: this needs no proof later. */
+	session_state_digest(move->answer, move->digest_told);
+	if (replay_is_early(move->state) && strcmp(move->digest_told, move->digest) == 0) {
+		move->stage = SESSION_STAGE_DONE;
+		return;
+	}
+	sbuf_init(&text, 1000);
+	if (!session_state_same(move->state, move->answer, REPLAY_ON_STANDBY, &text)) {
+		(void)snprintf(why, sizeof(why), "it came out differently on the new server: %s",
+			       sbuf_text(&text));
+		session_failed(move, why);
+	}
+	sbuf_free(&text);
+}
+
+/* How often the session has each of its locks. */
+static void session_take_locks(struct session_move *move, struct server *server)
+{
+	struct sbuf why;
+
+	sbuf_init(&why, 1000);
+	if (move->failure != NULL)
+		sbuf_printf(&why, "its advisory locks could not be counted: %s", move->failure);
+	else if (!locks_counted(move->state, &why) && why.len == 0)
+		sbuf_add_str(&why, "its advisory locks could not be counted");
+	if (why.len > 0) {
+		session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,
+				  sbuf_text(&why));
+		/* Not without them, either: what cannot be written down cannot be moved. */
+		if (move->client->pool->session_pinned == CONFIG_PINNED_DROP ||
+		    move->client->pool->session_pinned == CONFIG_PINNED_MOVE_ANYWAY)
+			move->drop = true;
+		else
+			session_tell_abort(move);
+	}
+	if (move->failure != NULL && move->old != NULL)
+		(void)!session_ask(move, server, SESSION_ASKS_CLEANUP);
+	sbuf_free(&why);
+	session_settle_over(move);
+}
+
+/* False: the next question is under way. */
+static bool session_use_answer(struct session_move *move, struct server *server,
+                               enum session_question question)
+{
+	switch (question) {
+	case SESSION_ASKS_NOTHING:
+	case SESSION_ASKS_CLEANUP:
+		break;
+	case SESSION_ASKS_STATE:
+		if (!session_take_state(move, server))
+			return move->asked == NULL;
+		break;
+	case SESSION_ASKS_NEWS:
+		session_settle_over(move);
+		break;
+	case SESSION_ASKS_LOCKS:
+		session_take_locks(move, server);
+		return move->asked == NULL;
+	case SESSION_ASKS_STANDBY:
+		session_compare_standby(move);
+		break;
+	case SESSION_ASKS_REST:
+	case SESSION_ASKS_AGAIN:
+		return session_compare(move);
+	case SESSION_ASKS_UNNAMED:
+		if (move->failure != NULL && !move->lossy)
+			session_refused(move);
+		break;
+	}
+	return true;
+}
+
+void session_on_answer(struct server *server)
+{
+	struct session_move *move = server->move;
+	enum session_question question = move->question;
+
+	if (move->asked != server || move->steps_left > 0)
+		return;
+	session_ask_over(move);
+	move->question = SESSION_ASKS_NOTHING;
+	if (server == move->client->server)
+		server->move = NULL;
+	if (session_use_answer(move, server, question))
+		session_step(move);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What the files about one session share.  For session_*.c only.
+ */
+#ifndef CORE_SESSION_INTERNAL_H
+#define CORE_SESSION_INTERNAL_H
+
+#include "core/session_move.h"
+
+#include "core/client.h"
+#include "core/pool.h"
+#include "session/inspect.h"
+
+/* Before the next attempt to open a server for a session that waits for one. */
+#define SESSION_RETRY_AFTER (200 * USEC_PER_MSEC)
+
+static inline struct database *session_database(const struct session_move *move)
+{
+	return move->client->pool->database;
+}
+
+static inline bool session_has_locks(const struct session_move *move)
+{
+	return move->state != NULL && session_state_count_kind(move->state, SESSION_LOCK) > 0;
+}
+
+/* For the log: who the client is. */
+const char *session_name(const struct session_move *move, char text[128]);
+
+/* Pinned, in a hold; linked, or found out when it was parked already: what the policy says. */
+void session_apply_policy(struct session_move *move);
+
+/* The main thread is to end the hold. */
+void session_tell_abort(struct session_move *move);
+
+/* ---- session_known.c: what is known of it ---- */
+
+void session_set_class(struct session_move *move, enum session_class class, const char *what,
+                       const char *why);
+
+/* A state that has failed once to be set up elsewhere is not tried again while it is the same. */
+void session_note_failure(struct session_move *move, const char *why);
+
+/* The class of the state that its own server has told. */
+void session_classify_state(struct session_move *move);
+
+/* ---- session_link.c: from one server to the other ---- */
+
+/* Makes sure of a server to move to, as far as there can be one now. */
+void session_find_fresh(struct session_move *move);
+
+/* The unnamed statement that `fresh` has been given (a new reference is kept), or NULL. */
+void session_note_unnamed(struct session_move *move, struct stmt *unnamed);
+
+/* Whether that is the one that the client has. */
+bool session_has_unnamed(struct session_move *move) MUST_CHECK;
+
+/* The client goes on at the new server. */
+void session_arrive(struct session_move *move);
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What is known of a session: its class, and what pins it.
+ */
+#include "core/session_internal.h"
+
+#include "base/log.h"
+#include "core/route.h"
+#include "core/session_see.h"
+#include "core/worker.h"
+#include "session/params.h"
+#include "session/stmts.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *session_why(const struct session_move *move)
+{
+	return move->why == NULL ? "" : move->why;
+}
+
+/* `text` may be what is there already. */
+static void session_set_text(char **slot, const char *text)
+{
+	char *copy = strdup(text);
+
+	free(*slot);
+	*slot = copy;
+}
+
+void session_set_class(struct session_move *move, enum session_class class, const char *what,
+                              const char *why)
+{
+	char name[128];
+
+	if (move->class_since == 0 || move->class != class)
+		move->class_since = move->client->worker->now;
+	/* Not each time that it is asked. */
+	if (class == SESSION_PINNED && (move->class != class || strcmp(session_why(move), why) != 0))
+		log_info("%s: pinned: %s", session_name(move, name), why);
+	move->class = class;
+	session_set_text(&move->what, what);
+	session_set_text(&move->why, why);
+}
+
+void session_note_failure(struct session_move *move, const char *why)
+{
+	char name[128];
+
+	memcpy(move->digest_failed, move->digest, sizeof(move->digest));
+	log_warning("%s: its state cannot be set up on another server: %s",
+	            session_name(move, name), why);
+	session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what, why);
+}
+
+/* What the configuration says. */
+static void session_add_declared(const struct session_move *move, struct session_verdict *verdict)
+{
+	const struct client *client = move->client;
+	const struct config_proxy *conf = &client->worker->routes->config->proxy;
+	const char *application = param_set_get(client->params, "application_name");
+	char reason[256] = "";
+
+	if (client->pool->session_pin != NULL)
+		(void)snprintf(reason, sizeof(reason), "session_pin of the %s \"%.64s\"",
+		               client->pool->session_pin,
+		               client->pool->session_pin[0] == 'u' ? client_user(client)
+		                                                   : client_database(client));
+	else if (application != NULL && application[0] != '\0' &&
+	         config_list_has_name(&conf->session_pin_applications, application))
+		(void)snprintf(reason, sizeof(reason),
+		               "session_pin_applications names \"%.64s\"", application);
+	if (reason[0] != '\0')
+		session_verdict_pin(verdict, reason);
+}
+
+void session_classify_state(struct session_move *move)
+{
+	struct client *client = move->client;
+	const struct config_proxy *conf = &client->worker->routes->config->proxy;
+	const struct session_abilities abilities = {
+	    .locks = true,
+	    .custom_known = conf->session_custom_settings[0] != '\0',
+	};
+	struct session_verdict verdict;
+	struct stmt *unnamed;
+
+	if (!session_seen_unnamed(client, &unnamed)) {
+		session_set_class(move, SESSION_PINNED, "", "out of memory");
+		return;
+	}
+	session_verdict_init(&verdict);
+	session_classify(move->state, client->facts, unnamed, client->startup, &abilities,
+	                 &verdict);
+	stmt_unref(unnamed);
+	session_add_declared(move, &verdict);
+	/* One that has failed stays pinned while it is the same, and why it is. */
+	if (verdict.class == SESSION_PINNED || move->digest_failed[0] == '\0' ||
+	    strcmp(move->digest, move->digest_failed) != 0)
+		session_set_class(move, verdict.class, sbuf_text(&verdict.what),
+		                  sbuf_text(&verdict.why));
+	session_verdict_free(&verdict);
+}

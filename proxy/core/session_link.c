@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * From one server to the other: the server that a session is to go to, the client taken off its own
+ * (parked), back to it, or linked with the other one and told what is different there.
+ */
+#include "core/session_internal.h"
+
+#include "base/log.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/session_see.h"
+#include "core/worker.h"
+#include "session/stmts.h"
+#include "wire/build.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- a server for it ---- */
+
+/* Dials one that is not counted in the pool's limit: the old one is closed for it. */
+static void session_dial(struct session_move *move)
+{
+	struct pool *pool = move->client->pool;
+	const struct route *route = route_find(pool->worker->routes, pool->database->name);
+	struct server *server;
+
+	if (route == NULL || pool->worker->now < move->retry_at ||
+	    pool->worker->now < pool->retry_at)
+		return;
+	move->retry_at = pool->worker->now + SESSION_RETRY_AFTER;
+	server = server_dial(pool, pool->worker->routes, route->server, true);
+	if (server == NULL)
+		return;
+	server->for_swap = false;
+	if (server->doomed)
+		return;
+	param_set_replace(&server->boot, param_set_ref(move->client->boot));
+	server->move = move;
+	move->fresh = server;
+	move->stage = SESSION_STAGE_NONE;
+}
+
+/* One that PREPARE SWAP has opened, with the startup parameters of such a client. */
+static struct server *session_take_open(struct session_move *move)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&move->client->pool->servers[SERVER_PREPARED], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (server->boot == move->client->boot)
+			return server;
+	}
+	return NULL;
+}
+
+void session_find_fresh(struct session_move *move)
+{
+	struct database *database = session_database(move);
+	struct server *server;
+	bool leaves = database->held ? database->swapped
+	                             : move->reconnect ||
+	                                   (move->parked &&
+	                                    (move->old == NULL || !gate_server_current(move->old)));
+
+	if (move->fresh != NULL)
+		return;
+	server = database->swap_target != NULL ? session_take_open(move) : NULL;
+	if (server != NULL) {
+		server->move = move;
+		move->fresh = server;
+		move->stage = SESSION_STAGE_OPEN;
+		server_set_state(server, SERVER_PARKED);
+	} else if (leaves) {
+		session_dial(move);
+	}
+}
+
+void session_server_ready(struct server *server)
+{
+	struct session_move *move = server->move;
+
+	server_set_state(server, SERVER_PARKED);
+	move->stage = SESSION_STAGE_OPEN;
+	session_step(move);
+}
+
+void session_note_unnamed(struct session_move *move, struct stmt *unnamed)
+{
+	struct stmt *before = move->unnamed_fresh;
+
+	move->unnamed_fresh = unnamed == NULL ? NULL : stmt_ref(unnamed);
+	stmt_unref(before);
+}
+
+bool session_has_unnamed(struct session_move *move)
+{
+	struct stmt *unnamed;
+	bool same;
+
+	if (!session_seen_unnamed(move->client, &unnamed))
+		return false;
+	same = unnamed == move->unnamed_fresh; /* equal ones are one (session/stmts.h) */
+	stmt_unref(unnamed);
+	return same;
+}
+
+/* ---- parked and back ---- */
+
+void session_park(struct session_move *move)
+{
+	struct client *client = move->client;
+	struct server *server = client->server;
+
+	move->parked = true;
+	move->old = server;
+	(void)snprintf(move->from, sizeof(move->from), "%s", server->target->name);
+	server->move = move;
+	client->pool->parked++;
+	server_set_state(server, SERVER_PARKED);
+	client_set_state(client, CLIENT_IDLE);
+	server_unlink(server);
+	session_settled(move);
+	client_go_on(client); /* what it has asked waits for a server from now on */
+}
+
+bool session_recovers(const struct server *server)
+{
+	const struct client *client = server->client;
+	const struct session_move *move = client->move;
+
+	/* Notifications of the time between would be missing, and others may take its locks. */
+	return client->in_session && move != NULL && !move->parked && move->asked == NULL &&
+	       move->state != NULL && server_quiet(server) && session_known(move, server) &&
+	       move->class != SESSION_PINNED &&
+	       session_state_count_kind(move->state, SESSION_CHANNEL) == 0 &&
+	       !session_has_locks(move) && conn_unsent(&server->conn) == 0 &&
+	       server->worker->routes->config->proxy.session_recover_after > 0;
+}
+
+void session_recover(struct server *server)
+{
+	struct client *client = server->client;
+	struct session_move *move = client->move;
+
+	client_log(client, LOG_LEVEL_INFO, "server pid %d ended: the session is set up on another one",
+	           (int)server->backend_pid);
+	move->parked = true;
+	move->reconnect = false;
+	(void)snprintf(move->from, sizeof(move->from), "%s", server->target->name);
+	client->pool->parked++;
+	client_set_state(client, CLIENT_IDLE);
+	server_unlink(server);
+	session_settled(move);
+	session_enqueue(move, session_database(move));
+	client_go_on(client);
+}
+
+/* Links it again, with its old server or the new one. */
+static void session_link(struct session_move *move, struct server *server)
+{
+	struct client *client = move->client;
+
+	assert(move->parked && server->client == NULL);
+	move->parked = false;
+	move->drop = false;
+	move->lossy = false;
+	move->pass = false;
+	client->pool->parked--;
+	server->move = NULL;
+	server_link(server, client);
+	/* Its first request must not go to any other server. */
+	resend_forget(server);
+	client->in_session = true;
+	move->ready_at = server->ready_at;
+}
+
+void session_unpark(struct session_move *move)
+{
+	struct server *server = move->old;
+
+	move->old = NULL;
+	session_link(move, server);
+	client_go_on(move->client);
+}
+
+/* What the new server reports otherwise than the old one did. */
+static bool session_tell_parameters(struct session_move *move, struct server *server)
+{
+	struct client *client = move->client;
+	struct worker *worker = client->worker;
+	struct param_set *settled =
+	    param_set_settle(worker->params, client->params, server->params);
+	enum conn_io io = CONN_IO_OK;
+	struct sbuf out;
+
+	if (settled == NULL)
+		return false;
+	sbuf_init(&out, PARAM_MAX_SQL);
+	if (param_set_write_status_diff(settled, client->params, &out) > 0)
+		io = sbuf_ok(&out) ? conn_send_copy(&worker->to_client, &client->conn, worker,
+		                                    sbuf_text(&out), out.len)
+		                   : CONN_IO_ERROR;
+	sbuf_free(&out);
+	param_set_replace(&server->params, param_set_ref(settled));
+	param_set_replace(&client->params, settled);
+	return io == CONN_IO_OK;
+}
+
+static void session_tell_loss(struct session_move *move)
+{
+	struct client *client = move->client;
+	struct worker *worker = client->worker;
+	char detail[1024];
+	const struct wire_error notice = {
+	    .severity = "WARNING",
+	    .sqlstate = "01000",
+	    .message = "this session was moved to another server without all of its state",
+	    .detail = detail};
+	struct sbuf out;
+
+	(void)snprintf(detail, sizeof(detail), "Lost: %s.", session_why(move));
+	sbuf_init(&out, 8192);
+	wire_add_notice(&out, &notice);
+	if (!sbuf_ok(&out) || conn_send_copy(&worker->to_client, &client->conn, worker,
+	                                     sbuf_text(&out), out.len) != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+	sbuf_free(&out);
+}
+
+static void session_note_text(char **slot, const char *text)
+{
+	free(*slot);
+	*slot = text == NULL ? NULL : strdup(text);
+}
+
+/* For SHOW SESSIONS. */
+static void session_note_move(struct session_move *move, const char *lost)
+{
+	move->moved_at = move->client->worker->now;
+	session_note_text(&move->moved_from, move->from);
+	session_note_text(&move->moved_to, move->fresh->target->name);
+	session_note_text(&move->lost, lost);
+}
+
+void session_arrive(struct session_move *move)
+{
+	struct client *client = move->client;
+	struct server *old = move->old;
+	struct server *fresh = move->fresh;
+	bool lossy = move->lossy;
+	char name[128];
+
+	move->reconnect = false;
+	memcpy(move->digest_before, move->digest, sizeof(move->digest));
+	memcpy(move->digest_after, move->digest_told, sizeof(move->digest_told));
+	session_note_move(move, lossy ? session_why(move) : NULL);
+	move->old = NULL;
+	move->fresh = NULL;
+	move->stage = SESSION_STAGE_NONE;
+	session_note_unnamed(move, NULL);
+	if (!fresh->counted) {
+		fresh->counted = true;
+		pool_share_add(client->pool->share);
+	}
+	if (old != NULL) {
+		old->move = NULL;
+		server_doom(old, SERVER_CLOSE_MOVED);
+	}
+	log_info("%s: moved to server %s pid %d, state %.16s%s", session_name(move, name),
+	         fresh->target->name, (int)fresh->backend_pid, move->digest_after,
+	         lossy ? ", not all of it" : "");
+	session_link(move, fresh);
+	if (!session_tell_parameters(move, fresh)) {
+		client_doom(client, CLIENT_CLOSE_IO);
+		return;
+	}
+	if (lossy)
+		session_tell_loss(move);
+	if (conn_flush(&client->worker->to_client, client->worker) != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+	client_go_on(client);
+}

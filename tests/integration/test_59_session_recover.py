@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Session clients whose server ends outside of any hold: who is idle, and of whom all is known that a
+server can be given, goes on on a new connection; the others get the error that they always got."""
+import signal
+
+import pytest
+
+from pgwire import SYNC, bind, errors, execute, parse, query, rows, wait_for
+from servers import SCHEMA
+
+pytestmark = pytest.mark.threads
+
+
+@pytest.fixture(scope="module")
+def own(folder):
+    from servers import Cluster, subfolder
+    cluster = Cluster(subfolder(folder), "own").create()
+    cluster.sql("CREATE DATABASE p1")
+    cluster.sql(SCHEMA, "p1")
+    yield cluster
+    cluster.stop()
+
+
+def asked(pg, conns):
+    """Whether the last thing that their servers did was to tell their state."""
+    seen = pg.sql("SELECT query FROM pg_stat_activity WHERE datname = 'p1' AND usename = 'app' "
+                  "AND state = 'idle'")
+    return sum(text.startswith("WITH conf") for text, in seen) == len(conns)
+
+
+@pytest.mark.parametrize("end", ["restart", "crash"])
+def test_the_server_ends(own, make_proxy, end):
+    proxy = make_proxy({"pg": own}, {"p1": "pg"}, pool_mode="session", pool_size=20,
+                       session_recover_after="100ms", session_pin_applications=["declared"])
+    names = ("clean", "movable", "asking", "listening", "locking", "temporary", "declared")
+    conns = {name: proxy.wire("p1", application_name=name) for name in names}
+    for name in ("movable", "asking"):
+        conns[name].query("SET work_mem = '7MB'; PREPARE twice(int) AS SELECT $1 * 2")
+        conns[name].send(parse("SELECT 'the unnamed one'") + SYNC)
+        conns[name].until("Z")
+    conns["listening"].query("LISTEN news")
+    conns["locking"].query("SELECT pg_advisory_lock(7)")
+    conns["temporary"].query("CREATE TEMP TABLE basket (a int)")
+    for name in ("clean", "declared"):
+        conns[name].query("SELECT 1")
+    wait_for(lambda: asked(own, conns), what="the state of all")
+    conns["busy"] = proxy.wire("p1")
+    conns["busy"].query("BEGIN")
+    pids = {name: conns[name].value("SELECT pg_backend_pid()") for name in ("busy",)}
+    keys = {name: conn.key for name, conn in conns.items()}
+    if end == "restart":
+        own.stop(signal.SIGINT)
+    else:
+        own.crash()
+    for name in ("listening", "locking", "temporary", "declared", "busy"):
+        seen = errors(conns.pop(name).rest())
+        assert [each["C"] for each in seen if each["S"] == "FATAL"] in (["57P01"], ["08006"]), (name, seen)
+    conns["asking"].send(query("SHOW work_mem"))
+    own.start()
+    assert rows(conns["asking"].until("Z")) == [["7MB"]]
+    assert conns["movable"].value("SELECT pg_backend_pid()") not in pids.values()
+    assert conns["movable"].value("SHOW work_mem") == "7MB"
+    assert conns["movable"].value("EXECUTE twice(21)") == "42"
+    assert conns["clean"].value("SHOW work_mem") == "4MB"
+    for name, conn in conns.items():
+        assert conn.key == keys[name]
+        conn.close()
+
+
+def test_the_unnamed_statement_is_there_again(own, make_proxy):
+    proxy = make_proxy({"pg": own}, {"p1": "pg"}, pool_mode="session", session_recover_after="100ms")
+    with proxy.wire("p1") as conn:
+        pid = conn.value("SELECT pg_backend_pid()")
+        conn.send(parse("SELECT 'the unnamed one', pg_backend_pid()") + SYNC)
+        conn.until("Z")
+        wait_for(lambda: asked(own, [conn]), what="its state")
+        own.sql("SELECT pg_terminate_backend(%s)" % pid)
+        wait_for(lambda: own.sessions("p1", "app") not in (set(), {int(pid)}), what="another server")
+        conn.send(bind() + execute() + SYNC)
+        answer = rows(conn.until("Z"))[0]
+        assert answer[0] == "the unnamed one" and answer[1] != pid
+
+
+def test_only_if_it_is_switched_on(own, make_proxy):
+    proxy = make_proxy({"pg": own}, {"p1": "pg"}, pool_mode="session")
+    with proxy.wire("p1") as conn:
+        pid = conn.value("SELECT pg_backend_pid()")
+        proxy.command("SHOW SESSIONS p1")
+        own.sql("SELECT pg_terminate_backend(%s)" % pid)
+        assert errors(conn.rest())[0]["C"] == "57P01"

@@ -1,0 +1,281 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: PostgreSQL
+"""Clients of a session pool, with state of all kinds, during a move: what each costs of the hold,
+how long they wait, whether anybody sees an error, and whether each still has what it had."""
+import argparse
+import glob
+import json
+import os
+import random
+import resource
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+
+import pgwire
+from pgwire import SYNC, bind, errors, execute, parse, query, rows, tags, wait_for
+from proxy import ADMIN, ADMIN_PASSWORD, Proxy, program
+from servers import SCHEMA, SLOW, Cluster, subfolder
+
+STATEMENTS = 20
+ROLES = "CREATE ROLE dropped LOGIN; "
+
+
+# --- kinds of clients: what each does first, and how it sees afterwards that it still has it --------
+
+class Client:
+    kind, user = "clean", "app"
+
+    def __init__(self, proxy, number):
+        self.number = number
+        self.conn = proxy.wire("p2", user=self.user, application_name=self.kind)
+        self.asked = None
+        self.longest = 0.0
+        self.failure = None
+        self.begin()
+
+    def begin(self):
+        assert self.conn.value("SELECT 1") == "1"
+
+    def check(self):
+        assert self.conn.value("SHOW cluster_name") == "pg2"
+
+    def ask(self):
+        """A transaction, whose answer is taken by hear()."""
+        self.asked = time.monotonic()
+        self.conn.send(query("SELECT count(*) FROM items WHERE id < 10"))
+
+    def hear(self):
+        """Called when something is there to be read."""
+        try:
+            messages = self.conn.ready("I")
+            assert not errors(messages), errors(messages)
+        except Exception as failure:  # counted by the caller
+            self.failure = failure
+            return
+        self.longest = max(self.longest, time.monotonic() - self.asked)
+        self.asked = None
+
+
+class Settings(Client):
+    kind = "settings"
+
+    def begin(self):
+        self.conn.query("SET work_mem = '7MB'; SET app.tenant = 't%d'" % self.number)
+        self.conn.query("SET statement_timeout = '61s'; SET search_path = public, pg_catalog")
+
+    def check(self):
+        super().check()
+        for name, value in (("work_mem", "7MB"), ("app.tenant", "t%d" % self.number),
+                            ("statement_timeout", "61s"), ("search_path", "public, pg_catalog")):
+            assert self.conn.value("SHOW " + name) == value
+
+
+class Statements(Client):
+    kind = "statements"
+
+    def begin(self):
+        for n in range(STATEMENTS):
+            self.conn.send(parse("SELECT id + %d FROM items WHERE id = $1" % n, "s%d" % n) + SYNC)
+            assert not errors(self.conn.ready())
+
+    def check(self):
+        super().check()
+        for n in range(STATEMENTS):
+            self.conn.send(bind(["7"], "s%d" % n) + execute() + SYNC)
+            assert rows(self.conn.ready("I")) == [[str(7 + n)]]
+
+
+class Listening(Client):
+    kind = "listening"
+
+    def begin(self):
+        self.conn.query("LISTEN news")
+
+    def check(self):
+        super().check()
+        assert self.conn.value("SELECT pg_listening_channels()") == "news"
+
+
+class Locking(Client):
+    kind = "locking"
+
+    def begin(self):
+        self.conn.query("SELECT pg_advisory_lock(%d), pg_advisory_lock(%d)"
+                        % (self.number, self.number))
+
+    def check(self):
+        super().check()
+        unlock = "SELECT pg_advisory_unlock(%d)" % self.number
+        assert [self.conn.value(unlock) for _ in range(3)] == ["t", "t", "f"]
+
+
+class Pinned(Client):
+    """Of a user whose pinned sessions are dropped."""
+    kind, user = "pinned", "dropped"
+
+    def begin(self):
+        self.conn.query("SELECT 1; PREPARE twice(int) AS SELECT $1 * 2")
+
+    def check(self):
+        seen = errors(self.conn.rest())
+        assert [each["C"] for each in seen] == ["57P01"], seen
+        assert '"twice"' in seen[0]["D"], seen[0]
+
+
+KINDS = {each.kind: each for each in (Client, Settings, Statements, Listening, Locking, Pinned)}
+MIX = {"clean": 50, "settings": 15, "statements": 15, "listening": 10, "locking": 8, "pinned": 2}
+
+
+class Activity(threading.Thread):
+    """So many transactions a second, each of another client."""
+
+    def __init__(self, clients, rate):
+        super().__init__(daemon=True)
+        self.clients, self.rate = clients, rate
+        self.selector = selectors.DefaultSelector()
+        for client in clients:
+            self.selector.register(client.conn.sock, selectors.EVENT_READ, client)
+        self.going = True
+        self.count = 0
+
+    def run(self):
+        due = time.monotonic()
+        while self.going or any(each.asked and not each.failure for each in self.clients):
+            for key, _ in self.selector.select(max(due - time.monotonic(), 0)):
+                key.data.hear()
+                if key.data.failure:
+                    self.selector.unregister(key.data.conn.sock)
+            if self.going and time.monotonic() >= due:
+                due += 1 / self.rate
+                client = random.choice(self.clients)
+                if client.asked is None and client.failure is None:
+                    client.ask()
+                    self.count += 1
+
+    def end(self):
+        self.going = False
+        self.join(60 * SLOW)
+        assert not self.is_alive(), "somebody was never answered"
+
+
+class World:
+    """pg1 with p2, its standby pg2, a proxy with session pools, and what the mover needs."""
+
+    def __init__(self, folder, clients, workers):
+        room = {"max_connections": clients + 60, "shared_buffers": "128MB", "fsync": "on"}
+        self.folder = folder
+        self.pg1 = Cluster(subfolder(folder), "pg1", settings=room).create()
+        self.pg1.sql(ROLES)
+        self.pg1.sql("CREATE DATABASE p2")
+        self.pg1.sql(SCHEMA, "p2")
+        self.pg2 = self.pg1.clone(subfolder(folder), "pg2", "standby1", settings=room)
+        password = os.path.join(folder, "admin.password")
+        with open(password, "w") as out:
+            out.write(ADMIN_PASSWORD + "\n")
+        self.proxy = Proxy(
+            subfolder(folder), {"pg1": self.pg1, "pg2": self.pg2}, {"p2": "pg1"},
+            secrets={"app": "", "dropped": "", ADMIN: ADMIN_PASSWORD},
+            users={"dropped": {"session_pinned": "drop"}}, pool_mode="session",
+            pool_size=clients, workers=workers, log_level="info", client_login_timeout="60s")
+        self.proxy.extra["mover"] = {
+            "journal_directory": os.path.join(folder, "moves"), "validate_seconds": 0,
+            "proxies": {"a": {"host": "127.0.0.1", "port": self.proxy.port, "user": ADMIN,
+                              "password_file": password}}}
+        self.proxy.write()
+        self.proxy.start()
+
+    def move(self):
+        """The report of the mover."""
+        done = subprocess.run([program("pgshunt"), "--config", self.proxy.config_path, "move", "p2",
+                               "--to", "pg2"], capture_output=True, text=True, check=False,
+                              stdin=subprocess.DEVNULL, timeout=300)
+        print(done.stdout + done.stderr)
+        assert done.returncode == 0, done.returncode
+        path, = glob.glob(os.path.join(self.folder, "moves", "*", "report.json"))
+        with open(path) as report:
+            return json.load(report)
+
+    def end(self):
+        self.proxy.stop()
+        self.pg2.stop()
+        self.pg1.stop()
+
+
+def play(world, counts, active, rate):
+    """One move; the figures."""
+    clients = [KINDS[kind](world.proxy, n) for n, kind in
+               enumerate(kind for kind, count in counts.items() for _ in range(count))]
+    random.shuffle(clients)
+    busy = [each for each in clients if each.kind != "pinned"]
+    busy = random.sample(busy, len(busy) * active // 100)
+    activity = Activity(busy, rate) if busy else None
+    if activity:
+        activity.start()
+        time.sleep(2)
+    report = world.move()
+    if activity:
+        time.sleep(2)
+        activity.end()
+    failed = [each for each in clients if each.failure]
+    for each in failed[:5]:
+        print("%s client %d: %s" % (each.kind, each.number, each.failure))
+    for each in clients:
+        if not each.failure:
+            each.check()
+    listed = world.proxy.command("SHOW SESSIONS p2")
+    assert all(row["digest_before"] == row["digest_after"] for row in listed)
+    for each in clients:
+        each.conn.close()
+    return {"hold_ms": report["hold_ms"], "moved": len(listed), "errors": len(failed),
+            "transactions": activity.count if activity else 0,
+            "longest_ms": max((1000 * each.longest for each in busy), default=0.0)}
+
+
+def once(counts, active, rate, workers):
+    folder = tempfile.mkdtemp(prefix="pgshunt-sessions.")
+    os.chmod(folder, 0o755)
+    world = None
+    try:
+        world = World(folder, max(sum(counts.values()), 1), workers)
+        return play(world, counts, active, rate)
+    finally:
+        if world is not None:
+            world.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=500)
+    parser.add_argument("--kind", choices=sorted(KINDS), help="all of one kind; default: mixed")
+    parser.add_argument("--active", type=int, default=40, help="per cent that work during the move")
+    parser.add_argument("--rate", type=int, default=200, help="their transactions a second")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most[1], most[1]))
+    if options.kind:
+        counts = {options.kind: options.sessions}
+    else:
+        counts = {kind: options.sessions * share // 100 for kind, share in MIX.items()}
+    base = once({"clean": 10}, 0, options.rate, options.workers)
+    figures = once(counts, options.active, options.rate, options.workers)
+    added = figures["hold_ms"] - base["hold_ms"]
+    print("sessions %s, %d%% of them active" % (counts, options.active))
+    print("hold %.1f ms, %.1f ms with 10 sessions: %.2f ms a session; longest answer %.1f ms" %
+          (figures["hold_ms"], base["hold_ms"], added / max(sum(counts.values()) - 10, 1),
+           figures["longest_ms"]))
+    print("moved %d, pinned and dropped %d, transactions %d, errors %d" %
+          (figures["moved"], counts.get("pinned", 0), figures["transactions"], figures["errors"]))
+    return 1 if figures["errors"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
