@@ -157,9 +157,11 @@ def test_declared_as_pinned(make_proxy, pg, other):
     proxy = make_proxy({"pg": pg, "other": other}, {"p1": "pg", "p2": "pg"},
                        users={"app2": {"session_pin": True}}, pool_mode="session",
                        session_pin_applications=["Reports", "dblinker"])
-    with proxy.wire("p2", user="app2", application_name="by user"), \
-            proxy.wire("p2", application_name="Reports"), \
+    with proxy.wire("p2", user="app2", application_name="by user") as first, \
+            proxy.wire("p2", application_name="Reports") as second, \
             proxy.wire("p2", application_name="other") as renamed:
+        for conn in (first, second, renamed):
+            conn.query("SELECT 1")
         assert {name: each for name, each in why().items() if each} == {
             "by user": 'session_pin of the user "app2"',
             "Reports": 'session_pin_applications names "Reports"'}

@@ -35,7 +35,8 @@ def test_the_server_ends(own, make_proxy, end):
     names = ("clean", "movable", "asking", "listening", "locking", "temporary", "declared")
     conns = {name: proxy.wire("p1", application_name=name) for name in names}
     for name in ("movable", "asking"):
-        conns[name].query("SET work_mem = '7MB'; PREPARE twice(int) AS SELECT $1 * 2")
+        conns[name].query("SET work_mem = '7MB'")
+        conns[name].query("PREPARE twice(int) AS SELECT $1 * 2")
         conns[name].send(parse("SELECT 'the unnamed one'") + SYNC)
         conns[name].until("Z")
     conns["listening"].query("LISTEN news")
