@@ -2,6 +2,7 @@
 #include "core/boot.h"
 
 #include "base/log.h"
+#include "core/session_move.h"
 #include "core/worker.h"
 #include "wire/build.h"
 #include "wire/startup.h"
@@ -93,10 +94,11 @@ bool boot_wants_server(struct pool *pool)
 	       !all;
 }
 
-/* For a swap as many are opened as there are now: like the clients that have those. */
+/* For a swap as many are opened as there are now: like the clients that have those.  The ones that
+ * nobody has taken yet are those of the first clients that have none. */
 static struct param_set *boot_for_swap(struct pool *pool)
 {
-	static const enum server_state states[] = {SERVER_DIALING, SERVER_LOGIN, SERVER_PARKED};
+	static const enum server_state states[] = {SERVER_DIALING, SERVER_LOGIN};
 	size_t n = pool->servers[SERVER_WARMING].count + pool->servers[SERVER_PREPARED].count;
 	struct list_node *node;
 	struct list_node *tmp;
@@ -109,8 +111,10 @@ static struct param_set *boot_for_swap(struct pool *pool)
 	}
 	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
 	{
-		if (n-- == 0)
-			return CONTAINER_OF(node, struct client, node)->boot;
+		const struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if ((client->move == NULL || client->move->fresh == NULL) && n-- == 0)
+			return client->boot;
 	}
 	return pool->boot;
 }

@@ -491,6 +491,8 @@ void gate_prepare_report(struct database *database)
 {
 	struct mail_database *mail;
 
+	if (database->swap_pending == 0 && database->sessions_pending > 0)
+		session_all_prepared(database);
 	if (database->swap_pending > 0 || database->sessions_pending > 0 ||
 	    database->swap_token == 0)
 		return;

@@ -170,6 +170,20 @@ void session_server_prepared(struct pool *pool)
 	}
 }
 
+void session_all_prepared(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (move->pending && move->fresh == NULL && move->asked == NULL)
+			session_enqueue(move, database);
+	}
+}
+
 void session_prepare(struct database *database)
 {
 	session_for_each(database, session_prepare_one);

@@ -63,14 +63,20 @@ void session_find_fresh(struct session_move *move)
 {
 	struct database *database = session_database(move);
 	struct server *server;
-	bool leaves = database->held ? database->swapped
-	                             : move->reconnect ||
-	                                   (move->parked &&
-	                                    (move->old == NULL || !gate_server_current(move->old)));
+	/* It has lost its server, and nobody holds it: it is to go on where its database is now. */
+	const bool goes_on = !database->held && move->parked && move->old == NULL;
+	const bool leaves =
+	    database->held
+		? database->swapped
+		: goes_on || move->reconnect || (move->parked && !gate_server_current(move->old));
 
+	if (goes_on && move->fresh != NULL && !gate_server_current(move->fresh)) {
+		session_drop_fresh(move);
+		move->retry_at = 0;
+	}
 	if (move->fresh != NULL)
 		return;
-	server = database->swap_target != NULL ? session_take_open(move) : NULL;
+	server = database->swap_target != NULL && !goes_on ? session_take_open(move) : NULL;
 	if (server != NULL) {
 		server->move = move;
 		move->fresh = server;

@@ -143,6 +143,9 @@ void session_server_ready(struct server *server);
 /* PREPARE SWAP has opened one more. */
 void session_server_prepared(struct pool *pool);
 
+/* … and opens no more: those that are waited for and got none are to say so. */
+void session_all_prepared(struct database *database);
+
 /* The server is doomed: its session, if any, knows it no more. */
 void session_server_lost(struct server *server);
 

@@ -68,18 +68,24 @@ def test_the_server_ends(own, make_proxy, end):
         conn.close()
 
 
-def test_the_unnamed_statement_is_there_again(own, make_proxy):
-    proxy = make_proxy({"pg": own}, {"p1": "pg"}, pool_mode="session", session_recover_after="100ms")
+@pytest.mark.parametrize("prepared", [False, True], ids=["", "swap prepared"])
+def test_one_server_is_ended(own, pg, make_proxy, prepared):
+    """The unnamed statement is there again.  A connection to where the database will be is of no use."""
+    proxy = make_proxy({"pg": own, "other": pg}, {"p1": "pg"}, pool_mode="session",
+                       session_recover_after="100ms")
     with proxy.wire("p1") as conn:
         pid = conn.value("SELECT pg_backend_pid()")
         conn.send(parse("SELECT 'the unnamed one', pg_backend_pid()") + SYNC)
         conn.until("Z")
         wait_for(lambda: asked(own, [conn]), what="its state")
+        if prepared:
+            proxy.command("PREPARE SWAP p1 TO other")
         own.sql("SELECT pg_terminate_backend(%s)" % pid)
         wait_for(lambda: own.sessions("p1", "app") not in (set(), {int(pid)}), what="another server")
         conn.send(bind() + execute() + SYNC)
         answer = rows(conn.until("Z"))[0]
         assert answer[0] == "the unnamed one" and answer[1] != pid
+        assert conn.value("SHOW cluster_name") == "own"
 
 
 def test_only_if_it_is_switched_on(own, make_proxy):
