@@ -215,6 +215,7 @@ static void test_unknown(void **state)
 	              "f:5:3: proxy: unknown setting \"pool_sise\"; did you mean \"pool_size\"?\n");
 	expect_errors(REST "users: {u: {colour: red}}\n",
 	              "f:3:13: users.u: unknown setting \"colour\"; known are pool_mode, session_pinned, "
+	              "session_pin, "
 	              "pool_size, reserve_pool_size, max_client_connections, max_user_connections, "
 	              "query_timeout, query_wait_timeout, transaction_timeout, "
 	              "idle_transaction_timeout, client_idle_timeout\n");
