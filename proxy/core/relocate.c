@@ -27,6 +27,7 @@ struct relocated_stmt {
 	void *def;
 	size_t len;
 	uint32_t generation;
+	struct param_digest settings;
 };
 
 struct mail_client {
@@ -124,6 +125,7 @@ static bool relocate_add_stmt(struct mail_client *mail, const char *name, const 
 
 	to->name = strdup(name);
 	to->generation = stmt->generation;
+	to->settings = stmt->settings;
 	to->def = malloc(stmt->len);
 	to->len = stmt->len;
 	mail->stmt_count++;
@@ -216,7 +218,8 @@ static bool relocate_unpack(struct client *client, const struct mail_client *mai
 
 		if (!client_stmts_ensure(&client->stmts, worker->stmts))
 			return false;
-		stmt = stmt_store_intern_at(worker->stmts, from->def, from->len, from->generation);
+		stmt = stmt_store_intern_at(worker->stmts, from->def, from->len, from->generation,
+		                            &from->settings);
 		good = stmt != NULL &&
 		       (from->name[0] == '\0'
 		            ? client_stmts_set_unnamed(client->stmts, stmt, SIZE_MAX)

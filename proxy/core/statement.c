@@ -447,7 +447,8 @@ static enum statement_result statement_parse_named(struct client *client, struct
 		return statement_parse_again(client, server, parse, stmt);
 	stmt = stmt_store_intern_at(
 	    client->worker->stmts, parse->def, parse->def_len,
-	    atomic_load_explicit(&client->pool->database->share->generation, memory_order_relaxed));
+	    atomic_load_explicit(&client->pool->database->share->generation, memory_order_relaxed),
+	    param_set_parse_digest(client->params));
 	name = strndup(parse->name, parse->name_len);
 	if (stmt == NULL || name == NULL) {
 		stmt_unref(stmt);
@@ -573,6 +574,32 @@ static bool statement_ensure(struct client *client, struct server *server, struc
 	return statement_give(client, server, stmt, OWES_HIDDEN_PARSE, NULL);
 }
 
+/*
+ * The client's statement of this name, as it is to be used: since it was prepared the client may
+ * have changed settings on which the meaning of its text depends, and a server that has to prepare
+ * it can do so under the present ones only.  False: the client is doomed; NULL: there is none.
+ */
+static bool statement_find(struct client *client, const char *name, struct stmt **found)
+{
+	const size_t len = strlen(name);
+	struct stmt *stmt = client_stmts_get(client->stmts, name, len);
+	struct stmt *other;
+	bool good;
+
+	*found = stmt;
+	if (LIKELY(stmt == NULL || stmt_means(stmt, param_set_parse_digest(client->params))))
+		return true;
+	other = stmt_store_intern_at(client->worker->stmts, stmt->text, stmt->len, stmt->generation,
+	                             param_set_parse_digest(client->params));
+	good = other != NULL && client_stmts_remove(client->stmts, name, len) &&
+	       client_stmts_set(client->stmts, name, len, other, SIZE_MAX) == CLIENT_STMTS_OK;
+	stmt_unref(other);
+	*found = other;
+	if (!good)
+		(void)statement_no_memory(client);
+	return good;
+}
+
 static enum statement_result statement_bind(struct client *client, struct server *server,
                                             const uint8_t *msg, size_t total, size_t have,
                                             size_t *used)
@@ -593,7 +620,8 @@ static enum statement_result statement_bind(struct client *client, struct server
 		                                                : STATEMENT_FAILED;
 	if (names_unsettled(server))
 		return STATEMENT_WAIT;
-	stmt = client_stmts_get(client->stmts, bind.statement, name_len);
+	if (!statement_find(client, bind.statement, &stmt))
+		return STATEMENT_FAILED;
 	if (stmt == NULL)
 		return STATEMENT_FORWARD; /* 26000, in the server's words */
 	if (!statement_ensure(client, server, stmt))
@@ -621,7 +649,8 @@ static enum statement_result statement_describe(struct client *client, struct se
 	if (name[0] == '\0')
 		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
 		                                                : STATEMENT_FAILED;
-	stmt = client_stmts_get(client->stmts, name, strlen(name));
+	if (!statement_find(client, name, &stmt))
+		return STATEMENT_FAILED;
 	if (stmt == NULL)
 		return STATEMENT_FORWARD;
 	if (!statement_ensure(client, server, stmt))

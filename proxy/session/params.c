@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <openssl/sha.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,8 @@ struct param_set {
 	struct param_set *next; /* of the same bucket */
 	size_t count;
 	size_t key_len;
+	bool digested;
+	struct param_digest parse_digest;
 	char *key; /* of each entry: a byte for its flags, name, 0, value, 0; lies behind entries */
 	struct param_entry entries[];
 };
@@ -130,6 +133,7 @@ static struct param_set *set_new(struct param_pool *pool, const struct param_dra
 	if (set == NULL)
 		return NULL;
 	set->refs = 0;
+	set->digested = false;
 	set->pool = pool;
 	set->count = draft->count;
 	set->key_len = key_len;
@@ -258,6 +262,34 @@ const char *param_set_get(const struct param_set *set, const char *name)
 	const struct param_entry *entry = param_set_find(set, name);
 
 	return entry == NULL ? NULL : entry->value;
+}
+
+/* ---- what a text means ---- */
+
+const struct param_digest *param_set_parse_digest(struct param_set *set)
+{
+	static const char *const names[] = {
+#define GUC_PARSED(name, why) name,
+#include "session/guc_parsed.def"
+#undef GUC_PARSED
+	};
+	/* What was taken so far, a name and its value: a digest of each, so that nothing is allocated. */
+	unsigned char taken[3][SHA256_DIGEST_LENGTH] = {0};
+
+	if (LIKELY(set->digested))
+		return &set->parse_digest;
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		const char *value = param_set_get(set, names[i]);
+
+		if (value == NULL)
+			continue;
+		(void)SHA256((const unsigned char *)names[i], strlen(names[i]), taken[1]);
+		(void)SHA256((const unsigned char *)value, strlen(value), taken[2]);
+		(void)SHA256(taken[0], sizeof(taken), taken[0]);
+	}
+	memcpy(&set->parse_digest, taken[0], sizeof(set->parse_digest));
+	set->digested = true;
+	return &set->parse_digest;
 }
 
 /* ---- making ---- */

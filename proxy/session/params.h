@@ -50,6 +50,11 @@
 struct param_pool; /* opaque: the interning table of one worker */
 struct param_set;  /* opaque: sorted by name */
 
+/* The first bytes of a SHA-256. */
+struct param_digest {
+	uint64_t half[2];
+};
+
 struct param_entry {
 	const char *name;
 	const char *value;
@@ -120,6 +125,12 @@ const struct param_entry *param_set_find(const struct param_set *set, const char
 
 /* The value, or NULL.  Valid as long as the set. */
 const char *param_set_get(const struct param_set *set, const char *name);
+
+/* ---- what a text means under it ---- */
+
+/* Stands for what the set has of guc_parsed.def: equal in every thread and process if that is equal.
+ * Computed once in the life of the set, which must not be NULL. */
+const struct param_digest *param_set_parse_digest(struct param_set *set);
 
 /* ---- the wire ---- */
 

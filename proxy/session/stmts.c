@@ -111,18 +111,20 @@ static void store_grow(struct stmt_store *store)
 
 struct stmt *stmt_store_intern(struct stmt_store *store, const void *def, size_t len)
 {
-	return stmt_store_intern_at(store, def, len, 0);
+	static const struct param_digest none;
+
+	return stmt_store_intern_at(store, def, len, 0, &none);
 }
 
 struct stmt *stmt_store_intern_at(struct stmt_store *store, const void *def, size_t len,
-                                  uint32_t generation)
+                                  uint32_t generation, const struct param_digest *settings)
 {
 	uint64_t hash = hash_bytes(&store->hash_key, def, len);
 	struct stmt *stmt;
 
 	for (stmt = store->buckets[hash & store->mask]; stmt != NULL; stmt = stmt->next) {
 		if (stmt->hash == hash && stmt->len == len && stmt->generation == generation &&
-		    memcmp(stmt->text, def, len) == 0)
+		    stmt_means(stmt, settings) && memcmp(stmt->text, def, len) == 0)
 			return stmt_ref(stmt);
 	}
 	if (len > INT32_MAX)
@@ -135,6 +137,7 @@ struct stmt *stmt_store_intern_at(struct stmt_store *store, const void *def, siz
 	stmt->len = (uint32_t)len;
 	stmt->hash = hash;
 	stmt->generation = generation;
+	stmt->settings = *settings;
 	stmt->store = store;
 	if (len > 0)
 		memcpy(stmt->text, def, len);
@@ -197,12 +200,16 @@ void stmt_make_digest(struct stmt *stmt)
 	unsigned char full[SHA256_DIGEST_LENGTH];
 
 	(void)SHA256((const unsigned char *)stmt->text, stmt->len, full);
-	if (stmt->generation != 0) {
-		unsigned char both[sizeof(full) + sizeof(stmt->generation)];
+	if (stmt->generation != 0 || stmt->settings.half[0] != 0) {
+		unsigned char all[sizeof(full) + sizeof(stmt->generation) + sizeof(stmt->settings)];
+		unsigned char *at = all;
 
-		memcpy(both, full, sizeof(full));
-		memcpy(both + sizeof(full), &stmt->generation, sizeof(stmt->generation));
-		(void)SHA256(both, sizeof(both), full);
+		memcpy(at, full, sizeof(full));
+		at += sizeof(full);
+		memcpy(at, &stmt->generation, sizeof(stmt->generation));
+		at += sizeof(stmt->generation);
+		memcpy(at, &stmt->settings, sizeof(stmt->settings));
+		(void)SHA256(all, sizeof(all), full);
 	}
 	memcpy(stmt->digest, full, STMT_DIGEST_LEN);
 	stmt_server_name(stmt->digest, stmt->name);

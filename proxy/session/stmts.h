@@ -8,8 +8,8 @@
  *   server_stmts   one per server connection: which definitions that server has, by digest
  *
  * The name on the server is "pgshunt_" and the digest of the definition, of fixed length; so two
- * clients with the same text share one statement of a server, and any worker or process knows the
- * name.  A client's Parse is interned and named in its client_stmts; a client's Bind or Describe
+ * clients with the same text, and settings under which it means the same, share one statement of a
+ * server, and any worker or process knows the name.  A client's Parse is interned and named in its client_stmts; a client's Bind or Describe
  * looks its name up, asks server_stmts_touch(), sends the Parse first if the server lacks it, and
  * goes on with stmt_name().  "DISCARD ALL" and "DEALLOCATE ALL" (their tags) clear both.
  *
@@ -23,6 +23,7 @@
 #define SESSION_STMTS_H
 
 #include "base/compiler.h"
+#include "session/params.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -48,7 +49,9 @@ struct stmt {
 	uint64_t hash;
 	struct stmt_store *store;
 	struct stmt *next;   /* of the same bucket */
-	uint32_t generation; /* those of different ones are different statements */
+	/* Those of which one of these differs are different statements. */
+	uint32_t generation;
+	struct param_digest settings; /* what the text means depends on; zero: not known */
 	bool digested;
 	uint8_t digest[STMT_DIGEST_LEN];
 	char name[STMT_NAME_LEN + 1];
@@ -80,10 +83,18 @@ size_t stmt_store_count(const struct stmt_store *store);
 size_t stmt_store_bytes(const struct stmt_store *store); /* memory of all definitions */
 
 /* The definition with these bytes, with a reference for the caller; NULL on no memory.  Without a
- * generation: 0. */
+ * generation: 0, and without settings. */
 struct stmt *stmt_store_intern(struct stmt_store *store, const void *def, size_t len) MUST_CHECK;
 struct stmt *stmt_store_intern_at(struct stmt_store *store, const void *def, size_t len,
-                                  uint32_t generation) MUST_CHECK;
+                                  uint32_t generation,
+                                  const struct param_digest *settings) MUST_CHECK;
+
+/* Whether the text means under these settings what it meant when it was interned. */
+static inline bool stmt_means(const struct stmt *stmt, const struct param_digest *settings)
+{
+	return stmt->settings.half[0] == settings->half[0] &&
+	       stmt->settings.half[1] == settings->half[1];
+}
 
 /* NULL is allowed in both. */
 struct stmt *stmt_ref(struct stmt *stmt);
@@ -92,7 +103,7 @@ void stmt_unref(struct stmt *stmt);
 /* Computes what stmt_digest() and stmt_name() return. */
 void stmt_make_digest(struct stmt *stmt);
 
-/* STMT_DIGEST_LEN bytes: the first of SHA-256 of the definition. */
+/* STMT_DIGEST_LEN bytes: the first of SHA-256 of the definition, and of what else it depends on. */
 static inline const uint8_t *stmt_digest(struct stmt *stmt)
 {
 	if (UNLIKELY(!stmt->digested))

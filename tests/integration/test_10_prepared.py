@@ -68,6 +68,44 @@ def test_same_text_is_shared_by_the_clients_of_a_server(make_proxy, pg):
         conn.close()
 
 
+# What a text means depends on settings of the client's: two of them, the text, both answers.
+MEANINGS = {
+    "DateStyle": ("ISO, DMY", "ISO, MDY", "SELECT date '01/02/2020'", "2020-02-01", "2020-01-02"),
+    "TimeZone": ("UTC", "Asia/Tokyo", "SELECT extract(epoch FROM timestamptz '1970-01-02')::int",
+                 "86400", "54000"),
+    "client_encoding": ("LATIN1", "UTF8", "SELECT length('é')", "2", "1"),
+    "standard_conforming_strings": ("off", "on", r"SELECT length('\\')", "1", "2"),
+    "IntervalStyle": ("postgres", "sql_standard",
+                      "SELECT extract(epoch FROM interval '-1 1:00')::int", "-82800", "-90000"),
+    "search_path": ("meaning1", "meaning2", "SELECT what FROM meaning", "one", "other"),
+}
+
+
+@pytest.mark.parametrize("name", MEANINGS)
+def test_same_text_means_something_else(make_proxy, pg, name):
+    """…to a client with other settings, and to one that changes them, on the same server."""
+    first, second, sql, *expected = MEANINGS[name]
+    for schema, what in (("meaning1", "one"), ("meaning2", "other")):
+        pg.sql("CREATE SCHEMA IF NOT EXISTS %s; CREATE OR REPLACE VIEW %s.meaning AS SELECT '%s'::text "
+               "AS what; GRANT ALL ON SCHEMA %s TO app; GRANT ALL ON %s.meaning TO app" %
+               (schema, schema, what, schema, schema), "p1")
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire(**{name: first}) as one, proxy.wire(**{name: second}) as other:
+        for n in range(2):
+            for conn, value in zip((one, other), expected):
+                if n == 0:
+                    conn.send(parse(sql, "s"))
+                conn.send(bind([], "s"), execute(), SYNC)
+                assert rows(conn.ready("I")) == [[value]]
+        if name != "search_path":  # of which the proxy is not told
+            other.query("SET %s = '%s'" % (name, first))
+            other.send(parse(sql, "t"), bind([], "t"), execute(), SYNC)
+            assert rows(other.ready("I")) == [[expected[0]]]
+            one.query("SET %s = '%s'" % (name, second))
+            one.send(parse(sql, "t"), bind([], "t"), execute(), SYNC)
+            assert rows(one.ready("I")) == [[expected[1]]]
+
+
 def test_same_text_with_other_types_is_another_statement(proxy):
     with proxy.wire() as one, proxy.wire() as two:
         run(one, parse("SELECT pg_typeof($1)", "t", oids=[23]))

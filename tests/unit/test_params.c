@@ -377,6 +377,28 @@ static void doubted_extras_are_set_again(void **state)
 	param_set_unref(want);
 }
 
+static void what_a_text_means(void **state)
+{
+	struct param_pool *pool = *state;
+	struct param_set *one = server_15(pool);
+	struct param_set *other = param_set_ref(one);
+	struct param_digest known = *param_set_parse_digest(one);
+
+	assert_true(known.half[0] != 0);
+	/* What has nothing to do with it. */
+	add(pool, &other, "application_name", "other", true);
+	add(pool, &other, "statement_timeout", "5s", false);
+	assert_ptr_not_equal(other, one);
+	assert_memory_equal(param_set_parse_digest(other), &known, sizeof(known));
+	add(pool, &other, "DateStyle", "ISO, DMY", true);
+	assert_memory_not_equal(param_set_parse_digest(other), &known, sizeof(known));
+	add(pool, &other, "DateStyle", "ISO, MDY", true);
+	add(pool, &other, "search_path", "x", false);
+	assert_memory_not_equal(param_set_parse_digest(other), &known, sizeof(known));
+	param_set_unref(one);
+	param_set_unref(other);
+}
+
 static void what_cannot_be_set_is_left_out(void **state)
 {
 	static const char *const fixed[] = {
@@ -540,6 +562,11 @@ static void tables_are_sorted(void **state)
 #include "session/guc_fixed.def"
 #undef GUC_FIXED
 	};
+	static const char *const parsed[] = {
+#define GUC_PARSED(name, why) name,
+#include "session/guc_parsed.def"
+#undef GUC_PARSED
+	};
 	static const char *const encodings[] = {
 #define ENCODING(spelling, reported_as) spelling,
 #include "session/encodings.def"
@@ -550,6 +577,8 @@ static void tables_are_sorted(void **state)
 	(void)state;
 	for (i = 1; i < ARRAY_LEN(reported); i++)
 		assert_true(strcasecmp(reported[i - 1], reported[i]) < 0);
+	for (i = 1; i < ARRAY_LEN(parsed); i++)
+		assert_true(strcmp(parsed[i - 1], parsed[i]) < 0);
 	for (i = 1; i < ARRAY_LEN(fixed); i++)
 		assert_true(strcmp(fixed[i - 1], fixed[i]) < 0);
 	for (i = 1; i < ARRAY_LEN(encodings); i++)
@@ -575,6 +604,7 @@ int main(void)
 	    POOL_TEST(sync_sql_quotes_for_any_server),
 	    POOL_TEST(sync_sql_resets_and_orders),
 	    POOL_TEST(doubted_extras_are_set_again),
+	    POOL_TEST(what_a_text_means),
 	    POOL_TEST(what_cannot_be_set_is_left_out),
 	    POOL_TEST(settled_sets_agree),
 	    POOL_TEST(status_messages),
