@@ -196,6 +196,15 @@ enum config_pinned config_session_pinned(const struct config *config,
 	return config->proxy.session_pinned;
 }
 
+int64_t config_session_temp_tables(const struct config *config,
+                                   const struct config_database *database,
+                                   const struct config_user *user)
+{
+	return OF_USER(user, session_temp_tables,
+	               OF_DATABASE(database, session_temp_tables,
+	                           config->proxy.session_temp_tables));
+}
+
 enum config_pool_mode config_pool_mode(const struct config *config,
                                        const struct config_database *database,
                                        const struct config_user *user)

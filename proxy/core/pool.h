@@ -107,6 +107,7 @@ struct pool {
 	unsigned host;         /* of several: the next one to try */
 	enum config_pinned session_pinned;
 	const char *session_pin; /* "user", "database": whose session_pin is on; NULL: neither's */
+	int64_t session_temp_tables; /* most bytes of temporary tables of a session */
 	size_t parked;         /* clients whose session's server is kept */
 	struct limit_wait limit_wait;
 	bool asked;            /* another worker has been asked for a server */

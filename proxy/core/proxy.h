@@ -51,6 +51,7 @@ struct proxy {
 	unsigned descriptors;       /* any thread: that the process may have; 0: not known */
 	atomic_uint descriptors_own; /* any thread: that it had before the first connection */
 	atomic_uint admitted;       /* any thread: those that are authenticated */
+	atomic_size_t carried;      /* any thread: bytes of temporary tables kept for sessions */
 	struct address_table *addresses; /* any thread */
 	uint8_t cancel_secret[32];  /* any thread: of the long cancel keys */
 	atomic_bool pause_new;      /* any thread: a database that comes into use is paused */

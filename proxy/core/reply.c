@@ -468,7 +468,9 @@ static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 	const uint8_t *msg = reply->data + reply->used;
 
 	if (UNLIKELY(session_awaits(reply->server)))
-		session_take(reply->server, type, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN);
+		session_take(reply->server, type,
+			     total <= reply->len - reply->used ? msg + WIRE_HEADER_LEN : NULL,
+			     total - WIRE_HEADER_LEN);
 	switch (type) {
 	case BE_PARAMETER_STATUS:
 		reply_parameter(reply, msg + 5, total - 5, true);
@@ -620,9 +622,9 @@ static bool reply_unasked(uint8_t type)
 }
 
 /* What the proxy has asked a session's server is read whole. */
-static bool reply_wants_whole(struct reply *reply)
+static bool reply_wants_whole(struct reply *reply, uint8_t type, size_t total)
 {
-	return reply->server->move != NULL &&
+	return reply->server->move != NULL && session_takes_whole(reply->server, type, total) &&
 	       (reply->server->client == NULL || reply_head_op(reply) == OWES_HIDDEN_QUERY);
 }
 
@@ -646,7 +648,7 @@ static void reply_run(struct reply *reply)
 			break;
 		}
 		if (total > have &&
-		    (!reply_streams(at[0], total) || reply_wants_whole(reply)))
+		    (!reply_streams(at[0], total) || reply_wants_whole(reply, at[0], total)))
 			break;
 		if (UNLIKELY(server->ledger.count == 0 && !reply_unasked(at[0]))) {
 			reply_protocol_error(reply, at[0]);

@@ -5,6 +5,7 @@
 #include "core/session_internal.h"
 
 #include "core/server.h"
+#include "core/session_carry.h"
 #include "core/worker.h"
 #include "session/locks.h"
 #include "session/replay.h"
@@ -12,12 +13,32 @@
 #include <stdio.h>
 #include <string.h>
 
+static void session_unread(struct session_move *move)
+{
+	char why[1200];
+
+	move->digest[0] = '\0';
+	(void)snprintf(why, sizeof(why), "its state could not be read: %s",
+	               move->failure != NULL ? move->failure : "not understood");
+	session_set_class(move, SESSION_PINNED, "", why);
+}
+
+/* What is known of its state has changed. */
+static void session_judge(struct session_move *move)
+{
+	if (move->state == NULL) {
+		session_unread(move);
+	} else if (session_carry_next(move, false) == SESSION_ASKS_NOTHING) {
+		session_state_digest(move->state, move->digest);
+		session_classify_state(move);
+	}
+}
+
 /* The state that its own server has told.  False: there is more to be asked first. */
 static bool session_take_state(struct session_move *move, struct server *server)
 {
 	const bool good = move->failure == NULL && !move->unreadable &&
 	                  session_state_finish(move->answer);
-	char why[1200];
 
 	/* Nothing is known until the second answer; what was before is not any more. */
 	if (!move->neutral &&
@@ -29,18 +50,12 @@ static bool session_take_state(struct session_move *move, struct server *server)
 	move->ready_at = server->ready_at;
 	session_state_free(move->state);
 	move->state = NULL;
-	move->digest[0] = '\0';
-	if (!good) {
-		(void)snprintf(why, sizeof(why), "its state could not be read: %s",
-		               move->failure != NULL ? move->failure : "not understood");
-		session_set_class(move, SESSION_PINNED, "", why);
-		return move->failure == NULL || !session_ask(move, server, SESSION_ASKS_CLEANUP);
+	if (good) {
+		move->state = move->answer;
+		move->answer = NULL;
 	}
-	move->state = move->answer;
-	move->answer = NULL;
-	session_state_digest(move->state, move->digest);
-	session_classify_state(move);
-	return true;
+	session_judge(move);
+	return good || move->failure == NULL || !session_ask(move, server, SESSION_ASKS_CLEANUP);
 }
 
 /* It cannot be set up there. */
@@ -84,7 +99,7 @@ static bool session_compare(struct session_move *move)
 		session_refused(move);
 		return true;
 	}
-	if (move->unreadable || !session_state_finish(move->answer)) {
+	if (move->unreadable || !session_carry_told(move) || !session_state_finish(move->answer)) {
 		session_failed(move, "the new server's state could not be read");
 		return true;
 	}
@@ -179,6 +194,13 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 		break;
 	case SESSION_ASKS_LOCKS:
 		session_take_locks(move, server);
+		return move->asked == NULL;
+	case SESSION_ASKS_TEMP:
+	case SESSION_ASKS_PROBE:
+	case SESSION_ASKS_ROWS:
+		if (!session_carry_answer(move, question))
+			(void)!session_ask(move, server, SESSION_ASKS_CLEANUP);
+		session_judge(move);
 		return move->asked == NULL;
 	case SESSION_ASKS_STANDBY:
 		session_compare_standby(move);

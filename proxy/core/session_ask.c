@@ -8,9 +8,11 @@
 #include "base/log.h"
 #include "core/route.h"
 #include "core/server.h"
+#include "core/session_carry.h"
 #include "core/session_internal.h"
 #include "core/session_see.h"
 #include "core/worker.h"
+#include "session/copies.h"
 #include "session/locks.h"
 #include "session/replay.h"
 #include "session/stmts.h"
@@ -110,6 +112,8 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 {
 	unsigned steps = 0;
 
+	move->state_steps = 1;
+	move->read_steps = 0;
 	switch (question) {
 	case SESSION_ASKS_NOTHING:
 		break;
@@ -129,7 +133,8 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 	case SESSION_ASKS_REST:
 		steps += ask_replay(move, REPLAY_AFTER_PROMOTION, out);
 		ask_state(move, move->state, out);
-		steps++;
+		move->state_steps += session_carry_build_check(move, out);
+		steps += move->state_steps;
 		break;
 	case SESSION_ASKS_STATE:
 		ask_state(move, NULL, out);
@@ -137,7 +142,13 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		break;
 	case SESSION_ASKS_AGAIN:
 		ask_state(move, move->state, out);
-		steps++;
+		move->state_steps += session_carry_build_check(move, out);
+		steps += move->state_steps;
+		break;
+	case SESSION_ASKS_TEMP:
+	case SESSION_ASKS_PROBE:
+	case SESSION_ASKS_ROWS:
+		steps += session_carry_build(move, question, out);
 		break;
 	case SESSION_ASKS_UNNAMED:
 		steps = ask_unnamed(move, out);
@@ -216,7 +227,9 @@ bool session_ask(struct session_move *move, struct server *server, enum session_
 	assert(move->asked == NULL && server_quiet(server));
 	if (!ask_turn(move, database))
 		return false;
-	sbuf_init(&out, ASK_MAX);
+	sbuf_init(&out, ASK_MAX + (move->state == NULL
+				       ? 0
+				       : copies_messages(session_state_copies(move->state))));
 	steps = ask_build(move, question, &out);
 	session_state_free(move->answer);
 	move->answer = ask_wants_state(move, question) ? session_state_new() : NULL;
@@ -243,6 +256,12 @@ bool session_awaits(const struct server *server)
 	return server->move != NULL && server->move->asked == server;
 }
 
+bool session_takes_whole(const struct server *server, uint8_t type, size_t total)
+{
+	return type != BE_COPY_DATA || server->move == NULL ||
+	       total <= session_carry_longest(server->move);
+}
+
 static void ask_failed(struct session_move *move, const uint8_t *body, size_t len)
 {
 	struct wire_error error = {0};
@@ -258,19 +277,20 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 	move->failure = sbuf_take(&text);
 	(void)snprintf(move->failure_sqlstate, sizeof(move->failure_sqlstate), "%s",
 	               error.sqlstate == NULL ? "XX000" : error.sqlstate);
-	move->failure_in_state = move->answer != NULL && move->steps_left == 1;
+	move->failure_in_state = move->answer != NULL && move->steps_left == move->state_steps;
 }
 
 void session_take(struct server *server, uint8_t type, const uint8_t *body, size_t len)
 {
 	struct session_move *move = server->move;
 
+	session_carry_take(move, type, body, len);
 	switch (type) {
 	case BE_DATA_ROW:
 		if (move->question == SESSION_ASKS_LOCKS)
 			(void)!locks_count_row(move->state, body, len); /* locks_counted() */
-		/* Steps before the last may have rows, too. */
-		if (move->answer != NULL && move->steps_left == 1 &&
+		/* Steps before these may have rows, too. */
+		if (move->answer != NULL && move->steps_left <= move->state_steps &&
 		    !session_state_row(move->answer, body, len))
 			move->unreadable = true;
 		break;

@@ -11,6 +11,7 @@
 #include "core/proxy.h"
 #include "core/route.h"
 #include "core/server.h"
+#include "core/session_carry.h"
 #include "core/session_move.h"
 #include "core/view.h"
 #include "core/worker.h"
@@ -413,6 +414,10 @@ void session_tick(struct database *database)
 		if (move->asked != NULL && move->asked == move->fresh &&
 		    worker->now - move->asked_at > limit)
 			server_doom(move->fresh, SERVER_CLOSE_SESSION);
+		/* The swap does not come: rows that were read for it are of no use. */
+		if (move->asked == NULL && !move->parked && !move->reconnect && !database->held &&
+		    database->swap_target == NULL)
+			session_carry_drop(move);
 		/* A server that could not be opened is tried again. */
 		if (move->asked == NULL && (move->parked || move->reconnect || move->wanted))
 			session_step(move);

@@ -49,6 +49,7 @@ void session_note_failure(struct session_move *move, const char *why)
 	char name[128];
 
 	memcpy(move->digest_failed, move->digest, sizeof(move->digest));
+	session_set_text(&move->failed_why, why);
 	log_warning("%s: its state cannot be set up on another server: %s",
 	            session_name(move, name), why);
 	session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what, why);
@@ -81,6 +82,7 @@ void session_classify_state(struct session_move *move)
 	const struct config_proxy *conf = &client->worker->routes->config->proxy;
 	const struct session_abilities abilities = {
 	    .locks = true,
+	    .temporary = client->pool->session_temp_tables > 0,
 	    .custom_known = conf->session_custom_settings[0] != '\0',
 	};
 	struct session_verdict verdict;
@@ -95,9 +97,11 @@ void session_classify_state(struct session_move *move)
 	                 &verdict);
 	stmt_unref(unnamed);
 	session_add_declared(move, &verdict);
-	/* One that has failed stays pinned while it is the same, and why it is. */
-	if (verdict.class == SESSION_PINNED || move->digest_failed[0] == '\0' ||
-	    strcmp(move->digest, move->digest_failed) != 0)
+	/* One that has failed stays pinned while it is the same. */
+	if (verdict.class != SESSION_PINNED && move->failed_why != NULL &&
+	    strcmp(move->digest, move->digest_failed) == 0)
+		session_set_class(move, SESSION_PINNED, sbuf_text(&verdict.what), move->failed_why);
+	else
 		session_set_class(move, verdict.class, sbuf_text(&verdict.what),
 		                  sbuf_text(&verdict.why));
 	session_verdict_free(&verdict);

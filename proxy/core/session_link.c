@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "core/route.h"
 #include "core/server.h"
+#include "core/session_carry.h"
 #include "core/session_see.h"
 #include "core/worker.h"
 #include "session/stmts.h"
@@ -140,10 +141,12 @@ bool session_recovers(const struct server *server)
 	const struct client *client = server->client;
 	const struct session_move *move = client->move;
 
-	/* Notifications of the time between would be missing, and others may take its locks. */
+	/* Notifications of the time between would be missing, others may take its locks, and rows of
+	 * temporary tables are not read before they are needed. */
 	return client->in_session && move != NULL && !move->parked && move->asked == NULL &&
 	       move->state != NULL && server_quiet(server) && session_known(move, server) &&
 	       move->class != SESSION_PINNED &&
+	       session_carry_next(move, true) == SESSION_ASKS_NOTHING &&
 	       session_state_count_kind(move->state, SESSION_CHANNEL) == 0 &&
 	       !session_has_locks(move) && conn_unsent(&server->conn) == 0 &&
 	       server->worker->routes->config->proxy.session_recover_after > 0;
@@ -191,6 +194,7 @@ void session_unpark(struct session_move *move)
 	struct server *server = move->old;
 
 	move->old = NULL;
+	session_carry_drop(move);
 	session_link(move, server);
 	client_go_on(move->client);
 }
@@ -263,6 +267,7 @@ void session_arrive(struct session_move *move)
 	char name[128];
 
 	move->reconnect = false;
+	session_carry_drop(move);
 	memcpy(move->digest_before, move->digest, sizeof(move->digest));
 	memcpy(move->digest_after, move->digest_told, sizeof(move->digest_told));
 	session_note_move(move, lossy ? session_why(move) : NULL);

@@ -5,12 +5,17 @@
 #include "core/mail.h"
 #include "core/proxy.h"
 #include "core/server.h"
+#include "core/session_carry.h"
 #include "core/worker.h"
+#include "session/copies.h"
 #include "session/stmts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Of more steps than this the outcomes are not kept: far more tables than are ever carried. */
+#define SESSION_OUTCOMES_MAX ((size_t)64 * 1024)
 
 const char *session_name(const struct session_move *move, char text[128])
 {
@@ -30,6 +35,7 @@ struct session_move *session_move_get(struct client *client)
 	move = calloc(1, sizeof(*move));
 	if (move == NULL)
 		return NULL;
+	sbuf_init(&move->outcomes, SESSION_OUTCOMES_MAX);
 	move->client = client;
 	client->move = move;
 	list_append(&client->pool->database->sessions, &move->node);
@@ -69,9 +75,12 @@ void session_end(struct client *client)
 	session_state_free(move->state);
 	session_state_free(move->answer);
 	session_note_unnamed(move, NULL);
+	copies_free(move->arriving);
+	sbuf_free(&move->outcomes);
 	free(move->what);
 	free(move->why);
 	free(move->failure);
+	free(move->failed_why);
 	free(move->moved_from);
 	free(move->moved_to);
 	free(move->lost);
@@ -182,7 +191,8 @@ void session_apply_policy(struct session_move *move)
 
 bool session_known(const struct session_move *move, const struct server *server)
 {
-	return move->class_since != 0 && move->ready_at == server->ready_at;
+	return (move->class_since != 0 || move->state != NULL) &&
+	       move->ready_at == server->ready_at;
 }
 
 /* Gives the fresh server what a standby allows.  True: it has that; false: it is on its way. */
@@ -222,6 +232,7 @@ static void session_step_linked(struct session_move *move)
 	struct server *server = client->server;
 	struct database *database = session_database(move);
 	const bool held = database->held && !database->paused;
+	enum session_question next;
 
 	if (server == NULL || server->doomed || server->cancelling || !server_quiet(server)) {
 		session_settled(move); /* it comes back at its safe point, and is not waited for */
@@ -233,6 +244,12 @@ static void session_step_linked(struct session_move *move)
 		move->asked_ready_at = server->ready_at;
 		if (held || move->wanted || move->reconnect)
 			(void)!session_ask(move, server, SESSION_ASKS_STATE);
+		return;
+	}
+	next = session_carry_next(move,
+				  held || database->swap_target != NULL || move->reconnect);
+	if (next != SESSION_ASKS_NOTHING) {
+		(void)!session_ask(move, server, next);
 		return;
 	}
 	move->wanted = false;

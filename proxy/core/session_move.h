@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/sbuf.h"
 #include "session/classify.h"
 
 #include <stdbool.h>
@@ -29,6 +30,7 @@
 #include <stdint.h>
 
 struct client;
+struct copies;
 struct database;
 struct mail_view;
 struct pool;
@@ -46,6 +48,9 @@ enum session_question {
 	SESSION_ASKS_STATE,   /* its own: what state there is */
 	SESSION_ASKS_NEWS,    /* its own, parked: nothing; notifications come before the answer */
 	SESSION_ASKS_LOCKS,   /* its own, parked: the same, and how often it has each advisory lock */
+	SESSION_ASKS_TEMP,    /* its own: what its temporary tables are */
+	SESSION_ASKS_PROBE,   /* its own: what their ON COMMIT is */
+	SESSION_ASKS_ROWS,    /* its own: their rows */
 	SESSION_ASKS_CLEANUP, /* its own: to forget that it was asked, after an error */
 	SESSION_ASKS_STANDBY, /* fresh: to take what a standby allows */
 	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
@@ -72,7 +77,11 @@ struct session_move {
 	enum session_question question;
 	enum session_stage stage;
 	unsigned steps_left;          /* ReadyForQuery messages until the last answer */
+	unsigned state_steps;         /* … the last of which tell a state */
+	unsigned read_steps;          /* … and of these the last are of session_carry.c */
 	struct session_state *answer; /* coming in */
+	struct copies *arriving;      /* rows of temporary tables, coming in */
+	struct sbuf outcomes;         /* of the steps of SESSION_ASKS_PROBE */
 	struct session_state *state;  /* of its own server, as of ready_at; NULL: not asked yet */
 	usec_t ready_at;              /* server->ready_at then: another value means it was active */
 	enum session_class class;
@@ -84,6 +93,7 @@ struct session_move {
 	char digest_told[SESSION_DIGEST_SIZE];  /* the state that it has, by its own account */
 	struct stmt *unnamed_fresh;             /* the unnamed statement that it has; NULL: none */
 	char digest_failed[SESSION_DIGEST_SIZE]; /* a state that could not be given to a server … */
+	char *failed_why;                        /* … and why */
 	char *failure;                           /* the first error of the answer */
 	char failure_sqlstate[6];
 	char digest_before[SESSION_DIGEST_SIZE]; /* of the last move: on the old server … */
@@ -189,8 +199,12 @@ bool session_ask(struct session_move *move, struct server *server,
 /* Whether an answer is awaited from this server. */
 bool session_awaits(const struct server *server);
 
-/* A message of that answer; whole. */
+/* A message of that answer; whole, or, with a body of NULL, COPY data that is longer than what
+ * session_takes_whole() says. */
 void session_take(struct server *server, uint8_t type, const uint8_t *body, size_t len);
+
+/* Whether a message of so many bytes is to be there as a whole first. */
+bool session_takes_whole(const struct server *server, uint8_t type, size_t total);
 
 /* The answers are complete, or never will be: the next in the queue may ask. */
 void session_ask_over(struct session_move *move);

@@ -4,6 +4,7 @@
 #include "session/params.h"
 #include "session/sql_lex.h"
 #include "session/stmts.h"
+#include "session/temp_table.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -183,6 +184,7 @@ static void say_why(const struct session_state *state, const struct session_fact
 
 	for (i = 0; i < session_state_count(state); i++)
 		judge_row(session_state_at(state, i), abilities, strings, why);
+	temp_why(state, why);
 	if (session_facts_unreadable(facts) && !abilities->custom_known)
 		add_part(why, "; ",
 		         "a custom setting whose name was not seen (set_config() of a "

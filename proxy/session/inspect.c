@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "session/inspect.h"
 
+#include "session/copies.h"
 #include "session/inspect_internal.h"
 #include "session/inspect_sql.h"
 #include "wire/build.h"
@@ -26,6 +27,9 @@ struct session_state {
 	size_t bytes;
 	bool bad;
 	bool finished;
+	bool merged;           /* state_merge_timeout() is done */
+	bool temporary;        /* has temporary objects */
+	struct copies *copies; /* of their rows */
 };
 
 static const struct {
@@ -91,13 +95,23 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 	sbuf_free(&names);
 }
 
-void session_add_run(struct sbuf *out, const char *sql)
+void session_begin_run(struct sbuf *out, const char *sql)
 {
 	wire_add_close(out, 'S', RUN_NAME);
 	wire_add_parse(out, RUN_NAME, sql, NULL, 0);
 	wire_add_bind(out, "", RUN_NAME);
 	wire_add_execute(out, "", 0);
+}
+
+void session_end_run(struct sbuf *out)
+{
 	wire_add_close(out, 'S', RUN_NAME);
+}
+
+void session_add_run(struct sbuf *out, const char *sql)
+{
+	session_begin_run(out, sql);
+	session_end_run(out);
 }
 
 void session_inspect_cleanup(struct sbuf *out)
@@ -136,6 +150,7 @@ void session_state_free(struct session_state *state)
 	for (i = 0; i < state->count; i++)
 		row_free(&state->rows[i]);
 	free(state->rows);
+	copies_free(state->copies);
 	free(state);
 }
 
@@ -316,17 +331,65 @@ static int compare_rows(const void *left, const void *right)
 	return order != 0 ? order : compare_text(a->value, b->value);
 }
 
+bool session_state_set_value(struct session_state *state, size_t i, const char *text)
+{
+	char *copy = strdup(text);
+
+	if (copy == NULL)
+		return false;
+	free((char *)state->rows[i].value);
+	state->rows[i].value = copy;
+	return true;
+}
+
+bool session_state_put(struct session_state *state, const struct session_row *row)
+{
+	struct session_row copy = {.kind = row->kind, .name = strdup(row->name)};
+
+	if (row->value != NULL)
+		copy.value = strdup(row->value);
+	if (row->extra != NULL)
+		copy.extra = strdup(row->extra);
+	if (copy.name == NULL || (row->value != NULL && copy.value == NULL) ||
+	    (row->extra != NULL && copy.extra == NULL) || !state_room(state)) {
+		row_free(&copy);
+		return false;
+	}
+	state->rows[state->count++] = copy;
+	if (state->finished)
+		qsort(state->rows, state->count, sizeof(*state->rows), compare_rows);
+	return true;
+}
+
+void session_state_set_copies(struct session_state *state, struct copies *copies)
+{
+	copies_free(state->copies);
+	state->copies = copies;
+}
+
+const struct copies *session_state_copies(const struct session_state *state)
+{
+	return state->copies;
+}
+
 bool session_state_finish(struct session_state *state)
 {
 	if (state->bad || state->finished ||
 	    session_state_info(state, "server_encoding")[0] == '\0' ||
-	    !state_merge_timeout(state)) {
+	    (!state->merged && !state_merge_timeout(state))) {
 		state->bad = true;
 		return false;
 	}
+	state->merged = true;
+	state->temporary = session_state_count_kind(state, SESSION_TEMPORARY) > 0;
 	qsort(state->rows, state->count, sizeof(*state->rows), compare_rows);
 	state->finished = true;
 	return true;
+}
+
+void session_state_more(struct session_state *state)
+{
+	state->finished = false;
 }
 
 bool session_state_again(const struct session_state *state)
@@ -403,10 +466,21 @@ enum replay_stage session_row_stage(const struct session_row *row)
 
 /* ---- comparing ---- */
 
-/* A custom setting that does not exist is as if nobody had asked for it. */
-static bool row_counts(const struct session_row *row, enum replay_stage stage)
+/* Statements may be about temporary tables, which come after the promotion. */
+enum replay_stage session_statement_stage(const struct session_state *state)
 {
+	return state->temporary ? REPLAY_AFTER_PROMOTION : REPLAY_ON_STANDBY;
+}
+
+/* A custom setting that does not exist is as if nobody had asked for it. */
+static bool row_counts(const struct session_state *state, const struct session_row *row,
+                       enum replay_stage stage)
+{
+	const bool statement =
+	    row->kind == SESSION_PROTOCOL_STATEMENT || row->kind == SESSION_SQL_STATEMENT;
+
 	return session_row_stage(row) <= stage &&
+	       (!statement || session_statement_stage(state) <= stage) &&
 	       !(row->kind == SESSION_CUSTOM && row->value == NULL);
 }
 
@@ -417,7 +491,7 @@ static const struct session_row *next_row(const struct session_state *state, siz
 	while (*i < state->count) {
 		const struct session_row *row = &state->rows[(*i)++];
 
-		if (row_counts(row, stage))
+		if (row_counts(state, row, stage))
 			return row;
 	}
 	return NULL;

@@ -49,6 +49,7 @@ struct session_row {
 	const char *extra; /* NULL: SQL NULL */
 };
 
+struct copies;
 struct session_state; /* opaque */
 
 /* ---- asking ---- */
@@ -85,6 +86,10 @@ bool session_state_row(struct session_state *state, const void *body, size_t len
 /* All rows are there.  False: the answer is not complete. */
 bool session_state_finish(struct session_state *state) MUST_CHECK;
 
+/* More rows of a finished state come: those of another question to the same server.  To be finished
+ * again. */
+void session_state_more(struct session_state *state);
+
 /* Some of it was hidden from the session's role: ask once more, neutral, into a new state. */
 bool session_state_again(const struct session_state *state);
 
@@ -100,6 +105,10 @@ const struct session_row *session_state_find(const struct session_state *state,
 /* What the server's session says of "server_encoding", "login" …; "" if it is not known. */
 const char *session_state_info(const struct session_state *state, const char *name);
 
+/* The rows of its temporary tables, which the state frees; NULL: not read. */
+void session_state_set_copies(struct session_state *state, struct copies *copies);
+const struct copies *session_state_copies(const struct session_state *state);
+
 /* SHA-256 of all that the session is, in canonical form: equal for equal sessions, whatever the
  * server or process. */
 void session_state_digest(const struct session_state *state, char hex[65]);
@@ -112,6 +121,9 @@ bool session_state_same(const struct session_state *old, const struct session_st
 
 /* The stage after which old and new server must agree on a row.  Some settings come late. */
 enum replay_stage session_row_stage(const struct session_row *row);
+
+/* When prepared statements are set up. */
+enum replay_stage session_statement_stage(const struct session_state *state);
 
 /* A setting that is left alone on the new server until everything else is done. */
 bool session_setting_late(const char *name);

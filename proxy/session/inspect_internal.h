@@ -14,8 +14,17 @@
  * unnamed one is the client's.  No Sync. */
 void session_add_run(struct sbuf *out, const char *sql);
 
+/* The same in two halves: what a COPY … FROM STDIN reads goes in between. */
+void session_begin_run(struct sbuf *out, const char *sql);
+void session_end_run(struct sbuf *out);
+
 /* Gives the i-th row another extra. */
 bool session_state_set_extra(struct session_state *state, size_t i, const char *text,
                              size_t len) MUST_CHECK;
+
+bool session_state_set_value(struct session_state *state, size_t i, const char *text) MUST_CHECK;
+
+/* Adds a copy of a row. */
+bool session_state_put(struct session_state *state, const struct session_row *row) MUST_CHECK;
 
 #endif

@@ -5,8 +5,8 @@
  *   on the standby     late settings made harmless, client_encoding = the server's (texts are sent
  *                      as the old server gave them), settings, custom settings, session
  *                      authorization, role, then prepared statements, under that role
- *   after promotion    advisory locks, LISTEN, late settings, client_encoding, the client's unnamed
- *                      statement
+ *   after promotion    temporary tables and, if there are any, only now prepared statements; advisory
+ *                      locks, LISTEN, late settings, client_encoding, the client's unnamed statement
  *
  * A session without locks and channels, whose late settings a standby can work under, is given these
  * on the standby, too, at the end: nothing but the unnamed statement is left to do in the hold.
@@ -16,9 +16,11 @@
  */
 #include "session/replay.h"
 
+#include "session/copies.h"
 #include "session/inspect_internal.h"
 #include "session/locks.h"
 #include "session/stmts.h"
+#include "session/temp_table.h"
 #include "wire/build.h"
 
 #include <stdlib.h>
@@ -304,14 +306,20 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 	bool good = true;
 
 	memset(replay, 0, sizeof(*replay));
-	sbuf_init(&replay->out, SESSION_REPLAY_MAX);
+	sbuf_init(&replay->out, SESSION_REPLAY_MAX + copies_messages(session_state_copies(old)));
 	sbuf_init(&replay->labels, SESSION_REPLAY_MAX);
 	if (stage == REPLAY_ON_STANDBY) {
 		replay_meanwhile(replay, old);
 		replay_settings(replay, old);
 		set_end(replay, "settings");
 		replay_role(replay, old);
+	} else if (session_state_copies(old) != NULL) {
+		temp_write_add(old, &replay->out);
+		step_end(replay, "temporary tables", NULL);
+	}
+	if (session_statement_stage(old) == stage)
 		good = replay_statements(replay, old);
+	if (stage == REPLAY_ON_STANDBY) {
 		if (replay_is_early(old))
 			replay_late(replay, old);
 	} else {

@@ -4,9 +4,12 @@
  * chooses.
  */
 #include "session/classify.h"
+#include "session/copies.h"
 #include "session/locks.h"
 #include "session/replay.h"
 #include "session/sql_lex.h"
+#include "session/temp_table.h"
+#include "wire/message.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,15 +36,19 @@ static void fuzz_text(const uint8_t *data, size_t size, bool whole)
 /* Rows one behind the other, each after a byte of its length. */
 static void fuzz_state(const uint8_t *data, size_t size)
 {
-	const struct session_abilities abilities = {.locks = true};
+	const struct session_abilities abilities = {.locks = true, .temporary = true};
+	const struct copies_bound bound = {.most = 65536};
+	struct copies *copies = copies_new(2, &bound);
 	struct session_state *state = session_state_new();
 	struct session_verdict verdict;
 	struct replay replay;
 	struct sbuf out;
 	char digest[65];
 
-	if (state == NULL)
+	if (state == NULL || copies == NULL)
 		abort();
+	copies_take(copies, 0, BE_COPY_DATA, data, size);
+	copies_take(copies, 1, BE_COMMAND_COMPLETE, data, size);
 	(void)!session_state_row(state,
 	                         "\0\4\0\0\0\4info\0\0\0\36"
 	                         "7365727665725f656e636f64696e67\0\0\0\10"
@@ -64,12 +71,19 @@ static void fuzz_state(const uint8_t *data, size_t size)
 			abort();
 		sbuf_init(&out, (size_t)1 << 20);
 		locks_count_add(state, &out);
+		(void)temp_probe_add(state, &out);
+		(void)temp_read_add(state, &out);
 		sbuf_free(&out);
+		(void)!temp_probe_done(state, (const char *)data, size);
+		(void)!temp_read_done(state, state, copies);
+		session_state_set_copies(state, copies);
+		copies = NULL;
 		(void)!replay_build(state, NULL, REPLAY_ON_STANDBY, &replay);
 		replay_free(&replay);
 		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, &replay);
 		replay_free(&replay);
 	}
+	copies_free(copies);
 	session_state_free(state);
 }
 

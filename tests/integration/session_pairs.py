@@ -330,8 +330,10 @@ VIEWS = {
                "OPERATOR(pg_catalog.=) c.oid AND d.adnum OPERATOR(pg_catalog.=) a.attnum WHERE "
                "c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() ORDER BY "
                "c.relname COLLATE pg_catalog.\"C\", a.attnum",
-    "t_a": "SELECT * FROM pg_temp.t_a ORDER BY 1",
-    "T b": "SELECT * FROM pg_temp.\"T b\" ORDER BY 1",
+    # Of a sequence all but how far it is ahead in the WAL.
+    "t_a": "SELECT pg_catalog.to_jsonb(x) OPERATOR(pg_catalog.-) 'log_cnt' FROM pg_temp.t_a x ORDER BY 1",
+    "T b": "SELECT pg_catalog.to_jsonb(x) OPERATOR(pg_catalog.-) 'log_cnt' FROM pg_temp.\"T b\" x "
+           "ORDER BY 1",
     "sequences": "SELECT s.sequencename, s.last_value FROM pg_catalog.pg_sequences s WHERE "
                  "s.schemaname OPERATOR(pg_catalog.~) '^pg_temp' AND (s.schemaname)::pg_catalog."
                  "regnamespace::pg_catalog.oid OPERATOR(pg_catalog.=) "

@@ -193,6 +193,11 @@ def test_to_a_promoted_standby(make_cluster, make_proxy):
         for _ in range(6):
             assert conn.execute("SELECT %s::int", [5], prepare=True).fetchone() == (5,)
         conn.execute("LISTEN news")
+        conn.execute("CREATE TEMP TABLE basket (id serial PRIMARY KEY, what text)")
+        conn.execute("INSERT INTO basket (what) SELECT 'fruit' || g FROM generate_series(1, 500) g")
+        conn.execute("CREATE TEMP TABLE emptied (v int) ON COMMIT DELETE ROWS")
+        for _ in range(6):
+            assert conn.execute("SELECT count(*) FROM basket", prepare=True).fetchone() == (500,)
         conn.execute("SET default_transaction_isolation = 'serializable'")
         wire.query("SELECT set_config('work_mem', '7MB', false)")
         wire.query("SELECT pg_advisory_lock(5), pg_advisory_lock(5)")
@@ -215,6 +220,11 @@ def test_to_a_promoted_standby(make_cluster, make_proxy):
         assert wire.value("SHOW statement_timeout") == "77s"
         assert conn.execute("SELECT %s::int", [6], prepare=True).fetchone() == (6,)
         assert conn.execute("SHOW transaction_isolation").fetchone() == ("serializable",)
+        assert conn.execute("SELECT count(*) FROM basket", prepare=True).fetchone() == (500,)
+        assert conn.execute("INSERT INTO basket (what) VALUES ('fig') RETURNING id").fetchone() == (501,)
+        with conn.transaction():
+            conn.execute("INSERT INTO emptied VALUES (1)")
+        assert conn.execute("SELECT count(*) FROM emptied").fetchone() == (0,)
         with conn.pipeline():
             answers = [conn.execute("SELECT %s::int", [n], prepare=True) for n in range(5)]
         assert [each.fetchone()[0] for each in answers] == list(range(5))

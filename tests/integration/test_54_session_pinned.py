@@ -52,7 +52,7 @@ def test_shown_before_any_hold(make):
 
 def test_what_is_pinned(make):
     proxy = make("abort")
-    for command, word in (("CREATE TEMP TABLE basket (a int)", "basket"),
+    for command, word in (("CREATE TEMP VIEW basket AS SELECT 1", "basket"),
                           ("DECLARE browse CURSOR WITH HOLD FOR SELECT 1", "browse")):
         with proxy.wire("p2") as conn:
             conn.query(command)

@@ -68,7 +68,7 @@ def test_undone_for_a_pinned_one(scene):
     scene.configure(hold_timeout="1s")
     conn = session(scene.proxy, "movable")
     pinned = scene.proxies[1].wire("p2", application_name="pinned")
-    pinned.query("CREATE TEMP TABLE basket (a int)")
+    pinned.query("CREATE TEMP VIEW basket AS SELECT 0 AS a")
     before = [each.value("SELECT pg_backend_pid()") for each in (conn, pinned)]
     checked = scene.run("check", "p2", "--to", "pg2")
     assert "1 movable, 1 pinned" in checked.stdout + checked.stderr
@@ -77,7 +77,7 @@ def test_undone_for_a_pinned_one(scene):
     assert "basket" in undone.stdout + undone.stderr
     assert [each.value("SELECT pg_backend_pid()") for each in (conn, pinned)] == before
     assert conn.value("EXECUTE twice(21)") == "42"
-    assert pinned.value("SELECT count(*) FROM basket") == "0"
+    assert pinned.value("SELECT a FROM basket") == "0"
     conn.close()
     pinned.close()
 

@@ -4,10 +4,13 @@
  * classes, and the messages of a replay.
  */
 #include "session/classify.h"
+#include "session/copies.h"
 #include "session/replay.h"
 #include "session/sql_lex.h"
 #include "session/stmts.h"
+#include "session/temp_table.h"
 #include "wire/build.h"
+#include "wire/message.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -390,6 +393,146 @@ static void test_what_a_standby_can_be_given(void **state)
 	assert_early("lock", "0 1 1 ExclusiveLock", NULL, false);
 }
 
+/* ---- temporary tables ---- */
+
+static struct session_state *begin_temporary(void)
+{
+	struct session_state *state = begin();
+
+	assert_true(put(state, "temp", "a\"b", "r", NULL));
+	assert_true(put(state, "temp", "q", "S", NULL));
+	assert_true(put(state, "proto", "s1", "SELECT 1", "{}"));
+	assert_true(session_state_finish(state));
+	session_state_more(state);
+	assert_true(put(state, "tshape", "a\"b", "r app", NULL));
+	assert_true(put(state, "tdef", "2 a\"b", "CREATE it", "app"));
+	assert_true(put(state, "tend", "1 i", "INDEX it", "other"));
+	assert_true(put(state, "ton", "a\"b", NULL, "v"));
+	assert_true(put(state, "tdata", "a\"b", NULL, "app"));
+	assert_true(put(state, "tdata", "q", NULL, "app"));
+	assert_true(session_state_finish(state));
+	return state;
+}
+
+static bool sends(const struct replay *replay, const char *text)
+{
+	return memmem(replay->out.data, replay->out.len, text, strlen(text)) != NULL;
+}
+
+/* Its streams: the rows of a"b, and where q stands. */
+static struct copies *take(const struct copies_bound *bound, const char *sequence)
+{
+	struct copies *copies = copies_new(2, bound);
+
+	assert_non_null(copies);
+	copies_take(copies, 0, BE_COPY_DATA, "1\n", 2);
+	copies_take(copies, 0, BE_COPY_DATA, "2\n", 2);
+	copies_take(copies, 0, BE_COMMAND_COMPLETE, "COPY 2", 7);
+	copies_take(copies, 1, BE_COPY_DATA, sequence, strlen(sequence));
+	copies_take(copies, 1, BE_COMMAND_COMPLETE, "COPY 1", 7);
+	copies_take(copies, 2, BE_COPY_DATA, "x", 1);
+	return copies;
+}
+
+static void test_temporary_tables(void **state)
+{
+	const struct copies_bound bound = {.most = 100};
+	struct session_state *a = begin_temporary();
+	struct session_state *b = begin_temporary();
+	struct copies *copies;
+	struct replay replay;
+
+	(void)state;
+	assert_true(temp_exists(a) && temp_described(a) && temp_wants_probe(a));
+	assert_true(temp_probe_done(a, "0+", 2));
+	assert_false(temp_wants_probe(a));
+	/* Statements wait for the tables. */
+	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
+	assert_false(sends(&replay, "SELECT 1"));
+	replay_free(&replay);
+	copies = take(&bound, "-5\tf\n");
+	assert_true(temp_read_done(a, a, copies));
+	session_state_set_copies(a, copies);
+	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
+	assert_int_equal(count_syncs(&replay), replay.steps);
+	assert_true(sends(&replay, "CREATE it ON COMMIT DELETE ROWS"));
+	assert_true(sends(&replay, "COPY pg_temp.\"a\"\"b\" FROM STDIN"));
+	assert_true(sends(&replay, "setval('pg_temp.\"q\"'::pg_catalog.regclass, '-5'"));
+	assert_true(sends(&replay, "INDEX it"));
+	assert_true(sends(&replay, "SELECT 1"));
+	replay_free(&replay);
+	/* The same rows read elsewhere are the same state; others, and their absence, are not. */
+	assert_false(session_state_same(a, b, REPLAY_AFTER_PROMOTION, NULL));
+	copies = take(NULL, "-5\tf\n");
+	assert_true(temp_read_done(b, b, copies));
+	copies_free(copies);
+	assert_true(session_state_same(a, b, REPLAY_AFTER_PROMOTION, NULL));
+	copies = take(NULL, "-5\tt\n");
+	assert_true(temp_read_done(b, b, copies));
+	assert_false(session_state_same(a, b, REPLAY_AFTER_PROMOTION, NULL));
+	copies_free(copies);
+	/* What is no position of a sequence is not sent. */
+	session_state_set_copies(a, take(&bound, "5; DROP\n"));
+	assert_false(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
+	replay_free(&replay);
+	session_state_free(a);
+	session_state_free(b);
+}
+
+static void test_probe_outcomes(void **state)
+{
+	/* of the two steps; m: it is known, and movable */
+	static const char *const cases[] = {"++m", "0+m", "-+p", "0-p", "+ p"};
+	static const char unknown[] = "temporary object \"a\"b\": its ON COMMIT cannot be learnt; so none "
+				      "of its 2 temporary objects goes along";
+	const struct session_abilities abilities = {.temporary = true};
+	size_t i;
+
+	(void)state;
+	assert_int_equal(temp_probe_outcome(NULL), '+');
+	assert_int_equal(temp_probe_outcome("0A000"), '0');
+	assert_int_equal(temp_probe_outcome("42501"), '-');
+	for (i = 0; i < ARRAY_LEN(cases); i++) {
+		struct session_state *a = begin_temporary();
+
+		assert_true(temp_probe_done(a, cases[i], cases[i][1] == ' ' ? 1 : 2));
+		assert_class(a, NULL, &abilities,
+		             cases[i][2] == 'm' ? SESSION_MOVABLE : SESSION_PINNED,
+		             "1 prepared statement, 2 temporary objects",
+		             cases[i][2] == 'm' ? "" : unknown);
+		session_state_free(a);
+	}
+}
+
+static void test_copies_are_bounded(void **state)
+{
+	atomic_size_t used = 0;
+	const struct copies_bound bound = {.most = 20, .used = &used, .most_used = 12};
+	struct copies *a;
+	struct copies *b;
+
+	(void)state;
+	a = take(&bound, "5\tt\n");
+	assert_null(copies_failure(a));
+	assert_int_equal(atomic_load(&used), 8);
+	assert_int_equal(copies_bytes(a), 8);
+	b = take(&bound, "5\tt\n");
+	assert_non_null(copies_failure(b));
+	assert_int_equal(atomic_load(&used), 8);
+	copies_free(b);
+	copies_free(a);
+	assert_int_equal(atomic_load(&used), 0);
+	a = take(&bound, "more than the twenty that one may have");
+	assert_string_equal(copies_failure(a), "more than may be carried");
+	copies_free(a);
+	a = copies_new(1, &bound);
+	copies_too_long(a);
+	copies_take(a, 0, BE_COPY_DATA, "x", 1);
+	assert_string_equal(copies_failure(a), "more than may be carried");
+	copies_free(a);
+	assert_int_equal(atomic_load(&used), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -398,6 +541,8 @@ int main(void)
 	    cmocka_unit_test(test_bad_answers),   cmocka_unit_test(test_neutral_timeout),
 	    cmocka_unit_test(test_classes),       cmocka_unit_test(test_replay),
 	    cmocka_unit_test(test_what_a_standby_can_be_given),
+	    cmocka_unit_test(test_temporary_tables), cmocka_unit_test(test_probe_outcomes),
+	    cmocka_unit_test(test_copies_are_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

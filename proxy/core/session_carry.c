@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/session_carry.h"
+
+#include "core/client.h"
+#include "core/pool.h"
+#include "core/proxy.h"
+#include "core/route.h"
+#include "core/worker.h"
+#include "session/copies.h"
+#include "session/inspect.h"
+#include "session/temp_table.h"
+#include "wire/message.h"
+#include "wire/parse.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t carry_most(const struct session_move *move)
+{
+	return (size_t)move->client->pool->session_temp_tables;
+}
+
+static bool carry_held_up(const struct session_state *state)
+{
+	struct sbuf why;
+	bool held_up;
+
+	sbuf_init(&why, 2000);
+	temp_why(state, &why);
+	held_up = why.len > 0;
+	sbuf_free(&why);
+	return held_up;
+}
+
+enum session_question session_carry_next(const struct session_move *move, bool moving)
+{
+	const struct session_state *state = move->state;
+
+	if (state == NULL || carry_most(move) == 0 || !temp_exists(state))
+		return SESSION_ASKS_NOTHING;
+	if (!temp_described(state))
+		return SESSION_ASKS_TEMP;
+	if (temp_wants_probe(state))
+		return SESSION_ASKS_PROBE;
+	if (!moving || session_state_copies(state) != NULL || carry_held_up(state))
+		return SESSION_ASKS_NOTHING;
+	/* Of a pinned one as much is taken along as can be, if it is moved at all. */
+	if (move->class == SESSION_PINNED &&
+	    move->client->pool->session_pinned != CONFIG_PINNED_MOVE_ANYWAY)
+		return SESSION_ASKS_NOTHING;
+	return SESSION_ASKS_ROWS;
+}
+
+/* ---- asking ---- */
+
+static void carry_await(struct session_move *move, size_t streams, bool keep)
+{
+	struct worker *worker = move->client->worker;
+	const struct copies_bound bound = {
+	    .most = carry_most(move),
+	    .used = &worker->proxy->carried,
+	    .most_used = (size_t)worker->routes->config->proxy.session_carry_memory};
+
+	copies_free(move->arriving);
+	move->arriving = copies_new(streams, keep ? &bound : NULL);
+}
+
+unsigned session_carry_build(struct session_move *move, enum session_question question,
+                             struct sbuf *out)
+{
+	unsigned steps = 0;
+
+	sbuf_reset(&move->outcomes);
+	if (question == SESSION_ASKS_TEMP) {
+		session_state_more(move->state);
+		steps = temp_describe_add(move->state, out);
+	} else if (question == SESSION_ASKS_PROBE) {
+		steps = temp_probe_add(move->state, out);
+	} else {
+		steps = temp_read_add(move->state, out);
+		carry_await(move, steps, true);
+		out->failed = out->failed || move->arriving == NULL;
+	}
+	move->read_steps = steps;
+	return steps;
+}
+
+unsigned session_carry_build_check(struct session_move *move, struct sbuf *out)
+{
+	move->read_steps = 0;
+	if (session_state_copies(move->state) == NULL)
+		return 0;
+	move->read_steps = 1 + (unsigned)session_state_count_kind(move->state, SESSION_TEMP_DATA);
+	carry_await(move, move->read_steps - 1, false);
+	out->failed = out->failed || move->arriving == NULL;
+	(void)temp_shape_add(move->state, out);
+	(void)temp_read_add(move->state, out);
+	return move->read_steps;
+}
+
+/* ---- answers ---- */
+
+/* What a step came to is known at its end. */
+static void carry_take_probe(struct session_move *move, uint8_t type, const uint8_t *body,
+                             size_t len)
+{
+	struct wire_error error = {0};
+
+	if (type == BE_ERROR_RESPONSE) {
+		if (!wire_parse_error(body, len, &error) || error.sqlstate == NULL)
+			error.sqlstate = "XX000";
+		sbuf_add_char(&move->outcomes, temp_probe_outcome(error.sqlstate));
+	} else if (type == BE_READY_FOR_QUERY) {
+		if (move->outcomes.len + move->steps_left == move->read_steps)
+			sbuf_add_char(&move->outcomes, temp_probe_outcome(NULL));
+	}
+}
+
+void session_carry_take(struct session_move *move, uint8_t type, const uint8_t *body, size_t len)
+{
+	/* Of the new server's answer the first of these steps is the definition. */
+	const size_t first = move->question == SESSION_ASKS_ROWS ? 0 : 1;
+	const size_t step = move->read_steps - move->steps_left;
+
+	if (move->read_steps == 0 || move->steps_left > move->read_steps)
+		return;
+	if (move->question == SESSION_ASKS_PROBE) {
+		carry_take_probe(move, type, body, len);
+	} else if (move->question == SESSION_ASKS_TEMP) {
+		if (type == BE_DATA_ROW && move->steps_left == 1 &&
+		    !session_state_row(move->state, body, len))
+			move->unreadable = true;
+	} else if (move->arriving != NULL && step >= first && body == NULL) {
+		copies_too_long(move->arriving);
+	} else if (move->arriving != NULL && step >= first) {
+		copies_take(move->arriving, step - first, type, body, len);
+	}
+}
+
+size_t session_carry_longest(const struct session_move *move)
+{
+	return WIRE_HEADER_LEN + carry_most(move);
+}
+
+/* Noted in the state, so that it is known as long as that. */
+static void carry_give_up(struct session_move *move, const char *what, const char *why)
+{
+	char text[600];
+
+	(void)snprintf(text, sizeof(text), "%s%s", what, why);
+	if (!temp_give_up(move->state, "", text))
+		move->unreadable = true;
+}
+
+static void carry_described(struct session_move *move)
+{
+	char text[160];
+
+	if (move->failure != NULL)
+		carry_give_up(move, "they could not be read: ", move->failure);
+	if (move->unreadable || !session_state_finish(move->state)) {
+		/* Rows of it are missing: nothing is known of the session. */
+		session_state_free(move->state);
+		move->state = NULL;
+		return;
+	}
+	if (temp_size(move->state) > (long long)carry_most(move)) {
+		(void)snprintf(text, sizeof(text), "%lld bytes, more than session_temp_tables",
+		               temp_size(move->state));
+		carry_give_up(move, "", text);
+	}
+}
+
+static void carry_read(struct session_move *move)
+{
+	const char *failure = move->failure != NULL    ? move->failure
+	                      : move->arriving == NULL ? "out of memory"
+	                                               : copies_failure(move->arriving);
+
+	if (failure == NULL && !temp_read_done(move->state, move->state, move->arriving))
+		failure = "out of memory";
+	if (failure != NULL) {
+		carry_give_up(move, "they could not be read: ", failure);
+		copies_free(move->arriving);
+	} else {
+		session_state_set_copies(move->state, move->arriving);
+	}
+	move->arriving = NULL;
+}
+
+bool session_carry_answer(struct session_move *move, enum session_question question)
+{
+	bool clean = move->failure == NULL;
+
+	if (question == SESSION_ASKS_TEMP)
+		carry_described(move);
+	else if (question == SESSION_ASKS_ROWS)
+		carry_read(move);
+	else if (!sbuf_ok(&move->outcomes) ||
+	         !temp_probe_done(move->state, sbuf_text(&move->outcomes), move->outcomes.len))
+		move->unreadable = true;
+	if (move->unreadable) {
+		session_state_free(move->state);
+		move->state = NULL;
+	}
+	return clean;
+}
+
+bool session_carry_told(struct session_move *move)
+{
+	bool good;
+
+	if (move->read_steps == 0)
+		return true;
+	good = move->arriving != NULL && copies_failure(move->arriving) == NULL &&
+	       temp_read_done(move->answer, move->state, move->arriving);
+	copies_free(move->arriving);
+	move->arriving = NULL;
+	return good;
+}
+
+void session_carry_drop(struct session_move *move)
+{
+	if (move->state != NULL)
+		session_state_set_copies(move->state, NULL);
+}
