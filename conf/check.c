@@ -428,6 +428,32 @@ static void check_database_users(struct loader *loader)
 	}
 }
 
+/* Peers are numbers, and the numbers of their clients have to fit beside them in a cancel key. */
+static void check_peers(struct loader *loader)
+{
+	const struct config *config = loader->config;
+	const struct node *place;
+
+	for (size_t i = 0; i < config->peer_count; i++) {
+		const char *name = config->peers[i].name;
+		const struct node *key = loader->keys[CONFIG_ENTRY_PEER][i];
+		const size_t len = strlen(name);
+
+		if (len == 0 || len > 5 || name[0] == '0' || strspn(name, "0123456789") != len ||
+		    strtol(name, NULL, 10) > CONFIG_PEER_ID_MAX)
+			problem_add(loader->problems, key->line, key->column,
+			            "peers: the name of a peer is its peer_id; expected a number "
+			            "from 1 to %d",
+			            CONFIG_PEER_ID_MAX);
+	}
+	place = loader_place(loader->proxy, "max_client_connections", loader->proxy);
+	if (config->proxy.peer_id != 0 && place != NULL &&
+	    config->proxy.max_client_connections > CONFIG_PEER_CLIENTS_MAX)
+		problem_add(loader->problems, place->line, place->column,
+		            "proxy.max_client_connections: at most %d with a peer_id",
+		            CONFIG_PEER_CLIENTS_MAX);
+}
+
 void config_check(struct loader *loader)
 {
 	check_listening(loader);
@@ -438,6 +464,7 @@ void config_check(struct loader *loader)
 	check_auth(loader);
 	check_auth_databases(loader);
 	check_database_users(loader);
+	check_peers(loader);
 	check_shards(loader);
 	check_aliases(loader);
 	check_proxies(loader);

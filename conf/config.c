@@ -70,6 +70,14 @@ const struct config_user *config_find_user(const struct config *config, const ch
 	return find_entry(config, CONFIG_ENTRY_USER, config->user_count, name);
 }
 
+const struct config_peer *config_find_peer(const struct config *config, unsigned id)
+{
+	char name[16];
+
+	(void)snprintf(name, sizeof(name), "%u", id);
+	return find_entry(config, CONFIG_ENTRY_PEER, config->peer_count, name);
+}
+
 const struct config_mover_proxy *config_find_mover_proxy(const struct config *config,
                                                          const char *name)
 {
@@ -123,6 +131,11 @@ int config_pool_size(const struct config *config, const struct config_database *
 	if (database != NULL && database->pool_size != CONFIG_UNSET)
 		return database->pool_size;
 	return config->proxy.pool_size;
+}
+
+int config_peer_pool_size(const struct config *config, const struct config_peer *peer)
+{
+	return peer->pool_size != CONFIG_UNSET ? peer->pool_size : config->proxy.pool_size;
 }
 
 /* A setting that may stand in several places: the first one that is given. */

@@ -160,6 +160,18 @@ struct config_user {
 #include "conf/settings.def"
 };
 
+/* What fits into the process id of a cancel key (core/cancel.h). */
+#define CONFIG_PEER_ID_MAX 16383
+#define CONFIG_PEER_CLIENTS_MAX 200000
+
+/* Another process behind the same address; its name is its peer_id. */
+struct config_peer {
+	const char *name;
+	size_t index;
+#define PEER_SETTING CONFIG_FIELD
+#include "conf/settings.def"
+};
+
 /* A proxy whose console the mover uses. */
 struct config_mover_proxy {
 	const char *name;
@@ -210,6 +222,7 @@ enum config_entry_kind {
 	CONFIG_ENTRY_SERVER,
 	CONFIG_ENTRY_DATABASE,
 	CONFIG_ENTRY_USER,
+	CONFIG_ENTRY_PEER,
 	CONFIG_ENTRY_MOVER_PROXY,
 	CONFIG_ENTRY_PGBOUNCER,
 	CONFIG_ENTRY_HOOK,
@@ -228,6 +241,8 @@ struct config {
 	size_t database_count;
 	struct config_user *users;
 	size_t user_count;
+	struct config_peer *peers;
+	size_t peer_count;
 	const void **sorted[CONFIG_ENTRY_KINDS]; /* entries by name, for the lookups */
 	const char *path;                        /* the file it was read from */
 	atomic_uint refs;                        /* of config_ref and config_unref only */
@@ -273,6 +288,8 @@ const struct config_database *config_find_database(const struct config *config, 
 /* The same, or the fallback "*". */
 const struct config_database *config_database_of(const struct config *config, const char *name);
 const struct config_user *config_find_user(const struct config *config, const char *name);
+/* The process with that peer_id; NULL: none that is known. */
+const struct config_peer *config_find_peer(const struct config *config, unsigned id);
 const struct config_mover_proxy *config_find_mover_proxy(const struct config *config,
                                                          const char *name);
 const struct config_plproxy *config_find_plproxy(const struct config *config, const char *name);
@@ -299,6 +316,7 @@ enum config_pool_mode config_pool_mode(const struct config *config,
                                        const struct config_database *database,
                                        const struct config_user *user);
 
+int config_peer_pool_size(const struct config *config, const struct config_peer *peer);
 int config_min_pool_size(const struct config *config, const struct config_database *database);
 int config_reserve_pool_size(const struct config *config, const struct config_database *database,
                              const struct config_user *user);

@@ -17,7 +17,8 @@
 #include <unistd.h>
 
 /* The sections of the top level, and the two that lie in mover. */
-static const char *const top_sections[] = {"proxy", "servers", "databases", "users", "mover", NULL};
+static const char *const top_sections[] = {"proxy", "servers", "databases",
+                                           "users", "peers",   "mover", NULL};
 static const char *const mover_sections[] = {"proxies", "pgbouncers", "hooks", "plproxy", NULL};
 
 /* Most names that a message enumerates. */
@@ -398,7 +399,7 @@ static void check_sections(struct loader *loader, const struct node *root)
 		else
 			problem_add(loader->problems, key->line, key->column,
 			            "unknown section %s; the sections are proxy, servers, "
-			            "databases, users and mover",
+			            "databases, users, peers and mover",
 			            quoted);
 	}
 	for (const char *const *name = top_sections + 1; name < top_sections + 3; name++)
@@ -420,6 +421,7 @@ static void load_root(struct loader *loader, const struct node *root)
 	load_entries(loader, CONFIG_ENTRY_DATABASE,
 	             section_map(loader, root, "databases", "databases"));
 	load_entries(loader, CONFIG_ENTRY_USER, section_map(loader, root, "users", "users"));
+	load_entries(loader, CONFIG_ENTRY_PEER, section_map(loader, root, "peers", "peers"));
 	mover = section_map(loader, root, "mover", "mover");
 	load_single(loader, SECTION_MOVER, "mover", mover, mover_sections, &config->mover);
 	load_entries(loader, CONFIG_ENTRY_MOVER_PROXY,

@@ -45,7 +45,7 @@ static const struct setting *ours_of(const struct pgbouncer_setting *row)
 	    [PGB_MAIN] = SECTION_PROXY,
 	    [PGB_DATABASE] = SECTION_DATABASES,
 	    [PGB_USER] = SECTION_USERS,
-	    [PGB_PEER] = SECTION_PROXY,
+	    [PGB_PEER] = SECTION_PEERS,
 	};
 
 	return strcmp(row->ours, NULL_NAME) == 0 ? NULL

@@ -111,6 +111,7 @@ union scratch {
 	struct config_server server;
 	struct config_database database;
 	struct config_user user;
+	struct config_peer peer;
 };
 
 /* The text as our loader takes it, in the form in which SHOW CONFIG has it; false: `why`. */
@@ -227,7 +228,7 @@ static void translate_row(struct translation *t, const struct pgbouncer_setting 
 	    [PGB_MAIN] = SECTION_PROXY,
 	    [PGB_DATABASE] = SECTION_DATABASES,
 	    [PGB_USER] = SECTION_USERS,
-	    [PGB_PEER] = SECTION_PROXY,
+	    [PGB_PEER] = SECTION_PEERS,
 	};
 	const struct setting *setting = setting_find(sections[row->part], row->ours);
 	const bool given =
@@ -481,7 +482,8 @@ static void translate_databases(struct translation *t)
 	}
 }
 
-static void translate_users(struct translation *t)
+/* A section whose entries are lists of settings: [users], [peers]. */
+static void translate_entries(struct translation *t, const char *section, enum pgbouncer_part part)
 {
 	bool any = false;
 
@@ -489,30 +491,23 @@ static void translate_users(struct translation *t)
 		const struct ini_item *item = &t->ini->items[i];
 		size_t named;
 
-		if (!counts(t, item, "users"))
+		if (!counts(t, item, section))
 			continue;
-		if (!any)
-			line(t, NULL, "users:");
+		if (!any) {
+			char *head = mem_must_printf("%s:", section);
+
+			line(t, NULL, head);
+			free(head);
+		}
 		any = true;
 		write_name(t, item, item->key);
 		named = t->line_count;
 		t->item = item;
-		t->part = PGB_USER;
+		t->part = part;
 		if (!ini_pairs(item->value, see_pair, t))
 			complain(t, item, item->key, "expected a list of key=value");
 		if (t->line_count == named)
 			line(t, item, "    {}");
-	}
-}
-
-static void translate_peers(struct translation *t)
-{
-	for (size_t i = 0; i < t->ini->item_count; i++) {
-		const struct ini_item *item = &t->ini->items[i];
-
-		if (counts(t, item, "peers"))
-			comment(t, item, 0, "peers",
-			        pgbouncer_setting_find(PGB_PEER, "host")->note);
 	}
 }
 
@@ -544,8 +539,8 @@ static void translate(struct translation *t)
 	check_sections(t);
 	translate_main(t);
 	translate_databases(t);
-	translate_users(t);
-	translate_peers(t);
+	translate_entries(t, "users", PGB_USER);
+	translate_entries(t, "peers", PGB_PEER);
 }
 
 static void translation_free(struct translation *t)

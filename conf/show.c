@@ -72,6 +72,7 @@ void config_show(const struct config *config, config_show_fn *show, void *arg)
 	show_entries(config, CONFIG_ENTRY_SERVER, show, arg);
 	show_entries(config, CONFIG_ENTRY_DATABASE, show, arg);
 	show_entries(config, CONFIG_ENTRY_USER, show, arg);
+	show_entries(config, CONFIG_ENTRY_PEER, show, arg);
 	show_section(SECTION_MOVER, "mover", &config->mover, show, arg);
 	show_entries(config, CONFIG_ENTRY_MOVER_PROXY, show, arg);
 	show_entries(config, CONFIG_ENTRY_PGBOUNCER, show, arg);

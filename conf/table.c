@@ -111,6 +111,9 @@ const struct setting setting_table[] = {
 #define USER_SETTING(setting, kind, fallback_, low, high, reload, what) \
 	{PLACE(SECTION_USERS, "users", struct config_user, setting), \
 	 ROW(setting, kind, low, high, reload, what), .text.fallback = fallback_},
+#define PEER_SETTING(setting, kind, fallback_, low, high, reload, what) \
+	{PLACE(SECTION_PEERS, "peers", struct config_peer, setting), \
+	 ROW(setting, kind, low, high, reload, what), .text.fallback = fallback_},
 #define MOVER_SETTING(setting, kind, fallback_, low, high, reload, what) \
 	{PLACE(SECTION_MOVER, "mover", struct config_mover, setting), \
 	 ROW(setting, kind, low, high, reload, what), .text.fallback = fallback_},
@@ -161,6 +164,8 @@ const struct entry_kind entry_kinds[CONFIG_ENTRY_KINDS] = {
                database_count, struct config_database),
     ENTRY_KIND(CONFIG_ENTRY_USER, SECTION_USERS, "users", "user", users, user_count,
                struct config_user),
+    ENTRY_KIND(CONFIG_ENTRY_PEER, SECTION_PEERS, "peers", "peer", peers, peer_count,
+               struct config_peer),
     ENTRY_KIND(CONFIG_ENTRY_MOVER_PROXY, SECTION_MOVER_PROXIES, "mover.proxies", "proxy",
                mover.proxies, mover.proxy_count, struct config_mover_proxy),
     ENTRY_KIND(CONFIG_ENTRY_PGBOUNCER, SECTION_MOVER_PGBOUNCERS, "mover.pgbouncers", "pgbouncer",

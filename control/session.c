@@ -396,8 +396,8 @@ static void session_greet(struct session *session, const struct mail_console *ma
 	if (mail->application_name != NULL)
 		wire_add_parameter_status(&session->out, "application_name",
 		                          mail->application_name);
-	wire_add_backend_key(&session->out, mail->cancel_pid, mail->cancel_key.bytes,
-	                     mail->cancel_key.len);
+	wire_add_backend_key(&session->out, cancel_pid(session->proxy, mail->cancel_pid - 1),
+	                     mail->cancel_key.bytes, mail->cancel_key.len);
 	send_ready(session);
 }
 

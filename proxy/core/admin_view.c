@@ -583,9 +583,9 @@ static void lists_fill(struct admin *admin, struct rowset *out, const struct row
 
 	list_row(out, "databases", (int64_t)config->database_count + 1); /* and the console */
 	list_row(out, "users", (int64_t)config->user_count);
-	list_row(out, "peers", 0);
+	list_row(out, "peers", (int64_t)config->peer_count);
 	list_row(out, "pools", census.pools);
-	list_row(out, "peer_pools", 0);
+	list_row(out, "peer_pools", (int64_t)config->peer_count);
 	list_row(out, "free_clients", 0);
 	list_row(out, "used_clients", all);
 	list_row(out, "login_clients", all > census.clients ? all - census.clients : 0);
@@ -595,6 +595,19 @@ static void lists_fill(struct admin *admin, struct rowset *out, const struct row
 	list_row(out, "dns_zones", 0);
 	list_row(out, "dns_queries", 0);
 	list_row(out, "dns_pending", 0);
+}
+
+static void peers_fill(const struct config *config, struct rowset *out)
+{
+	for (size_t i = 0; i < config->peer_count; i++) {
+		const struct config_peer *peer = &config->peers[i];
+
+		rowset_int(out, strtol(peer->name, NULL, 10));
+		rowset_text(out, peer->host);
+		rowset_int(out, peer->port);
+		rowset_int(out, config_peer_pool_size(config, peer));
+		rowset_end_row(out);
+	}
 }
 
 static void mem_row(struct rowset *out, const char *name, size_t size, int64_t used)
@@ -803,6 +816,8 @@ static void view_main(struct admin_request *request)
 		routes_row(&request->rows, CONTAINER_OF(node, struct admin_db, node));
 	} else if (request->view == VIEW_STATE) {
 		state_fill(admin, &request->rows);
+	} else if (request->view == VIEW_PEERS) {
+		peers_fill(admin->proxy->config, &request->rows);
 	} else if (request->view == VIEW_CONFIG) {
 		config_fill_pgbouncer(admin->proxy->config, &request->rows);
 		config_show(admin->proxy->config, config_row, &request->rows);

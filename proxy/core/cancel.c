@@ -21,14 +21,27 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* In the process id of a key. */
+#define PEER_SHIFT 18
+#define SLOT_MASK ((1u << PEER_SHIFT) - 1)
+
+/* How often a request is forwarded at most. */
+#define FORWARDS_MAX 3
+
+/* Requests for a peer that wait, for each of its connections. */
+#define PEER_WAITING_MAX 16
+
 /*
- * One request on its way:  dialling -> (TLS, if the server's own connection has it) -> sent, its
- * answer is the end of the connection.
+ * One request on its way:  (waiting, to a peer whose connections are all in use) -> dialling -> (TLS,
+ * if the server's own connection has it) -> sent, its answer is the end of the connection.
  */
 struct cancel {
 	struct list_node node; /* worker->cancels */
 	struct worker *worker;
-	struct server *server;      /* NULL: has gone meanwhile */
+	struct server *server;      /* NULL: has gone meanwhile, or it is for a peer */
+	unsigned peer;              /* peer_id; 0: it is for a server */
+	int port;
+	bool waiting;               /* for a connection to the peer */
 	struct route_table *routes; /* keeps the TLS context */
 	struct dial *dial;
 	struct event *timer;
@@ -79,14 +92,20 @@ static void cancel_free(struct cancel *cancel)
 	free(cancel);
 }
 
+static void cancel_serve_peer(struct worker *worker, unsigned peer_id);
+
 static void cancel_finish(struct cancel *cancel)
 {
+	struct worker *worker = cancel->worker;
 	struct server *server = cancel->server;
+	const unsigned peer = cancel->waiting ? 0 : cancel->peer;
 
-	list_remove(&cancel->worker->cancels, &cancel->node);
+	list_remove(&worker->cancels, &cancel->node);
 	cancel_free(cancel);
 	if (server != NULL)
 		cancel_over(server);
+	if (peer != 0)
+		cancel_serve_peer(worker, peer);
 }
 
 static bool cancel_send(struct cancel *cancel)
@@ -167,22 +186,32 @@ static void cancel_late(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	worker->now = clock_now();
+	if (!cancel->sent)
+		worker->stats.cancels_failed++;
 	cancel_finish(cancel);
 	worker_end_turn(worker);
+}
+
+/* The server closes the connection at once; a network that lost it must not block a pool. */
+static bool cancel_set_timer(struct cancel *cancel)
+{
+	struct worker *worker = cancel->worker;
+	const usec_t limit = worker->routes->config->proxy.cancel_wait_timeout;
+	const struct timeval timeout = {(time_t)(limit / USEC_PER_SEC),
+					(suseconds_t)(limit % USEC_PER_SEC)};
+
+	if (cancel->timer == NULL)
+		cancel->timer = evtimer_new(worker->base, cancel_late, cancel);
+	return cancel->timer != NULL && evtimer_add(cancel->timer, &timeout) == 0;
 }
 
 static bool cancel_open(struct cancel *cancel, int fd)
 {
 	struct worker *worker = cancel->worker;
-	/* The server closes the connection at once; a network that lost it must not block a pool. */
-	const usec_t limit = worker->routes->config->proxy.cancel_wait_timeout;
-	const struct timeval timeout = {(time_t)(limit / USEC_PER_SEC),
-					(suseconds_t)(limit % USEC_PER_SEC)};
 	const char *why = "";
 	enum starttls_result result;
 
-	cancel->timer = evtimer_new(worker->base, cancel_late, cancel);
-	if (cancel->timer == NULL || evtimer_add(cancel->timer, &timeout) != 0 ||
+	if (!cancel_set_timer(cancel) ||
 	    !conn_open(&cancel->conn, worker, fd, cancel_event, cancel)) {
 		(void)close(fd);
 		cancel->conn.fd = -1;
@@ -227,37 +256,57 @@ static bool cancel_is_sent(const struct server *server)
 	return false;
 }
 
+/* NULL: no memory. */
+static struct cancel *cancel_new(struct worker *worker, const char *host, int port, uint32_t pid,
+				 const void *key, size_t key_len)
+{
+	const size_t len = strlen(host) + 1;
+	struct cancel *cancel = calloc(1, sizeof(*cancel) + len);
+
+	if (cancel == NULL)
+		return NULL;
+	cancel->worker = worker;
+	cancel->conn.fd = -1;
+	memcpy(cancel->host, host, len);
+	cancel->port = port;
+	cancel->pid = pid;
+	cancel->key_len = key_len;
+	memcpy(cancel->key, key, key_len);
+	return cancel;
+}
+
+static bool cancel_start(struct cancel *cancel)
+{
+	struct worker *worker = cancel->worker;
+
+	cancel->dial = dial_start(worker->base, worker->dns, cancel->host, cancel->port,
+				  worker->routes->config->proxy.cancel_wait_timeout, cancel_dialled,
+				  cancel);
+	return cancel->dial != NULL;
+}
+
 void cancel_server(struct server *server)
 {
 	struct worker *worker = server->worker;
 	const struct secure_server *secure =
 	    &server->routes->secure->servers[server->target->index];
-	size_t len = strlen(server->host) + 1;
-	struct cancel *cancel = calloc(1, sizeof(*cancel) + len);
+	struct cancel *cancel;
 
 	if (server->cancelling) {
 		/* One that has not been sent yet does for both. */
 		server->cancel_again = server->cancel_again || cancel_is_sent(server);
-		free(cancel);
 		return;
 	}
-	if (cancel == NULL || server->key_len == 0) {
-		free(cancel);
+	if (server->key_len == 0)
 		return;
-	}
-	memcpy(cancel->host, server->host, len);
-	cancel->worker = worker;
-	cancel->conn.fd = -1;
+	cancel = cancel_new(worker, server->host, server->target->port,
+			    (uint32_t)server->backend_pid, server->key, server->key_len);
+	if (cancel == NULL)
+		return;
 	cancel->routes = route_table_ref(server->routes);
 	cancel->context = server->conn.tls == NULL ? NULL : secure->context;
 	cancel->direct = secure->direct;
-	cancel->pid = (uint32_t)server->backend_pid;
-	cancel->key_len = server->key_len;
-	memcpy(cancel->key, server->key, server->key_len);
-	cancel->dial = dial_start(worker->base, worker->dns, cancel->host, server->target->port,
-				  worker->routes->config->proxy.cancel_wait_timeout, cancel_dialled,
-				  cancel);
-	if (cancel->dial == NULL) {
+	if (!cancel_start(cancel)) {
 		cancel_free(cancel);
 		return;
 	}
@@ -358,7 +407,8 @@ bool cancel_make_key(const struct proxy *proxy, uint32_t slot, uint32_t number, 
 	return true;
 }
 
-struct cancel_key cancel_given_key(const void *bytes, size_t len)
+/* One of an impossible length fits nobody. */
+static struct cancel_key cancel_given_key(const void *bytes, size_t len)
 {
 	struct cancel_key key = {0};
 
@@ -431,6 +481,111 @@ void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key
 	mailbox_post(owner == SHARE_SLOT_CONSOLE ? &worker->proxy->mailbox
 						 : &worker->proxy->workers[owner].mailbox,
 		     &mail->letter);
+}
+
+/* ---- peers ---- */
+
+uint32_t cancel_pid(const struct proxy *proxy, uint32_t slot)
+{
+	return ((uint32_t)proxy->peer_id << PEER_SHIFT) | (slot + 1);
+}
+
+struct cancel_peer_load cancel_peer_load(const struct worker *worker, unsigned peer_id)
+{
+	struct cancel_peer_load load = {0};
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->cancels, node, tmp)
+	{
+		const struct cancel *cancel = CONTAINER_OF(node, struct cancel, node);
+
+		if (cancel->peer != peer_id)
+			continue;
+		load.waiting += cancel->waiting ? 1 : 0;
+		load.active += cancel->waiting ? 0 : 1;
+		load.dialling += cancel->dial != NULL ? 1 : 0;
+	}
+	return load;
+}
+
+/* Connections that this worker may have to the peer. */
+static unsigned cancel_peer_most(const struct worker *worker, const struct config_peer *peer)
+{
+	const unsigned all = (unsigned)config_peer_pool_size(worker->routes->config, peer);
+
+	return all > worker->proxy->worker_count ? all / worker->proxy->worker_count : 1;
+}
+
+/* A connection to the peer is free: for the one that has waited longest. */
+static void cancel_serve_peer(struct worker *worker, unsigned peer_id)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->cancels, node, tmp)
+	{
+		struct cancel *cancel = CONTAINER_OF(node, struct cancel, node);
+
+		if (cancel->peer != peer_id || !cancel->waiting)
+			continue;
+		cancel->waiting = false;
+		if (!cancel_start(cancel))
+			cancel_finish(cancel);
+		return;
+	}
+}
+
+/* To the process that has the client: with the key as it came, and `forwards` more. */
+static void cancel_forward(struct worker *worker, const struct config_peer *peer, unsigned peer_id,
+			   uint32_t pid, const struct cancel_key *given, uint8_t forwards)
+{
+	const struct cancel_peer_load load = cancel_peer_load(worker, peer_id);
+	const unsigned most = cancel_peer_most(worker, peer);
+	uint8_t key[CANCEL_KEY_LONG + 1];
+	struct cancel *cancel = NULL;
+
+	memcpy(key, given->bytes, given->len);
+	key[given->len] = forwards;
+	if (load.waiting < most * PEER_WAITING_MAX)
+		cancel = cancel_new(worker, peer->host, peer->port, pid, key, given->len + 1u);
+	if (cancel == NULL) {
+		worker->stats.cancels_failed++;
+		return;
+	}
+	cancel->peer = peer_id;
+	cancel->waiting = load.active >= most;
+	if (cancel->waiting ? !cancel_set_timer(cancel) : !cancel_start(cancel)) {
+		worker->stats.cancels_failed++;
+		cancel_free(cancel);
+		return;
+	}
+	list_append(&worker->cancels, &cancel->node);
+}
+
+void cancel_take(struct worker *worker, uint32_t pid, const void *bytes, size_t len)
+{
+	/* Without a number of its own a process has all of the id for its clients. */
+	const unsigned own = worker->proxy->peer_id;
+	const unsigned peer_id = own == 0 ? 0 : pid >> PEER_SHIFT;
+	const uint8_t last = ((const uint8_t *)bytes)[len - 1];
+	const bool forwarded =
+	    own != 0 && (len == 4 + 1 || len == CANCEL_KEY_LONG + 1) && last < FORWARDS_MAX;
+	const struct cancel_key key = cancel_given_key(bytes, forwarded ? len - 1 : len);
+	const uint8_t left = forwarded ? last : FORWARDS_MAX;
+	const struct config_peer *peer = NULL;
+
+	worker->stats.cancels_taken++;
+	if (peer_id == own) {
+		cancel_request(worker, own == 0 ? pid : pid & SLOT_MASK, &key);
+		return;
+	}
+	if (peer_id != 0)
+		peer = config_find_peer(worker->routes->config, peer_id);
+	if (peer == NULL)
+		cancel_misfit(worker, pid, &key); /* perhaps of the process before, without peers */
+	else if (left > 0 && key.len > 0)
+		cancel_forward(worker, peer, peer_id, pid, &key, (uint8_t)(left - 1));
 }
 
 void cancel_drop_all(struct worker *worker)

@@ -6,6 +6,14 @@
  * request's connection is closed, so it can never hit what comes after, of this client or another.
  * One is under way for a server at most; those that come meanwhile are one more after it, if the
  * statement still runs then.  Worker thread.
+ *
+ * Several processes may stand behind one address, and the request comes to any of them.  The process
+ * id in a client's key therefore says whose client it is:
+ *
+ *   bits 31 .. 18  peer_id of the process (0: it has no peers)     17 .. 0  slot of the client + 1
+ *
+ * A request for another process is forwarded to that one with one byte behind the key: how often it
+ * may be forwarded yet, so that processes that know each other by wrong addresses end it.
  */
 #ifndef CORE_CANCEL_H
 #define CORE_CANCEL_H
@@ -36,10 +44,14 @@ bool cancel_make_key(const struct proxy *proxy, uint32_t slot, uint32_t number, 
 
 bool cancel_key_equal(const struct cancel_key *a, const struct cancel_key *b);
 
-/* A key as it came; one of an impossible length fits nobody. */
-struct cancel_key cancel_given_key(const void *bytes, size_t len);
+/* The process id that is told to the client with that slot. */
+uint32_t cancel_pid(const struct proxy *proxy, uint32_t slot);
 
-/* A CancelRequest came in: handled here, or mailed to the worker whose client it is for. */
+/* A CancelRequest came in with these bytes (one at least) as key: handled here, mailed to the worker whose client it
+ * is for, or forwarded to the process that has the client. */
+void cancel_take(struct worker *worker, uint32_t pid, const void *bytes, size_t len);
+
+/* For a client of this process, with its slot + 1: handled here, or mailed to its worker. */
 void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key *key);
 
 /* The same for a client of this worker.  Wrong keys are ignored. */
@@ -50,6 +62,16 @@ void cancel_waiting(struct client *client);
 
 /* Asks the server to cancel what it runs. */
 void cancel_server(struct server *server);
+
+/* This worker's requests to that peer: on their way, of these those whose connection is being made,
+ * and those that wait for one of the connections before to end. */
+struct cancel_peer_load {
+	unsigned active;
+	unsigned dialling;
+	unsigned waiting;
+};
+
+struct cancel_peer_load cancel_peer_load(const struct worker *worker, unsigned peer_id);
 
 /* The server is about to be freed. */
 void cancel_forget_server(struct worker *worker, struct server *server);

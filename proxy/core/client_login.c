@@ -343,7 +343,6 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 {
 	struct wire_startup startup;
 	struct tls_context *context;
-	struct cancel_key key;
 
 	switch (wire_startup_parse(data, len, &startup)) {
 	case WIRE_STARTUP_MORE:
@@ -353,9 +352,7 @@ static size_t login_startup(struct client *client, const uint8_t *data, size_t l
 		login_encryption(client, &startup, len);
 		return startup.size;
 	case WIRE_STARTUP_CANCEL:
-		key = cancel_given_key(startup.key, startup.key_len);
-		client->worker->stats.cancels_taken++;
-		cancel_request(client->worker, startup.pid, &key);
+		cancel_take(client->worker, startup.pid, startup.key, startup.key_len);
 		client_doom(client, CLIENT_CLOSE_CANCEL);
 		return startup.size;
 	case WIRE_STARTUP_MESSAGE:
@@ -645,7 +642,8 @@ bool login_welcome(struct client *client)
 	sbuf_init(&out, PARAM_MAX_SQL);
 	(void)param_set_write_status(client->params, &out);
 	if (client_make_key(client, &key))
-		wire_add_backend_key(&out, client->slot + 1, key.bytes, key.len);
+		wire_add_backend_key(&out, cancel_pid(worker->proxy, client->slot), key.bytes,
+				     key.len);
 	if (worker->routes->config->proxy.login_notify_message[0] != '\0') {
 		const struct wire_error notice = {
 		    .severity = "NOTICE",

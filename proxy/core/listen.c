@@ -38,7 +38,8 @@ bool listeners_open(struct listeners *listeners, const struct config_proxy *conf
 		return true;
 	for (size_t i = 0; good && i < conf->listen_addresses.count; i++) {
 		int n = sock_listen_tcp(
-		    conf->listen_addresses.items[i], conf->port, conf->listen_backlog, given,
+		    conf->listen_addresses.items[i], conf->port, conf->so_reuseport,
+		    conf->listen_backlog, given,
 		    listeners->fds + listeners->count, SOCK_GIVEN_MAX - listeners->count, error);
 
 		good = n >= 0;
@@ -72,7 +73,8 @@ bool listeners_open_web(struct listeners *listeners, const struct config_proxy *
 		return true;
 	for (size_t i = 0; good && i < conf->metrics_addresses.count; i++) {
 		int n = sock_listen_tcp(
-		    conf->metrics_addresses.items[i], conf->metrics_port, conf->listen_backlog, given,
+		    conf->metrics_addresses.items[i], conf->metrics_port, false, conf->listen_backlog,
+		    given,
 		    listeners->fds + listeners->count, LISTEN_WEB_MAX - listeners->count, error);
 
 		good = n >= 0;

@@ -626,6 +626,7 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 
 	proxy->config = config;
 	proxy->config_path = mem_must_strdup(config_path);
+	proxy->peer_id = (unsigned)config->proxy.peer_id;
 	proxy->console = console;
 	proxy->started = clock_now();
 	proxy->loaded = clock_wall();

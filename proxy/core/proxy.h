@@ -54,6 +54,7 @@ struct proxy {
 	atomic_size_t carried;      /* any thread: bytes of temporary tables kept for sessions */
 	struct address_table *addresses; /* any thread */
 	uint8_t cancel_secret[32];  /* any thread: of the long cancel keys */
+	unsigned peer_id;           /* any thread: of this process; 0: it has no peers */
 	atomic_bool pause_new;      /* any thread: a database that comes into use is paused */
 	struct admin *admin;
 	proxy_console_fn console;

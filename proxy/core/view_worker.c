@@ -4,6 +4,7 @@
  */
 #include "base/fault.h"
 #include "base/log.h"
+#include "core/cancel.h"
 #include "core/conn_tls.h"
 #include "core/mail.h"
 #include "core/pool.h"
@@ -727,6 +728,24 @@ static void kill_of_pool(struct filler *filler, struct pool *pool)
 
 /* ---- the letter ---- */
 
+static void fill_peer_pools(const struct filler *filler)
+{
+	const struct config *config = filler->worker->routes->config;
+	struct rowset *rows = filler->rows;
+
+	for (size_t i = 0; i < config->peer_count; i++) {
+		const unsigned id = (unsigned)strtoul(config->peers[i].name, NULL, 10);
+		const struct cancel_peer_load load = cancel_peer_load(filler->worker, id);
+
+		rowset_int(rows, id);
+		rowset_int(rows, load.active);
+		rowset_int(rows, load.waiting);
+		rowset_int(rows, load.active - load.dialling);
+		rowset_int(rows, load.dialling);
+		rowset_end_row(rows);
+	}
+}
+
 static void fill(struct filler *filler, enum view view)
 {
 	switch (view) {
@@ -784,6 +803,9 @@ static void fill(struct filler *filler, enum view view)
 		break;
 	case VIEW_ERRORS:
 		fill_errors(filler);
+		break;
+	case VIEW_PEER_POOLS:
+		fill_peer_pools(filler);
 		break;
 	case VIEW_WORKERS:
 		fill_worker(filler);

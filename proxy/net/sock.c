@@ -60,7 +60,8 @@ void sock_close_given(struct sock_given *given)
 	given->count = 0;
 }
 
-static int sock_listen_addr(const struct addrinfo *ai, int backlog, struct sock_given *given)
+static int sock_listen_addr(const struct addrinfo *ai, bool share, int backlog,
+                            struct sock_given *given)
 {
 	const int one = 1;
 	int fd = sock_take_given(given, ai->ai_addr);
@@ -74,6 +75,8 @@ static int sock_listen_addr(const struct addrinfo *ai, int backlog, struct sock_
 	if (fd < 0)
 		return -1;
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (share)
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
 	if (ai->ai_family == AF_INET6)
 		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
 	if (bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 || listen(fd, backlog) != 0) {
@@ -86,8 +89,8 @@ static int sock_listen_addr(const struct addrinfo *ai, int backlog, struct sock_
 	return fd;
 }
 
-int sock_listen_tcp(const char *host, int port, int backlog, struct sock_given *given, int *fds,
-                    int max, struct sbuf *error)
+int sock_listen_tcp(const char *host, int port, bool share, int backlog, struct sock_given *given,
+                    int *fds, int max, struct sbuf *error)
 {
 	struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *list;
@@ -104,7 +107,7 @@ int sock_listen_tcp(const char *host, int port, int backlog, struct sock_given *
 		return -1;
 	}
 	for (const struct addrinfo *ai = list; ai != NULL && count < max; ai = ai->ai_next) {
-		int fd = sock_listen_addr(ai, backlog, given);
+		int fd = sock_listen_addr(ai, share, backlog, given);
 
 		if (fd >= 0) {
 			fds[count++] = fd;

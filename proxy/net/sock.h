@@ -39,11 +39,11 @@ int sock_take_given(struct sock_given *given, const struct sockaddr *addr);
 /* Closes those that nobody has taken. */
 void sock_close_given(struct sock_given *given);
 
-/* Listens on every address that `host` ("*" for all, a name or a numeric address) stands for.
+/* Listens, with SO_REUSEPORT if `share`, on every address that `host` ("*" for all, a name or a numeric address) stands for.
  * Non-blocking, close-on-exec.  Those among `given` are taken from there.  Stores at most `max`
  * sockets; returns their number, or -1 with a text in `error`. */
-int sock_listen_tcp(const char *host, int port, int backlog, struct sock_given *given, int *fds,
-                    int max, struct sbuf *error) MUST_CHECK;
+int sock_listen_tcp(const char *host, int port, bool share, int backlog, struct sock_given *given,
+                    int *fds, int max, struct sbuf *error) MUST_CHECK;
 
 /* Listens on DIRECTORY/.s.PGSQL.PORT with `mode`; an old socket that nobody answers on is
  * replaced.  The path is stored in `path` (size of sun_path).  -1 with a text in `error`. */

@@ -26,6 +26,7 @@ app2 = pool_mode=statement max_user_client_connections=1
 none_set =
 [peers]
 1 = host=127.0.0.1
+16383 = host=/run/other port=6543 pool_size=7
 """
 MORE = """
 [pgbouncer]
@@ -42,6 +43,8 @@ tcp_user_timeout = 2500
 tcp_defer_accept = 0
 scram_iterations = 5000
 verbose = 1
+peer_id = 1
+so_reuseport = 1
 """
 
 
@@ -85,6 +88,8 @@ def test_starts_as_it_is(ini):
     pools = {row["database"]: row for row in ini.command("SHOW POOLS")}
     assert pools["p1"]["pool_size"] == "2" and pools["mine"]["pool_mode"] == "transaction"
     assert pools["postgres"]["pool_mode"] == "session"
+    assert ini.command("SHOW PEERS")[1] == {"peer_id": "16383", "host": "/run/other",
+                                            "port": "6543", "pool_size": "7"}
     with open(ini.values["log"]) as log:
         assert "is ready" in log.read()
     assert "is ready" not in ini.log()
@@ -93,7 +98,7 @@ def test_starts_as_it_is(ini):
     with pytest.raises(Exception) as error:
         ini.command("RELOAD")
     assert error.value.sqlstate == "F0000"
-    assert "more.ini:17: query_timeout" in error.value.fields["D"]
+    assert "more.ini:19: query_timeout" in error.value.fields["D"]
     write(ini, INI.replace("dbname=p2 user=u_scram", "dbname=p1 user=u_scram"), MORE)
     ini.command("RELOAD")
     with ini.wire("by_file") as conn:
@@ -112,6 +117,9 @@ def test_swap_needs_a_state_directory(ini):
 @pytest.mark.parametrize("old, new, text", [
     ("pool_size=2", "pool_sise=2", "pgbouncer.ini:8: \"pool_sise\": unknown setting; did you mean"),
     ("[peers]", "[peer]", "unknown section"),
+    ("16383 = ", "16384 = ", "pgbouncer.ini:17: peers: the name of a peer is its peer_id"),
+    ("verbose = 1", "max_client_conn = 300000",
+     "max_client_connections: at most 200000 with a peer_id"),
     ("pool_mode=statement", "pool_mode=query", "pgbouncer.ini:13: pool_mode: \"query\" is not known"),
     ("auth_type = trust", "auth_type = ldap", "more.ini:6: auth_type: \"ldap\" is not known"),
     ("auth_type = trust", "auth_ldap_options = x", "more.ini:6: auth_ldap_options: LDAP"),

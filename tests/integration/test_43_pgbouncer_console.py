@@ -34,7 +34,7 @@ def test_every_setting_is_explained(rows_of_def):
         rows_of_def, re.M)}
     with open(os.path.join(SOURCE, "conf", "settings.def")) as text:
         ours = {"%s %s" % row for row in re.findall(r"^(\w+)_SETTING\((\w+),", text.read(), re.M)}
-    section = {"MAIN": "PROXY", "DATABASE": "DATABASE", "USER": "USER", "PEER": "PROXY"}
+    section = {"MAIN": "PROXY", "DATABASE": "DATABASE", "USER": "USER", "PEER": "PEER"}
     for part, name in documented("setting"):
         how, target, note = settings.pop((part, name), (None, None, None))
         assert how, "pgbouncer.def has no row for %s of %s" % (name, part)

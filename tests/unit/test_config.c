@@ -78,6 +78,7 @@ static void test_default_values(void **state)
 		struct config_server server;
 		struct config_database database;
 		struct config_user user;
+		struct config_peer peer;
 		struct config_mover mover;
 		struct config_mover_proxy mover_proxy;
 		struct config_plproxy plproxy;
@@ -224,6 +225,7 @@ static void test_every_setting(void **state)
 	add_section(&yaml, SECTION_SERVERS, "servers:\n    s:\n");
 	add_section(&yaml, SECTION_DATABASES, "databases:\n    d:\n");
 	add_section(&yaml, SECTION_USERS, "users:\n    u:\n");
+	add_section(&yaml, SECTION_PEERS, "peers:\n    7:\n");
 	add_section(&yaml, SECTION_MOVER_PROXIES, "mover:\n  proxies:\n    p:\n");
 	add_section(&yaml, SECTION_MOVER_PGBOUNCERS, "  pgbouncers:\n    x:\n");
 	add_section(&yaml, SECTION_MOVER_HOOKS, "  hooks:\n    x:\n");
