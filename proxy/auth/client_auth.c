@@ -49,6 +49,7 @@ struct client_auth {
 	bool scram_used;
 	struct scram_server scram;
 	struct wire_error error;
+	const char *refusal; /* what pgbouncer calls it; NULL: as the error says */
 	char error_text[200];
 	char log_text[200];
 };
@@ -382,6 +383,7 @@ static enum auth_status scram_failed(struct client_auth *auth, enum scram_status
 {
 	switch (status) {
 	case SCRAM_BAD_PROOF:
+		auth->refusal = "SASL authentication failed";
 		return auth_refuse(auth, auth_why_refused(auth, !auth->scram.doomed
 		                                                    ? NULL
 		                                                    : "no SCRAM secret of the user "
@@ -484,6 +486,11 @@ const struct wire_error *client_auth_error(const struct client_auth *auth)
 	    .severity = "FATAL", .sqlstate = "53200", .message = "out of memory"};
 
 	return auth == NULL || auth->error.message == NULL ? &no_memory : &auth->error;
+}
+
+const char *client_auth_refusal(const struct client_auth *auth)
+{
+	return auth == NULL ? NULL : auth->refusal;
 }
 
 const char *client_auth_log_text(const struct client_auth *auth)

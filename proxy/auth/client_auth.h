@@ -79,6 +79,9 @@ enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out) 
 /* After AUTH_FAILED: the FATAL error for the client; NULL `auth` gives "out of memory". */
 const struct wire_error *client_auth_error(const struct client_auth *auth);
 
+/* After AUTH_FAILED: what pgbouncer calls it, for the log and as detail; NULL: as the error says. */
+const char *client_auth_refusal(const struct client_auth *auth);
+
 /* After AUTH_FAILED: what really was wrong, for the log; names no secret. */
 const char *client_auth_log_text(const struct client_auth *auth);
 

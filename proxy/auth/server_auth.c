@@ -207,7 +207,7 @@ static enum auth_status answer_sasl(struct server_auth *auth, const uint8_t *dat
 	if (choose_binding(auth, offered, plus) == AUTH_FAILED)
 		return AUTH_FAILED;
 	if (!auth_user_can_scram(auth->user, &why))
-		return fail(auth, "the server asks for SCRAM, but %s", why);
+		return fail(auth, "wrong password type: the server asks for SCRAM, but %s", why);
 	sbuf_init(&message, SCRAM_MESSAGE_MAX);
 	status = scram_client_first(&auth->scram, &message);
 	if (status == SCRAM_OK)

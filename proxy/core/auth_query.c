@@ -71,8 +71,8 @@ static const char *first_given(const char *a, const char *b, const char *c)
 	return a != NULL && *a != '\0' ? a : *b != '\0' ? b : c;
 }
 
-/* False: nobody is to be asked about users of this database.  Else target->scope is to be freed. */
-static bool target_find(const struct worker *worker, const char *database, struct target *target)
+/* False: nobody is to be asked about users of this database. */
+static bool target_names(const struct worker *worker, const char *database, struct target *target)
 {
 	const struct config *config = worker->routes->config;
 	const struct config_proxy *conf = &config->proxy;
@@ -84,7 +84,13 @@ static bool target_find(const struct worker *worker, const char *database, struc
 	target->query = first_given(own == NULL ? NULL : own->auth_query, conf->auth_query, "");
 	target->database = first_given(own == NULL ? NULL : own->auth_dbname, conf->auth_dbname,
 	                               own == NULL ? "" : database);
-	if (*target->role == '\0' || *target->database == '\0' || *target->query == '\0' ||
+	return *target->role != '\0' && *target->database != '\0' && *target->query != '\0';
+}
+
+/* The same, or it cannot be asked.  Else target->scope is to be freed. */
+static bool target_find(const struct worker *worker, const char *database, struct target *target)
+{
+	if (!target_names(worker, database, target) ||
 	    route_find(worker->routes, target->database) == NULL)
 		return false;
 	sbuf_init(&target->scope, (size_t)1024 * 1024);
@@ -482,6 +488,32 @@ static bool target_refused(struct worker *worker, const struct target *target)
 	       worker->databases.count >= worker->routes->count + FALLBACKS_MAX;
 }
 
+/* Whether the database in which is to be asked is there and not disabled; false: the client is doomed.
+ * One of the file is there; SET may have named another. */
+static bool auth_database_usable(struct client *client)
+{
+	const struct worker *worker = client->worker;
+	struct target target;
+	const char *name;
+	char text[128];
+
+	if (!target_names(worker, client->login->database, &target) ||
+	    strcmp(target.database, client->login->database) == 0)
+		return true;
+	name = target.database;
+	if (config_is_console(name) || route_find(worker->routes, name) == NULL) {
+		log_error("authentication database \"%s\" is not configured", name);
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "F0000", "bouncer config error", NULL,
+		                  "The database of auth_dbname is not configured.");
+		return false;
+	}
+	if (!share_is_disabled(worker->proxy->shares, name))
+		return true;
+	(void)snprintf(text, sizeof(text), "authentication database \"%.63s\" is disabled", name);
+	client_doom_fatal(client, CLIENT_CLOSE_DISABLED, "57P03", text, NULL, NULL);
+	return false;
+}
+
 enum auth_query_result auth_query_ask(struct client *client, struct auth_user **user)
 {
 	struct worker *worker = client->worker;
@@ -491,6 +523,8 @@ enum auth_query_result auth_query_ask(struct client *client, struct auth_user **
 	struct target target;
 
 	*user = NULL;
+	if (!auth_database_usable(client))
+		return AUTH_QUERY_FAILED;
 	if (!target_find(worker, client->login->database, &target))
 		return AUTH_QUERY_KNOWN;
 	state =

@@ -202,6 +202,23 @@ void client_doom(struct client *client, enum client_close reason)
 	list_append(&client->worker->doomed_clients, &client->node);
 }
 
+/* Once, for the first reason. */
+static void client_log_end(struct client *client, enum client_close reason)
+{
+	const struct config_proxy *conf = &client->worker->routes->config->proxy;
+	usec_t age = client->worker->now - client->connected;
+	const bool logged = client->end_logged;
+
+	client->end_logged = true;
+	if (logged || !conf->log_disconnections || !log_wanted(LOG_LEVEL_INFO) ||
+	    (client->pool != NULL && client->pool->internal) ||
+	    reason == CLIENT_CLOSE_CANCEL || reason == CLIENT_CLOSE_CONSOLE)
+		return;
+	client_log(client, LOG_LEVEL_INFO, "closing because: %s (age=%lld.%03ds)",
+	           client->told != NULL ? client->told : client_close_text(reason),
+	           (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));
+}
+
 void client_doom_fatal(struct client *client, enum client_close reason, const char *sqlstate,
                        const char *message, const char *detail, const char *hint)
 {
@@ -216,6 +233,12 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 	if (client->doomed)
 		return;
 	tally_client(client, sqlstate, TALLY_PROXY);
+	/* Before the client knows: who has seen the error finds it in the log. */
+	if (worker->routes->config->proxy.log_pooler_errors)
+		client_log(client, LOG_LEVEL_INFO, "FATAL %s: %s", sqlstate, message);
+	if (close_reasons[reason].told && client->told == NULL)
+		client->told = strdup(message);
+	client_log_end(client, reason);
 	sbuf_init(&out, 8192);
 	/* In the middle of a message of the server's the text would be taken for data. */
 	if (client_between_messages(client))
@@ -227,11 +250,15 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 	    conn_flush(&worker->to_client, worker) != CONN_IO_OK)
 		reason = CLIENT_CLOSE_IO;
 	sbuf_free(&out);
-	if (worker->routes->config->proxy.log_pooler_errors)
-		client_log(client, LOG_LEVEL_INFO, "FATAL %s: %s", sqlstate, message);
-	if (close_reasons[reason].told)
-		client->told = strdup(message);
 	client_doom(client, reason);
+}
+
+void client_doom_words(struct client *client, enum client_close reason, const char *sqlstate,
+                       const char *message, const char *words)
+{
+	/* Where there is no memory for them the message will do. */
+	client->told = strdup(words);
+	client_doom_fatal(client, reason, sqlstate, message, words, NULL);
 }
 
 void client_notice(struct client *client, const char *message)
@@ -297,22 +324,6 @@ void client_log(const struct client *client, enum log_level level, const char *f
 	va_end(ap);
 }
 
-static void client_log_end(const struct client *client)
-{
-	const struct config_proxy *conf = &client->worker->routes->config->proxy;
-	usec_t age = client->worker->now - client->connected;
-
-	if (!conf->log_disconnections || !log_wanted(LOG_LEVEL_INFO) ||
-	    (client->pool != NULL && client->pool->internal) ||
-	    (client->close_reason == CLIENT_CLOSE_CANCEL ||
-	     client->close_reason == CLIENT_CLOSE_CONSOLE))
-		return;
-	client_log(client, LOG_LEVEL_INFO, "closing because: %s (age=%lld.%03ds)",
-	           client->told != NULL ? client->told
-	                                : client_close_text((enum client_close)client->close_reason),
-	           (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));
-}
-
 /* The server of a client that leaves: of use to others if nothing is open on it. */
 static void client_leave_server(struct client *client)
 {
@@ -333,7 +344,7 @@ void client_destroy(struct client *client)
 	struct worker *worker = client->worker;
 
 	list_remove(&worker->doomed_clients, &client->node);
-	client_log_end(client);
+	client_log_end(client, (enum client_close)client->close_reason);
 	replication_forget_client(client);
 	session_end(client);
 	session_see_end(client);

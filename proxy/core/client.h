@@ -67,6 +67,7 @@ struct client {
 	struct address *address; /* whose logins it is counted in; NULL: none */
 	struct mail_console *console; /* on its way to the console, and its slot with it */
 	bool slot_given;
+	bool end_logged;          /* why it ends */
 	uint64_t id;              /* unique in the process, never used again */
 	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
 	uint32_t cancel_key;      /* random; see cancel_make_key() */
@@ -119,6 +120,11 @@ void client_uncount(struct client *client, struct database_share *database);
  * client is not in the middle of a message. */
 void client_doom_fatal(struct client *client, enum client_close reason, const char *sqlstate,
 		       const char *message, const char *detail, const char *hint);
+
+/* The same, with pgbouncer's words for it as detail and in the log: people have programs that look for
+ * them. */
+void client_doom_words(struct client *client, enum client_close reason, const char *sqlstate,
+		       const char *message, const char *words);
 
 /* Closes and frees a doomed client (worker's end of turn only). */
 void client_destroy(struct client *client);

@@ -110,8 +110,12 @@ static void login_auth_failed(struct client *client)
 	client_log(client, LOG_LEVEL_WARNING, "authentication failed: %s",
 	            client->login->auth == NULL ? "out of memory"
 	                                        : client_auth_log_text(client->login->auth));
-	client_doom_fatal(client, CLIENT_CLOSE_AUTH, error->sqlstate, error->message, error->detail,
-	                  error->hint);
+	if (client_auth_refusal(client->login->auth) != NULL)
+		client_doom_words(client, CLIENT_CLOSE_AUTH, error->sqlstate, error->message,
+		                  client_auth_refusal(client->login->auth));
+	else
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, error->sqlstate, error->message,
+		                  error->detail, error->hint);
 }
 
 static void login_auth_ok(struct client *client, const struct sbuf *out)
@@ -341,7 +345,8 @@ void login_answered(struct client *client, struct auth_user *user, const char *s
 	if (client->doomed)
 		return;
 	if (*sqlstate != '\0') {
-		client_doom_fatal(client, CLIENT_CLOSE_AUTH, sqlstate, message, NULL, NULL);
+		client_doom_words(client, CLIENT_CLOSE_AUTH, sqlstate, message,
+		                  "bouncer config error");
 		return;
 	}
 	login->asked = true;

@@ -392,6 +392,8 @@ static bool proxy_adopt(struct proxy *proxy, struct config *fresh, struct sbuf *
 		return false;
 	}
 	secure = secure_load(fresh, proxy->routes->secure, errors);
+	if (secure == NULL)
+		log_error("TLS setup failed: %s", sbuf_text(errors));
 	if (secure != NULL) {
 		(void)config_compare_reload(proxy->config, fresh, notes);
 		config_keep_fixed(proxy->config, fresh);

@@ -383,15 +383,17 @@ static void server_login_log(const struct server *server)
 {
 	const struct pool *pool = server->pool;
 	struct sock_name local;
+	struct sock_name peer;
 	char tls[TLS_TEXT_MAX];
 
 	if (!server->worker->routes->config->proxy.log_connections || pool->internal ||
 	    pool->database->held || !log_wanted(LOG_LEVEL_INFO))
 		return;
 	sock_local(server->conn.fd, &local);
-	log_info("server %s %s/%s pid %d: new connection to server (from %s:%d)%s%s",
-		 server->target->name, pool->database->name, pool->user, (int)server->backend_pid,
-		 local.addr, local.port, server->conn.tls == NULL ? "" : " tls=",
+	sock_peer(server->conn.fd, &peer);
+	log_info("server %s pid %d %s/%s@%s:%d new connection to server (from %s:%d)%s%s",
+		 server->target->name, (int)server->backend_pid, pool->database->name, pool->user,
+		 peer.addr, peer.port, local.addr, local.port, server->conn.tls == NULL ? "" : " tls=",
 		 conn_tls_text(&server->conn, tls));
 }
 

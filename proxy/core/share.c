@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/share.h"
 
+#include "base/log.h"
 #include "conf/config.h"
 
 #include <limits.h>
@@ -192,8 +193,11 @@ static struct database_share *share_database_locked(struct share_registry *regis
 		free(share);
 		return NULL;
 	}
-	if (registry->config != NULL)
+	if (registry->config != NULL) {
 		share_apply_database(registry->config, share);
+		if (!config_is_console(name) && config_find_database(registry->config, name) == NULL)
+			log_info("registered new auto-database: %s", name);
+	}
 	share->next = registry->databases;
 	registry->databases = share;
 	return share;

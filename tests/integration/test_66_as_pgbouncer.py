@@ -162,7 +162,7 @@ def test_the_log_has_pgbouncers_words(make_proxy):
     with proxy.wire(user="u_clear", password="clear secret") as conn:
         conn.value("SELECT 1")
         logged(r"client p1/u_clear@127\.0\.0\.1:\d+: logged in",
-               r"p1/u_clear pid \d+: new connection to server \(from 127\.0\.0\.1:\d+\)")
+               r"p1/u_clear@127\.0\.0\.1:\d+ new connection to server \(from 127\.0\.0\.1:\d+\)")
         conn.send(query("SELECT pg_sleep(30)"))
         assert [fields["M"] for fields in errors(conn.rest())] == ["query timeout"]
     logged(r"client p1/u_clear@127\.0\.0\.1:\d+: closing because: query timeout \(age=\d")
@@ -183,3 +183,48 @@ def test_the_log_has_pgbouncers_words(make_proxy):
         conn.value("SELECT 1")
         proxy.command("RECONNECT p1")
     logged(r"server pg p1/u_clear pid \d+: closing because: database configuration changed \(age=")
+
+
+def test_refusals_have_pgbouncers_words(make_proxy):
+    """Beside PostgreSQL's, and in the log before the client is told."""
+    proxy = make_proxy(start=False, databases={"auth": {"server": "pg", "dbname": "p1"}, "*": "pg"},
+                       auth_type="scram-sha-256", auth_user="postgres", auth_dbname="auth")
+    del proxy.secrets["u_md5"]
+    proxy.write()
+    proxy.start()
+    fields = refused(proxy, user="u_clear", password="wrong")
+    assert fields["C"] == "28P01" and fields["D"] == "SASL authentication failed"
+    assert fields["M"] == 'password authentication failed for user "u_clear"'
+    assert "closing because: SASL authentication failed (age=" in proxy.log()
+    assert proxy.log().count("closing because: SASL") == 1
+    assert "closing because: SASL" in proxy.log() and fields == refused(proxy, user="nobody",
+                                                                        password="wrong") | {
+        "M": fields["M"]}
+    # Where users are asked for.
+    proxy.command("DISABLE auth")
+    fields = refused(proxy, user="u_md5", password="md5 secret")
+    assert (fields["C"], fields["M"]) == ("57P03", 'authentication database "auth" is disabled')
+    proxy.command("ENABLE auth")
+    proxy.settings["auth_type"] = "md5"
+    proxy.write()
+    proxy.command("RELOAD")
+    with proxy.wire(user="u_md5", password="md5 secret") as conn:
+        assert conn.value("SELECT current_user") == "u_md5"
+    assert "registered new auto-database: p1" in proxy.log()
+    assert "auto-database: auth" not in proxy.log()
+    proxy.command("SET auth_dbname = pgbouncer")
+    assert refused(proxy, user="u_md5", password="md5 secret")["M"] == "bouncer config error"
+    assert 'authentication database "pgbouncer" is not configured' in proxy.log()
+    with proxy.wire(user="u_clear", password="clear secret") as conn:
+        assert conn.value("SELECT 1") == "1"
+    proxy.command("SET auth_dbname = auth")
+    proxy.command("SET auth_query = 'SELECT nothing'")
+    fields = refused(proxy, user="u_md5", password="md5 secret")
+    assert fields["D"] == "bouncer config error" and 'column "nothing"' in fields["M"]
+    proxy.settings["client_tls_sslmode"] = "require"
+    proxy.settings["client_tls_cert_file"] = proxy.settings["client_tls_key_file"] = "/nowhere"
+    proxy.write()
+    with pytest.raises(Exception) as error:
+        proxy.command("RELOAD")
+    assert error.value.sqlstate == "F0000"
+    assert re.search("ERROR TLS setup failed: .*No such file or directory", proxy.log())

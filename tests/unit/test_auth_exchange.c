@@ -313,7 +313,7 @@ static void test_hostile_server(void **state)
 	server_refused(NULL, false, "\0\0\0\5abcd", 8,
 	               "the server asks for a password, but none is known");
 	server_refused(NULL, false, "\0\0\0\12SCRAM-SHA-256\0", 19,
-	               "the server asks for SCRAM, but no password of this user is known");
+	               "wrong password type: the server asks for SCRAM, but no password of this user is known");
 	server_refused(PG_SCRAM, false, "\0\0\0\5abcd", 8,
 	               "the server asks for an md5 password, but only a SCRAM secret is known");
 }
