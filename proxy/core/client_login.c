@@ -402,12 +402,13 @@ static size_t login_password(struct client *client, const uint8_t *data, size_t 
 	}
 	if (wire_header_check(WIRE_FRONTEND, data, &total) != WIRE_HEADER_OK) {
 		(void)wire_header_error(WIRE_FRONTEND, data, text, sizeof(text));
-		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01", text, NULL, NULL);
+		client_doom_words(client, CLIENT_CLOSE_PROTOCOL, "08P01", text,
+				  "password authentication failed");
 		return 0;
 	}
 	if (total > client_auth_longest(client->login->auth)) {
-		client_doom_fatal(client, CLIENT_CLOSE_PROTOCOL, "08P01",
-				  "invalid message length", NULL, NULL);
+		client_doom_words(client, CLIENT_CLOSE_PROTOCOL, "08P01",
+				  "invalid message length", "password authentication failed");
 		return 0;
 	}
 	if (len < total)

@@ -432,6 +432,8 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 	if (good) {
 		proxy->loaded = clock_wall();
 		log_info("configuration read again");
+	} else {
+		log_error("reload failed, nothing was changed: %s", sbuf_text(errors));
 	}
 	return good;
 }
@@ -466,9 +468,7 @@ static void proxy_signal_reload(struct proxy *proxy)
 	sbuf_init(&notes, 4096);
 	/* Whatever is in the configuration: the file may have been moved away. */
 	proxy_apply_log(proxy->config);
-	if (!proxy_reload(proxy, &errors, &notes))
-		log_error("reload failed, nothing was changed: %s", sbuf_text(&errors));
-	else if (notes.len > 0)
+	if (proxy_reload(proxy, &errors, &notes) && notes.len > 0)
 		log_warning("these settings need a restart: %s", sbuf_text(&notes));
 	sbuf_free(&errors);
 	sbuf_free(&notes);
