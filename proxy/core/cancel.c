@@ -598,6 +598,7 @@ void cancel_drop_all(struct worker *worker)
 		struct cancel *cancel = CONTAINER_OF(node, struct cancel, node);
 
 		cancel->server = NULL;
+		cancel->peer = 0; /* nobody follows */
 		cancel_finish(cancel);
 	}
 }

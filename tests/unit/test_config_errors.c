@@ -202,7 +202,7 @@ static void test_sections(void **state)
 	              "f:3:1: unknown section \"usres\"; did you mean \"users\"?\n");
 	expect_errors(REST "frontend: {}\n",
 	              "f:3:1: unknown section \"frontend\"; the sections are proxy, servers, "
-	              "databases, users and mover\n");
+	              "databases, users, peers and mover\n");
 	expect_errors("pool_size: 5\n" REST,
 	              "f:1:1: unknown section \"pool_size\"; it is a setting of the section proxy "
 	              "and stands there, indented\n");
