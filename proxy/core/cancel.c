@@ -584,7 +584,7 @@ void cancel_take(struct worker *worker, uint32_t pid, const void *bytes, size_t 
 		peer = config_find_peer(worker->routes->config, peer_id);
 	if (peer == NULL)
 		cancel_misfit(worker, pid, &key); /* perhaps of the process before, without peers */
-	else if (left > 0 && key.len > 0)
+	else if (left > 0 && (key.len == 4 || key.len == CANCEL_KEY_LONG))
 		cancel_forward(worker, peer, peer_id, pid, &key, (uint8_t)(left - 1));
 }
 
