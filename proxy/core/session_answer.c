@@ -161,7 +161,7 @@ static void session_take_locks(struct session_move *move, struct server *server)
 		sbuf_printf(&why, "its advisory locks could not be counted: %s", move->failure);
 	else if (!locks_counted(move->state, &why) && why.len == 0)
 		sbuf_add_str(&why, "its advisory locks could not be counted");
-	if (why.len > 0) {
+	if (why.len > 0 && move->settle) { /* the hold has not ended meanwhile */
 		session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,
 				  sbuf_text(&why));
 		/* Not without them, either: what cannot be written down cannot be moved. */
@@ -171,7 +171,7 @@ static void session_take_locks(struct session_move *move, struct server *server)
 		else
 			session_tell_abort(move);
 	}
-	if (move->failure != NULL && move->old != NULL)
+	if (move->failure != NULL && server_quiet(server))
 		(void)!session_ask(move, server, SESSION_ASKS_CLEANUP);
 	sbuf_free(&why);
 	session_settle_over(move);

@@ -181,7 +181,8 @@ static void session_link(struct session_move *move, struct server *server)
 	move->lossy = false;
 	move->pass = false;
 	client->pool->parked--;
-	server->move = NULL;
+	if (move->asked != server) /* else the answer is still to come */
+		server->move = NULL;
 	server_link(server, client);
 	/* Its first request must not go to any other server. */
 	resend_forget(server);

@@ -244,6 +244,8 @@ static void session_step_linked(struct session_move *move)
 		move->asked_ready_at = server->ready_at;
 		if (held || move->wanted || move->reconnect)
 			(void)!session_ask(move, server, SESSION_ASKS_STATE);
+		else
+			session_settled(move); /* active since it was asked: its turn comes again */
 		return;
 	}
 	next = session_carry_next(move,

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: PostgreSQL
 """Clients of session pools on their way to another server: held at their safe point, given what they
 had, compared, and linked with the new server; or left exactly where they were."""
+import contextlib
+import os
+import signal
+
 import pytest
 
 from pgwire import SYNC, bind, errors, execute, parse, query, rows, wait_for
+from proxy import ConsoleError
 from servers import SCHEMA
 
 pytestmark = pytest.mark.threads
@@ -293,3 +298,27 @@ def test_an_unnamed_statement_that_failed(proxy):
         swap(proxy, "other")
         conn.send(bind() + execute() + SYNC)
         assert errors(conn.until("Z"))[0]["C"] == "26000"
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    """The process does nothing meanwhile, but is there."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_hold_that_ends_while_locks_are_counted(proxy):
+    """The answer that comes after it is no obstacle to anything."""
+    with proxy.wire("p2") as conn:
+        conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7)")
+        pid = int(conn.value("SELECT pg_backend_pid()"))
+        proxy.command("PREPARE SWAP p2 TO other")
+        with stopped(pid), pytest.raises(ConsoleError):
+            proxy.hold("p2", "LEASE 60s DRAIN 300ms POLICY abort")
+        assert conn.value("SHOW cluster_name") == "pg"
+        swap(proxy, "other")
+        assert conn.value("SHOW cluster_name") == "other"
+        assert [conn.value("SELECT pg_advisory_unlock(7)") for _ in range(3)] == ["t", "t", "f"]
