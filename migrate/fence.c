@@ -18,7 +18,10 @@
 #define FENCE_SQL_MAX ((size_t)4 * 1024 * 1024)
 #define FENCE_TIMEOUT (5 * USEC_PER_SEC)
 #define POLL_EVERY (1 * USEC_PER_MSEC)
-/* Who has not ended by then gets another SIGTERM. */
+/* While many are left to end, which takes each of them longer than this, looking costs CPU that they
+ * need: once more for so many. */
+#define POLL_STRETCH 32
+/* When none has ended for so long, they get another SIGTERM. */
 #define TERMINATE_AGAIN (100 * USEC_PER_MSEC)
 /* How long the undo tries to reach the source. */
 #define UNDO_PATIENCE (15 * USEC_PER_SEC)
@@ -184,18 +187,25 @@ static bool await_few(struct move *move, usec_t deadline)
 {
 	struct link *link = &move->source.link;
 	usec_t until = clock_now() + TERMINATE_AGAIN;
+	int64_t before = INT64_MAX;
 	struct sbuf sql;
 	bool ok;
 
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	count_sql(move, &sql);
 	for (;;) {
+		int64_t left;
+
 		ok = ask(move, link, sbuf_text(&sql), deadline);
-		if (!ok ||
-		    link_number(link, 0, "sessions", 1) <= (int64_t)verify_spared_count(move) ||
-		    clock_now() >= until)
+		if (!ok)
 			break;
-		loop_sleep(&move->loop, POLL_EVERY);
+		left = link_number(link, 0, "sessions", 1) - (int64_t)verify_spared_count(move);
+		if (left < before)
+			until = clock_now() + TERMINATE_AGAIN;
+		before = left;
+		if (left <= 0 || clock_now() >= until)
+			break;
+		loop_sleep(&move->loop, POLL_EVERY * (1 + left / POLL_STRETCH));
 	}
 	sbuf_free(&sql);
 	return ok;
