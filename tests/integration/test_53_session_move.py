@@ -194,7 +194,12 @@ def test_to_a_promoted_standby(make_cluster, make_proxy):
     pg2 = make_cluster.standby(pg1, "pg2", slot="standby1")
     proxy = make_proxy({"pg1": pg1, "pg2": pg2}, {"p1": "pg1", "p2": "pg1"}, pool_mode="session")
     with proxy.connect("p2", autocommit=True, application_name="driver") as conn, \
-            proxy.wire("p2", options="-c statement_timeout=77s") as wire, proxy.console() as console:
+            proxy.wire("p2", options="-c statement_timeout=77s") as wire, \
+            proxy.wire("p2", application_name="early", options="-c statement_timeout=78s") as early, \
+            proxy.console() as console:
+        # Nothing of this one has to wait for the promotion: it has all before the hold.
+        early.query("SET work_mem = '9MB'; SET lock_timeout = '5s'")
+        last_asked = "SELECT query_start FROM pg_stat_activity WHERE application_name = 'early'"
         for _ in range(6):
             assert conn.execute("SELECT %s::int", [5], prepare=True).fetchone() == (5,)
         conn.execute("LISTEN news")
@@ -209,12 +214,18 @@ def test_to_a_promoted_standby(make_cluster, make_proxy):
         wait_for(lambda: pg2.value("SELECT pg_last_wal_replay_lsn() >= '%s'::pg_lsn"
                                    % pg1.value("SELECT pg_current_wal_flush_lsn()")))
         console("PREPARE SWAP p2 TO pg2")
+        before = pg2.value(last_asked)
         epoch = console("HOLD p2 LEASE 60s")[0]["epoch"]
         wire.send(query("SELECT count(*) FROM items"))
         pg1.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'p2'")
         pg2.sql("SELECT pg_promote(true, 60)")
         console("SWAP p2 TO pg2 EPOCH %s" % epoch)
         console("RELEASE p2 EPOCH %s" % epoch)
+        assert pg2.value(last_asked) == before
+        for name, value in (("cluster_name", "pg2"), ("work_mem", "9MB"), ("lock_timeout", "5s"),
+                            ("statement_timeout", "78s"), ("in_hot_standby", "off")):
+            assert early.value("SHOW " + name) == value
+        assert early.params["in_hot_standby"] == "off"
         assert not errors(wire.until("Z"))
         assert wire.value("SHOW cluster_name") == "pg2"
         assert wire.value("SHOW work_mem") == "7MB"
@@ -322,3 +333,15 @@ def test_a_hold_that_ends_while_locks_are_counted(proxy):
         swap(proxy, "other")
         assert conn.value("SHOW cluster_name") == "other"
         assert [conn.value("SELECT pg_advisory_unlock(7)") for _ in range(3)] == ["t", "t", "f"]
+
+
+def test_asked_again_before_the_hold(proxy, pg):
+    """A session that was active since the swap was prepared: when it rests, not when it is held."""
+    with proxy.wire("p2") as conn:
+        pid = conn.value("SELECT pg_backend_pid()")
+        proxy.command("PREPARE SWAP p2 TO other")
+        conn.query("SET work_mem = '7MB'")
+        wait_for(lambda: pg.value("SELECT query FROM pg_stat_activity WHERE pid = " + pid)
+                 .startswith("WITH conf"), what="the question")
+        swap(proxy, "other", prepare=False)
+        assert conn.value("SHOW work_mem") == "7MB"
