@@ -141,14 +141,10 @@ bool session_recovers(const struct server *server)
 	const struct client *client = server->client;
 	const struct session_move *move = client->move;
 
-	/* Notifications of the time between would be missing, others may take its locks, and rows of
-	 * temporary tables are not read before they are needed. */
 	return client->in_session && move != NULL && !move->parked && move->asked == NULL &&
 	       move->state != NULL && server_quiet(server) && session_known(move, server) &&
-	       move->class != SESSION_PINNED &&
-	       session_carry_next(move, true) == SESSION_ASKS_NOTHING &&
-	       session_state_count_kind(move->state, SESSION_CHANNEL) == 0 &&
-	       !session_has_locks(move) && conn_unsent(&server->conn) == 0 &&
+	       move->class != SESSION_PINNED && !session_state_bound(move->state) &&
+	       conn_unsent(&server->conn) == 0 &&
 	       server->worker->routes->config->proxy.session_recover_after > 0;
 }
 

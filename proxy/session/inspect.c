@@ -419,6 +419,19 @@ size_t session_state_count_kind(const struct session_state *state, enum session_
 	return count;
 }
 
+bool session_state_bound(const struct session_state *state)
+{
+	static const enum session_kind bound[] = {SESSION_LOCK, SESSION_CHANNEL, SESSION_CURSOR,
+	                                          SESSION_TEMPORARY};
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(bound); i++) {
+		if (session_state_count_kind(state, bound[i]) > 0)
+			return true;
+	}
+	return false;
+}
+
 const struct session_row *session_state_find(const struct session_state *state,
                                              enum session_kind kind, const char *name)
 {

@@ -286,17 +286,10 @@ static bool setting_is(const struct session_state *old, const char *name, const 
 
 bool replay_is_early(const struct session_state *old)
 {
-	static const enum session_kind late_kinds[] = {SESSION_LOCK, SESSION_CHANNEL,
-	                                               SESSION_CURSOR, SESSION_TEMPORARY};
-	size_t i;
-
-	for (i = 0; i < ARRAY_LEN(late_kinds); i++) {
-		if (session_state_count_kind(old, late_kinds[i]) > 0)
-			return false;
-	}
-	/* Under the first a standby answers no question; the second would end the connection while
-	 * it waits for the hold. */
-	return !setting_is(old, "default_transaction_isolation", "serializable") &&
+	/* Under the first setting a standby answers no question; the second would end the connection
+	 * while it waits for the hold. */
+	return !session_state_bound(old) &&
+	       !setting_is(old, "default_transaction_isolation", "serializable") &&
 	       setting_is(old, "idle_session_timeout", "0");
 }
 
