@@ -68,8 +68,8 @@ bool phase_fence(struct move *move)
 	ok = ask(move, &move->source.link, sbuf_text(&sql), clock_now() + FENCE_TIMEOUT);
 	sbuf_free(&sql);
 	json_int(&move->evidence, "databases", (int64_t)move->shard_count);
-	/* From here on a hold that ended by itself would let clients run into the fence; the proxies
-	 * need a moment to write that down, in which the sessions are ended. */
+	/* From here on a hold that ended by itself would let clients run into the fence; the
+	 * proxies need a moment to write that down, in which the sessions are ended. */
 	if (ok)
 		hold_send_forever(move);
 	return ok;
@@ -288,8 +288,9 @@ bool phase_barrier(struct move *move)
 	return true;
 }
 
-/* One look at the target; 1 = caught up, 0 = not yet, -1 = failed. */
-static int look_at_target(struct move *move, const char *sql, usec_t deadline)
+/* One look at the target; 1 = caught up, 0 = not yet, -1 = failed.  *lifted: it has replayed the
+ * barrier and shows no fence. */
+static int look_at_target(struct move *move, const char *sql, usec_t deadline, bool *lifted)
 {
 	struct link *link = &move->target.link;
 	uint64_t replayed = 0;
@@ -306,8 +307,16 @@ static int look_at_target(struct move *move, const char *sql, usec_t deadline)
 	}
 	(void)!lsn_parse(link_value(link, 0, "lsn"), &replayed);
 	move->lag = move->barrier > replayed ? (int64_t)(move->barrier - replayed) : 0;
-	if (link_number(link, 0, "open", 1) > 0)
+	if (link_number(link, 0, "open", 1) > 0) {
+		/* The position is read after the databases: once may be just that moment. */
+		if (*lifted && move->lag == 0) {
+			(void)move_fail(move, "somebody lifted the fence on %s",
+			                move->source.link.name);
+			return -1;
+		}
+		*lifted = move->lag == 0;
 		return 0;
+	}
 	/* It shows the fence: it replays what happened milliseconds ago. */
 	guard_send_end(move);
 	return move->lag == 0 ? 1 : 0;
@@ -317,11 +326,12 @@ bool phase_catch_up(struct move *move)
 {
 	usec_t deadline = clock_now() + move->config->mover.catch_up_timeout;
 	struct sbuf sql;
+	bool lifted = false;
 	int caught_up;
 
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	target_sql(move, &sql);
-	while ((caught_up = look_at_target(move, sbuf_text(&sql), deadline)) == 0) {
+	while ((caught_up = look_at_target(move, sbuf_text(&sql), deadline, &lifted)) == 0) {
 		if (clock_now() >= deadline) {
 			(void)move_fail(move, "%s is still %" PRId64 " bytes before the barrier",
 			                move->target.link.name, move->lag);

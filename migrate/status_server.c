@@ -22,8 +22,9 @@ static const char facts_sql[] =
     " ELSE pg_current_wal_flush_lsn() END AS lsn,"
     " CASE WHEN pg_is_in_recovery() THEN CASE WHEN pg_is_wal_replay_paused() THEN 'paused'"
     " ELSE 'not paused' END END AS pause,"
-    " CASE WHEN pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_last_wal_receive_lsn(),"
-    " pg_last_wal_replay_lsn())::bigint END AS unreplayed,"
+    /* What was replayed before a restart need not have been received since. */
+    " CASE WHEN pg_is_in_recovery() THEN greatest(pg_wal_lsn_diff(pg_last_wal_receive_lsn(),"
+    " pg_last_wal_replay_lsn()), 0)::bigint END AS unreplayed,"
     " current_setting('recovery_min_apply_delay') AS delay,"
     " r.status, r.sender_host, r.sender_port, r.slot_name"
     " FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver r ON true";

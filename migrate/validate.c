@@ -29,21 +29,20 @@ static void sessions_sql(const struct move *move, struct sbuf *sql)
 	sbuf_add_str(sql, " GROUP BY 1, 2 ORDER BY 1");
 }
 
-/* 1 = as it should be, 0 = not, -1 = could not be asked. */
-static int look_at_source(struct move *move, const char *sql, int64_t *sessions)
+/* 1 = as it should be, 0 = not, -1 = could not be asked.  *open: a fence is not there any more. */
+static int look_at_source(struct move *move, const char *sql, int64_t *sessions, bool *open)
 {
 	struct link *link = &move->source.link;
-	int good = 1;
 
 	*sessions = 0;
+	*open = false;
 	if (!link_revive(move, link) || !link_run(&move->loop, link, ASK_TIMEOUT, sql))
 		return -1;
 	for (int row = 0; row < link_rows(link); row++) {
 		*sessions += link_number(link, row, "sessions", 0);
-		if (link_true(link, row, "datallowconn"))
-			good = 0;
+		*open = *open || link_true(link, row, "datallowconn");
 	}
-	return *sessions > 0 ? 0 : good;
+	return *sessions == 0 && !*open;
 }
 
 static bool watch(struct move *move)
@@ -54,6 +53,7 @@ static bool watch(struct move *move)
 	int64_t on_target = 0;
 	int source_ok;
 	bool target_ok;
+	bool open;
 	struct sbuf sql;
 
 	sbuf_init(&sql, VALIDATE_SQL_MAX);
@@ -61,7 +61,7 @@ static bool watch(struct move *move)
 	do {
 		int64_t now_on_target = 0;
 
-		source_ok = look_at_source(move, sbuf_text(&sql), &on_source);
+		source_ok = look_at_source(move, sbuf_text(&sql), &on_source, &open);
 		target_ok = link_revive(move, target) &&
 		            link_run(&move->loop, target, ASK_TIMEOUT, sbuf_text(&sql));
 		for (int row = 0; target_ok && row < link_rows(target); row++) {
@@ -80,9 +80,13 @@ static bool watch(struct move *move)
 	json_int(&move->evidence, "sessions_on_target", on_target);
 	ui_line(move->ui, "  sessions in the shards: %" PRId64 " on %s, %" PRId64 " on %s",
 	        on_source, move->source.conf->name, on_target, move->target.conf->name);
-	if (source_ok == 0)
+	if (open)
 		move_problem(move,
-		             "%s: %" PRId64 " sessions in the shards, or somebody lifted the fence",
+		             "%s: somebody lifted the fence; what was written there since is not "
+		             "on %s",
+		             move->source.conf->name, move->target.conf->name);
+	if (on_source > 0)
+		move_problem(move, "%s: %" PRId64 " sessions in the shards",
 		             move->source.conf->name, on_source);
 	if (source_ok < 0)
 		ui_error(move->ui, "validate: %s cannot be asked: %s; its copy is fenced",

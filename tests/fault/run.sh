@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: PostgreSQL
 # The fault matrix: a move under load with every fault at every record of its journal.
 #   sh tests/fault/run.sh [--short] [--fault NAME] [--record NAME] [--output FILE] [--keep] [--relay]
-# The whole takes about an hour, --short less than a minute; --fault and --record choose cells and can
+# The whole takes about two hours, --short less than a minute; --fault and --record choose cells and can
 # be repeated.  Exit code 0 only if every cell is green.
 set -eu
 repo=$(cd "$(dirname "$0")/../.." && pwd)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """kill -9 of the mover and of proxies in the middle of a move: a second run completes it or undoes
 it, and there is exactly one writable p2 at every end."""
+import os
 import signal
 import subprocess
 import time
@@ -221,6 +222,26 @@ def test_target_cannot_be_asked(make_scene):
         assert scene.run("resume").returncode == DONE
         assert conn.value("SHOW cluster_name") == "pg2"
     scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("point, code", [("barrier.outcome", UNDONE), ("promote.outcome", FORWARD)])
+def test_fence_that_somebody_lifts(make_scene, point, code):
+    """Noticed at once; after the promotion resume closes it again."""
+    scene = make_scene()
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=sleep:700" % point)
+    wait_for(lambda: scene.refuses(scene.pg1, "p2"), 30 * SLOW, "the fence")
+    if code == FORWARD:
+        wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
+                 "the promotion")
+    scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
+    assert mover.wait(60 * SLOW) == code
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        assert "somebody lifted the fence" in log.read()
+    if code == FORWARD:
+        assert scene.run("resume").returncode == DONE
+        scene.check_on_pg2()
+    else:
+        scene.check_on_pg1()
 
 
 @pytest.mark.parametrize("most, code", [(0, ERROR), (2000, UNDONE)])
