@@ -129,8 +129,9 @@ class World:
                 "plproxy": {"hq": {"host": host, "port": port, "dbname": "hq", "cluster": "hq",
                                    "user": "postgres"}},
                 "pgbouncers": {"direct": direct},
-                "hold_timeout": "3s", "lease": "%gs" % (2 * SLOW), "connect_timeout": "1s",
-                "validate_seconds": 0, "catch_up_timeout": "3s", "promote_timeout": "4s"}}
+                # Well above a cut: what was lost in it is sent again after 3 s.
+                "hold_timeout": "5s", "lease": "%gs" % (2 * SLOW), "connect_timeout": "1s",
+                "validate_seconds": 0, "catch_up_timeout": "5s", "promote_timeout": "4s"}}
         with open(self.config_path, "w") as out:
             yaml.safe_dump(self.config, out, sort_keys=False)
         self.bouncer = None
