@@ -228,12 +228,12 @@ def test_target_cannot_be_asked(make_scene):
 def test_fence_that_somebody_lifts(make_scene, point, code):
     """Noticed at once; after the promotion resume closes it again."""
     scene = make_scene()
-    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=sleep:700" % point)
-    wait_for(lambda: scene.refuses(scene.pg1, "p2"), 30 * SLOW, "the fence")
-    if code == FORWARD:
-        wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
-                 "the promotion")
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.%s=wait:%s" % (point, mark))
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, point)
     scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
+    os.unlink(mark)
     assert mover.wait(60 * SLOW) == code
     with open(os.path.join(scene.folder, "mover.log")) as log:
         assert "somebody lifted the fence" in log.read()
