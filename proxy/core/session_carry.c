@@ -8,6 +8,7 @@
 #include "core/worker.h"
 #include "session/copies.h"
 #include "session/inspect.h"
+#include "session/replay.h"
 #include "session/temp_table.h"
 #include "wire/message.h"
 #include "wire/parse.h"
@@ -73,8 +74,11 @@ unsigned session_carry_build(struct session_move *move, enum session_question qu
 
 	sbuf_reset(&move->outcomes);
 	if (question == SESSION_ASKS_TEMP) {
+		/* Statements may be about them, and come behind them, when it is too late to find
+		 * out. */
+		steps = replay_try_add(move->state, out);
+		steps += temp_describe_add(move->state, out);
 		session_state_more(move->state);
-		steps = temp_describe_add(move->state, out);
 	} else if (question == SESSION_ASKS_PROBE) {
 		steps = temp_probe_add(move->state, out);
 	} else {
@@ -158,7 +162,9 @@ static void carry_described(struct session_move *move)
 	char text[160];
 
 	if (move->failure != NULL)
-		carry_give_up(move, "they could not be read: ", move->failure);
+		carry_give_up(
+		    move, "they, or a statement to be prepared behind them, cannot be carried: ",
+		    move->failure);
 	if (move->unreadable || !session_state_finish(move->state)) {
 		/* Rows of it are missing: nothing is known of the session. */
 		session_state_free(move->state);

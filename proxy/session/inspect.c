@@ -95,6 +95,13 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 	sbuf_free(&names);
 }
 
+void session_add_parse(struct sbuf *out, const char *sql, const void *types, size_t types_len)
+{
+	wire_add_close(out, 'S', RUN_NAME);
+	wire_add_parse(out, RUN_NAME, sql, types, types_len);
+	wire_add_close(out, 'S', RUN_NAME);
+}
+
 void session_begin_run(struct sbuf *out, const char *sql)
 {
 	wire_add_close(out, 'S', RUN_NAME);

@@ -19,10 +19,12 @@
 #include "session/copies.h"
 #include "session/inspect_internal.h"
 #include "session/locks.h"
+#include "session/sql_lex.h"
 #include "session/stmts.h"
 #include "session/temp_table.h"
 #include "wire/build.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,6 +178,41 @@ static bool replay_statements(struct replay *replay, const struct session_state 
 		}
 	}
 	return true;
+}
+
+/* Their texts are in the server's encoding; all else is as the session has it. */
+static void try_statement(const struct session_row *row, const char *encoding, struct sbuf *out)
+{
+	const char *text = row->kind == SESSION_SQL_STATEMENT ? sql_prepare_body(row->value) : row->value;
+	struct sbuf types;
+	char sql[160];
+
+	(void)snprintf(sql, sizeof(sql),
+	               "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL",
+	               encoding);
+	session_add_run(out, sql);
+	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
+	if (text != NULL && parse_types(row->extra, &types))
+		session_add_parse(out, text, types.data, types.len);
+	wire_add_sync(out);
+	sbuf_free(&types);
+}
+
+unsigned replay_try_add(const struct session_state *old, struct sbuf *out)
+{
+	unsigned steps = 0;
+	size_t i;
+
+	for (i = 0; i < session_state_count(old); i++) {
+		const struct session_row *row = session_state_at(old, i);
+
+		if ((row->kind != SESSION_PROTOCOL_STATEMENT && row->kind != SESSION_SQL_STATEMENT) ||
+		    row->value == NULL)
+			continue;
+		try_statement(row, session_state_info(old, "server_encoding"), out);
+		steps++;
+	}
+	return steps;
 }
 
 /* ---- after promotion ---- */

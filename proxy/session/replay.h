@@ -40,6 +40,11 @@ bool replay_is_early(const struct session_state *old);
  * too much.  The replay is to be freed in either case. */
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,
                   enum replay_stage stage, struct replay *replay) MUST_CHECK;
+
+/* Appends messages by which the old server parses each prepared statement once more, as the new one
+ * will; the steps.  An error means that this one cannot be carried. */
+unsigned replay_try_add(const struct session_state *old, struct sbuf *out);
+
 void replay_free(struct replay *replay);
 
 /* What step number `i`, from 0, does: "prepared statement \"p1\"".  For messages to people. */

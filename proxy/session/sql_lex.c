@@ -232,6 +232,24 @@ enum sql_prepare sql_judge_prepare(const char *text, const char *name)
 	return lexer.backslash ? SQL_PREPARE_STRINGS : SQL_PREPARE_ALONE;
 }
 
+const char *sql_prepare_body(const char *text)
+{
+	struct sql_lexer lexer;
+	enum sql_token token;
+	int depth = 0;
+
+	sql_lex_begin(&lexer, text, strlen(text));
+	(void)sql_lex_next(&lexer); /* PREPARE */
+	(void)sql_lex_next(&lexer); /* its name, which may be "as" */
+	while ((token = sql_lex_next(&lexer)) != SQL_END && token != SQL_BROKEN) {
+		if (token == SQL_WORD && depth == 0 && sql_lex_is(&lexer, "as"))
+			return lexer.at;
+		if (token == SQL_OTHER)
+			depth += sql_lex_is(&lexer, "(") - sql_lex_is(&lexer, ")");
+	}
+	return NULL;
+}
+
 bool sql_has_backslash(const char *text)
 {
 	struct sql_lexer lexer;

@@ -3,9 +3,9 @@
 definition and their sequences; or why they stay where they are."""
 import pytest
 
-from pgwire import errors, rows, wait_for
+from pgwire import SYNC, errors, parse, query, rows, wait_for
 from proxy import ConsoleError
-from servers import SCHEMA
+from test_52_session_locks import swap
 
 pytestmark = pytest.mark.threads
 
@@ -20,15 +20,6 @@ def make(make_proxy, pg, other):
 
 def sessions(proxy):
     return {row["application_name"]: row for row in proxy.command("SHOW SESSIONS p2")}
-
-
-def swap(proxy, server, prepare=True):
-    with proxy.console() as console:
-        if prepare:
-            console("PREPARE SWAP p2 TO " + server)
-        epoch = console("HOLD p2 LEASE 60s DRAIN 20s")[0]["epoch"]
-        console("SWAP p2 TO %s EPOCH %s FORCE" % (server, epoch))
-        console("RELEASE p2 EPOCH %s" % epoch)
 
 
 DEFINITIONS = """
@@ -200,6 +191,27 @@ def test_what_pins(make):
                 proxy.hold("p2")
             assert reason in error.value.fields["D"]
             conn.query("DISCARD ALL")
+            proxy.command("CANCEL SWAP p2")
+        wait_for(lambda: not sessions(proxy), what="its end")
+
+
+def test_a_statement_that_cannot_be_prepared_again(make):
+    """It comes behind the tables, when the database has been moved already: it is tried before."""
+    proxy = make()
+    for sent in (query("PREPARE q(numeric(9, 2)) AS INSERT INTO gone VALUES ($1)"),
+                 parse("SELECT a FROM gone WHERE a = $1", "q") + SYNC):
+        with proxy.wire("p2", application_name="pinned") as conn:
+            conn.query("CREATE TEMP TABLE basket (a int); CREATE TEMP TABLE gone (a int)")
+            conn.query("PREPARE kept(int) AS SELECT a FROM basket WHERE a = $1")
+            conn.send(sent)
+            assert not errors(conn.ready())
+            proxy.command("PREPARE SWAP p2 TO other")
+            wait_for(lambda: sessions(proxy)["pinned"]["class"] == "movable", what="its class")
+            conn.query("DROP TABLE gone")
+            with pytest.raises(ConsoleError) as error:
+                proxy.hold("p2")
+            assert 'relation "gone" does not exist' in error.value.fields["D"]
+            assert rows(conn.query("EXECUTE kept(1)")) == []
             proxy.command("CANCEL SWAP p2")
         wait_for(lambda: not sessions(proxy), what="its end")
 

@@ -75,6 +75,17 @@ static void assert_custom(const char *text, const char *expected, bool readable)
 	sbuf_free(&names);
 }
 
+static void test_prepare_body(void **state)
+{
+	(void)state;
+	assert_string_equal(sql_prepare_body("PREPARE q AS SELECT 1"), " SELECT 1");
+	assert_string_equal(sql_prepare_body("prepare \"as\" (numeric(9, 2), \"as\") as /* x */ SELECT 1 AS a"),
+	                    " /* x */ SELECT 1 AS a");
+	assert_null(sql_prepare_body("PREPARE q"));
+	assert_null(sql_prepare_body(""));
+	assert_null(sql_prepare_body("PREPARE q (as"));
+}
+
 static void test_custom_names(void **state)
 {
 	(void)state;
@@ -536,7 +547,7 @@ static void test_copies_are_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_prepare_alone), cmocka_unit_test(test_custom_names),
+	    cmocka_unit_test(test_prepare_alone), cmocka_unit_test(test_prepare_body), cmocka_unit_test(test_custom_names),
 	    cmocka_unit_test(test_facts),         cmocka_unit_test(test_digest_is_canonical),
 	    cmocka_unit_test(test_bad_answers),   cmocka_unit_test(test_neutral_timeout),
 	    cmocka_unit_test(test_classes),       cmocka_unit_test(test_replay),
