@@ -176,8 +176,13 @@ static void client_idle(struct load_client *client, usec_t now)
 {
 	client->state = CLIENT_READY;
 	client->broken = false;
+	/* However long the login took: the clients of a target keep their places between each
+	 * other instead of starting all at once. */
 	if (!client->begun && client->due < now)
-		client->due = now;
+		client->due = client->target->rate > 0
+		                  ? now + unit_interval(client->target) -
+		                        (now - client->due) % unit_interval(client->target)
+		                  : now;
 	client->begun = true;
 	if (client->run->stopping)
 		client_end(client);

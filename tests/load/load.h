@@ -143,6 +143,9 @@ void load_client_give_up(struct load_client *client, usec_t now);
 
 /* --- unit.c: what is sent over it ------------------------------------------------------------ */
 
+/* From one unit of a client to its next in the open loop, whose rate is that of all clients. */
+usec_t unit_interval(const struct load_target *target);
+
 /* Each false if the connection is broken. */
 bool unit_prepare_next(struct load_client *client, bool *all) MUST_CHECK;
 bool unit_start(struct load_client *client, usec_t now) MUST_CHECK;

@@ -172,13 +172,19 @@ static struct load_unit *unit_compose(struct load_client *client, usec_t now)
 	return unit;
 }
 
+usec_t unit_interval(const struct load_target *target)
+{
+	usec_t interval = (usec_t)(USEC_PER_SEC * target->clients / target->rate);
+
+	return interval > 0 ? interval : 1;
+}
+
 bool unit_start(struct load_client *client, usec_t now)
 {
 	struct load_unit *unit = unit_compose(client, now);
 
 	if (client->target->rate > 0)
-		client->due +=
-		    (usec_t)(USEC_PER_SEC * client->target->clients / client->target->rate);
+		client->due += unit_interval(client->target);
 	if (!mode_of(client)->pipelined)
 		return unit_send_step(client, unit);
 	while (step_at(client, unit, unit->step) != STEP_END) {
