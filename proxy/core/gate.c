@@ -9,6 +9,7 @@
 #include "core/cancel.h"
 #include "core/keep.h"
 #include "core/mail.h"
+#include "core/pace.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/replication.h"
@@ -27,11 +28,6 @@
  */
 #define TRIM_IDLE (50 * USEC_PER_MSEC)
 #define TRIM_AT_ONCE 3
-/* How many clients of a worker go on first at a release.  Each transaction that ends, and each span
- * of time that passes, lets more go. */
-#define PACE_FIRST 4
-#define PACE_LAST 4096
-#define PACE_SPAN (10 * USEC_PER_MSEC)
 
 /* ---- hold and release ---- */
 
@@ -146,31 +142,6 @@ static void gate_hold_pool(struct pool *pool)
 	}
 }
 
-/*
- * The pace of a release: all at once would share the server's processors, and the first would be
- * done hardly sooner than the last.  One after the other, the last is done no later and the others
- * are done before.
- */
-static void gate_pace_end(struct database *database)
-{
-	database->pace = 0;
-	if (database->pace_timer != NULL)
-		(void)event_del(database->pace_timer);
-}
-
-static bool gate_somebody_waits(struct database *database)
-{
-	struct list_node *node;
-	struct list_node *tmp;
-
-	LIST_FOREACH(&database->pools, node, tmp)
-	{
-		if (CONTAINER_OF(node, struct pool, node)->clients[CLIENT_WAITING].count > 0)
-			return true;
-	}
-	return false;
-}
-
 void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool paused)
 {
 	struct database *database;
@@ -186,7 +157,7 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool pau
 		database->hold_epoch = epoch;
 		database->drained_told = false;
 		database->keeping = false;
-		gate_pace_end(database);
+		pace_end(database);
 		gate_for_each_pool(database, gate_hold_pool);
 		session_hold(database);
 	}
@@ -247,36 +218,6 @@ static void gate_drop_stale(struct pool *pool)
 	}
 }
 
-static void gate_pace_next(evutil_socket_t fd, short what, void *arg)
-{
-	static const struct timeval span = {0, PACE_SPAN};
-	struct database *database = arg;
-	struct worker *worker = database->worker;
-
-	(void)fd;
-	(void)what;
-	worker->now = clock_now();
-	database->pace *= 2;
-	if (database->pace > PACE_LAST)
-		database->pace = 0;
-	gate_for_each_pool(database, pool_kick);
-	if (database->pace == 0 || !gate_somebody_waits(database) ||
-	    event_add(database->pace_timer, &span) != 0)
-		gate_pace_end(database);
-	worker_end_turn(worker);
-}
-
-static void gate_pace_begin(struct database *database)
-{
-	static const struct timeval span = {0, PACE_SPAN};
-
-	if (database->pace_timer == NULL)
-		database->pace_timer =
-		    event_new(database->worker->base, -1, 0, gate_pace_next, database);
-	if (database->pace_timer != NULL && event_add(database->pace_timer, &span) == 0)
-		database->pace = PACE_FIRST;
-}
-
 static void gate_release_database(struct database *database, bool lapsed)
 {
 	database->lapsed = lapsed;
@@ -286,10 +227,9 @@ static void gate_release_database(struct database *database, bool lapsed)
 	database->keeping = false;
 	database->paused = false;
 	session_release(database);
-	gate_pace_begin(database);
+	pace_release(database);
 	gate_for_each_pool(database, gate_release_pool);
-	if (!gate_somebody_waits(database))
-		gate_pace_end(database);
+	pace_settle(database);
 	/* After the release: closing costs system calls, and clients wait. */
 	gate_for_each_pool(database, gate_drop_stale);
 }
@@ -507,6 +447,9 @@ void gate_prepare_report(struct database *database)
 	database->swap_error = NULL;
 	database->swap_token = 0;
 	mailbox_post(&database->worker->proxy->mailbox, &mail->letter);
+	/* The fewer servers are in use, the fewer have to end in the hold. */
+	if (!database->held && database->swap_target != NULL && database->swap_opened > 0)
+		pace_narrow(database);
 }
 
 /* The others would fare no better, and somebody waits for the answer. */
@@ -622,6 +565,7 @@ void gate_prepare_end(struct worker *worker, const char *name)
 	if (database == NULL || database->swap_target == NULL)
 		return;
 	database->swap_target = NULL;
+	pace_widen(database);
 	gate_prepare_clear(database);
 	gate_prepare_report(database);
 	session_watch(database);

@@ -59,8 +59,11 @@ struct database {
 	bool drained_told;     /* DRAINED was mailed for hold_epoch */
 	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
 	uint64_t hold_epoch;
-	/* After a release: so many clients at most have a server, until nobody waits; 0: no bound. */
-	unsigned pace;
+	/* pace.h */
+	unsigned pace;         /* so many clients at most have a server; 0: no bound */
+	bool narrowed;         /* it is that before a hold */
+	unsigned pace_calm;    /* spans in which nobody waited for long */
+	usec_t narrow_end;
 	struct event *pace_timer;
 	/* PREPARE SWAP */
 	const struct config_server *swap_target; /* of swap_routes; NULL: none */

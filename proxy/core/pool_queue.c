@@ -8,6 +8,7 @@
 #include "core/cancel.h"
 #include "core/keep.h"
 #include "core/mail.h"
+#include "core/pace.h"
 #include "core/pool_internal.h"
 #include "core/proxy.h"
 #include "core/route.h"
@@ -366,7 +367,7 @@ bool pool_serve(struct pool *pool, struct client *client)
 		client_set_state(client, CLIENT_WAITING); /* for its session's server */
 		return false;
 	}
-	if (!pool->database->held && !pool->worker->stopping &&
+	if (!pool->database->held && !pool->worker->stopping && !pace_reached(pool->database) &&
 	    pool_first_waiting(pool) == NULL) {
 		struct server *server = pool_take_idle(pool, client);
 
@@ -402,16 +403,17 @@ void pool_kick(struct pool *pool)
 	while ((client = pool_first_waiting(pool)) != NULL) {
 		struct server *server;
 
-		if (UNLIKELY(pool->database->pace > 0 &&
-		             pool->database->active >= pool->database->pace)) {
-			pool_publish_waiting(pool);
+		if (pace_reached(pool->database)) {
+			/* Before a hold more servers would not help. */
+			if (!pool->database->narrowed)
+				pool_publish_waiting(pool);
 			return;
 		}
 		server = pool_take_idle(pool, client);
 		if (server == NULL)
 			break;
 		/* After a release the order is that of arrival, wherever the servers are. */
-		if (UNLIKELY(pool->database->pace > 0) && pool_give_older(pool, server))
+		if (pace_is_release(pool->database) && pool_give_older(pool, server))
 			continue;
 		if (pool_link(pool, server, client))
 			client_go_on(client);
@@ -466,7 +468,7 @@ void pool_server_free(struct pool *pool, struct server *server)
 		return;
 	if (pool_give_away(pool, server))
 		return;
-	if (UNLIKELY(pool->database->pace > 0))
+	if (pace_is_release(pool->database))
 		pool->database->pace++;
 	if (pool->clients[CLIENT_WAITING].count > 0)
 		pool_kick(pool);
