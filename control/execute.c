@@ -145,6 +145,19 @@ static void execute_hold(struct session *session)
 	    admin_hold(session->proxy->admin, command->database, &options, execute_done, session);
 }
 
+static void execute_swap(struct session *session)
+{
+	const struct command *command = &session->command;
+	const struct swap_options options = {
+	    .epoch = command->epoch,
+	    .force = (command->given & (1u << OPTION_FORCE)) != 0,
+	    .nowait = (command->given & (1u << OPTION_NOWAIT)) != 0,
+	};
+
+	session->request = admin_swap(session->proxy->admin, command->database, command->server,
+	                              &options, execute_done, session);
+}
+
 /* Parameters of PostgreSQL that drivers set on every connection: here they change nothing. */
 static bool of_drivers(const char *name)
 {
@@ -253,9 +266,7 @@ void session_execute(struct session *session)
 		    admin_cancel_swap(admin, command->database, execute_done, session);
 		break;
 	case COMMAND_SWAP:
-		session->request =
-		    admin_swap(admin, command->database, command->server, command->epoch,
-		               (command->given & (1u << OPTION_FORCE)) != 0, execute_done, session);
+		execute_swap(session);
 		break;
 	case COMMAND_RELEASE:
 		session->request =

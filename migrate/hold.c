@@ -410,7 +410,8 @@ void hold_send_swaps(struct move *move)
 		begin_command(&sql, "SWAP", &move->routes[i]);
 		sbuf_add_str(&sql, " TO ");
 		sql_identifier(&sql, move->target.conf->name);
-		sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
+		/* A proxy that crashed now would come back held: RELEASE waits for its disk. */
+		sbuf_printf(&sql, " EPOCH %" PRId64 " NOWAIT", move->epoch);
 		send_command(&move->routes[i].link, &sql);
 	}
 }

@@ -61,6 +61,12 @@ struct hold_options {
 	bool nowait;
 };
 
+struct swap_options {
+	uint64_t epoch;
+	bool force;  /* without checks */
+	bool nowait; /* the answer does not wait for the write; see swap.c */
+};
+
 /*
  * Commands.  The returned request is never NULL and valid until its callback.  An abandoned request
  * goes on, its answer is dropped.
@@ -76,7 +82,8 @@ struct admin_request *admin_prepare_swap(struct admin *admin, const char *databa
 struct admin_request *admin_cancel_swap(struct admin *admin, const char *database,
                                         admin_done_fn *done, void *arg);
 struct admin_request *admin_swap(struct admin *admin, const char *database, const char *server,
-                                 uint64_t epoch, bool force, admin_done_fn *done, void *arg);
+                                 const struct swap_options *options, admin_done_fn *done,
+                                 void *arg);
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
                                     admin_done_fn *done, void *arg);
 /* `database` narrows the view where it takes an argument; NULL otherwise. */

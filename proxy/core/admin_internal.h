@@ -40,6 +40,7 @@ struct admin_db {
 	unsigned unsettled; /* sessions that are to be asked once more when all are drained */
 	bool settled;       /* … and have been */
 	uint64_t hold_number; /* of the write that has the hold */
+	uint64_t forever_number; /* … and that it has no expiry; 0: it has one, or is a PAUSE */
 	struct event *lease_timer;
 	struct event *drain_timer;
 	struct list waiters; /* requests HOLD that wait for drained */
@@ -67,7 +68,7 @@ struct admin_request {
 
 	uint64_t number; /* of the write it waits for */
 	void (*saved)(struct admin_request *request, bool ok, const char *error);
-	bool nowait; /* HOLD */
+	bool nowait; /* HOLD, SWAP */
 	bool owner;  /* … which began the hold, or named its epoch */
 
 	/* swap.c */
@@ -214,6 +215,9 @@ void hold_lapse(struct admin_db *db);
 /* Fails a request whose epoch is not that of the hold; false then. */
 bool hold_check_epoch(struct admin_request *request, uint64_t epoch) MUST_CHECK;
 
+/* Whether it is held, and a restart would find it held without expiry. */
+bool hold_is_forever(const struct admin_db *db) MUST_CHECK;
+
 /* A hold that is a PAUSE: of an open database only. */
 void hold_pause(struct admin_db *db);
 
@@ -236,6 +240,8 @@ void swap_forget_target(struct admin_db *db);
 void swap_cancel(struct admin_request *request);
 void swap_on_prepared(struct admin *admin, struct mail_database *mail);
 void swap_on_checked(struct admin *admin, struct check *check);
+/* A moment after the release: what SWAP's check has left is closed. */
+void swap_released(struct admin_db *db);
 
 /* ---- admin_view.c ---- */
 

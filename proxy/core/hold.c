@@ -61,7 +61,15 @@ static void hold_set_lease(struct admin_db *db, usec_t lease)
 {
 	db->lease = lease;
 	db->lease_end = lease == ADMIN_LEASE_NONE ? 0 : clock_now() + lease;
+	if (lease != ADMIN_LEASE_NONE)
+		db->forever_number = 0;
 	timer_set(db->lease_timer, lease);
+}
+
+bool hold_is_forever(const struct admin_db *db)
+{
+	return db->state == HOLD_HELD && db->lease == ADMIN_LEASE_NONE && db->forever_number > 0 &&
+	       db->forever_number <= db->admin->saved;
 }
 
 /* The gate stays as it is until the hold has been written: clients need not wait for a disk. */
@@ -73,6 +81,7 @@ static void hold_begin(struct admin_db *db, uint64_t epoch)
 	db->gate_closed = false;
 	db->drain_acted = false;
 	db->end_wanted = false;
+	db->forever_number = 0;
 	memset(db->drained, 0, sizeof(db->drained));
 	db->drained_count = 0;
 	db->unsettled = 0;
@@ -487,6 +496,8 @@ struct admin_request *admin_hold(struct admin *admin, const char *database,
 	request->number = admin_save(admin);
 	if (fresh)
 		db->hold_number = request->number;
+	if (db->lease == ADMIN_LEASE_NONE)
+		db->forever_number = request->number;
 	request_move(request, &db->waiters);
 	return request;
 }
@@ -513,10 +524,13 @@ struct admin_request *admin_renew(struct admin *admin, const char *database, uin
 	before = db->lease;
 	hold_set_lease(db, lease == ADMIN_TIME_DEFAULT ? db->lease : lease);
 	db->end_wanted = false;
-	if (db->lease != before)
-		request_save(request, request_saved_holds);
-	else
+	if (db->lease == before) {
 		request_answer_holds(request);
+		return request;
+	}
+	request_save(request, request_saved_holds);
+	if (db->lease == ADMIN_LEASE_NONE)
+		db->forever_number = request->number;
 	return request;
 }
 
@@ -526,6 +540,7 @@ static void release_write(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	swap_released(request->db);
 	request_save(request, request_saved_holds);
 }
 

@@ -6,6 +6,9 @@
  *             are, and the target's connection is kept
  *   SWAP      one question on the kept connection -> verdict -> state written -> new route table.
  *             Until the write has succeeded nothing has changed; from then on the swap is done.
+ *             NOWAIT, if what is on disk is a hold without expiry: verdict -> new route table ->
+ *             answer, and the write after it.  A crash in between comes back held on the old
+ *             route, so that nobody goes on there, and RELEASE answers when all is written.
  */
 #include "base/log.h"
 #include "base/mem.h"
@@ -43,6 +46,12 @@ void swap_forget_target(struct admin_db *db)
 		return;
 	replace_text(&db->target, NULL);
 	admin_post_all(db, MAIL_PREPARE_END, db->epoch);
+}
+
+void swap_released(struct admin_db *db)
+{
+	if (db->target == NULL)
+		forget_check(db);
 }
 
 void swap_free(struct admin_db *db)
@@ -284,8 +293,9 @@ void swap_cancel(struct admin_request *request)
 
 /* ---- SWAP ---- */
 
-/* The write is done: from here on the swap is, and the workers learn of it. */
-static void swap_saved(struct admin_request *request, bool ok, const char *error)
+/* The new route is the database's, and the workers learn of it.  False: the configuration has
+ * another idea by now. */
+static bool swap_apply(struct admin_request *request)
 {
 	struct admin_db *db = request->db;
 	struct proxy *proxy = request->admin->proxy;
@@ -293,36 +303,46 @@ static void swap_saved(struct admin_request *request, bool ok, const char *error
 	struct route *route = route_find_mutable(table, db->name);
 	const struct config_server *server = config_find_server(table->config, db->swap_to);
 
-	if (!ok || route == NULL || server == NULL) {
+	if (route == NULL || server == NULL) {
 		route_table_unref(table);
 		replace_text(&db->swap_to, NULL);
-		(void)admin_save(request->admin);
-		if (ok)
-			request_fail(request, "55000",
-			             "the configuration changed while the swap was under way");
-		else
-			request_fail_save(request, error);
-	} else {
-		log_warning("database \"%s\": swapped from server \"%s\" to \"%s\", epoch %" PRIu64
-		            ", checked in %.1f ms, written in %.1f ms",
-		            db->name, route->server->name, server->name, db->epoch,
-		            (double)(request->checked - request->began) / USEC_PER_MSEC,
-		            (double)(clock_now() - request->checked) / USEC_PER_MSEC);
-		free(db->server);
-		db->server = db->swap_to;
-		db->swap_to = NULL;
-		db->origin = ROUTE_FROM_SWAP;
-		replace_text(&db->target, NULL);
-		route->server = server;
-		route->origin = ROUTE_FROM_SWAP;
-		route->epoch = db->epoch;
-		proxy_set_routes(proxy, table);
-		/* What was learned of the target is what the next swap will compare with. */
-		replace_text(&db->source_name, db->checked.known ? db->server : NULL);
-		db->source = db->checked;
-		forget_check(db);
-		request_answer_holds(request);
+		request_fail(request, "55000",
+		             "the configuration changed while the swap was under way");
+		return false;
 	}
+	log_warning("database \"%s\": swapped from server \"%s\" to \"%s\", epoch %" PRIu64
+	            ", checked in %.1f ms, written in %.1f ms",
+	            db->name, route->server->name, server->name, db->epoch,
+	            (double)(request->checked - request->began) / USEC_PER_MSEC,
+	            (double)(clock_now() - request->checked) / USEC_PER_MSEC);
+	free(db->server);
+	db->server = db->swap_to;
+	db->swap_to = NULL;
+	db->origin = ROUTE_FROM_SWAP;
+	replace_text(&db->target, NULL);
+	route->server = server;
+	route->origin = ROUTE_FROM_SWAP;
+	route->epoch = db->epoch;
+	proxy_set_routes(proxy, table);
+	/* What was learned of the target is what the next swap will compare with.  The connection
+	 * is closed after the release: that costs the server time in which clients wait. */
+	replace_text(&db->source_name, db->checked.known ? db->server : NULL);
+	db->source = db->checked;
+	request_answer_holds(request);
+	return true;
+}
+
+/* The write is done: from here on the swap is. */
+static void swap_saved(struct admin_request *request, bool ok, const char *error)
+{
+	struct admin_db *db = request->db;
+
+	if (!ok) {
+		replace_text(&db->swap_to, NULL);
+		request_fail_save(request, error);
+	}
+	if (!ok || !swap_apply(request))
+		(void)admin_save(request->admin);
 	if (db->end_wanted) {
 		hold_lapse(db);
 		(void)admin_save(request->admin);
@@ -331,9 +351,14 @@ static void swap_saved(struct admin_request *request, bool ok, const char *error
 
 static void swap_commit(struct admin_request *request)
 {
+	struct admin_db *db = request->db;
+
 	request->checked = clock_now();
-	replace_text(&request->db->swap_to, request->server);
-	request_save(request, swap_saved);
+	replace_text(&db->swap_to, request->server);
+	if (!request->nowait || !hold_is_forever(db))
+		request_save(request, swap_saved);
+	else if (swap_apply(request))
+		(void)admin_save(request->admin);
 }
 
 /* True if the database is still held by the hold that the request began in. */
@@ -437,7 +462,11 @@ static bool swap_is_new(struct admin_request *request)
 	if (now != NULL && strcmp(now->name, request->server) == 0 &&
 	    (db->state == HOLD_HELD ||
 	     (db->state == HOLD_OPEN && db->server != NULL && request->epoch == db->epoch))) {
-		request_answer_holds(request);
+		/* The first may have been NOWAIT. */
+		if (request->nowait)
+			request_answer_holds(request);
+		else
+			request_save(request, request_saved_holds);
 		return false;
 	}
 	if (db->state != HOLD_HELD) {
@@ -452,7 +481,7 @@ static bool swap_is_new(struct admin_request *request)
 }
 
 struct admin_request *admin_swap(struct admin *admin, const char *database, const char *server,
-                                 uint64_t epoch, bool force, admin_done_fn *done, void *arg)
+                                 const struct swap_options *options, admin_done_fn *done, void *arg)
 {
 	struct admin_request *request = request_new(admin, done, arg);
 	const struct config_server *target;
@@ -480,12 +509,13 @@ struct admin_request *admin_swap(struct admin *admin, const char *database, cons
 		return request;
 	}
 	request->server = mem_must_strdup(server);
-	request->epoch = epoch;
+	request->epoch = options->epoch;
+	request->nowait = options->nowait;
 	request->began = clock_now();
 	if (!swap_is_new(request))
 		return request;
 	request->epoch = db->epoch;
-	if (force) {
+	if (options->force) {
 		log_warning("database \"%s\": swap to \"%s\" is forced, without checks", db->name,
 		            server);
 		forget_check(db);

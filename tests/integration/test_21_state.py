@@ -145,6 +145,55 @@ def test_killed_between_swap_and_release(proxy):
         assert conn.value("SHOW cluster_name") == "other"
 
 
+@pytest.fixture
+def stuck(make_proxy, pg, other, folder):
+    """A proxy, and a directory: while that is there, nothing more is written to the state
+    directory."""
+    path = os.path.join(subfolder(folder), "stuck")
+    return make_proxy({"pg": pg, "other": other}, fault="state_write=wait:%s/here" % path), path
+
+
+def stick(path):
+    os.mkdir(path)
+    os.chmod(path, 0o777)
+
+
+def unstick(path):
+    os.rename(path, path + ".gone")
+
+
+def test_swap_that_does_not_wait(stuck):
+    """It answers before the write.  Killed then, the proxy comes back held on the old route, and
+    nobody has gone on there; RELEASE waits for the write."""
+    proxy, path = stuck
+    epoch = proxy.hold("p2", "LEASE NONE")["epoch"]
+    stick(path)
+    assert proxy.command("SWAP p2 TO other EPOCH %s FORCE NOWAIT" % epoch)[0]["server"] == "other"
+    proxy.kill()
+    proxy.start()
+    assert proxy.held()["state"] == "held" and proxy.held()["lease_left_ms"] is None
+    assert proxy.route()["server"] == "pg"
+    proxy.command("SWAP p2 TO other EPOCH %s FORCE NOWAIT" % epoch)
+    proxy.command("RELEASE p2 EPOCH " + epoch)
+    restart(proxy, "kill")
+    assert proxy.held()["state"] == "open" and proxy.route()["server"] == "other"
+
+
+def test_swap_waits_where_a_restart_would_forget_the_hold(stuck):
+    """With a lease the clients would go on at the old server after a crash: NOWAIT is no excuse."""
+    proxy, path = stuck
+    epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+    with proxy.console() as console:
+        stick(path)
+        console.send("SWAP p2 TO other EPOCH %s FORCE NOWAIT" % epoch)
+        time.sleep(0.2)
+        assert proxy.route()["server"] == "pg"
+        unstick(path)
+        assert console.result()[0]["server"] == "other"
+    restart(proxy, "kill")
+    assert proxy.held()["state"] == "held" and proxy.route()["server"] == "other"
+
+
 @pytest.mark.parametrize("text", ["garbage\n", "\0\0\0", "held p2", ""])
 def test_state_that_cannot_be_read_stops_the_start(proxy, text):
     """A guess could send clients to the wrong server."""
