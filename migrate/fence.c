@@ -7,7 +7,6 @@
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
-#include "migrate/proof.h"
 #include "migrate/readers.h"
 #include "migrate/verify.h"
 #include "migrate/watch.h"
@@ -172,10 +171,7 @@ bool fence_warm(struct move *move)
 	target_sql(move, &sql);
 	ok = link_run(&move->loop, target, FENCE_TIMEOUT, sbuf_text(&sql)) && ok;
 	sbuf_free(&sql);
-	/* To parse it loads what the proof, right after the promotion, will need. */
-	ok = link_run(&move->loop, target, FENCE_TIMEOUT,
-	              "DEALLOCATE ALL; PREPARE pgshunt_proof AS " PROOF_SQL) &&
-	     ok;
+	ok = promote_prepare(move) && ok;
 	if (!ok)
 		return move_fail(move, "%s: %s", link_ok(source) ? target->name : source->name,
 		                 link_error(link_ok(source) ? target : source));

@@ -150,6 +150,7 @@ void link_connect(struct link *link)
 	bool ok;
 
 	link_close(link);
+	link->sessions++;
 	sbuf_init(&error, 1024);
 	ok =
 	    config_secret(link->target.password_file, link->target.password_env, &password, &error);

@@ -43,6 +43,7 @@ struct link {
 	struct link_target target;
 	enum link_state state;
 	PGconn *conn;
+	unsigned sessions; /* how often it was connected: what is prepared ends with its session */
 	PostgresPollingStatusType polling; /* while connecting */
 	bool setting_up;                   /* logged in, the settings are under way */
 	PGresult *results[LINK_RESULTS_MAX];

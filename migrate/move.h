@@ -156,6 +156,7 @@ struct move {
 	char **others; /* databases of the target that are not moved and are to be fenced there */
 	size_t other_count;
 	int64_t epoch;
+	unsigned prepared_in; /* session of the target's link that has promote_prepare()'s */
 
 	/* what was learned */
 	char *system_identifier;
@@ -323,6 +324,10 @@ bool fence_warm(struct move *move) MUST_CHECK;
 void fence_sql(const struct move *move, bool allow, struct sbuf *out);
 
 /* ---- promote.c ---- */
+
+/* Has the target plan what is asked of it in the hold, once a session: only there it is new to it.
+ */
+bool promote_prepare(struct move *move) MUST_CHECK;
 
 /* What the target is.  Asks several times before it says that no promotion is under way. */
 enum target_state promote_probe(struct move *move) MUST_CHECK;

@@ -346,7 +346,7 @@ static void proof(const struct page *page, struct sbuf *out)
 	    json_text(report, "switch_point"));
 	row(out, "timeline before", json_text(report, "old_timeline"));
 	row(out, "timeline after", json_text(report, "new_timeline"));
-	data = json_get(journal_find(&page->records, "outcome", "proof"), "data");
+	data = json_get(journal_find(&page->records, "outcome", "open"), "data");
 	row(out, "copies of other databases closed on the target",
 	    json_text(data, "others_fenced"));
 	data = json_get(journal_find(&page->records, "outcome", "validate"), "data");

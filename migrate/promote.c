@@ -59,12 +59,47 @@ enum target_state promote_probe(struct move *move)
 	return state;
 }
 
-/* 1 = promoted, 0 = not yet, -1 = cannot be asked. */
+static void databases_literals(const struct move *move, struct sbuf *out)
+{
+	for (size_t i = 0; i < move->other_count; i++) {
+		if (i > 0)
+			sbuf_add_char(out, ',');
+		sql_literal(out, move->others[i]);
+	}
+}
+
+bool promote_prepare(struct move *move)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+	bool ok;
+
+	if (move->prepared_in == link->sessions && move->prepared_in > 0)
+		return true;
+	sbuf_init(&sql, PROMOTE_SQL_MAX);
+	sbuf_add_str(&sql, "DEALLOCATE ALL; PREPARE pgshunt_proof AS " PROOF_SQL
+	                   "; EXECUTE pgshunt_proof; PREPARE pgshunt_end_others AS"
+	                   " SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+	                   " WHERE pid <> pg_backend_pid() AND datname IN (");
+	if (move->other_count == 0)
+		sbuf_add_str(&sql, "NULL");
+	databases_literals(move, &sql);
+	/* It makes the plan and does nothing. */
+	sbuf_add_str(&sql, "); EXPLAIN EXECUTE pgshunt_end_others");
+	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	if (ok)
+		move->prepared_in = link->sessions;
+	return ok;
+}
+
+/* 1 = promoted, and the link has the proof; 0 = not yet, -1 = cannot be asked. */
 static int look(struct move *move)
 {
 	struct link *link = &move->target.link;
 
-	if (!link_run(&move->loop, link, ASK_TIMEOUT, "SELECT pg_is_in_recovery() AS recovery"))
+	if (!promote_prepare(move) ||
+	    !link_run(&move->loop, link, ASK_TIMEOUT, "EXECUTE pgshunt_proof"))
 		return -1;
 	return link_true(link, 0, "recovery") ? 0 : 1;
 }
@@ -158,26 +193,24 @@ bool phase_promote(struct move *move)
 
 /* ---- proof ---- */
 
+/* The target's copies of other databases are closed to everybody; then whoever is in them is ended,
+ * by end_others_sql. */
 static void others_sql(const struct move *move, struct sbuf *out)
 {
+	/* Not flushed by itself: the next commit that is, flushes this one too. */
+	sbuf_add_str(out, "SET synchronous_commit = off;");
 	if (move->other_count == 0)
 		return;
-	/* Not flushed by itself: the next commit that is, flushes this one too. */
-	sbuf_add_str(out, "SET synchronous_commit = off; BEGIN;");
+	sbuf_add_str(out, "BEGIN;");
 	for (size_t i = 0; i < move->other_count; i++) {
 		sbuf_add_str(out, "ALTER DATABASE ");
 		sql_identifier(out, move->others[i]);
 		sbuf_add_str(out, " ALLOW_CONNECTIONS false;");
 	}
-	sbuf_add_str(out, "COMMIT; SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-	                  " WHERE pid <> pg_backend_pid() AND datname IN (");
-	for (size_t i = 0; i < move->other_count; i++) {
-		if (i > 0)
-			sbuf_add_char(out, ',');
-		sql_literal(out, move->others[i]);
-	}
-	sbuf_add_str(out, ");");
+	sbuf_add_str(out, "COMMIT;");
 }
+
+static const char end_others_sql[] = "EXECUTE pgshunt_end_others;";
 
 static bool check_proof(struct move *move)
 {
@@ -214,32 +247,46 @@ static bool check_proof(struct move *move)
 	return true;
 }
 
+/* A target that is not opened is not left open to those who use the other databases either. */
+static void close_others(struct move *move)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+
+	sbuf_init(&sql, PROMOTE_SQL_MAX);
+	others_sql(move, &sql);
+	sbuf_add_str(&sql, end_others_sql);
+	if (!link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)))
+		ui_error(move->ui, "%s: its copies of other databases are not closed: %s",
+		         link->name, link_error(link));
+	sbuf_free(&sql);
+}
+
 bool phase_proof(struct move *move)
 {
 	struct link *link = &move->target.link;
 	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
-	struct sbuf sql;
 	bool ok;
 
-	/* The proxies ask the target and write their state meanwhile; their clients stay held, and
-	 * the shards closed, until the proof is there. */
+	/* The proxies ask the target meanwhile; their clients stay held, and the shards closed,
+	 * until the proof is there. */
 	if (!move->resumed)
 		hold_send_swaps(move);
-	sbuf_init(&sql, PROMOTE_SQL_MAX);
-	others_sql(move, &sql);
-	sbuf_add_str(&sql, PROOF_SQL);
-	while (!(ok = link_revive(move, link) &&
-	              link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))) &&
+	/* The look that saw the promotion has brought it. */
+	ok = !move->resumed && link_ok(link) && link_value(link, 0, "history") != NULL;
+	while (!ok && !(ok = link_revive(move, link) && promote_prepare(move) &&
+	                     link_run(&move->loop, link, ASK_TIMEOUT, "EXECUTE pgshunt_proof")) &&
 	       clock_now() < deadline) {
 		ui_error(move->ui, "%s: %s", link->name, link_error(link));
 		link_close(link);
 		loop_sleep(&move->loop, REPEAT_EVERY);
 	}
-	sbuf_free(&sql);
 	if (!ok)
 		return move_fail(move, "%s: %s", link->name, link_error(link));
-	json_int(&move->evidence, "others_fenced", (int64_t)move->other_count);
-	return check_proof(move);
+	ok = check_proof(move);
+	if (!ok)
+		close_others(move);
+	return ok;
 }
 
 bool phase_open(struct move *move)
@@ -251,13 +298,14 @@ bool phase_open(struct move *move)
 	/* From here on somebody may write. */
 	verify_take_snapshots(move);
 	/*
-	 * The commit need not be flushed before the clients go on: their first commit flushes it
+	 * The commits need not be flushed before the clients go on: their first commit flushes them
 	 * with its own, and if the server crashed before that, the shards would only be closed
 	 * again. PL/Proxy is changed meanwhile.
 	 */
 	sbuf_init(&sql, PROMOTE_SQL_MAX);
-	sbuf_add_str(&sql, "SET synchronous_commit = off;");
+	others_sql(move, &sql);
 	fence_sql(move, true, &sql);
+	sbuf_add_str(&sql, end_others_sql);
 	link_send(link, sbuf_text(&sql));
 	if (!move->resumed)
 		plproxy_send(move);
@@ -266,12 +314,13 @@ bool phase_open(struct move *move)
 		ui_error(move->ui, "%s: %s", link->name, link_error(link));
 		link_close(link);
 		loop_sleep(&move->loop, REPEAT_EVERY);
-		if (link_revive(move, link))
+		if (link_revive(move, link) && promote_prepare(move))
 			(void)!link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
 	}
 	sbuf_free(&sql);
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
 	json_int(&move->evidence, "opened", (int64_t)move->shard_count);
+	json_int(&move->evidence, "others_fenced", (int64_t)move->other_count);
 	return true;
 }
