@@ -340,5 +340,5 @@ bool config_is_stats_user(const struct config *config, const char *user)
 
 bool config_is_console(const char *dbname)
 {
-	return strcmp(dbname, "pgshunt") == 0 || strcmp(dbname, "pgbouncer") == 0;
+	return strcmp(dbname, "pgshunt") == 0 || strcmp(dbname, CONFIG_CONSOLE) == 0;
 }

@@ -357,6 +357,9 @@ bool config_is_stats_user(const struct config *config, const char *user);
 /* Whether the name is one of the console: pgshunt or pgbouncer. */
 bool config_is_console(const char *dbname);
 
+/* The one of its names that views have, as those of pgbouncer. */
+#define CONFIG_CONSOLE "pgbouncer"
+
 /* The words of enums.def. */
 const char *config_auth_type_name(enum config_auth_type value);
 const char *config_pinned_name(enum config_pinned value);

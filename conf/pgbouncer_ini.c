@@ -313,6 +313,8 @@ static void translate_main(struct translation *t)
 		else if (check_value(t, item, item->key, setting, item->value, &is_default))
 			write_setting(t, item, 2, setting, absolute(t, setting, item->value));
 	}
+	if (ini_find(ini, SECTION_MAIN, "as_pgbouncer") == NULL)
+		line(t, NULL, "  as_pgbouncer: true");
 	if (ini_find(ini, SECTION_MAIN, "state_directory") == NULL) {
 		if (t->people)
 			line(t, NULL,

@@ -62,6 +62,20 @@ const struct command_info *command_info(enum command_id id)
 	return &infos[id];
 }
 
+bool command_of_pgbouncer(enum command_id id)
+{
+	static const char *const theirs[] = {
+	    "SHOW",
+#define PGBOUNCER_COMMAND(words, ours, note) words,
+#include "conf/pgbouncer.def"
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(theirs); i++)
+		if (strcmp(infos[id].words, theirs[i]) == 0)
+			return true;
+	return false;
+}
+
 const char *command_function_name(enum command_function function)
 {
 	return functions[function];
@@ -137,6 +151,7 @@ static enum command_result fail(struct parser *parser, const char *expected)
 		               "syntax error at or near \"%s\"", token->text);
 	(void)snprintf(error->detail, sizeof(error->detail), "Expected %s.", expected);
 	error->hint[0] = '\0';
+	error->ours = parser->known && !command_of_pgbouncer(parser->command->id);
 	if (parser->known) {
 		sbuf_init(&grammar, sizeof(error->hint));
 		command_grammar(parser->command->id, &grammar);
@@ -456,9 +471,9 @@ static enum command_result read_operands(struct parser *parser)
 			return COMMAND_PARSED;
 		return read_name(parser, "the name of a database", command->database);
 	case OPERANDS_NUMBER:
-		if (!read_number(&parser->token, &number))
+		if (at_end(parser))
 			return fail(parser, "the id of a client, as in SHOW CLIENTS");
-		command->number = (int64_t)number;
+		command->number = read_number(&parser->token, &number) ? (int64_t)number : -1;
 		advance(parser);
 		return COMMAND_PARSED;
 	case OPERANDS_ASSIGN:

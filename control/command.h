@@ -76,11 +76,12 @@ struct command {
 	const char *parameter; /* of SHOW: its name and value */
 	const char *value;
 	enum command_function function; /* of SELECT */
-	int64_t number;                 /* of SELECT and KILL_CLIENT */
+	int64_t number;                 /* of SELECT and KILL_CLIENT; -1: no number */
 };
 
 /* Always SQLSTATE 42601. */
 struct command_error {
+	bool ours; /* the command is one that pgbouncer does not have */
 	uint32_t position; /* in characters of the whole text, from 1 */
 	char message[LEX_TEXT_MAX + 64];
 	char detail[512]; /* what is expected */
@@ -90,6 +91,9 @@ struct command_error {
 enum command_result { COMMAND_PARSED, COMMAND_NO_MORE, COMMAND_BAD };
 
 const struct command_info *command_info(enum command_id id);
+
+/* Whether pgbouncer has the command, so that programs know its errors. */
+bool command_of_pgbouncer(enum command_id id);
 
 /* "HOLD database [EPOCH n] …" */
 void command_grammar(enum command_id id, struct sbuf *out);

@@ -14,8 +14,9 @@
 /* More would hardly be operators. */
 #define SESSIONS_MAX 200
 
-/* All sessions; main thread only. */
+/* All sessions, and what they have done; main thread only. */
 static struct list sessions;
+static struct session_counts counts;
 
 static void free_letter(struct mail_console *mail)
 {
@@ -55,9 +56,10 @@ void console_adopt(struct proxy *proxy, struct mail_console *mail)
 	if (sessions.count >= SESSIONS_MAX) {
 		log_warning("console: more than %d sessions, one was refused", SESSIONS_MAX);
 		refuse(mail);
+		share_uncount_client(mail->user_share, mail->database_share);
 		share_slot_give_back(proxy->shares, mail->cancel_pid - 1);
 	} else {
-		session = session_new(proxy, mail);
+		session = session_new(proxy, mail, &counts);
 	}
 	free_letter(mail);
 	if (session == NULL)
@@ -82,6 +84,39 @@ void console_cancel(uint32_t pid, const struct cancel_key *key)
 		    session->request != NULL)
 			admin_request_cancel(session->request);
 	}
+}
+
+void console_rows(struct rowset *rows)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (rows->view == VIEW_STATS)
+		session_stats_row(&counts, rows);
+	if (sessions.head.next == NULL)
+		return;
+	LIST_FOREACH(&sessions, node, tmp)
+	{
+		session_rows(CONTAINER_OF(node, struct session, node), rows);
+	}
+}
+
+bool console_kill(uint64_t id)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&sessions, node, tmp)
+	{
+		struct session *session = CONTAINER_OF(node, struct session, node);
+
+		if (session->id != id)
+			continue;
+		session_fatal(session, "57P01", "admin forced disconnect");
+		session_pump(session);
+		return true;
+	}
+	return false;
 }
 
 void console_close_all(void)

@@ -16,11 +16,18 @@ static void execute_done(void *arg, struct admin_answer *answer)
 	session_answered(session, answer);
 }
 
+static void deny_message(const struct session *session, struct admin_error *error)
+{
+	(void)snprintf(error->message, sizeof(error->message), "%s",
+	               session->proxy->config->proxy.as_pgbouncer ? "admin access needed"
+	                                                          : "permission denied");
+}
+
 static void deny(struct session *session)
 {
 	struct admin_error error = {.sqlstate = "42501"};
 
-	(void)snprintf(error.message, sizeof(error.message), "permission denied");
+	deny_message(session, &error);
 	(void)snprintf(error.detail, sizeof(error.detail),
 	               "User \"%s\" is a stats user, who may only look.", session->user);
 	(void)snprintf(error.hint, sizeof(error.hint),
@@ -184,7 +191,7 @@ static void execute_set(struct session *session)
 		return;
 	}
 	if (!may_everything(session)) {
-		(void)snprintf(error.message, sizeof(error.message), "permission denied");
+		deny_message(session, &error);
 		(void)snprintf(error.hint, sizeof(error.hint),
 		               "The setting admin_users names those who may do everything.");
 		session_error(session, &error, 0);
@@ -227,12 +234,13 @@ static void execute_shutdown(struct session *session)
 {
 	const unsigned given = session->command.given;
 	struct admin *admin = session->proxy->admin;
+	const bool immediate = (given & (1u << OPTION_IMMEDIATE)) != 0 ||
+	                       (given == 0 && session->proxy->config->proxy.as_pgbouncer);
 
 	if ((given & (1u << OPTION_WAIT_FOR_CLIENTS)) != 0)
 		session->request = admin_shutdown_later(admin, execute_done, session);
 	else
-		session->request = admin_shutdown(admin, (given & (1u << OPTION_IMMEDIATE)) != 0,
-		                                  execute_done, session);
+		session->request = admin_shutdown(admin, immediate, execute_done, session);
 }
 
 void session_execute(struct session *session)
@@ -245,10 +253,11 @@ void session_execute(struct session *session)
 		return;
 	}
 	if (command_info(command->id)->access == COMMAND_FOR_ADMIN)
-		log_info("console: %s%s%s%s%s by user \"%s\" from %s",
+		log_info("console: %s%s%s%s%s by user \"%s\" from %s:%d",
 		         command_info(command->id)->words, command->database[0] == '\0' ? "" : " ",
 		         command->database, command->server[0] == '\0' ? "" : " TO ",
-		         command->server, session->user, session->peer);
+		         command->server, session->user, session->peer.addr,
+		         session->peer.port);
 	switch (command->id) {
 	case COMMAND_HOLD:
 		execute_hold(session);
@@ -289,8 +298,8 @@ void session_execute(struct session *session)
 		execute_pools(session);
 		break;
 	case COMMAND_KILL_CLIENT:
-		session->request = admin_kill_client(admin, (uint64_t)command->number, execute_done,
-		                                     session);
+		session->request =
+		    admin_kill_client(admin, command->number, execute_done, session);
 		break;
 	case COMMAND_ENABLE:
 	case COMMAND_DISABLE:

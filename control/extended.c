@@ -138,7 +138,7 @@ static void on_parse(struct session *session, const uint8_t *body, size_t len)
 		}
 	}
 	if (result == COMMAND_BAD) {
-		session_parse_failed(session, &error);
+		session_parse_failed(session, message.query, &error);
 		return;
 	}
 	if (statement == NULL) {

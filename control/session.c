@@ -22,6 +22,8 @@
 #define ENCRYPT_SIZE ((size_t)64 * 1024)
 /* More unsent bytes than this: no further command before the client has read. */
 #define OUT_PAUSE ((size_t)1 << 20)
+/* Bytes of a wrong command that an error repeats. */
+#define ERROR_QUOTE 100
 
 /* ---- small parts of the protocol ---- */
 
@@ -61,9 +63,20 @@ static void end_query(struct session *session)
 	send_ready(session);
 }
 
+/* pgbouncer has one SQLSTATE for every error of its console, but for that of RELOAD. */
+static bool as_pgbouncer(const struct session *session, bool their_command)
+{
+	return session->proxy->config->proxy.as_pgbouncer && their_command;
+}
+
 void session_error(struct session *session, const struct admin_error *error, uint32_t position)
 {
-	send_error(session, "ERROR", error, position);
+	struct admin_error told = *error;
+
+	if (as_pgbouncer(session, command_of_pgbouncer(session->command.id)) &&
+	    strcmp(told.sqlstate, "F0000") != 0)
+		(void)snprintf(told.sqlstate, sizeof(told.sqlstate), "08P01");
+	send_error(session, "ERROR", &told, position);
 	if (session->query != NULL) {
 		end_query(session);
 	} else {
@@ -98,12 +111,21 @@ void session_finish(struct session *session, struct rowset *rows, const char *no
 
 /* ---- simple protocol ---- */
 
-void session_parse_failed(struct session *session, const struct command_error *from)
+void session_parse_failed(struct session *session, const char *text,
+                          const struct command_error *from)
 {
+	const bool theirs = as_pgbouncer(session, !from->ours);
 	struct admin_error error = {.sqlstate = "42601"};
 
 	(void)snprintf(error.message, sizeof(error.message), "%s", from->message);
 	(void)snprintf(error.detail, sizeof(error.detail), "%s", from->detail);
+	if (theirs) {
+		(void)snprintf(error.sqlstate, sizeof(error.sqlstate), "08P01");
+		(void)snprintf(error.message, sizeof(error.message),
+		               "invalid command '%.*s', use SHOW HELP;", ERROR_QUOTE, text);
+		(void)snprintf(error.detail, sizeof(error.detail), "%s. %s", from->message,
+		               from->detail);
+	}
 	(void)snprintf(error.hint, sizeof(error.hint), "%s", from->hint);
 	session_error(session, &error, from->position);
 }
@@ -122,7 +144,7 @@ static void query_begin(struct session *session, const char *text)
 		result = command_parse(text, strlen(text), &offset, &session->command, &error);
 	while (result == COMMAND_PARSED);
 	if (result == COMMAND_BAD)
-		session_parse_failed(session, &error);
+		session_parse_failed(session, text, &error);
 }
 
 static void query_next(struct session *session)
@@ -141,7 +163,7 @@ static void query_next(struct session *session)
 		end_query(session);
 		break;
 	case COMMAND_BAD:
-		session_parse_failed(session, &error);
+		session_parse_failed(session, session->query, &error);
 		break;
 	}
 }
@@ -150,6 +172,8 @@ static void on_query(struct session *session, const uint8_t *body, size_t len)
 {
 	const char *text;
 
+	session->counts->queries++;
+	session->counts->xacts++;
 	if (wire_parse_query(body, len, &text))
 		query_begin(session, text);
 	else
@@ -160,19 +184,24 @@ static void on_message(struct session *session, uint8_t type, const uint8_t *bod
 {
 	if (session->skip_to_sync && type != FE_SYNC && type != FE_TERMINATE)
 		return;
+	session->asked = clock_wall();
 	switch ((enum wire_fe_type)type) {
 	case FE_QUERY:
 		on_query(session, body, len);
 		break;
+	case FE_EXECUTE:
+		session->counts->queries++;
+		session_extended_message(session, type, body, len);
+		break;
 	case FE_PARSE:
 	case FE_BIND:
-	case FE_EXECUTE:
 	case FE_DESCRIBE:
 	case FE_CLOSE:
 		session_extended_message(session, type, body, len);
 		break;
 	case FE_SYNC:
 		session->skip_to_sync = false;
+		session->counts->xacts++;
 		/* No command leaves a transaction open, so portals end here. */
 		session_drop_portals(session);
 		send_ready(session);
@@ -229,12 +258,14 @@ static bool session_send_some(struct session *session, const struct sbuf *buf, s
 {
 	ssize_t n = send(session->fd, buf->data + *sent, buf->len - *sent, MSG_NOSIGNAL);
 
-	if (n > 0)
+	if (n > 0) {
 		*sent += (size_t)n;
-	else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		session->counts->sent += (uint64_t)n;
+	} else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
 		return false;
-	else if (n == 0 || errno != EINTR)
+	} else if (n == 0 || errno != EINTR) {
 		session->dead = true;
+	}
 	return !session->dead;
 }
 
@@ -320,7 +351,8 @@ void session_pump(struct session *session)
 	}
 	session_send(session);
 	if (session->dead) {
-		log_info("console: user \"%s\" from %s left", session->user, session->peer);
+		log_info("console: user \"%s\" from %s:%d left", session->user,
+		         session->peer.addr, session->peer.port);
 		session_free(session);
 		return;
 	}
@@ -368,6 +400,8 @@ static void session_readable(evutil_socket_t fd, short what, void *arg)
 	ssize_t n = recv(fd, chunk, sizeof(chunk), 0);
 
 	(void)what;
+	if (n > 0)
+		session->counts->received += (uint64_t)n;
 	if (n > 0 && session->tls != NULL)
 		session_decrypt(session, chunk, (size_t)n);
 	else if (n > 0)
@@ -401,10 +435,10 @@ static void session_greet(struct session *session, const struct mail_console *ma
 	send_ready(session);
 }
 
-struct session *session_new(struct proxy *proxy, struct mail_console *mail)
+struct session *session_new(struct proxy *proxy, struct mail_console *mail,
+                            struct session_counts *counts)
 {
 	struct session *session = mem_must_alloc(sizeof(*session));
-	struct sock_name peer;
 
 	session->proxy = proxy;
 	session->fd = mail->fd;
@@ -416,8 +450,14 @@ struct session *session_new(struct proxy *proxy, struct mail_console *mail)
 	session->user = mem_must_strdup(mail->user);
 	session->owner = mail->owner;
 	session->database = mem_must_strdup(mail->database);
-	sock_peer(mail->fd, &peer);
-	(void)snprintf(session->peer, sizeof(session->peer), "%s:%d", peer.addr, peer.port);
+	session->application_name =
+	    mem_must_strdup(mail->application_name == NULL ? "" : mail->application_name);
+	session->id = mail->id;
+	session->connected = clock_wall() - (clock_now() - mail->connected);
+	session->user_share = mail->user_share;
+	session->database_share = mail->database_share;
+	session->counts = counts;
+	sock_peer(mail->fd, &session->peer);
 	/* One message at most waits while another chunk comes in. */
 	sbuf_init_must(&session->in,
 	               SESSION_MESSAGE_MAX + READ_SIZE + TLS_ROOM_EXTRA + mail->bytes_len);
@@ -434,8 +474,9 @@ struct session *session_new(struct proxy *proxy, struct mail_console *mail)
 		session_free(session);
 		return NULL;
 	}
-	log_info("console: user \"%s\" from %s logged in to \"%s\"", session->user, session->peer,
-	         session->database);
+	counts->logins++;
+	log_info("console: user \"%s\" from %s:%d logged in to \"%s\"", session->user,
+	         session->peer.addr, session->peer.port, session->database);
 	session_greet(session, mail);
 	return session;
 }
@@ -484,7 +525,9 @@ void session_free(struct session *session)
 	sbuf_free(&session->in);
 	sbuf_free(&session->out);
 	free(session->query);
+	share_uncount_client(session->user_share, session->database_share);
 	free(session->user);
 	free(session->database);
+	free(session->application_name);
 	free(session);
 }

@@ -19,6 +19,7 @@
 #include "core/admin.h"
 #include "core/mail.h"
 #include "core/view.h"
+#include "net/sock.h"
 
 #include <event2/event.h>
 #include <stdbool.h>
@@ -53,6 +54,15 @@ struct portal {
 	size_t offset; /* of the row that comes next */
 };
 
+/* What all sessions have done since the start. */
+struct session_counts {
+	uint64_t logins;
+	uint64_t queries;
+	uint64_t xacts;
+	uint64_t received; /* bytes, as they are on the network */
+	uint64_t sent;
+};
+
 struct session {
 	struct list_node node;
 	struct list *list; /* it is in; NULL: none */
@@ -63,8 +73,15 @@ struct session {
 	size_t records_sent;
 	char *user;
 	bool owner; /* runs this process: may do everything */
-	char *database;
-	char peer[80];
+	char *database; /* the name it came by */
+	char *application_name;
+	uint64_t id;
+	usec_t connected; /* by clock_wall(), as `asked` */
+	usec_t asked;     /* its last message */
+	struct user_share *user_share; /* it is counted in both */
+	struct database_share *database_share;
+	struct session_counts *counts;
+	struct sock_name peer;
 	struct event *read_event;
 	struct event *write_event;
 	struct sbuf in;
@@ -95,8 +112,10 @@ struct session {
 
 /* ---- session.c ---- */
 
-/* Takes over the socket and what else the letter holds; NULL (socket closed) on lack of memory. */
-struct session *session_new(struct proxy *proxy, struct mail_console *mail) MUST_CHECK;
+/* Takes over the socket and what else the letter holds; NULL (socket closed) on lack of memory.
+ * `counts` outlives it. */
+struct session *session_new(struct proxy *proxy, struct mail_console *mail,
+                            struct session_counts *counts) MUST_CHECK;
 void session_free(struct session *session);
 
 /* Goes on as far as it can: commands, messages, output.  May free the session. */
@@ -106,7 +125,8 @@ void session_pump(struct session *session);
 void session_fatal(struct session *session, const char *sqlstate, const char *message);
 
 /* A command that could not be parsed. */
-void session_parse_failed(struct session *session, const struct command_error *from);
+void session_parse_failed(struct session *session, const char *text,
+                          const struct command_error *from);
 
 /* An ErrorResponse; ends the query, or all up to Sync. */
 void session_error(struct session *session, const struct admin_error *error, uint32_t position);
@@ -119,6 +139,12 @@ void session_attach(struct session *session, const char *database);
 
 /* The command is done: rows (taken over, or NULL) and a notice (or NULL). */
 void session_finish(struct session *session, struct rowset *rows, const char *notice);
+
+/* ---- console_view.c ---- */
+
+/* The session's row of the view, if it has one there; that of SHOW STATS for all sessions. */
+void session_rows(const struct session *session, struct rowset *rows);
+void session_stats_row(const struct session_counts *counts, struct rowset *rows);
 
 /* ---- extended.c ---- */
 

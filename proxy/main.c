@@ -48,8 +48,8 @@ static const char usage[] =
     "  -h, --help           print this\n"
     "\n"
     "It runs in the foreground.  SIGHUP reads the configuration again; SIGTERM or SIGINT lets\n"
-    "transactions finish and ends; a second SIGINT, or SIGQUIT, ends at once; SIGUSR1 pauses all\n"
-    "databases, SIGUSR2 lets them go on.\n"
+    "transactions finish and ends (with as_pgbouncer SIGTERM waits until all clients have gone); a\n"
+    "second SIGINT, or SIGQUIT, ends at once; SIGUSR1 pauses all databases, SIGUSR2 lets them go on.\n"
     "Exit code: 0 ended as asked, 1 could not start, 2 wrong command line or configuration.\n";
 
 struct arguments {
@@ -266,6 +266,8 @@ int main(int argc, char **argv)
 	proxy.left = main_leave;
 	proxy.before_free = main_close;
 	proxy.console_cancel = console_cancel;
+	proxy.console_rows = console_rows;
+	proxy.console_kill = console_kill;
 	if (!proxy_init(&proxy, config, args.config, console_adopt))
 		return 1;
 	return proxy_run(&proxy);

@@ -184,12 +184,18 @@ void accept_listen(struct worker *worker, int fd)
 		log_error("cannot listen: out of memory");
 }
 
-void accept_stop(struct worker *worker)
+void accept_stop(struct worker *worker, bool keep_unix)
 {
-	while (worker->acceptors != NULL) {
-		struct acceptor *acceptor = worker->acceptors;
+	struct acceptor **at = &worker->acceptors;
 
-		worker->acceptors = acceptor->next;
+	while (*at != NULL) {
+		struct acceptor *acceptor = *at;
+
+		if (keep_unix && sock_is_unix(acceptor->fd)) {
+			at = &acceptor->next;
+			continue;
+		}
+		*at = acceptor->next;
 		if (acceptor->event != NULL)
 			event_free(acceptor->event);
 		if (acceptor->pause != NULL)

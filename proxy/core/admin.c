@@ -203,7 +203,10 @@ bool request_find_db(struct admin_request *request, const char *database)
 	if (db == NULL || (db->state == HOLD_OPEN &&
 	                   config_database_of(admin->proxy->config, database) == NULL)) {
 		request_hint(request, "SHOW DATABASES lists the databases of this proxy.");
-		request_fail(request, "3D000", "database \"%s\" does not exist", database);
+		if (admin->proxy->config->proxy.as_pgbouncer)
+			request_fail(request, "3D000", "no such database: %s", database);
+		else
+			request_fail(request, "3D000", "database \"%s\" does not exist", database);
 		return false;
 	}
 	request->db = db;

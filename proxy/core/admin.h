@@ -100,7 +100,7 @@ struct admin_request *admin_resume(struct admin *admin, const char *database, ad
                                    void *arg);
 struct admin_request *admin_kill(struct admin *admin, const char *database, admin_done_fn *done,
                                  void *arg);
-struct admin_request *admin_kill_client(struct admin *admin, uint64_t id, admin_done_fn *done,
+struct admin_request *admin_kill_client(struct admin *admin, int64_t id, admin_done_fn *done,
                                         void *arg);
 struct admin_request *admin_reconnect(struct admin *admin, const char *database,
                                       admin_done_fn *done, void *arg);

@@ -32,6 +32,8 @@ void view_wait_free(struct view_wait *wait)
 
 static void view_finish(struct view_wait *wait)
 {
+	if (wait->admin->proxy->console_rows != NULL)
+		wait->admin->proxy->console_rows(&wait->rows);
 	if (view_info(wait->rows.view)->source == VIEW_FROM_MERGED)
 		rowset_merge(&wait->rows);
 	wait->done(wait->admin, &wait->rows, wait->arg);
@@ -238,6 +240,33 @@ static void databases_row(struct rowset *out, const struct admin_db *db, const s
 	rowset_end_row(out);
 }
 
+/* The console's, as pgbouncer shows it. */
+static void databases_console(struct admin *admin, struct rowset *out)
+{
+	const struct config *config = admin->proxy->config;
+	struct database_share *share = share_database(admin->proxy->shares, CONFIG_CONSOLE);
+
+	rowset_text(out, CONFIG_CONSOLE);
+	rowset_null(out);
+	rowset_int(out, config->proxy.port);
+	rowset_text(out, CONFIG_CONSOLE);
+	rowset_text(out, CONFIG_CONSOLE);
+	for (int i = 0; i < 3; i++)
+		rowset_int(out, 0);
+	rowset_int(out, config_server_lifetime(config, NULL) / USEC_PER_SEC);
+	rowset_text(out, "statement");
+	rowset_null(out);
+	rowset_int(out, 0);
+	rowset_int(out, 0);
+	rowset_int(out, config_max_db_clients(config, NULL));
+	rowset_int(out, share == NULL ? 0 : atomic_load(&share->clients));
+	rowset_int(out, 0);
+	rowset_int(out, 0);
+	rowset_null(out);
+	rowset_null(out);
+	rowset_end_row(out);
+}
+
 static void routes_row(struct rowset *out, const struct admin_db *db)
 {
 	const struct config *config = db->admin->proxy->config;
@@ -267,20 +296,23 @@ static void routes_row(struct rowset *out, const struct admin_db *db)
 	rowset_end_row(out);
 }
 
+/* A text, as in pgbouncer. */
+static void users_size(struct rowset *out, int size)
+{
+	if (size == CONFIG_UNSET)
+		rowset_text(out, "");
+	else
+		rowset_printf(out, "%d", size);
+}
+
 static void users_row(struct rowset *out, const struct config *config, const char *name,
                       int clients, int servers)
 {
 	const struct config_user *user = config_find_user(config, name);
 
 	rowset_text(out, name);
-	if (user != NULL && user->pool_size != CONFIG_UNSET)
-		rowset_int(out, user->pool_size);
-	else
-		rowset_null(out);
-	if (user != NULL && user->reserve_pool_size != CONFIG_UNSET)
-		rowset_int(out, user->reserve_pool_size);
-	else
-		rowset_null(out);
+	users_size(out, user == NULL ? CONFIG_UNSET : user->pool_size);
+	users_size(out, user == NULL ? CONFIG_UNSET : user->reserve_pool_size);
 	rowset_text(out, user != NULL && user->pool_mode != CONFIG_POOL_UNSET
 	                     ? config_pool_mode_name(user->pool_mode)
 	                     : NULL);
@@ -555,6 +587,7 @@ static void list_row(struct rowset *out, const char *name, int64_t items)
 struct census {
 	int64_t pools;
 	int64_t clients; /* behind their login */
+	int64_t console;
 	int64_t servers;
 };
 
@@ -568,6 +601,8 @@ static struct census census_take(const struct rowset *pools)
 	while (rowset_next(pools, &offset, cells)) {
 		census.pools++;
 		census.clients += rowset_cell_int(&cells[2]) + rowset_cell_int(&cells[3]);
+		if (rowset_cell_is(&cells[0], CONFIG_CONSOLE))
+			census.console += rowset_cell_int(&cells[2]);
 		census.servers += rowset_cell_int(&cells[6]) + rowset_cell_int(&cells[8]);
 		for (size_t i = 9; i <= 12; i++)
 			census.servers += rowset_cell_int(&cells[i]);
@@ -579,7 +614,7 @@ static void lists_fill(struct admin *admin, struct rowset *out, const struct row
 {
 	const struct config *config = admin->proxy->config;
 	const struct census census = census_take(pools);
-	const int64_t all = (int64_t)atomic_load(&admin->proxy->client_count);
+	const int64_t all = (int64_t)atomic_load(&admin->proxy->client_count) + census.console;
 
 	list_row(out, "databases", (int64_t)config->database_count + 1); /* and the console */
 	list_row(out, "users", (int64_t)config->user_count);
@@ -702,6 +737,8 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 		else if (request->view == VIEW_DATABASES)
 			databases_row(&request->rows, db, rows);
 	}
+	if (request->view == VIEW_DATABASES)
+		databases_console(admin, &request->rows);
 	request_succeed(request);
 }
 

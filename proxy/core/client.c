@@ -52,6 +52,9 @@ const char *client_close_text(enum client_close reason)
 
 const char *client_user(const struct client *client)
 {
+	/* Clients of our own have no name but that of their pool. */
+	if (client->user_share != NULL)
+		return client->user_share->name;
 	return client->pool != NULL ? client->pool->user : client_login_user(client);
 }
 
@@ -301,8 +304,7 @@ void client_uncount(struct client *client, struct database_share *database)
 {
 	if (client->user_share == NULL || !client->counted)
 		return;
-	atomic_fetch_sub(&client->user_share->clients, 1);
-	atomic_fetch_sub(&database->clients, 1);
+	share_uncount_client(client->user_share, database);
 	client->counted = false;
 }
 

@@ -223,6 +223,16 @@ static bool login_descriptors_short(const struct proxy *proxy)
 	                                     proxy->descriptors;
 }
 
+/* The proxy shuts down: true, and the client is doomed, but for those of the console. */
+static bool login_comes_too_late(struct client *client)
+{
+	if (LIKELY(!client->worker->console_only) || config_is_console(client->login->database))
+		return false;
+	client_doom_fatal(client, CLIENT_CLOSE_SHUTDOWN, "57P03", "server shutting down", NULL,
+			  NULL);
+	return true;
+}
+
 static void login_startup_message(struct client *client, const struct wire_startup *startup)
 {
 	struct client_login *login = client->login;
@@ -246,10 +256,8 @@ static void login_startup_message(struct client *client, const struct wire_start
 		worker->stats.tls_done++;
 		worker->stats.tls_resumed += tls_resumed(client->conn.tls) ? 1 : 0;
 	}
-	if (worker->shutting_down) {
-		client_leave_at_shutdown(client);
+	if (login_comes_too_late(client))
 		return;
-	}
 	if (!login_check_replication(client, startup) || !login_take_parameters(client, startup))
 		return;
 	if (conf->application_name_add_host && !login_add_host(client))
@@ -425,10 +433,54 @@ static bool client_make_key(const struct client *client, struct cancel_key *key)
 			       client->long_key, key);
 }
 
+/* Whoever has read the refusal finds this client's place among all free again. */
+static void login_refuse_count(struct client *client, const char *message, const char *detail)
+{
+	client_unadmit(client, client->worker->proxy);
+	client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300", message, detail, NULL);
+}
+
+/* Counts the client among those of its user and database; false: there are too many, unless it is an
+ * operator, and it is doomed. */
+static bool login_count(struct client *client, const char *name, struct database_share *database,
+			bool operator)
+{
+	struct user_share *user = share_user(client->worker->proxy->shares, name);
+
+	client->user_share = user;
+	if (user == NULL || database == NULL) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return false;
+	}
+	if (operator) {
+		atomic_fetch_add(&database->clients, 1);
+		atomic_fetch_add(&user->clients, 1);
+		client->counted = true;
+		return true;
+	}
+	if (!share_count_take(&database->clients, &database->client_limit)) {
+		login_refuse_count(client,
+				   "client connections exceeded (max_db_client_connections)",
+				   "too many connections for this database");
+		return false;
+	}
+	if (!share_count_take(&user->clients, &user->client_limit)) {
+		atomic_fetch_sub(&database->clients, 1);
+		login_refuse_count(client,
+				   "client connections exceeded (max_user_client_connections)",
+				   "too many connections for this role");
+		return false;
+	}
+	client->counted = true;
+	return true;
+}
+
 static void login_to_console(struct client *client)
 {
 	struct worker *worker = client->worker;
 	struct client_login *login = client->login;
+	struct database_share *share =
+	    share_database(worker->proxy->shares, CONFIG_CONSOLE);
 	struct mail_console *mail;
 	struct cancel_key key;
 
@@ -439,13 +491,22 @@ static void login_to_console(struct client *client)
 		return;
 	}
 	/* With the socket goes what has been received behind the login (see login_step_all). */
+	if (!login_count(client, login->user, share,
+			 login->owner || config_is_admin(worker->routes->config, login->user)))
+		return;
+	client->counted = false; /* but by who has the socket from now on */
 	mail = mail_new(sizeof(*mail), MAIL_CONSOLE);
 	if (mail == NULL || !client_make_key(client, &key) ||
 	    conn_flush(&worker->to_client, worker) != CONN_IO_OK) {
 		free(mail);
+		share_uncount_client(client->user_share, share);
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}
+	mail->id = client->id;
+	mail->connected = client->connected;
+	mail->user_share = client->user_share;
+	mail->database_share = share;
 	mail->database = login->database;
 	mail->user = login->user;
 	mail->owner = login->owner;
@@ -479,40 +540,6 @@ static void login_leave_for_console(struct client *client, const uint8_t *rest, 
 	client->slot_given = true;
 	mailbox_post(&worker->proxy->mailbox, &mail->letter);
 	client_doom(client, CLIENT_CLOSE_CONSOLE);
-}
-
-/* Whoever has read the refusal finds this client's place among all free again. */
-static void login_refuse_count(struct client *client, const char *message, const char *detail)
-{
-	client_unadmit(client, client->worker->proxy);
-	client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300", message, detail, NULL);
-}
-
-/* Counts the client among those of its user and database; false: there are too many, it is doomed. */
-static bool login_count(struct client *client, const char *name, struct database_share *database)
-{
-	struct user_share *user = share_user(client->worker->proxy->shares, name);
-
-	client->user_share = user;
-	if (user == NULL) {
-		client_doom(client, CLIENT_CLOSE_MEMORY);
-		return false;
-	}
-	if (!share_count_take(&database->clients, &database->client_limit)) {
-		login_refuse_count(client,
-				   "client connections exceeded (max_db_client_connections)",
-				   "too many connections for this database");
-		return false;
-	}
-	if (!share_count_take(&user->clients, &user->client_limit)) {
-		atomic_fetch_sub(&database->clients, 1);
-		login_refuse_count(client,
-				   "client connections exceeded (max_user_client_connections)",
-				   "too many connections for this role");
-		return false;
-	}
-	client->counted = true;
-	return true;
 }
 
 /* Its pool is known: welcomes the client as soon as it can be. */
@@ -561,19 +588,22 @@ void login_after_auth(struct client *client)
 		login_to_console(client);
 		return;
 	}
-	if (worker->shutting_down) {
-		client_leave_at_shutdown(client);
+	if (login_comes_too_late(client))
 		return;
-	}
 	if (!client_admit(client)) {
 		login_refuse_surplus(client);
 		return;
 	}
 	route = route_find(worker->routes, login->database);
 	if (route == NULL) {
-		(void)snprintf(text, sizeof(text), "database \"%.63s\" does not exist",
+		const bool theirs = worker->routes->config->proxy.as_pgbouncer;
+
+		(void)snprintf(text, sizeof(text),
+			       theirs ? "no such database: %.63s"
+				      : "database \"%.63s\" does not exist",
 			       login->database);
-		client_doom_fatal(client, CLIENT_CLOSE_DATABASE, "3D000", text, NULL,
+		client_doom_fatal(client, CLIENT_CLOSE_DATABASE, theirs ? "08P01" : "3D000", text,
+				  NULL,
 				  client->replication == WIRE_REPLICATION_PHYSICAL
 				      ? "Physical replication is of a server: a database of this name "
 					"in the proxy's configuration says of which."
@@ -589,7 +619,7 @@ void login_after_auth(struct client *client)
 		client_doom_fatal(client, CLIENT_CLOSE_DISABLED, "57P03", text, NULL, NULL);
 		return;
 	}
-	if (!login_count(client, login->user, pool->database->share))
+	if (!login_count(client, login->user, pool->database->share, false))
 		return;
 	list_remove(&worker->joining, &client->node);
 	client->pool = pool;

@@ -13,8 +13,10 @@
 
 #include <stdint.h>
 
+struct database_share;
 struct route_table;
 struct rowset;
+struct user_share;
 
 enum mail_type {
 	/* main -> worker */
@@ -31,7 +33,9 @@ enum mail_type {
 	MAIL_ROUTES,       /* mail_routes: from now on this table (a reference) */
 	MAIL_VIEW,         /* mail_view: fill a view.  Answer: MAIL_ROWS */
 	MAIL_WELCOME,      /* mail_welcome: remembered parameters of a (database, user) */
-	MAIL_SHUTDOWN,     /* struct letter: no new requests; close clients at their safe points */
+	MAIL_SHUTDOWN,     /* struct letter: no new requests; close clients at their safe points, or
+			      (as_pgbouncer) with their next request */
+	MAIL_CONSOLE_ONLY, /* struct letter: no new clients but those of the console */
 	MAIL_STOP,         /* struct letter: close everything, end the thread */
 	MAIL_USERS,        /* struct letter: the users file was read again (proxy->users) */
 	/* compute thread -> worker */
@@ -133,6 +137,10 @@ struct mail_console {
 	char *user;
 	bool owner; /* may do everything, whoever it is */
 	char *application_name;
+	uint64_t id;
+	usec_t connected;
+	struct user_share *user_share;         /* it is counted in both */
+	struct database_share *database_share;
 	uint32_t cancel_pid;
 	struct cancel_key cancel_key;
 	void *bytes; /* received behind the login, not yet used */

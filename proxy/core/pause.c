@@ -322,20 +322,26 @@ static void kill_client_done(struct admin *admin, struct rowset *rows, void *arg
 {
 	struct admin_request *request = arg;
 
-	(void)admin;
-	if (rows->rows == 0)
+	if (rows->rows == 0 && (admin->proxy->console_kill == NULL ||
+	                        !admin->proxy->console_kill(request->number)))
 		request_fail(request, "08P01", "client not found");
 	else
 		request_succeed(request);
 }
 
-struct admin_request *admin_kill_client(struct admin *admin, uint64_t id, admin_done_fn *done,
+struct admin_request *admin_kill_client(struct admin *admin, int64_t id, admin_done_fn *done,
                                         void *arg)
 {
 	struct admin_request *request = request_new(admin, done, arg);
 	char text[24];
 
-	(void)snprintf(text, sizeof(text), "%llu", (unsigned long long)id);
+	if (id < 0) {
+		request_hint(request, "SHOW CLIENTS has the id of every client.");
+		request_fail(request, "08P01", "invalid client pointer supplied");
+		return request;
+	}
+	request->number = (uint64_t)id;
+	(void)snprintf(text, sizeof(text), "%lld", (long long)id);
 	view_ask(admin, VIEW_KILLED, text, kill_client_done, request);
 	return request;
 }

@@ -2,6 +2,7 @@
 #include "core/pool_internal.h"
 
 #include "auth/user.h"
+#include "base/log.h"
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
@@ -44,6 +45,9 @@ struct database *database_get(struct worker *worker, const char *name)
 		free(database);
 		return NULL;
 	}
+	if (config_find_database(worker->routes->config, name) == NULL &&
+	    !atomic_exchange(&database->share->announced, true))
+		log_info("registered new auto-database: %s", name);
 	if (UNLIKELY(atomic_load(&worker->proxy->pause_new))) {
 		database->held = true;
 		database->paused = true;
@@ -298,6 +302,48 @@ static void pool_free(struct pool *pool)
 	free(pool);
 }
 
+void pool_stats_add(struct pool_stats *sum, const struct pool_stats *more)
+{
+	uint64_t *to = (uint64_t *)sum;
+	const uint64_t *from = (const uint64_t *)more;
+
+	_Static_assert(sizeof(*sum) % sizeof(*to) == 0, "struct pool_stats has counts only");
+	for (size_t i = 0; i < sizeof(*sum) / sizeof(*to); i++)
+		to[i] += from[i];
+}
+
+static bool pool_is_empty(const struct pool *pool)
+{
+	size_t used = pool->parked + pool->swap_left + (pool->asked ? 1 : 0);
+
+	for (size_t i = 0; i < CLIENT_STATE_COUNT; i++)
+		used += pool->clients[i].count;
+	for (size_t i = 0; i < SERVER_STATE_COUNT; i++)
+		used += pool->servers[i].count;
+	return used == 0;
+}
+
+void pool_tick_idle(struct pool *pool, usec_t now)
+{
+	const usec_t limit = pool->worker->routes->config->proxy.pool_idle_timeout;
+	struct database *database = pool->database;
+
+	if (!pool_is_empty(pool) || pool->used == 0)
+		pool->used = now;
+	/* What it knows of its servers may be what logins during a hold need. */
+	if (limit == 0 || now - pool->used <= limit || pool->min_size > 0 || pool->internal ||
+	    database->held || database->swap_target != NULL)
+		return;
+	if (database->past == NULL)
+		database->past = calloc(1, sizeof(*database->past));
+	if (database->past == NULL)
+		return; /* later */
+	pool_stats_add(database->past, &pool->stats);
+	log_info("cleaning up idle pool for user %s on db %s because: pool idle timeout (age=%llds)",
+	         pool->user, database->name, (long long)((now - pool->used) / USEC_PER_SEC));
+	pool_free(pool);
+}
+
 void pool_free_all(struct worker *worker)
 {
 	while (worker->databases.count > 0) {
@@ -312,6 +358,7 @@ void pool_free_all(struct worker *worker)
 		if (database->pace_timer != NULL)
 			event_free(database->pace_timer);
 		free(database->swap_error);
+		free(database->past);
 		tally_free(&database->tally);
 		free(database->name);
 		free(database);

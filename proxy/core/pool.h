@@ -45,6 +45,9 @@ struct pool_stats {
 	struct histogram wait_times; /* of those who waited; the others: none */
 };
 
+/* All fields are counts. */
+void pool_stats_add(struct pool_stats *sum, const struct pool_stats *more);
+
 struct database {
 	struct list_node node; /* worker->databases */
 	struct worker *worker;
@@ -74,6 +77,7 @@ struct database {
 	unsigned swap_failed;
 	char *swap_error;      /* the last failure */
 	struct tally tally;    /* errors that its clients were sent */
+	struct pool_stats *past; /* of pools that were given up; NULL: there were none */
 	/* Sessions (session_move.h) */
 	struct list sessions;      /* struct session_move.node */
 	struct list session_queue; /* struct session_move.queued */
@@ -125,6 +129,7 @@ struct pool {
 	char last_sqlstate[6]; /* "" if the server gave none */
 	bool last_permanent;   /* such that waiting would not help */
 	usec_t failing_since;
+	usec_t used;           /* when there last was a client or a server, as far as ticks see it */
 	struct pool_stats stats;
 };
 
@@ -209,6 +214,9 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 
 /* Every 100 ms: time-outs of clients and servers. */
 void pool_tick(struct pool *pool, usec_t now);
+
+/* Behind it, and when nothing is doomed: pool_idle_timeout.  May free the pool. */
+void pool_tick_idle(struct pool *pool, usec_t now);
 
 /* ---- gate.c: hold, release, prepare, new routes ---- */
 void gate_hold(struct worker *worker, const char *database, uint64_t epoch, bool paused);

@@ -113,7 +113,12 @@ void pool_refuse_waiting(struct pool *pool, usec_t before)
 	struct list_node *tmp;
 	char text[512];
 
-	(void)snprintf(text, sizeof(text), "could not get a server connection: %s",
+	/* What the server says, pgbouncer passes on as it is. */
+	(void)snprintf(text, sizeof(text), "%s%s",
+	               pool->last_sqlstate[0] != '\0' &&
+	                       pool->worker->routes->config->proxy.as_pgbouncer
+	                   ? ""
+	                   : "could not get a server connection: ",
 	               pool->last_error);
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{

@@ -3,6 +3,7 @@
  * Of a pool: new server connections, and the room for them under the limits of pool, database and
  * user.  Worker thread.
  */
+#include "base/log.h"
 #include "core/mail.h"
 #include "core/boot.h"
 #include "core/pool_internal.h"
@@ -127,14 +128,20 @@ static usec_t pool_uncovered_since(const struct pool *pool, size_t coming)
 static bool pool_take_room(struct pool *pool, size_t coming)
 {
 	const usec_t since = pool_uncovered_since(pool, coming);
+	const int reserve = pool_reserve(pool);
 	enum share_full full;
 
 	if (limit_is_behind(pool, since, &full)) {
 		limit_wait(pool, full, since);
 		return false;
 	}
-	if (pool_share_take(pool->share, pool_reserve(pool), &full))
+	if (pool_share_take(pool->share, reserve, &full)) {
+		if (reserve > 0 && atomic_load(&pool->share->servers) >
+		                       atomic_load(&pool->share->limit))
+			log_warning("%s/%s: taking connection from reserve_pool",
+			            pool->database->name, pool->user);
 		return true;
+	}
 	if (full != FULL_POOL) {
 		limit_wait(pool, full, since);
 		pool_make_room(pool, full);
@@ -202,7 +209,7 @@ void pool_keep_min(struct pool *pool)
 	if (servers >= pool->min_size ||
 	    servers >= atomic_load_explicit(&pool->share->limit, memory_order_relaxed) ||
 	    pool->database->held || pool->worker->stopping || pool->worker->shutting_down ||
-	    pool->worker->refusing ||
+	    pool->worker->refusing || pool->worker->console_only ||
 	    pool->worker->now < pool->retry_at ||
 	    (pool->own_user ? !pool_has_clients(pool) : pool->worker->index != 0))
 		return;

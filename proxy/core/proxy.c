@@ -145,7 +145,18 @@ static void proxy_stop(struct proxy *proxy)
 	if (proxy->stop_sent)
 		return;
 	proxy->stop_sent = true;
+	if (proxy->listeners.unix_path[0] != '\0')
+		(void)unlink(proxy->listeners.unix_path);
 	proxy_tell_plain(proxy, MAIL_STOP);
+}
+
+/* Whether a client has a server, as far as workers have said. */
+static bool proxy_has_linked(const struct proxy *proxy)
+{
+	for (unsigned i = 0; i < proxy->worker_count; i++)
+		if (atomic_load(&proxy->workers[i].linked) > 0)
+			return true;
+	return false;
 }
 
 /* Every 50 ms of a graceful shutdown: are all clients gone, is the time over? */
@@ -157,6 +168,7 @@ static void proxy_shutdown_tick(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (atomic_load(&proxy->client_count) == 0 ||
+	    (proxy->config->proxy.as_pgbouncer && !proxy_has_linked(proxy)) ||
 	    (limit > 0 && clock_now() - proxy->shutdown_began > limit))
 		proxy_stop(proxy);
 }
@@ -190,8 +202,6 @@ void proxy_shutdown(struct proxy *proxy, bool immediate)
 		proxy_notify_stopping(proxy);
 		if (!handover_gone(proxy->handover))
 			handover_withdraw(proxy->handover);
-		if (proxy->listeners.unix_path[0] != '\0')
-			(void)unlink(proxy->listeners.unix_path);
 		proxy_tell_plain(proxy, MAIL_SHUTDOWN);
 		proxy->shutdown_timer =
 		    event_new(proxy->base, -1, EV_PERSIST, proxy_shutdown_tick, proxy);
@@ -236,7 +246,8 @@ void proxy_shutdown_later(struct proxy *proxy)
 	log_info("shutting down when all clients have gone; no new connections are taken");
 	proxy->shutting_down = true;
 	proxy->waits_clients = true;
-	proxy_tell_plain(proxy, MAIL_REFUSE);
+	notify_send("STOPPING=1\nSTATUS=Shutting down when all clients have gone.\n");
+	proxy_tell_plain(proxy, MAIL_CONSOLE_ONLY);
 	proxy->shutdown_timer = event_new(proxy->base, -1, EV_PERSIST, proxy_later_tick, proxy);
 	if (proxy->shutdown_timer == NULL || event_add(proxy->shutdown_timer, &interval) != 0)
 		proxy_shutdown(proxy, false);
@@ -477,6 +488,7 @@ static void proxy_signal_reload(struct proxy *proxy)
 static void proxy_signal(evutil_socket_t sig, short what, void *arg)
 {
 	struct proxy *proxy = arg;
+	const bool theirs = proxy->config->proxy.as_pgbouncer;
 
 	(void)what;
 	switch (sig) {
@@ -485,7 +497,15 @@ static void proxy_signal(evutil_socket_t sig, short what, void *arg)
 		break;
 	case SIGINT:
 		proxy->interrupts++;
-		proxy_shutdown(proxy, proxy->interrupts > 1);
+		proxy_shutdown(proxy, proxy->interrupts > 1 || (theirs && proxy->shutting_down));
+		break;
+	case SIGTERM:
+		if (!theirs)
+			proxy_shutdown(proxy, false);
+		else if (proxy->shutting_down)
+			proxy_shutdown(proxy, true);
+		else
+			proxy_shutdown_later(proxy);
 		break;
 	case SIGQUIT:
 		proxy_shutdown(proxy, true);
@@ -500,7 +520,6 @@ static void proxy_signal(evutil_socket_t sig, short what, void *arg)
 			admin_request_abandon(admin_resume(proxy->admin, NULL, NULL, NULL));
 		break;
 	default:
-		proxy_shutdown(proxy, false);
 		break;
 	}
 }

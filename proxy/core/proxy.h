@@ -37,6 +37,12 @@ typedef void (*proxy_console_fn)(struct proxy *proxy, struct mail_console *mail)
 /* A CancelRequest for one of them. */
 typedef void (*proxy_console_cancel_fn)(uint32_t pid, const struct cancel_key *key);
 
+/* What a view has to show of them, behind the rows of the workers. */
+typedef void (*proxy_console_rows_fn)(struct rowset *rows);
+
+/* Ends the one with that id; false: none has it. */
+typedef bool (*proxy_console_kill_fn)(uint64_t id);
+
 struct proxy {
 	struct event_base *base;
 	struct mailbox mailbox;
@@ -52,13 +58,16 @@ struct proxy {
 	atomic_uint descriptors_own; /* any thread: that it had before the first connection */
 	atomic_uint admitted;       /* any thread: those that are authenticated */
 	atomic_size_t carried;      /* any thread: bytes of temporary tables kept for sessions */
+	atomic_ullong last_id;      /* any thread: of worker_new_client_id() */
 	struct address_table *addresses; /* any thread */
 	uint8_t cancel_secret[32];  /* any thread: of the long cancel keys */
 	unsigned peer_id;           /* any thread: of this process; 0: it has no peers */
 	atomic_bool pause_new;      /* any thread: a database that comes into use is paused */
 	struct admin *admin;
 	proxy_console_fn console;
-	proxy_console_cancel_fn console_cancel; /* may be NULL */
+	proxy_console_cancel_fn console_cancel; /* may be NULL, as those that follow */
+	proxy_console_rows_fn console_rows;
+	proxy_console_kill_fn console_kill;
 	/* control/ opens sockets of its own; false: with a log line.  May be NULL. */
 	bool (*before_listen)(struct proxy *proxy);
 	void (*left)(void);         /* another process serves now; may be NULL */

@@ -253,7 +253,7 @@ void relocate_receive(struct worker *worker, struct mail_client *mail)
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	} else if (!relocate_unpack(client, mail)) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
-	} else if (worker->shutting_down) {
+	} else if (worker->leaving) {
 		client_leave_at_shutdown(client);
 	}
 	relocate_free(mail);

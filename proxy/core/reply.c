@@ -711,7 +711,7 @@ static void server_after_read(struct server *server, bool inside_done)
 	if (client == NULL || client->doomed || server->doomed)
 		return;
 	if (server_quiet(server) &&
-	    (!client->in_session || client->conn.eof || worker->shutting_down)) {
+	    (!client->in_session || client->conn.eof || worker->leaving)) {
 		if (client->conn.eof)
 			client_doom(client, CLIENT_CLOSE_PEER);
 		else if (client->in_session)
@@ -722,7 +722,7 @@ static void server_after_read(struct server *server, bool inside_done)
 		client_set_state(client, CLIENT_IDLE);
 		if (conn_kept(&client->conn) > 0 || (client->conn.events & EV_READ) == 0)
 			client_go_on(client);
-		if (worker->shutting_down)
+		if (worker->leaving)
 			client_leave_at_shutdown(client);
 		else if (UNLIKELY(worker->shed > 0))
 			relocate_client(client);

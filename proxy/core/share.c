@@ -78,7 +78,9 @@ void share_registry_free(struct share_registry *registry)
 
 static void share_apply_database(const struct config *config, struct database_share *share)
 {
-	const struct config_database *database = config_database_of(config, share->name);
+	/* The console is none of the fallback. */
+	const struct config_database *database =
+	    config_is_console(share->name) ? NULL : config_database_of(config, share->name);
 
 	atomic_store(&share->server_limit, config_max_db_connections(config, database));
 	atomic_store(&share->client_limit, config_max_db_clients(config, database));
@@ -163,6 +165,12 @@ void share_each_user(struct share_registry *registry,
 	for (const struct user_share *share = registry->users; share != NULL; share = share->next)
 		each(arg, share);
 	(void)pthread_mutex_unlock(&registry->lock);
+}
+
+void share_uncount_client(struct user_share *user, struct database_share *database)
+{
+	atomic_fetch_sub(&user->clients, 1);
+	atomic_fetch_sub(&database->clients, 1);
 }
 
 unsigned share_timeouts(const struct share_registry *registry)

@@ -32,6 +32,7 @@ struct database_share {
 	 * (statement_outdated()). */
 	atomic_uint generation;
 	atomic_bool disabled; /* DISABLE: nobody may log in */
+	atomic_bool announced; /* of the fallback: the log has named it */
 	struct limit_queue queue; /* of server_limit */
 	char *name;
 	struct database_share *next;
@@ -110,6 +111,9 @@ void share_each_user(struct share_registry *registry,
 
 /* Bits 1 << enum user_timeout of the time-outs that somebody has. */
 unsigned share_timeouts(const struct share_registry *registry);
+
+/* One client less of both. */
+void share_uncount_client(struct user_share *user, struct database_share *database);
 
 /* DISABLE and ENABLE as they are. */
 bool share_is_disabled(struct share_registry *registry, const char *database);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #define VIEW(id, name, argument, source, access, help)                                             \
 	static const struct view_column view_columns_##id[] = {
@@ -142,6 +143,21 @@ void rowset_int(struct rowset *set, int64_t value)
 	int len = snprintf(text, sizeof(text), "%" PRId64, value);
 
 	cell_add(set, text, (uint32_t)len);
+}
+
+void rowset_time(struct rowset *set, usec_t at)
+{
+	time_t seconds = (time_t)(at / USEC_PER_SEC);
+	char text[40];
+	struct tm tm;
+
+	if (at == 0) {
+		rowset_null(set);
+		return;
+	}
+	(void)gmtime_r(&seconds, &tm);
+	(void)strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S UTC", &tm);
+	rowset_text(set, text);
 }
 
 void rowset_end_row(struct rowset *set)

@@ -7,6 +7,7 @@
 #ifndef CORE_VIEW_H
 #define CORE_VIEW_H
 
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/sbuf.h"
 
@@ -92,6 +93,8 @@ void rowset_bytes(struct rowset *set, const void *bytes, size_t len);
 void rowset_printf(struct rowset *set, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rowset_int(struct rowset *set, int64_t value);
 void rowset_null(struct rowset *set);
+/* An instant of clock_wall() as pgbouncer prints times; 0 gives NULL. */
+void rowset_time(struct rowset *set, usec_t at);
 void rowset_end_row(struct rowset *set);
 
 /* All rows of `from` to the end of `to`; `from` is empty afterwards. */

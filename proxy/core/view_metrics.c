@@ -20,12 +20,6 @@ static void add_histogram(struct rowset *rows, const struct database *database, 
 	rowset_end_row(rows);
 }
 
-static void histogram_sum(struct histogram *sum, const struct histogram *share)
-{
-	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
-		sum->buckets[i] += share->buckets[i];
-}
-
 static uint64_t histogram_count(const struct histogram *histogram)
 {
 	uint64_t count = 0;
@@ -37,9 +31,6 @@ static uint64_t histogram_count(const struct histogram *histogram)
 
 static void database_histograms(struct rowset *rows, const struct database *database)
 {
-	struct histogram query = {0};
-	struct histogram xact = {0};
-	struct histogram wait = {0};
 	struct pool_stats sums = {0};
 	struct list_node *node;
 	struct list_node *tmp;
@@ -48,21 +39,18 @@ static void database_histograms(struct rowset *rows, const struct database *data
 	{
 		const struct pool *pool = CONTAINER_OF(node, struct pool, node);
 
-		if (pool->internal)
-			continue;
-		histogram_sum(&query, &pool->stats.query_times);
-		histogram_sum(&xact, &pool->stats.xact_times);
-		histogram_sum(&wait, &pool->stats.wait_times);
-		sums.assigned += pool->stats.assigned;
-		sums.query_usec += pool->stats.query_usec;
-		sums.xact_usec += pool->stats.xact_usec;
-		sums.wait_usec += pool->stats.wait_usec;
+		if (!pool->internal)
+			pool_stats_add(&sums, &pool->stats);
 	}
+	if (database->past != NULL)
+		pool_stats_add(&sums, database->past);
 	/* Who got a server at once was not counted when it happened, which is as a rule. */
-	wait.buckets[0] += sums.assigned - histogram_count(&wait);
-	add_histogram(rows, database, "query", &query, histogram_count(&query), sums.query_usec);
-	add_histogram(rows, database, "transaction", &xact, histogram_count(&xact), sums.xact_usec);
-	add_histogram(rows, database, "wait", &wait, sums.assigned, sums.wait_usec);
+	sums.wait_times.buckets[0] += sums.assigned - histogram_count(&sums.wait_times);
+	add_histogram(rows, database, "query", &sums.query_times,
+	              histogram_count(&sums.query_times), sums.query_usec);
+	add_histogram(rows, database, "transaction", &sums.xact_times,
+	              histogram_count(&sums.xact_times), sums.xact_usec);
+	add_histogram(rows, database, "wait", &sums.wait_times, sums.assigned, sums.wait_usec);
 }
 
 void view_fill_histograms(struct worker *worker, struct rowset *rows)

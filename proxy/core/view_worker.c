@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct filler {
 	struct worker *worker;
@@ -67,20 +66,10 @@ static const char *name_server(const struct server *server, char out[32])
 	return out;
 }
 
-/* An instant of CLOCK_MONOTONIC as pgbouncer prints times. */
+/* An instant of CLOCK_MONOTONIC. */
 static void add_time(struct filler *filler, usec_t at)
 {
-	time_t seconds = (time_t)((filler->wall - (filler->now - at)) / USEC_PER_SEC);
-	char text[40];
-	struct tm tm;
-
-	if (at == 0) {
-		rowset_null(filler->rows);
-		return;
-	}
-	(void)gmtime_r(&seconds, &tm);
-	(void)strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S UTC", &tm);
-	rowset_text(filler->rows, text);
+	rowset_time(filler->rows, at == 0 ? 0 : filler->wall - (filler->now - at));
 }
 
 static void add_sockets(struct filler *filler, int fd)
@@ -123,10 +112,10 @@ static void client_row(struct filler *filler, const struct client *client)
 	char text[32];
 
 	rowset_text(rows, "C");
-	rowset_text(rows, client->pool == NULL ? NULL : client->pool->user);
+	rowset_text(rows, client->pool == NULL ? NULL : client_user(client));
 	rowset_text(rows, client->pool == NULL ? NULL : client->pool->database->name);
 	rowset_text(rows, replication_name((enum wire_replication)client->replication));
-	rowset_text(rows, client->counted_held
+	rowset_text(rows, client->counted_held && !client->pool->database->paused
 	                      ? "held"
 	                      : client_state_name((enum client_state)client->state));
 	add_sockets(filler, client->conn.fd);
@@ -412,12 +401,12 @@ static void pool_row(struct filler *filler, struct pool *pool)
 	rowset_end_row(rows);
 }
 
-static void stats_row(struct filler *filler, struct pool *pool)
+static void stats_row(struct filler *filler, const struct database *database,
+                      const struct pool_stats *stats)
 {
-	const struct pool_stats *stats = &pool->stats;
 	struct rowset *rows = filler->rows;
 
-	rowset_text(rows, pool->database->name);
+	rowset_text(rows, database->name);
 	rowset_int(rows, (int64_t)stats->assigned);
 	rowset_int(rows, (int64_t)stats->xacts);
 	rowset_int(rows, (int64_t)stats->queries);
@@ -434,6 +423,26 @@ static void stats_row(struct filler *filler, struct pool *pool)
 	for (size_t i = 13; i < view_info(VIEW_STATS)->column_count; i++)
 		rowset_int(rows, 0);
 	rowset_end_row(rows);
+}
+
+static void fill_stats(struct filler *filler)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	struct list_node *at;
+	struct list_node *next;
+
+	LIST_FOREACH(&filler->worker->databases, node, tmp)
+	{
+		const struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (database->past != NULL)
+			stats_row(filler, database, database->past);
+		LIST_FOREACH(&database->pools, at, next)
+		{
+			stats_row(filler, database, &CONTAINER_OF(at, struct pool, node)->stats);
+		}
+	}
 }
 
 static size_t count_closing(const struct pool *pool)
@@ -783,7 +792,7 @@ static void fill(struct filler *filler, enum view view)
 		for_each_pool(filler, pool_row);
 		break;
 	case VIEW_STATS:
-		for_each_pool(filler, stats_row);
+		fill_stats(filler);
 		break;
 	case VIEW_LOADS:
 		fill_loads(filler);

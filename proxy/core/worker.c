@@ -22,6 +22,7 @@
 #include "core/view.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@
 
 uint64_t worker_new_client_id(struct worker *worker)
 {
-	return (uint64_t)worker->index << 48 | ++worker->next_client_id;
+	return atomic_fetch_add_explicit(&worker->proxy->last_id, 1, memory_order_relaxed) + 1;
 }
 
 void worker_end_turn(struct worker *worker)
@@ -49,10 +50,30 @@ void worker_end_turn(struct worker *worker)
 	assert(worker->to_client.conn == NULL && worker->to_server.conn == NULL);
 }
 
+/* A shutdown waits for those who have a server. */
+static void worker_count_linked(struct worker *worker)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	size_t linked = 0;
+
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		linked += CONTAINER_OF(node, struct database, node)->active;
+	}
+	atomic_store(&worker->linked, (unsigned)linked);
+}
+
 static void worker_tick_pool(struct pool *pool, void *arg)
 {
 	(void)arg;
 	pool_tick(pool, pool->worker->now);
+}
+
+static void worker_tick_idle(struct pool *pool, void *arg)
+{
+	(void)arg;
+	pool_tick_idle(pool, pool->worker->now);
 }
 
 static void worker_tick(evutil_socket_t fd, short what, void *arg)
@@ -88,17 +109,24 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 		session_tick(database);
 	}
 	worker_end_turn(worker);
+	if (UNLIKELY(worker->routes->config->proxy.pool_idle_timeout > 0))
+		pool_for_each(worker, worker_tick_idle, NULL);
+	if (UNLIKELY(worker->shutting_down))
+		worker_count_linked(worker);
 }
 
 /* ---- shutdown ---- */
 
 static void worker_leave_pool(struct pool *pool, void *arg)
 {
-	(void)arg;
+	const struct worker *worker = arg;
+
 	for (int state = 0; state < CLIENT_STATE_COUNT; state++) {
 		struct list_node *node;
 		struct list_node *tmp;
 
+		if (!worker->leaving && (state == CLIENT_IDLE || state == CLIENT_ACTIVE))
+			continue;
 		LIST_FOREACH(&pool->clients[state], node, tmp)
 		{
 			client_leave_at_shutdown(CONTAINER_OF(node, struct client, node));
@@ -106,16 +134,20 @@ static void worker_leave_pool(struct pool *pool, void *arg)
 	}
 }
 
-/* No new requests: who is at a safe point leaves now, the others when they come to theirs. */
+/* No new requests: who is at a safe point leaves now, the others when they come to theirs.  As
+ * pgbouncer does it, they leave with their next request instead. */
 static void worker_shut_down(struct worker *worker)
 {
 	worker->shutting_down = true;
-	accept_stop(worker);
+	worker->leaving = !worker->routes->config->proxy.as_pgbouncer;
+	worker->console_only = true;
+	accept_stop(worker, true);
 	while (worker->joining.count > 0)
 		client_doom_fatal(CONTAINER_OF(list_first(&worker->joining), struct client, node),
 		                  CLIENT_CLOSE_SHUTDOWN, "57P03", "the proxy is shutting down",
 		                  NULL, NULL);
-	pool_for_each(worker, worker_leave_pool, NULL);
+	pool_for_each(worker, worker_leave_pool, worker);
+	worker_count_linked(worker);
 }
 
 static void worker_doom_pool(struct pool *pool, void *arg)
@@ -141,7 +173,7 @@ static void worker_doom_pool(struct pool *pool, void *arg)
 
 static void worker_stop(struct worker *worker)
 {
-	accept_stop(worker);
+	accept_stop(worker, false);
 	worker->shutting_down = true;
 	worker->stopping = true;
 	while (worker->joining.count > 0)
@@ -368,8 +400,13 @@ static void worker_receive(void *owner, struct letter *letter)
 		mail_free_welcome((struct mail_welcome *)letter);
 		break;
 	case MAIL_REFUSE:
-		accept_stop(worker);
+		accept_stop(worker, false);
 		worker->refusing = true;
+		free(letter);
+		break;
+	case MAIL_CONSOLE_ONLY:
+		accept_stop(worker, true);
+		worker->console_only = true;
 		free(letter);
 		break;
 	case MAIL_SHUTDOWN:
@@ -529,6 +566,7 @@ bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
 	worker->proxy = proxy;
 	worker->index = index;
 	worker->now = clock_now();
+	atomic_init(&worker->linked, UINT_MAX);
 	list_init(&worker->databases);
 	list_init(&worker->joining);
 	list_init(&worker->doomed_clients);

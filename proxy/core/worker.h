@@ -76,9 +76,10 @@ struct worker {
 	struct list cancels;         /* cancel requests under way (struct cancel.node) */
 	struct tally tally;          /* errors of clients that have no database */
 	struct worker_stats stats;
-	uint64_t next_client_id;
 	usec_t now;                  /* of the present event */
-	bool shutting_down;
+	bool shutting_down;          /* no new requests */
+	bool leaving;                /* … and clients go at their safe points */
+	bool console_only;           /* no new clients but those of the console */
 	bool refusing;               /* no new clients, for another process serves them */
 	bool stopping;
 	bool ended;                  /* everything is freed but the mailbox and the base */
@@ -87,6 +88,7 @@ struct worker {
 	uint8_t *inbuf;              /* WORKER_INBUF */
 	struct conn_tls_io *tls_io;  /* buffers of encrypted connections; NULL: there were none */
 	atomic_uint client_count;    /* read by the main thread, which gives new ones to the least */
+	atomic_uint linked;          /* while shutting down: clients that have a server; before: UINT_MAX */
 	atomic_uint busy;            /* per mille of its time, lately; read by all */
 	usec_t cpu_before;           /* CPU time of the thread at the last tick … */
 	usec_t tick_before;          /* … and when that was */
@@ -108,7 +110,7 @@ void worker_close(struct worker *worker);
 /* The end of every event callback: destroys what was doomed in it. */
 void worker_end_turn(struct worker *worker);
 
-/* Never used twice in the process. */
+/* Of a connection, of either side: counts up from 1, in the whole process. */
 uint64_t worker_new_client_id(struct worker *worker);
 
 #endif

@@ -106,15 +106,16 @@ def test_views_have_sense(make_proxy):
             assert {row["key"]: row["value"] for row in console("SHOW STATE")} == {
                 "active": "yes", "paused": "no", "suspended": "no"}
             lists = {row["list"]: int(row["items"]) for row in console("SHOW LISTS")}
-            assert lists["used_clients"] == 1 and lists["used_servers"] == 1
+            assert lists["used_clients"] == 2 and lists["used_servers"] == 1
             totals = {row["name"]: int(row["value"]) for row in console("SHOW TOTALS")}
-            assert totals["total_query_count"] == 6 and totals["total_xact_count"] == 5
+            # Three of each are this console's.
+            assert totals["total_query_count"] == 9 and totals["total_xact_count"] == 8
             assert totals["total_server_assignment_count"] == 6
-            assert totals["total_client_login_count"] == 1
+            assert totals["total_client_login_count"] == 2
             stats = console("SHOW STATS_TOTALS")[0]
             assert stats["database"] == "p1" and stats["query_count"] == "6"
             assert console("SHOW STATS_AVERAGES")[0]["database"] == "p1"
-            assert [row["type"] for row in console("SHOW ACTIVE_SOCKETS")] == ["C", "S"]
+            assert [row["type"] for row in console("SHOW ACTIVE_SOCKETS")] == ["C", "S", "C"]
             assert {row["task"] for row in console("SHOW FDS")} == {"client", "server"}
             assert {row["name"] for row in console("SHOW MEM")} >= {"client_cache"}
             assert console("SHOW PEERS") == console("SHOW DNS_HOSTS") == []

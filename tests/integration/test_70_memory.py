@@ -73,7 +73,7 @@ def whole_again(proxy, user="app", password=None):
             assert conn.value("SELECT 1") == "1"
             conn.close()
     wait_for(lambda: all(row["cl_active"] == row["cl_waiting"] == row["sv_active"] == "0"
-                         for row in proxy.command("SHOW POOLS") if row["database"] != "pgshunt"),
+                         for row in proxy.command("SHOW POOLS") if row["database"] != "pgbouncer"),
              20 * SLOW, "idle pools")
 
 

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: PostgreSQL
+"""as_pgbouncer: errors, SIGTERM, SIGINT and SHUTDOWN as those who come from pgbouncer know them; and
+the clients of the console, which are clients as others are."""
+import signal
+import time
+
+import psycopg
+import pytest
+
+from proxy import STATS, STATS_PASSWORD, ConsoleError
+from pgwire import Conn, LoginError, errors, query, rows, wait_for
+from servers import SLOW, PgBouncer, subfolder
+
+
+@pytest.fixture
+def theirs(make_proxy):
+    """A proxy that answers as pgbouncer does, reachable by its Unix socket too."""
+    proxy = make_proxy(start=False, as_pgbouncer=True, log_level="info", pool_size=1,
+                       worker_fill=70, databases={"p1": "pg", "gone": {"server": "pg",
+                                                                       "dbname": "gone"}})
+    proxy.settings["unix_socket_directory"] = proxy.folder
+    proxy.write()
+    proxy.start()
+    return proxy
+
+
+def refusal(host, port, dbname, user="app"):
+    with pytest.raises(LoginError) as error, Conn(host, port) as conn:
+        conn.login(user, dbname, "x")
+    return error.value.fields["C"], error.value.fields["M"]
+
+
+def test_errors_are_pgbouncers(theirs, pg, folder):
+    bouncer = PgBouncer(subfolder(folder), "errors", [("p1", pg.host, pg.port, "p1"),
+                                                      ("gone", pg.host, pg.port, "gone")],
+                        settings="stats_users=app2")
+    try:
+        for dbname in ("nowhere", "gone"):
+            assert refusal(theirs.host, theirs.port, dbname) == \
+                refusal("127.0.0.1", bouncer.port, dbname)
+        for user, command in (("postgres", "PAUSE nowhere"), ("postgres", "DISABLE nowhere"),
+                              ("postgres", "HODL p1"), ("app2", "RELOAD")):
+            with psycopg.connect(host=bouncer.folder, port=bouncer.port, dbname="pgbouncer",
+                                 user=user, autocommit=True,
+                                 cursor_factory=psycopg.ClientCursor) as conn, \
+                    pytest.raises(psycopg.Error) as real:
+                conn.execute(command)
+            login = (STATS, STATS_PASSWORD) if user == "app2" else ("pgshunt_admin", "admin secret")
+            with theirs.console("pgbouncer", *login) as console, \
+                    pytest.raises(ConsoleError) as ours:
+                console(command)
+            assert (ours.value.sqlstate, ours.value.fields["M"]) == \
+                (real.value.sqlstate, real.value.diag.message_primary)
+    finally:
+        bouncer.stop()
+    # Newer than that pgbouncer, or none of its commands.
+    with theirs.console() as console:
+        for command, sqlstate, text in (
+                ("KILL_CLIENT somebody", "08P01", "invalid client pointer supplied"),
+                ("KILL_CLIENT 1000000", "08P01", "client not found"),
+                ("HOLD nowhere", "3D000", "no such database: nowhere"),
+                ("HOLD", "42601", "syntax error at end of input")):
+            with pytest.raises(ConsoleError) as error:
+                console(command)
+            assert (error.value.sqlstate, error.value.fields["M"]) == (sqlstate, text)
+
+
+def test_sigterm_waits_for_clients(theirs):
+    conn = theirs.wire()
+    conn.value("SELECT 1")
+    theirs.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: refused(theirs.host, theirs.port), 10 * SLOW, "the end of TCP")
+    assert conn.value("SELECT 2") == "2"
+    with Conn(theirs.folder, theirs.port) as console:
+        console.login("pgbouncer", "pgshunt_admin")
+        assert rows(console.query("SHOW VERSION"))
+        assert [fields["M"] for fields in errors(console.query("RESUME"))] == \
+            ["pooler is shutting down"]
+    assert refusal(theirs.folder, theirs.port, "p1") == ("57P03", "server shutting down")
+    theirs.process.send_signal(signal.SIGTERM)
+    assert theirs.process.wait(20 * SLOW) == 0
+    assert refused(theirs.folder, theirs.port)
+    theirs.process = None
+    conn.close()
+
+
+@pytest.mark.parametrize("way", ["SIGINT", "SHUTDOWN WAIT_FOR_SERVERS"])
+def test_waiting_for_servers(theirs, way):
+    busy, idle, waiting = theirs.wire(), theirs.wire(), theirs.wire()
+    busy.query("BEGIN")
+    waiting.send(query("SELECT 1"))
+    if way == "SIGINT":
+        theirs.process.send_signal(signal.SIGINT)
+    else:
+        theirs.command(way)
+    assert [fields["C"] for fields in errors(waiting.rest())] == ["57P01"]
+    assert idle.silent(0.3)
+    idle.send(query("SELECT 1"))
+    assert [fields["C"] for fields in errors(idle.rest())] == ["57P01"]
+    assert theirs.log().count("closing because: server shutting down") == 2
+    assert rows(busy.query("SELECT 5")) == [["5"]]
+    busy.query("COMMIT")
+    assert theirs.process.wait(20 * SLOW) == 0
+    theirs.process = None
+    for conn in (busy, idle, waiting):
+        conn.close()
+
+
+def test_a_session_keeps_its_server(make_proxy):
+    proxy = make_proxy(as_pgbouncer=True, pool_mode="session")
+    conn = proxy.wire()
+    conn.value("SELECT 1")
+    proxy.process.send_signal(signal.SIGINT)
+    wait_for(lambda: refused(proxy.host, proxy.port), 10 * SLOW, "the end of TCP")
+    time.sleep(0.3)
+    assert conn.value("SELECT 2") == "2"
+    conn.close()
+    assert proxy.process.wait(20 * SLOW) == 0
+    proxy.process = None
+
+
+def refused(host, port):
+    try:
+        Conn(host, port).close()
+        return False
+    except OSError:
+        return True
+
+
+def test_clients_of_the_console_are_shown(make_proxy):
+    proxy = make_proxy(workers=2)
+    with proxy.console("pgbouncer") as console, proxy.console("pgshunt", STATS, STATS_PASSWORD), \
+            proxy.wire() as conn:
+        conn.value("SELECT 1")
+        clients = console("SHOW CLIENTS")
+        # Numbers count up, whichever worker has the connection.
+        assert len(clients) == 3 and len(console("SHOW SOCKETS")) == 4
+        first = int(min(row["id"] for row in clients))
+        assert sorted(int(row["id"]) for row in clients + console("SHOW SERVERS")) == \
+            list(range(first, first + 4))
+        mine = {row["user"]: row for row in clients if row["database"] == "pgbouncer"}
+        assert set(mine) == {"pgshunt_admin", STATS}
+        assert {row["state"] for row in mine.values()} == {"active"}
+        assert mine[STATS]["addr"] == "127.0.0.1" and mine[STATS]["worker"] is None
+        pool = [row for row in console("SHOW POOLS") if row["database"] == "pgbouncer"]
+        assert [(row["user"], row["cl_active"], row["pool_mode"]) for row in pool] == [
+            ("pgbouncer", "2", "statement")]
+        last = console("SHOW DATABASES")[-1]
+        assert (last["name"], last["current_client_connections"]) == ("pgbouncer", "2")
+        lists = {row["list"]: row["items"] for row in console("SHOW LISTS")}
+        assert lists["used_clients"] == "3" and lists["login_clients"] == "0"
+        users = {row["name"]: row for row in console("SHOW USERS")}
+        assert users[STATS]["current_client_connections"] == "1"
+        assert users[STATS]["pool_size"] == ""
+        stats = [row for row in console("SHOW STATS") if row["database"] == "pgbouncer"][0]
+        assert stats["total_client_login_count"] == "2"
+        # This one and eight before it.
+        assert stats["total_query_count"] == stats["total_xact_count"] == "8"
+        assert int(stats["total_received"]) > 0 and int(stats["total_sent"]) > 1000
+        console("KILL_CLIENT " + mine[STATS]["id"])
+        assert len(console("SHOW CLIENTS")) == 2
+        last = console("SHOW DATABASES")[-1]
+        assert last["current_client_connections"] == "1"
+
+
+def test_clients_of_the_console_are_limited(make_proxy):
+    """But for those who may do everything."""
+    proxy = make_proxy(max_db_client_connections=2, users={STATS: {"max_client_connections": 1}})
+    watcher = ("pgbouncer", STATS, STATS_PASSWORD)
+    with proxy.console(*watcher):
+        with pytest.raises(LoginError) as error:
+            proxy.console(*watcher)
+        assert error.value.fields["M"] == \
+            "client connections exceeded (max_user_client_connections)"
+        with proxy.console(), proxy.console():
+            pass
+    proxy.console(*watcher).conn.close()
+    with proxy.console(), proxy.console(), pytest.raises(LoginError) as error:
+        proxy.console(*watcher)
+    assert error.value.fields["M"] == "client connections exceeded (max_db_client_connections)"
+
+
+def test_a_client_is_shown_by_the_name_it_came_with(make_proxy):
+    proxy = make_proxy(databases={"mine": {"server": "pg", "dbname": "p1", "user": "app"}})
+    with proxy.wire("mine", "app2") as conn, proxy.console("pgbouncer") as console:
+        conn.value("SELECT 1")
+        assert [row["user"] for row in console("SHOW CLIENTS") if row["database"] == "mine"] == \
+            ["app2"]
+        console("PAUSE mine")
+        conn.send(query("SELECT 1"))
+        wait_for(lambda: [row["state"] for row in console("SHOW CLIENTS")
+                          if row["database"] == "mine"] == ["waiting"], 10 * SLOW, "it to wait")
+        console("RESUME mine")
+        assert not errors(conn.ready())
+
+
+def test_an_idle_pool_is_given_up(make_proxy):
+    proxy = make_proxy(pool_idle_timeout="100ms", server_idle_timeout="100ms",
+                       databases={"p1": "pg", "kept": {"server": "pg", "dbname": "p1",
+                                                       "min_pool_size": 1}})
+
+    def pools():
+        return {row["database"] for row in proxy.command("SHOW POOLS")}
+
+    def counts():
+        return [(row["total_xact_count"], row["total_client_login_count"])
+                for row in proxy.command("SHOW STATS") if row["database"] == "p1"]
+    proxy.wire("kept").close()
+    for n in ("1", "2"):
+        with proxy.wire() as conn:
+            conn.value("SELECT 1")
+            time.sleep(0.5)
+            assert "p1" in pools()
+        wait_for(lambda: pools() == {"kept", "pgbouncer"}, 20 * SLOW, "the end of the pool")
+        assert counts() == [(n, n)]
+    assert "cleaning up idle pool for user app on db p1" in proxy.log()
