@@ -89,16 +89,18 @@ def main():
             time.sleep(PAUSE)
     for client in clients:
         client.attempt(client.check)
-    clients[0].attempt(lambda: clients[0].conn.query("NOTIFY news, 'moved'"))
+    with Conn(host, int(port)) as sender:
+        sender.login(user, dbname, password)
+        sender.query("NOTIFY news, 'moved'")
     for client in clients:
         client.attempt(client.hear)
-    moved = 0
+    kept = 0
     for client in clients:
         client.attempt(lambda client=client: client.expect(
             "server", True, client.where() != client.server))
-        moved += client.failure is None
+        kept += client.failure is None
     with open(result, "w", encoding="utf-8") as out:
-        json.dump({"sessions": len(clients), "kept": moved,
+        json.dump({"sessions": len(clients), "kept": kept,
                    "failures": [each.failure for each in clients if each.failure],
                    "longest_ms": 1000 * max(each.longest for each in clients)}, out)
 
