@@ -143,8 +143,8 @@ static inline bool pool_outdated(const struct pool *pool, const struct server *s
 }
 
 /* Another worker, or (`share` NULL is not allowed) a pool here, needs room under the limit of the
- * database or user: closes the idle server of another pool that was unused longest.  False: there
- * is none. */
+ * database or user: closes the idle server of another pool that was unused longest; of the same one
+ * if its own limit is reached.  False: there is none. */
 bool pool_evict(struct worker *worker, const struct pool_share *share, enum share_full full);
 
 /* There may be room for a connection under the limits of its database and user. */

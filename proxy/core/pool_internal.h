@@ -16,8 +16,8 @@ struct pool *pool_enter(struct worker *worker, const char *name, const char *use
 /* Dials what `demand` clients need beyond `coming` servers, as far as the limits allow. */
 void pool_dial(struct pool *pool, size_t demand, size_t coming);
 
-/* A limit is reached, and somebody waits: an unused connection of another pool makes room, if it is
- * not the pool's own limit. */
+/* A limit is reached, and somebody waits: an unused connection of another pool makes room; of this one
+ * if it is the pool's own limit, which helps only who cannot use that connection. */
 void pool_make_room(struct pool *pool, enum share_full full);
 
 /* min_pool_size: one more at each tick, so that a start is no storm of logins. */

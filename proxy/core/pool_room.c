@@ -44,7 +44,7 @@ static void pool_evict_look(struct pool *pool, void *arg)
 	const struct pool_share *share = search->share;
 	struct server *server;
 
-	if (pool->share == share ||
+	if ((pool->share == share) != (search->full == FULL_POOL) ||
 	    (search->full == FULL_DATABASE && pool->share->database != share->database) ||
 	    (search->full == FULL_USER && pool->share->user_share != share->user_share) ||
 	    pool->database->held)
@@ -67,12 +67,12 @@ bool pool_evict(struct worker *worker, const struct pool_share *share, enum shar
 }
 
 /* The limit of the database or user is reached: an unused connection of another pool makes room,
- * here or in another worker.  When it is closed, or at the next tick, the pool tries again. */
+ * here or in another worker; under the pool's own limit, one of its own, for replication.  When it is closed, or at the next tick, the pool tries again. */
 void pool_make_room(struct pool *pool, enum share_full full)
 {
 	const struct proxy *proxy = pool->worker->proxy;
 
-	if (full == FULL_POOL || pool_evict(pool->worker, pool->share, full) ||
+	if (pool_evict(pool->worker, pool->share, full) ||
 	    pool->worker->now < pool->evict_at)
 		return;
 	pool->evict_at = pool->worker->now + EVICT_PAUSE;

@@ -49,7 +49,9 @@ static void replication_dial(struct client *client)
 	if (route == NULL || replication_refuse_held(client))
 		return;
 	if (!pool_share_take(pool->share, 0, &full)) {
-		pool_make_room(pool, full);
+		/* What lies idle in its own pool was opened without replication. */
+		if (!pool_evict(worker, pool->share, FULL_POOL))
+			pool_make_room(pool, full);
 		return;
 	}
 	server = server_dial(pool, worker->routes, route->server, false);

@@ -195,6 +195,10 @@ def test_limits(make):
     wait_for(lambda: len(of_kind(proxy, "SERVERS", "logical")) == 1, what="the end of one")
     with proxy.wire("p1", "postgres") as conn:
         assert conn.value("SELECT 1") == "1"
+        # What lies idle in its pool makes room for it.
+        with proxy.wire("p1", "postgres", replication="database") as two:
+            assert two.value("SELECT 2") == "2"
+            assert len(of_kind(proxy, "SERVERS", "logical")) == 2
         one.close()
 
 
