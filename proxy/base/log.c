@@ -23,7 +23,7 @@ static const struct {
     [LOG_LEVEL_DEBUG] = {"debug", "DEBUG", LOG_DEBUG},
 };
 
-static atomic_int current_level = LOG_LEVEL_INFO;
+atomic_int log_current_level = LOG_LEVEL_INFO;
 static atomic_bool use_syslog;
 static atomic_bool use_json;
 static _Atomic uint64_t written[LOG_LEVELS];
@@ -32,12 +32,7 @@ static atomic_int output = STDERR_FILENO;
 
 void log_set_level(enum log_level level)
 {
-	atomic_store_explicit(&current_level, (int)level, memory_order_relaxed);
-}
-
-enum log_level log_level(void)
-{
-	return (enum log_level)atomic_load_explicit(&current_level, memory_order_relaxed);
+	atomic_store_explicit(&log_current_level, (int)level, memory_order_relaxed);
 }
 
 const char *log_level_name(enum log_level level)

@@ -13,6 +13,7 @@
 #include "base/compiler.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,7 +24,14 @@ enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
 /* Lines of a lower importance than `level` are dropped.  Any thread, any time. */
 void log_set_level(enum log_level level);
-enum log_level log_level(void);
+
+extern atomic_int log_current_level;
+
+static inline enum log_level log_level(void)
+{
+	return (enum log_level)atomic_load_explicit(&log_current_level, memory_order_relaxed);
+}
+
 const char *log_level_name(enum log_level level);
 
 void log_set_format(enum log_format format);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/address.h"
+#include "core/client_login.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/replication.h"
@@ -100,7 +101,7 @@ static void client_bound_logins(struct client *client)
 
 	if (conf->max_logins_per_address > 0 &&
 	    !address_enter(worker->proxy->addresses, client->conn.fd, conf->max_logins_per_address,
-	                   &client->address)) {
+	                   &client->login->address)) {
 		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300",
 		                  "too many logins at a time from this address", NULL, NULL);
 		return;
@@ -350,7 +351,6 @@ void client_destroy(struct client *client)
 	replication_forget_client(client);
 	session_end(client);
 	session_see_end(client);
-	param_set_unref(client->startup);
 	if (client->server != NULL)
 		client_leave_server(client);
 	client_stmts_free(client->stmts);

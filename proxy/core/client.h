@@ -22,18 +22,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct address;
 struct pool;
 struct proxy;
 struct server;
-struct session_facts;
 struct session_move;
-struct session_unnamed;
+struct session_seen;
 struct user_share;
 struct database_share;
 struct worker;
 struct client_login;
-struct mail_console;
 
 enum client_state {
 #define CLIENT_STATE(constant, name) constant,
@@ -53,46 +50,42 @@ struct client {
 	struct worker *worker;
 	struct pool *pool;        /* NULL before the login is complete */
 	struct server *server;    /* ACTIVE */
-	struct server *own;       /* being opened for its replication (replication.h) */
 	struct param_set *params;
 	struct param_set *boot;   /* session pooling: startup parameters (boot.h) */
 	struct client_stmts *stmts;
-	struct session_facts *facts; /* session pool: what it did that changes a session, or NULL */
-	struct session_unnamed *unnamed; /* … and its unnamed statement, or NULL (session_see.h) */
-	struct param_set *startup;   /* … and what it asked for at its login */
-	struct session_move *move;   /* … what is known and done about that session, or NULL */
+	struct session_seen *seen;  /* session pooling: see session_see.h; or NULL */
+	struct session_move *move;  /* … what is known and done about that session, or NULL */
 	struct client_login *login; /* only while logging in */
 	struct user_share *user_share; /* counted in it */
-	char *told; /* the error that ends it, for the log; NULL: none */
-	struct address *address; /* whose logins it is counted in; NULL: none */
-	struct mail_console *console; /* on its way to the console, and its slot with it */
-	bool slot_given;
-	bool end_logged;          /* why it ends */
+	char *told;                    /* the error that ends it, for the log; NULL: none */
 	uint64_t id;              /* unique in the process, never used again */
+	usec_t connected;
+	usec_t asked;             /* when its request came */
+	usec_t since;             /* of the present state: for WAITING, of the request */
 	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
 	uint32_t cancel_key;      /* random; see cancel_make_key() */
-	bool long_key;            /* speaks protocol 3.2 */
-	uint8_t replication;      /* enum wire_replication */
 	uint32_t discard;         /* bytes of a refused message still to be thrown away */
+	uint32_t held_bytes;      /* counted_held: with so many bytes */
 	uint8_t state;            /* enum client_state */
 	uint8_t close_reason;
+	uint8_t replication;      /* enum wire_replication */
 	uint8_t resends;          /* servers in a row that ended before they executed its request */
 	bool doomed;
 	bool discard_to_sync;     /* a refused extended request: all is thrown away up to Sync */
 	bool discard_ready;       /* … and ReadyForQuery follows after `discard` */
 	bool counted_held;        /* in the database's share of held requests */
-	uint32_t held_bytes;      /* … and with so many bytes */
 	bool in_session;          /* session pool: keeps its server */
 	bool failed;              /* in a transaction block that has failed, without a server (keep.h) */
 	bool cancelled;           /* ACTIVE: was cancelled before anything of it was sent */
 	bool turning;             /* inside client_turn() */
 	bool again;               /* … which is to look once more */
 	bool notified;            /* WAITING: was told that it waits */
-	bool admitted;            /* among max_client_connections */
-	bool counted;             /* in the shares of its database and user */
-	usec_t connected;
-	usec_t asked;             /* when its request came */
-	usec_t since;             /* of the present state: for WAITING, of the request */
+	/* Of login and end only: of many idle clients every byte counts. */
+	bool slot_given : 1;      /* to the console */
+	bool end_logged : 1;      /* why it ends */
+	bool long_key : 1;        /* speaks protocol 3.2 */
+	bool admitted : 1;        /* among max_client_connections */
+	bool counted : 1;         /* in the shares of its database and user */
 };
 
 /* A new connection, counted already; takes the descriptor over (closes it on lack of memory). */

@@ -21,6 +21,7 @@
 #include "core/route.h"
 #include "core/secure.h"
 #include "core/server.h"
+#include "core/session_see.h"
 #include "core/worker.h"
 #include "net/sock.h"
 #include "wire/build.h"
@@ -50,8 +51,7 @@ void client_login_free(struct client *client)
 		return;
 	login_end_auth(client);
 	client->login = NULL;
-	address_leave(client->worker->proxy->addresses, client->address);
-	client->address = NULL;
+	address_leave(client->worker->proxy->addresses, login->address);
 	free(login->user);
 	free(login->database);
 	free(login->application_name);
@@ -517,16 +517,21 @@ static void login_to_console(struct client *client)
 	login->user = NULL;
 	login->application_name = NULL;
 	client->close_reason = CLIENT_CLOSE_CONSOLE;
-	client->console = mail;
+	login->console = mail;
+}
+
+static bool login_for_console(const struct client *client)
+{
+	return client->login != NULL && client->login->console != NULL;
 }
 
 /* The last of login_to_console(): bytes behind the login are `data[used .. len)`. */
 static void login_leave_for_console(struct client *client, const uint8_t *rest, size_t len)
 {
 	struct worker *worker = client->worker;
-	struct mail_console *mail = client->console;
+	struct mail_console *mail = client->login->console;
 
-	client->console = NULL;
+	client->login->console = NULL;
 	if (len > 0) {
 		mail->bytes = malloc(len);
 		if (mail->bytes != NULL) {
@@ -703,8 +708,13 @@ void client_login_step(struct client *client)
 		return;
 	client->params =
 	    param_set_merge(client->worker->params, pool->welcome, client->login->wanted);
-	if (pool->session)
-		client->startup = param_set_ref(client->login->wanted);
+	if (pool->session) {
+		struct session_seen *seen = session_see(client);
+
+		if (seen == NULL)
+			return;
+		seen->startup = param_set_ref(client->login->wanted);
+	}
 	if (client->params == NULL || !boot_of_client(client, client->login->wanted))
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	else
@@ -714,10 +724,9 @@ void client_login_step(struct client *client)
 /* Uses what has come, as far as the login goes. */
 static void login_consume(struct client *client, const struct input *input)
 {
-	struct worker *worker = client->worker;
 	size_t used = 0;
 
-	while (!client->doomed && client->console == NULL && used < input->len &&
+	while (!client->doomed && !login_for_console(client) && used < input->len &&
 	       !login_busy(client)) {
 		size_t n = 0;
 
@@ -731,11 +740,11 @@ static void login_consume(struct client *client, const struct input *input)
 	}
 	if (client->doomed)
 		return;
-	if (client->console != NULL) {
+	if (login_for_console(client)) {
 		login_leave_for_console(client, input->data + used, input->len - used);
 		return;
 	}
-	if (!conn_keep(&client->conn, worker, input, used)) {
+	if (!conn_keep(&client->conn, input, used)) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}

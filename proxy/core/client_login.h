@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * What the files of a client's login share.  For client_login.c, login_auth.c only.
+ * What a client needs only until it is logged in.  For client_login.c and login_auth.c, and for
+ * those who find it while it logs in.
  */
 #ifndef CORE_CLIENT_LOGIN_H
 #define CORE_CLIENT_LOGIN_H
@@ -14,8 +15,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct address;
 struct auth_user;
 struct compute_job;
+struct mail_console;
+struct server;
 
 struct client_login {
 	char *user;
@@ -32,6 +36,9 @@ struct client_login {
 	struct auth_user *found; /* a reference; NULL: there is no such user */
 	bool owner;              /* of this process: may do everything in the console */
 	uint8_t answered;        /* SSLRequest and GSSENCRequest */
+	struct address *address; /* whose logins it is counted in; NULL: none */
+	struct mail_console *console; /* on its way to the console, and its slot with it */
+	struct server *replication;   /* being opened for it (replication.h) */
 };
 
 /* ---- client_login.c ---- */

@@ -151,7 +151,7 @@ enum conn_io conn_keep_bytes(struct conn *conn, const void *data, size_t len)
 	return CONN_IO_OK;
 }
 
-static enum conn_io conn_recv(struct conn *conn, void *to, size_t len, size_t *got)
+static inline enum conn_io conn_recv(struct conn *conn, void *to, size_t len, size_t *got)
 {
 	ssize_t n;
 
@@ -214,11 +214,10 @@ struct input conn_pending(struct conn *conn, struct worker *worker)
 	return input;
 }
 
-bool conn_keep(struct conn *conn, struct worker *worker, const struct input *input, size_t used)
+bool conn_keep_rest(struct conn *conn, const struct input *input, size_t used)
 {
 	size_t left = input->len - used;
 
-	(void)worker;
 	if (conn->in != NULL && input->data == conn->in->data + conn->in->begin) {
 		conn->in->begin += (uint32_t)used;
 		if (left == 0) {
@@ -320,14 +319,12 @@ static enum conn_io conn_send_parts(struct out_vec *out, struct conn *conn, size
 	return CONN_IO_OK;
 }
 
-enum conn_io conn_flush(struct out_vec *out, struct worker *worker)
+enum conn_io conn_flush_parts(struct out_vec *out, struct worker *worker)
 {
 	struct conn *conn = out->conn;
 	enum conn_io io = CONN_IO_OK;
 	size_t sent = 0;
 
-	if (conn == NULL)
-		return CONN_IO_OK;
 	if (UNLIKELY(conn->tls != NULL))
 		return conn_tls_flush(out, worker);
 	if (out->bytes > 0) {
@@ -355,8 +352,8 @@ static enum conn_io conn_turn_to(struct out_vec *out, struct conn *conn, struct 
 	return io;
 }
 
-enum conn_io conn_send(struct out_vec *out, struct conn *conn, struct worker *worker,
-		       const void *data, size_t len)
+enum conn_io conn_send_part(struct out_vec *out, struct conn *conn, struct worker *worker,
+                            const void *data, size_t len)
 {
 	if (out->conn != conn || out->count == OUT_VEC_MAX) {
 		enum conn_io io = conn_turn_to(out, conn, worker);
@@ -367,11 +364,6 @@ enum conn_io conn_send(struct out_vec *out, struct conn *conn, struct worker *wo
 	if (len == 0)
 		return CONN_IO_OK;
 	out->bytes += len;
-	if (out->count > 0 &&
-	    out->part[out->count - 1].data + out->part[out->count - 1].len == data) {
-		out->part[out->count - 1].len += len;
-		return CONN_IO_OK;
-	}
 	out->part[out->count].data = data;
 	out->part[out->count].len = len;
 	out->count++;

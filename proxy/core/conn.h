@@ -98,8 +98,12 @@ static inline bool conn_has_news(const struct conn *conn)
 bool conn_unread(struct conn *conn, const void *data, size_t len) MUST_CHECK;
 
 /* Keeps input->data[used .. len) for the next time.  False: no memory. */
-bool conn_keep(struct conn *conn, struct worker *worker, const struct input *input,
-	       size_t used) MUST_CHECK;
+bool conn_keep_rest(struct conn *conn, const struct input *input, size_t used) MUST_CHECK;
+
+static inline MUST_CHECK bool conn_keep(struct conn *conn, const struct input *input, size_t used)
+{
+	return LIKELY(conn->in == NULL && used == input->len) || conn_keep_rest(conn, input, used);
+}
 
 static inline size_t conn_kept(const struct conn *conn)
 {
@@ -132,11 +136,29 @@ struct out_vec {
 
 /* All return CONN_IO_OK or CONN_IO_ERROR: the peer is gone (or no memory), and nothing more can be
  * sent to it. */
-enum conn_io conn_send(struct out_vec *out, struct conn *conn, struct worker *worker,
-		       const void *data, size_t len) MUST_CHECK;
+enum conn_io conn_send_part(struct out_vec *out, struct conn *conn, struct worker *worker,
+                            const void *data, size_t len) MUST_CHECK;
 enum conn_io conn_send_copy(struct out_vec *out, struct conn *conn, struct worker *worker,
 			    const void *data, size_t len) MUST_CHECK;
-enum conn_io conn_flush(struct out_vec *out, struct worker *worker) MUST_CHECK;
+enum conn_io conn_flush_parts(struct out_vec *out, struct worker *worker) MUST_CHECK;
+
+static inline MUST_CHECK enum conn_io conn_send(struct out_vec *out, struct conn *conn,
+                                                struct worker *worker, const void *data, size_t len)
+{
+	/* Behind the message before, as most are. */
+	if (out->conn == conn && out->count > 0 &&
+	    out->part[out->count - 1].data + out->part[out->count - 1].len == data) {
+		out->part[out->count - 1].len += len;
+		out->bytes += len;
+		return CONN_IO_OK;
+	}
+	return conn_send_part(out, conn, worker, data, len);
+}
+
+static inline MUST_CHECK enum conn_io conn_flush(struct out_vec *out, struct worker *worker)
+{
+	return out->conn == NULL ? CONN_IO_OK : conn_flush_parts(out, worker);
+}
 
 /* The last bytes to a peer whose connection is about to be closed: sent if the kernel takes them at
  * once. */

@@ -3,43 +3,24 @@
 
 #include "session/stmts.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LEDGER_FIRST 16u
 
-static bool owes_ready(uint8_t op)
-{
-	return op == OWES_SYNC || op == OWES_QUERY || op == OWES_FUNCTION ||
-	       op == OWES_DEALLOCATE || op == OWES_HIDDEN_QUERY;
-}
-
 /* Entries after whose settlement names may mean something else: a Parse or Close of a named
  * statement, and a Query, which may be a DEALLOCATE ALL. */
 static bool decides_names(const struct ledger_entry *entry)
 {
-	return entry->op == OWES_QUERY ||
-	       (entry->name != NULL && entry->name[0] != '\0' && entry->op != OWES_HIDDEN_CLOSE &&
-	        entry->op != OWES_REFUSAL);
-}
-
-/* Entries that tell which statements the server has, once they are settled. */
-static bool changes_server(const struct ledger_entry *entry)
-{
-	return entry->op == OWES_HIDDEN_PARSE || entry->op == OWES_HIDDEN_CLOSE ||
-	       entry->op == OWES_DEALLOCATE || entry->op == ENDS_STMT ||
-	       (entry->op == OWES_PARSE && entry->stmt != NULL);
+	return entry->name != NULL && entry->name[0] != '\0' && entry->op != OWES_QUERY &&
+	       entry->op != OWES_HIDDEN_CLOSE && entry->op != OWES_REFUSAL;
 }
 
 static void ledger_count(struct ledger *ledger, const struct ledger_entry *entry, uint32_t change)
 {
-	if (UNLIKELY(changes_server(entry)))
+	ledger_count_op(ledger, entry->op, change);
+	if (entry->op == OWES_PARSE && entry->stmt != NULL)
 		ledger->changes += change;
-	if (owes_ready(entry->op))
-		ledger->readies += change;
-	else if (entry->op == OWES_EXECUTE)
-		ledger->executes += change;
 	if (decides_names(entry))
 		ledger->namings += change;
 }
@@ -102,24 +83,17 @@ bool ledger_push_use(struct ledger *ledger, enum ledger_op op, uint32_t generati
 	                  (struct ledger_entry){.op = (uint8_t)op, .generation = generation});
 }
 
-void ledger_pop(struct ledger *ledger)
+void ledger_let_go(struct ledger *ledger, struct ledger_entry *entry)
 {
-	struct ledger_entry *entry = ledger_head(ledger);
-
-	assert(entry != NULL);
 	ledger_count(ledger, entry, (uint32_t)-1);
-	if (UNLIKELY(entry->stmt != NULL || entry->name != NULL || entry->unnamed != NULL))
-		ledger_release_entry(entry);
-	ledger->head = (ledger->head + 1) & (ledger->cap - 1);
-	ledger->count--;
+	ledger_release_entry(entry);
 }
 
 void ledger_deallocate_failed(struct ledger *ledger)
 {
 	struct ledger_entry *entry = ledger_head(ledger);
 
-	ledger_count(ledger, entry, (uint32_t)-1);
-	ledger_release_entry(entry);
+	ledger_let_go(ledger, entry);
 	entry->op = OWES_QUERY;
 	ledger_count(ledger, entry, 1);
 }

@@ -15,6 +15,7 @@
 
 #include "base/compiler.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -98,6 +99,30 @@ static inline bool ledger_quiet(const struct ledger *ledger)
 	return ledger->count == 0 && !ledger->open && !ledger->skipping && !ledger->copy_in;
 }
 
+#define LEDGER_BIT(op) (1u << (op))
+/* Of which ReadyForQuery is owed. */
+#define LEDGER_READIES                                                                             \
+	(LEDGER_BIT(OWES_SYNC) | LEDGER_BIT(OWES_QUERY) | LEDGER_BIT(OWES_FUNCTION) |              \
+	 LEDGER_BIT(OWES_DEALLOCATE) | LEDGER_BIT(OWES_HIDDEN_QUERY))
+/* That tell which statements the server has, once they are settled. */
+#define LEDGER_CHANGES                                                                             \
+	(LEDGER_BIT(OWES_HIDDEN_PARSE) | LEDGER_BIT(OWES_HIDDEN_CLOSE) |                           \
+	 LEDGER_BIT(OWES_DEALLOCATE) | LEDGER_BIT(ENDS_STMT))
+
+/* What an entry that holds nothing counts as. */
+static inline void ledger_count_op(struct ledger *ledger, uint8_t op, uint32_t change)
+{
+	if ((LEDGER_BIT(op) & LEDGER_READIES) != 0) {
+		ledger->readies += change;
+		if (op == OWES_QUERY)
+			ledger->namings += change;
+	} else if (op == OWES_EXECUTE) {
+		ledger->executes += change;
+	}
+	if (UNLIKELY((LEDGER_BIT(op) & LEDGER_CHANGES) != 0))
+		ledger->changes += change;
+}
+
 /* Adds an entry at the end; takes over stmt (a reference) and name.  False: no memory, both were
  * released. */
 bool ledger_push(struct ledger *ledger, enum ledger_op op, struct stmt *stmt,
@@ -109,10 +134,30 @@ bool ledger_push_use(struct ledger *ledger, enum ledger_op op, uint32_t generati
 /* The same for an entry with everything. */
 bool ledger_add(struct ledger *ledger, struct ledger_entry entry) MUST_CHECK;
 
+/* The same for an entry that holds nothing, as most do. */
+static inline MUST_CHECK bool ledger_owe(struct ledger *ledger, enum ledger_op op)
+{
+	struct ledger_entry *entry;
+
+	if (UNLIKELY(ledger->count == ledger->cap))
+		return ledger_push(ledger, op, NULL, NULL);
+	entry = &ledger->ring[(ledger->head + ledger->count) & (ledger->cap - 1)];
+	*entry = (struct ledger_entry){.op = (uint8_t)op};
+	ledger->count++;
+	ledger_count_op(ledger, (uint8_t)op, 1);
+	return true;
+}
+
 /* The oldest entry, NULL if there is none. */
 static inline struct ledger_entry *ledger_head(struct ledger *ledger)
 {
 	return ledger->count == 0 ? NULL : &ledger->ring[ledger->head];
+}
+
+/* Whether the oldest entry is one that the proxy settles itself. */
+static inline bool ledger_gives_next(const struct ledger *ledger)
+{
+	return ledger->count > 0 && ledger_is_given(ledger->ring[ledger->head].op);
 }
 
 /* The i-th oldest entry, i < count. */
@@ -135,8 +180,22 @@ static inline bool ledger_brings_unnamed(const struct ledger_entry *entry)
 	       entry->stmt == NULL && entry->name == NULL;
 }
 
+/* Counts an entry out, and releases what it holds. */
+void ledger_let_go(struct ledger *ledger, struct ledger_entry *entry);
+
 /* Drops the oldest entry and what it holds. */
-void ledger_pop(struct ledger *ledger);
+static inline void ledger_pop(struct ledger *ledger)
+{
+	struct ledger_entry *entry = ledger_head(ledger);
+
+	assert(entry != NULL);
+	if (UNLIKELY(entry->stmt != NULL || entry->name != NULL || entry->unnamed != NULL))
+		ledger_let_go(ledger, entry);
+	else
+		ledger_count_op(ledger, entry->op, (uint32_t)-1);
+	ledger->head = (ledger->head + 1) & (ledger->cap - 1);
+	ledger->count--;
+}
 
 /* The DEALLOCATE at the head has failed: a Query from now on, of which ReadyForQuery is owed. */
 void ledger_deallocate_failed(struct ledger *ledger);

@@ -441,7 +441,7 @@ void pool_server_free(struct pool *pool, struct server *server)
 		server_doom(server, SERVER_CLOSE_STALE);
 		return;
 	}
-	if (gate_leaves_server(pool->database)) {
+	if (UNLIKELY(pool->database->held) && gate_leaves_server(pool->database)) {
 		server_doom(server, SERVER_CLOSE_MOVED);
 		return;
 	}
@@ -459,7 +459,8 @@ void pool_server_free(struct pool *pool, struct server *server)
 		server_doom(server, SERVER_CLOSE_SURPLUS);
 		return;
 	}
-	if (server->counted && !fresh && UNLIKELY(limit_yields(pool))) {
+	if (UNLIKELY(share_is_queued(pool->share)) && server->counted && !fresh &&
+	    limit_yields(pool)) {
 		server_doom(server, SERVER_CLOSE_EVICTED);
 		return;
 	}

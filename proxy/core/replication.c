@@ -62,7 +62,7 @@ static void replication_dial(struct client *client)
 	server->replication = client->replication;
 	param_set_replace(&server->boot, param_set_ref(client->login->wanted));
 	server->own = client;
-	client->own = server;
+	client->login->replication = server;
 }
 
 void replication_enter(struct client *client)
@@ -80,7 +80,7 @@ void replication_begin(struct server *server)
 		return;
 	}
 	server->own = NULL;
-	client->own = NULL;
+	client->login->replication = NULL;
 	param_set_replace(&client->params, param_set_ref(server->params));
 	if (!login_welcome(client)) {
 		server_doom(server, SERVER_CLOSE_CLIENT_GONE);
@@ -111,11 +111,11 @@ void replication_failed(struct server *server, const char *error, const char *sq
 
 void replication_forget_client(struct client *client)
 {
-	struct server *server = client->own;
+	struct server *server = client->login == NULL ? NULL : client->login->replication;
 
 	if (server == NULL)
 		return;
-	client->own = NULL;
+	client->login->replication = NULL;
 	server->own = NULL;
 	server_doom(server, SERVER_CLOSE_CLIENT_GONE);
 }
@@ -127,7 +127,7 @@ void replication_forget_server(struct server *server)
 	if (client == NULL)
 		return;
 	server->own = NULL;
-	client->own = NULL;
+	client->login->replication = NULL;
 	client_doom_fatal(client, CLIENT_CLOSE_SERVER_LOST, "08006",
 	                  "the server connection was lost during its login", NULL,
 	                  "Connect again.");
@@ -148,7 +148,7 @@ void replication_tick(struct pool *pool, usec_t now)
 			                  "no server connection became free for replication within "
 			                  "client_login_timeout",
 			                  NULL, "Raise pool_size, or the limit that is reached.");
-		else if (client->own == NULL)
+		else if (client->login->replication == NULL)
 			replication_dial(client);
 	}
 }

@@ -21,7 +21,6 @@
 #include "core/statement.h"
 #include "core/tally.h"
 #include "core/worker.h"
-#include "session/facts.h"
 #include "wire/build.h"
 #include "wire/message.h"
 #include "wire/parse.h"
@@ -99,16 +98,14 @@ static void reply_protocol_error(struct reply *reply, uint8_t type)
 }
 
 /* Answers that the proxy gives itself, as soon as their turn comes. */
-static void reply_give(struct reply *reply)
+static void reply_give_all(struct reply *reply)
 {
 	struct server *server = reply->server;
-	struct ledger_entry *head;
 
 	/* Not into the middle of a message that is still coming. */
-	while (server->left == 0 && (head = ledger_head(&server->ledger)) != NULL &&
-	       ledger_is_given(head->op)) {
+	while (server->left == 0 && ledger_gives_next(&server->ledger)) {
 		size_t len;
-		const void *msg = statement_given(head->op, &len);
+		const void *msg = statement_given(ledger_head(&server->ledger)->op, &len);
 
 		(void)reply_flush_run(reply);
 		ledger_pop(&server->ledger);
@@ -119,13 +116,19 @@ static void reply_give(struct reply *reply)
 	}
 }
 
-static void reply_pop(struct reply *reply)
+static inline void reply_give(struct reply *reply)
+{
+	if (UNLIKELY(ledger_gives_next(&reply->server->ledger)))
+		reply_give_all(reply);
+}
+
+static inline void reply_pop(struct reply *reply)
 {
 	ledger_pop(&reply->server->ledger);
 	reply_give(reply);
 }
 
-static uint8_t reply_head_op(struct reply *reply)
+static inline uint8_t reply_head_op(struct reply *reply)
 {
 	struct ledger_entry *head = ledger_head(&reply->server->ledger);
 
@@ -154,7 +157,7 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 	if (client == NULL)
 		return;
 	if (client->in_session)
-		session_facts_see_parameter(&client->facts, name);
+		session_see_parameter(client, name);
 	/* They differ after DISCARD ALL, which took the client's extras off the server. */
 	set = equal ? param_set_ref(set)
 	            : param_set_with(reply->worker->params, client->params, name, value, true);
@@ -436,9 +439,7 @@ static void reply_settles(struct reply *reply, size_t total, uint8_t op, uint8_t
 {
 	uint8_t head = reply_head_op(reply);
 
-	if (head == OWES_HIDDEN_QUERY) {
-		reply_hide(reply, total);
-	} else if (hidden_op != 0 && head == hidden_op) {
+	if (UNLIKELY(hidden_op != 0 && head == hidden_op)) {
 		reply_hide(reply, total);
 		reply_pop(reply);
 	} else {
@@ -753,7 +754,7 @@ static void server_use(struct server *server, struct input input)
 		client_doom(server->client, CLIENT_CLOSE_IO);
 	if (server->doomed)
 		return;
-	if (!conn_keep(&server->conn, worker, &input, reply.used)) {
+	if (!conn_keep(&server->conn, &input, reply.used)) {
 		server_doom(server, SERVER_CLOSE_MEMORY);
 		return;
 	}
@@ -785,7 +786,7 @@ void server_readable(struct server *server)
 		return;
 	}
 	if (server->resend.fresh && !server_busy_inside(server) && resend_goodbye(server, &input)) {
-		if (!server->doomed && !conn_keep(&server->conn, worker, &input, 0))
+		if (!server->doomed && !conn_keep(&server->conn, &input, 0))
 			server_doom(server, SERVER_CLOSE_MEMORY);
 		return;
 	}

@@ -236,7 +236,6 @@ static void server_note_query(struct server *server, const uint8_t *text, size_t
 
 	memcpy(server->query, text, n);
 	server->query[n] = '\0';
-	server->query_len = (uint16_t)strlen(server->query);
 }
 
 static void request_note_start(struct request *request, struct server *server)
@@ -316,7 +315,7 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 	/* What the server skips after an error it does not answer, a Query neither. */
 	if (ledger->skipping)
 		return true;
-	if (ledger_push(ledger, op, NULL, NULL))
+	if (ledger_owe(ledger, op))
 		return true;
 	client_doom(request->client, CLIENT_CLOSE_MEMORY);
 	return false;
@@ -378,8 +377,7 @@ static bool request_deallocates(struct request *request, size_t total, enum step
 	size_t len;
 	const void *given;
 
-	if (client->stmts == NULL || client->in_session || total > DEALLOCATE_MAX ||
-	    total > request->len - request->used ||
+	if (client->in_session || total > DEALLOCATE_MAX || total > request->len - request->used ||
 	    !statement_is_deallocate(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN))
 		return false;
 	*step = STEP_STOP;
@@ -455,8 +453,9 @@ static enum step request_forward(struct request *request, struct server *server,
 	}
 	if (type == FE_QUERY)
 		server_note_query(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);
-	if (UNLIKELY(client->in_session) && !server->ledger.skipping)
-		session_see_message(client, msg, total, have);
+	if (client->in_session && session_sees(type) && !server->ledger.skipping &&
+	    !session_see_message(client, msg, total, have))
+		return STEP_STOP;
 	if (!noted && !request_note(request, server, type))
 		return STEP_STOP;
 	if (conn_send(&worker->to_server, &server->conn, worker, msg, n) != CONN_IO_OK) {
@@ -538,7 +537,8 @@ static enum step request_message(struct request *request)
 			if (client->pool->database->held &&
 			    request_failed(request, at, total, &step))
 				return step;
-		} else if (at[0] == FE_QUERY && request_deallocates(request, total, &step)) {
+		} else if (at[0] == FE_QUERY && UNLIKELY(client->stmts != NULL) &&
+		           request_deallocates(request, total, &step)) {
 			return step;
 		}
 		if (!pool_serve(client->pool, client))
@@ -564,7 +564,7 @@ static enum step request_message(struct request *request)
 					  NULL, "The proxy takes extended queries only.");
 			return STEP_STOP;
 		}
-		if (request_deallocates(request, total, &step))
+		if (UNLIKELY(client->stmts != NULL) && request_deallocates(request, total, &step))
 			return step;
 	}
 	return request_forward(request, client->server, at[0], total);
@@ -645,7 +645,7 @@ static void request_finish(struct request *request, const struct input *input)
 		client_doom(client, CLIENT_CLOSE_IO);
 	if (client->doomed)
 		return;
-	if (!conn_keep(&client->conn, worker, input, request->used)) {
+	if (!conn_keep(&client->conn, input, request->used)) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}

@@ -211,18 +211,6 @@ void server_unlink(struct server *server)
 		gate_check_drained(database);
 }
 
-bool server_busy_inside(const struct server *server)
-{
-	return server->ledger.count > 0 &&
-	       server->ledger.ring[server->ledger.head].op == OWES_HIDDEN_QUERY;
-}
-
-bool server_quiet(const struct server *server)
-{
-	return server->tx_status == 'I' && ledger_quiet(&server->ledger) && server->left_to == 0 &&
-	       server->left == 0;
-}
-
 /* What the client is told, or where it goes, whose server has gone. */
 static void server_leave_client(struct server *server)
 {
@@ -365,7 +353,7 @@ bool server_inject_query(struct server *server, const char *sql, size_t len)
 	assert(server_quiet(server));
 	wire_put_be32(head + 1, (uint32_t)(len + 5));
 	server->unnamed_of = NULL; /* a simple Query destroys the unnamed statement */
-	if (!ledger_push(&server->ledger, OWES_HIDDEN_QUERY, NULL, NULL)) {
+	if (!ledger_owe(&server->ledger, OWES_HIDDEN_QUERY)) {
 		server_doom(server, SERVER_CLOSE_MEMORY);
 		return false;
 	}

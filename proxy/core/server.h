@@ -115,8 +115,7 @@ struct server {
 	char error_sqlstate[6];
 	bool fatal_sent;        /* a FATAL of its own was forwarded to the client */
 	bool counted;           /* in the pool's share */
-	uint16_t query_len;
-	char query[SERVER_QUERY_MAX]; /* beginning of the last query text */
+	char query[SERVER_QUERY_MAX]; /* beginning of the last query text, or "" */
 };
 
 /* Dials a new connection for the pool, to `target` of `routes`; counted already in the pool's
@@ -141,10 +140,18 @@ void server_unlink(struct server *server);
 void server_release(struct server *server);
 
 /* Nothing of a client's is under way on it. */
-bool server_quiet(const struct server *server);
+static inline bool server_quiet(const struct server *server)
+{
+	return server->tx_status == 'I' && ledger_quiet(&server->ledger) && server->left_to == 0 &&
+	       server->left == 0;
+}
 
 /* A query of the proxy's own is under way. */
-bool server_busy_inside(const struct server *server);
+static inline bool server_busy_inside(const struct server *server)
+{
+	return server->ledger.count > 0 &&
+	       server->ledger.ring[server->ledger.head].op == OWES_HIDDEN_QUERY;
+}
 
 /* Sends a query of the proxy's own; the answers are not forwarded.  False: the server was doomed. */
 bool server_inject_query(struct server *server, const char *sql, size_t len) MUST_CHECK;

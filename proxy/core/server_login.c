@@ -534,7 +534,7 @@ void server_login_readable(struct server *server)
 		    at[5] == WIRE_TX_IDLE) {
 			/* The last step: a client of another worker may get the server at once, and
 			 * with it all that is known of it here. */
-			if (conn_keep(&server->conn, worker, &input, used))
+			if (conn_keep(&server->conn, &input, used))
 				server_login_done(server);
 			else
 				server_doom(server, SERVER_CLOSE_MEMORY);
@@ -544,6 +544,6 @@ void server_login_readable(struct server *server)
 	}
 	/* After a redial what is left is of the former connection. */
 	if (!server->doomed && server->state != SERVER_DIALING &&
-	    !conn_keep(&server->conn, worker, &input, used))
+	    !conn_keep(&server->conn, &input, used))
 		server_doom(server, SERVER_CLOSE_MEMORY);
 }

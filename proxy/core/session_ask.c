@@ -74,7 +74,8 @@ static void ask_state(const struct session_move *move, const struct session_stat
                       struct sbuf *out)
 {
 	const struct config_proxy *conf = &move->client->worker->routes->config->proxy;
-	const struct session_ask ask = {.facts = move->client->facts,
+	const struct session_seen *seen = move->client->seen;
+	const struct session_ask ask = {.facts = seen == NULL ? NULL : seen->facts,
 	                                .custom = conf->session_custom_settings,
 	                                .like = like,
 	                                .neutral = move->neutral};
@@ -176,7 +177,7 @@ static bool ask_send(struct session_move *move, struct server *server, const str
 	enum conn_io io;
 
 	for (unsigned i = 0; i < steps; i++) {
-		if (!ledger_push(&server->ledger, OWES_HIDDEN_QUERY, NULL, NULL)) {
+		if (!ledger_owe(&server->ledger, OWES_HIDDEN_QUERY)) {
 			server_doom(server, SERVER_CLOSE_MEMORY);
 			return false;
 		}

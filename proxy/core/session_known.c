@@ -85,6 +85,7 @@ void session_classify_state(struct session_move *move)
 	    .temporary = client->pool->session_temp_tables > 0,
 	    .custom_known = conf->session_custom_settings[0] != '\0',
 	};
+	const struct session_seen *seen = client->seen;
 	struct session_verdict verdict;
 	struct stmt *unnamed;
 
@@ -93,8 +94,8 @@ void session_classify_state(struct session_move *move)
 		return;
 	}
 	session_verdict_init(&verdict);
-	session_classify(move->state, client->facts, unnamed, client->startup, &abilities,
-	                 &verdict);
+	session_classify(move->state, seen == NULL ? NULL : seen->facts, unnamed,
+	                 seen == NULL ? NULL : seen->startup, &abilities, &verdict);
 	stmt_unref(unnamed);
 	session_add_declared(move, &verdict);
 	/* One that has failed stays pinned while it is the same. */

@@ -4,8 +4,8 @@
 #include "core/client.h"
 #include "core/worker.h"
 #include "session/facts.h"
+#include "session/params.h"
 #include "session/stmts.h"
-#include "wire/message.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,25 +13,35 @@
 /* First memory of an unnamed statement: most fit. */
 #define UNNAMED_FIRST ((size_t)480)
 
-static void see_no_unnamed(struct client *client)
+struct session_seen *session_see(struct client *client)
 {
-	if (client->unnamed != NULL) {
-		client->unnamed->len = 0;
-		client->unnamed->lost = false;
+	if (UNLIKELY(client->seen == NULL)) {
+		client->seen = calloc(1, sizeof(*client->seen));
+		if (client->seen == NULL)
+			client_doom(client, CLIENT_CLOSE_MEMORY);
+	}
+	return client->seen;
+}
+
+static void see_no_unnamed(struct session_seen *seen)
+{
+	if (seen->unnamed != NULL) {
+		seen->unnamed->len = 0;
+		seen->unnamed->lost = false;
 	}
 }
 
 /* Room for so many bytes; the old ones are of no more use. */
-static struct session_unnamed *see_room(struct client *client, size_t len)
+static struct session_unnamed *see_room(struct session_seen *seen, size_t len)
 {
-	struct session_unnamed *unnamed = client->unnamed;
+	struct session_unnamed *unnamed = seen->unnamed;
 	size_t cap = len < UNNAMED_FIRST ? UNNAMED_FIRST : len;
 
 	if (LIKELY(unnamed != NULL && unnamed->cap >= len))
 		return unnamed;
 	free(unnamed);
 	unnamed = malloc(sizeof(*unnamed) + cap);
-	client->unnamed = unnamed;
+	seen->unnamed = unnamed;
 	if (unnamed == NULL)
 		return NULL;
 	unnamed->cap = (uint32_t)cap;
@@ -41,12 +51,12 @@ static struct session_unnamed *see_room(struct client *client, size_t len)
 	return unnamed;
 }
 
-static void see_lost(struct client *client)
+static void see_lost(struct session_seen *seen)
 {
-	struct session_unnamed *unnamed = see_room(client, 0);
+	struct session_unnamed *unnamed = see_room(seen, 0);
 
 	if (unnamed == NULL) {
-		session_facts_see_unnamed(&client->facts, true);
+		session_facts_see_unnamed(&seen->facts, true);
 		return;
 	}
 	unnamed->len = 0;
@@ -54,7 +64,7 @@ static void see_lost(struct client *client)
 	unnamed->lost = true;
 }
 
-static void see_parse(struct client *client, const uint8_t *body, size_t len, bool whole)
+static void see_parse(struct session_seen *seen, const uint8_t *body, size_t len, bool whole)
 {
 	const uint8_t *def = memchr(body, '\0', len);
 	struct session_unnamed *unnamed;
@@ -64,16 +74,16 @@ static void see_parse(struct client *client, const uint8_t *body, size_t len, bo
 		return; /* not a name; or one that is longer than what is here, which no text is */
 	def++;
 	def_len = len - (size_t)(def - body);
-	session_facts_see_text(&client->facts, (const char *)def,
-	                       strnlen((const char *)def, def_len), whole);
+	session_facts_see_text(&seen->facts, (const char *)def, strnlen((const char *)def, def_len),
+	                       whole);
 	if (body[0] != '\0') {
-		if (client->unnamed != NULL)
-			client->unnamed->last = false;
+		if (seen->unnamed != NULL)
+			seen->unnamed->last = false;
 		return;
 	}
-	unnamed = whole && def_len <= SESSION_UNNAMED_MAX ? see_room(client, def_len) : NULL;
+	unnamed = whole && def_len <= SESSION_UNNAMED_MAX ? see_room(seen, def_len) : NULL;
 	if (unnamed == NULL) {
-		see_lost(client);
+		see_lost(seen);
 		return;
 	}
 	memcpy(unnamed->def, def, def_len);
@@ -82,54 +92,75 @@ static void see_parse(struct client *client, const uint8_t *body, size_t len, bo
 	unnamed->lost = false;
 }
 
-void session_see_message(struct client *client, const uint8_t *msg, size_t total, size_t have)
+bool session_see_message(struct client *client, const uint8_t *msg, size_t total, size_t have)
 {
+	struct session_seen *seen = session_see(client);
 	const uint8_t *body = msg + WIRE_HEADER_LEN;
 	const bool whole = have >= total;
 	const size_t len = (whole ? total : have) - WIRE_HEADER_LEN;
 
+	if (UNLIKELY(seen == NULL))
+		return false;
 	switch (msg[0]) {
 	case FE_QUERY:
-		see_no_unnamed(client);
-		session_facts_see_text(&client->facts, (const char *)body,
+		see_no_unnamed(seen);
+		session_facts_see_text(&seen->facts, (const char *)body,
 		                       strnlen((const char *)body, len), whole);
 		break;
 	case FE_PARSE:
-		see_parse(client, body, len, whole);
+		see_parse(seen, body, len, whole);
 		break;
 	case FE_CLOSE:
 		if (len >= 2 && body[0] == 'S' && body[1] == '\0')
-			see_no_unnamed(client);
+			see_no_unnamed(seen);
 		break;
 	default:
 		break;
 	}
+	return true;
 }
 
 void session_see_failed_parse(struct client *client)
 {
+	struct session_seen *seen = client->seen;
+
 	/* A Parse of the unnamed statement ends the one before, whatever becomes of it. */
-	if (client->unnamed != NULL && client->unnamed->last)
-		see_no_unnamed(client);
+	if (seen != NULL && seen->unnamed != NULL && seen->unnamed->last)
+		see_no_unnamed(seen);
 }
 
 void session_see_skipped_parse(struct client *client)
 {
-	see_lost(client);
+	struct session_seen *seen = session_see(client);
+
+	if (seen != NULL)
+		see_lost(seen);
 }
 
 void session_see_tag(struct client *client, const uint8_t *tag, size_t len)
 {
-	if (len == 4 && memcmp(tag, "SET", 4) == 0)
-		session_facts_see_set(client->facts);
+	if (client->seen != NULL && len == 4 && memcmp(tag, "SET", 4) == 0)
+		session_facts_see_set(client->seen->facts);
+}
+
+void session_see_parameter(struct client *client, const char *name)
+{
+	struct session_seen *seen = session_see(client);
+
+	if (seen != NULL)
+		session_facts_see_parameter(&seen->facts, name);
 }
 
 bool session_seen_unnamed(struct client *client, struct stmt **stmt)
 {
-	const struct session_unnamed *unnamed = client->unnamed;
+	struct session_seen *seen = client->seen;
+	const struct session_unnamed *unnamed;
 
 	*stmt = NULL;
-	session_facts_see_unnamed(&client->facts, unnamed != NULL && unnamed->lost);
+	if (seen == NULL)
+		return true;
+	unnamed = seen->unnamed;
+	session_facts_see_unnamed(&seen->facts, unnamed != NULL && unnamed->lost);
 	if (unnamed == NULL || unnamed->len == 0)
 		return true;
 	*stmt = stmt_store_intern(client->worker->stmts, unnamed->def, unnamed->len);
@@ -138,8 +169,13 @@ bool session_seen_unnamed(struct client *client, struct stmt **stmt)
 
 void session_see_end(struct client *client)
 {
-	free(client->unnamed);
-	client->unnamed = NULL;
-	session_facts_free(client->facts);
-	client->facts = NULL;
+	struct session_seen *seen = client->seen;
+
+	if (seen == NULL)
+		return;
+	client->seen = NULL;
+	param_set_unref(seen->startup);
+	free(seen->unnamed);
+	session_facts_free(seen->facts);
+	free(seen);
 }

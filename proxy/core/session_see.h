@@ -8,12 +8,15 @@
 #define CORE_SESSION_SEE_H
 
 #include "base/compiler.h"
+#include "wire/message.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct client;
+struct param_set;
+struct session_facts;
 struct stmt;
 
 /* Longest unnamed statement that is kept; with a longer one the session cannot be moved. */
@@ -27,8 +30,26 @@ struct session_unnamed {
 	uint8_t def[];
 };
 
-/* A message of `total` bytes, of which `have` are here, that the server will not skip. */
-void session_see_message(struct client *client, const uint8_t *msg, size_t total, size_t have);
+/* Of a client of a session pool, from its login or its first message on. */
+struct session_seen {
+	struct session_facts *facts;     /* what it did that changes a session, or NULL */
+	struct session_unnamed *unnamed; /* its unnamed statement, or NULL */
+	struct param_set *startup;       /* what it asked for at its login, or NULL */
+};
+
+/* client->seen; NULL: no memory, and the client was doomed. */
+struct session_seen *session_see(struct client *client) MUST_CHECK;
+
+/* Of the others session_see_message() wants to know nothing. */
+static inline bool session_sees(uint8_t type)
+{
+	return type == FE_QUERY || type == FE_PARSE || type == FE_CLOSE;
+}
+
+/* A message of `total` bytes, of which `have` are here, that the server will not skip.  False: no
+ * memory, and the client was doomed. */
+bool session_see_message(struct client *client, const uint8_t *msg, size_t total,
+                         size_t have) MUST_CHECK;
 
 /* A Parse has failed, and none came behind it. */
 void session_see_failed_parse(struct client *client);
@@ -36,6 +57,9 @@ void session_see_failed_parse(struct client *client);
 /* An error has made the server skip a Parse, or one of several has failed: which unnamed statement it
  * has is not certain. */
 void session_see_skipped_parse(struct client *client);
+
+/* The server reported another value of a parameter. */
+void session_see_parameter(struct client *client, const char *name);
 
 /* CommandComplete. */
 void session_see_tag(struct client *client, const uint8_t *tag, size_t len);

@@ -77,6 +77,13 @@ struct pool_share {
 	} worker[];
 };
 
+/* Somebody stands in the queue of its database's or user's limit (core/limit.h). */
+static inline bool share_is_queued(const struct pool_share *share)
+{
+	return atomic_load_explicit(&share->database->queue.count, memory_order_relaxed) > 0 ||
+	       atomic_load_explicit(&share->user_share->queue.count, memory_order_relaxed) > 0;
+}
+
 struct share_registry; /* opaque */
 
 /* For so many workers, at most WORKERS_MAX. */

@@ -83,7 +83,7 @@ static enum starttls_result starttls_answer(struct starttls *start, struct conn 
 		return starttls_fail(start, why, "the server does not speak PostgreSQL's protocol");
 	if (input.len > 1)
 		return starttls_fail(start, why, "received unencrypted data after SSL response");
-	if (!conn_keep(conn, worker, &input, 1))
+	if (!conn_keep(conn, &input, 1))
 		return starttls_fail(start, why, "out of memory");
 	if (input.data[0] == 'S')
 		return starttls_shake(start, conn, worker, false, why);

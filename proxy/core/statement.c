@@ -312,9 +312,9 @@ static bool statement_deallocate_parsed(struct client *client, struct server *se
 	bool noted = unnamed != NULL &&
 	             statement_set_unnamed(client, server, (struct ledger_entry){.op = OWES_PARSE},
 	                                   unnamed) &&
-	             ledger_push(&server->ledger, OWES_BIND, NULL, NULL) &&
-	             (!described || ledger_push(&server->ledger, OWES_DESCRIBE, NULL, NULL)) &&
-	             ledger_push(&server->ledger, OWES_EXECUTE, NULL, NULL);
+	             ledger_owe(&server->ledger, OWES_BIND) &&
+	             (!described || ledger_owe(&server->ledger, OWES_DESCRIBE)) &&
+	             ledger_owe(&server->ledger, OWES_EXECUTE);
 
 	stmt_unref(unnamed);
 	if (!noted) {
@@ -338,15 +338,19 @@ static enum statement_result statement_deallocate_extended(struct client *client
                                                            size_t have, size_t *used)
 {
 	static const uint8_t describe[] = {FE_DESCRIBE, 0, 0, 0, 6, 'P', 0};
-	size_t bind = whole_message(msg + total, have - total, FE_BIND);
-	size_t at = total + bind;
+	size_t bind;
+	size_t at;
 	size_t execute;
 	bool described;
 	struct stmt *stmt;
 	char *name;
 
-	if ((parse->def[0] != 'D' && parse->def[0] != 'd') || server->tx_status == 'E' ||
-	    bind == 0 || msg[total + WIRE_HEADER_LEN] != 0 || msg[total + WIRE_HEADER_LEN + 1] != 0)
+	if (LIKELY(parse->def[0] != 'D' && parse->def[0] != 'd'))
+		return STATEMENT_FORWARD;
+	bind = whole_message(msg + total, have - total, FE_BIND);
+	at = total + bind;
+	if (server->tx_status == 'E' || bind == 0 || msg[total + WIRE_HEADER_LEN] != 0 ||
+	    msg[total + WIRE_HEADER_LEN + 1] != 0)
 		return STATEMENT_FORWARD;
 	described =
 	    have - at >= sizeof(describe) && memcmp(msg + at, describe, sizeof(describe)) == 0;
@@ -387,12 +391,17 @@ static bool names_unsettled(const struct server *server)
 static enum statement_result statement_parse_unnamed(struct client *client, struct server *server,
                                                      const struct stmt_parse *parse)
 {
-	struct stmt *stmt = NULL;
+	struct stmt *stmt;
 	bool noted;
 
 	if (!client_stmts_ensure(&client->stmts, client->worker->stmts))
 		return statement_no_memory(client);
-	stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
+	stmt = client_stmts_get_unnamed(client->stmts);
+	if (stmt != NULL && stmt->len == parse->def_len && stmt->generation == 0 &&
+	    memcmp(stmt->text, parse->def, parse->def_len) == 0)
+		stmt = stmt_ref(stmt); /* the same once more */
+	else
+		stmt = stmt_store_intern(client->worker->stmts, parse->def, parse->def_len);
 	if (stmt == NULL)
 		return statement_no_memory(client);
 	noted =
@@ -553,18 +562,25 @@ static bool statement_ensure_unnamed(struct client *client, struct server *serve
 	server->unnamed_of = client;
 	server->unnamed_id = client->id;
 	if (stmt != NULL) {
-		if (!ledger_push(&server->ledger, OWES_HIDDEN_PARSE, NULL, NULL)) {
+		if (!ledger_owe(&server->ledger, OWES_HIDDEN_PARSE)) {
 			(void)statement_no_memory(client);
 			return false;
 		}
 		return send_parse(server, "", 0, stmt);
 	}
 	/* It may have somebody else's, which this client must not run. */
-	if (!ledger_push(&server->ledger, OWES_HIDDEN_CLOSE, NULL, NULL)) {
+	if (!ledger_owe(&server->ledger, OWES_HIDDEN_CLOSE)) {
 		(void)statement_no_memory(client);
 		return false;
 	}
 	return send_copy(server, close_unnamed, sizeof(close_unnamed));
+}
+
+static enum statement_result statement_use_unnamed(struct client *client, struct server *server)
+{
+	if (statement_unnamed_unsure(server))
+		return STATEMENT_WAIT;
+	return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD : STATEMENT_FAILED;
 }
 
 static bool statement_ensure(struct client *client, struct server *server, struct stmt *stmt)
@@ -610,14 +626,15 @@ static enum statement_result statement_bind(struct client *client, struct server
 	size_t portal_len;
 	size_t name_len;
 
+	/* Portal and statement without a name: as most are, and known without looking further. */
+	if (have >= WIRE_HEADER_LEN + 2 && msg[WIRE_HEADER_LEN] == '\0' &&
+	    msg[WIRE_HEADER_LEN + 1] == '\0')
+		return statement_use_unnamed(client, server);
 	if (!wire_parse_bind(msg + WIRE_HEADER_LEN, have - WIRE_HEADER_LEN, &bind))
 		return have < total && have < BIND_HEAD_MAX ? STATEMENT_MORE : STATEMENT_FORWARD;
 	name_len = strlen(bind.statement);
-	if (name_len == 0 && statement_unnamed_unsure(server))
-		return STATEMENT_WAIT;
 	if (name_len == 0)
-		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
-		                                                : STATEMENT_FAILED;
+		return statement_use_unnamed(client, server);
 	if (names_unsettled(server))
 		return STATEMENT_WAIT;
 	if (!statement_find(client, bind.statement, &stmt))
@@ -644,11 +661,8 @@ static enum statement_result statement_describe(struct client *client, struct se
 	uint8_t msg[WIRE_HEADER_LEN + 1 + STMT_NAME_LEN + 1] = {FE_DESCRIBE};
 	struct stmt *stmt;
 
-	if (name[0] == '\0' && statement_unnamed_unsure(server))
-		return STATEMENT_WAIT;
 	if (name[0] == '\0')
-		return statement_ensure_unnamed(client, server) ? STATEMENT_FORWARD
-		                                                : STATEMENT_FAILED;
+		return statement_use_unnamed(client, server);
 	if (!statement_find(client, name, &stmt))
 		return STATEMENT_FAILED;
 	if (stmt == NULL)
@@ -702,6 +716,8 @@ enum statement_result statement_message(struct client *client, struct server *se
 	case FE_BIND:
 		return statement_bind(client, server, msg, total, have, used);
 	default:
+		if (have > WIRE_HEADER_LEN && msg[WIRE_HEADER_LEN] != 'S')
+			return STATEMENT_FORWARD; /* of a portal */
 		if (have < total)
 			return STATEMENT_MORE;
 		if (!wire_parse_target(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &kind,

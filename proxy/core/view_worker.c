@@ -244,10 +244,10 @@ static void blocker_row(struct filler *filler, const struct client *client)
 		rowset_null(rows);
 	else
 		rowset_int(rows, server->backend_pid);
-	if (server == NULL || server->query_len == 0)
+	if (server == NULL || server->query[0] == '\0')
 		rowset_null(rows);
 	else
-		rowset_bytes(rows, server->query, server->query_len);
+		rowset_bytes(rows, server->query, strlen(server->query));
 	rowset_end_row(rows);
 }
 

@@ -105,6 +105,13 @@ static bool has_call(const char *text, size_t len)
 	return false;
 }
 
+/* With these three lower-case letters, however they are written. */
+static inline bool begins_with(const char *text, const char letters[3])
+{
+	return (text[0] | 0x20) == letters[0] && (text[1] | 0x20) == letters[1] &&
+	       (text[2] | 0x20) == letters[2];
+}
+
 /* Whether it may be worth reading. */
 static bool may_set(const char *text, size_t len)
 {
@@ -117,9 +124,8 @@ static bool may_set(const char *text, size_t len)
 		end--;
 	if (end - p < 3)
 		return false;
-	if (((p[0] | 0x20) == 's' && strncasecmp(p, "set", 3) == 0) ||
-	    ((p[0] | 0x20) == 'r' && strncasecmp(p, "res", 3) == 0) ||
-	    (p[0] == '/' && p[1] == '*') || (p[0] == '-' && p[1] == '-'))
+	if (begins_with(p, "set") || begins_with(p, "res") || (p[0] == '/' && p[1] == '*') ||
+	    (p[0] == '-' && p[1] == '-'))
 		return true;
 	return memchr(p, ';', (size_t)(end - p)) != NULL || has_call(p, (size_t)(end - p));
 }

@@ -15,7 +15,7 @@ import time
 import tls
 from systems import Direct, OWNER, Pgbouncer, Pgshuntd, Yardstick
 
-SECTIONS = ["transactions", "pipelines", "bulk", "memory", "connections", "syscalls", "tls",
+SECTIONS = ["transactions", "session", "pipelines", "bulk", "memory", "connections", "syscalls", "tls",
             "databases", "move"]
 
 
@@ -62,8 +62,8 @@ class Bench:
     def tool(self, name):
         return os.path.join(self.options.build, name)
 
-    def systems(self, *kinds, auth="trust"):
-        return [kind(self).start(auth) for kind in kinds]
+    def systems(self, *kinds, auth="trust", pool_mode="transaction"):
+        return [kind(self, pool_mode).start(auth) for kind in kinds]
 
     def rounds(self, systems):
         """Every system in every round, each round beginning with another one."""
@@ -106,9 +106,9 @@ class Bench:
 
     # --- sections -----------------------------------------------------------------------------
 
-    def cells(self, section, script, cells):
+    def cells(self, section, script, cells, pool_mode="transaction"):
         """The figures of every system in every cell of (clients, protocol)."""
-        systems = self.systems(Direct, Yardstick, Pgshuntd, Pgbouncer)
+        systems = self.systems(Direct, Yardstick, Pgshuntd, Pgbouncer, pool_mode=pool_mode)
         figures = {}
         for clients, protocol in cells:
             for system in self.rounds(systems):
@@ -151,6 +151,13 @@ class Bench:
         self.cells("transactions", "SELECT 1;\n",
                    [(clients, protocol) for clients in counts
                     for protocol in ("simple", "extended", "prepared")])
+
+    def section_session(self):
+        """Nothing moves: what it costs to know of every session what would have to move."""
+        self.cells("transactions of session clients", "SELECT 1;\n",
+                   [(16, "extended")] if self.options.quick else
+                   [(clients, protocol) for clients in (1, 16)
+                    for protocol in ("simple", "extended", "prepared")], "session")
 
     def section_pipelines(self):
         script = "\\startpipeline\n" + "SELECT 1;\n" * 10 + "\\endpipeline\n"

@@ -5,7 +5,8 @@
 #
 #   sh tests/bench/run.sh [--quick] [--rounds N] [--seconds N] [--moves N] [--json FILE] [section…]
 #
-# Sections: transactions pipelines bulk memory connections syscalls tls databases move (default: all).
+# Sections: transactions session pipelines bulk memory connections syscalls tls databases move
+# (default: all).
 # PGBOUNCER=/path names another pgbouncer than Debian's; PGSHUNT_BUILD=DIR a build directory.
 # It judges nothing but whether everything worked: figures depend on the machine.
 set -eu

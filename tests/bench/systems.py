@@ -50,8 +50,9 @@ class System:
     pooled = False
     prepared = True
 
-    def __init__(self, bench):
+    def __init__(self, bench, pool_mode="transaction"):
         self.bench = bench
+        self.pool_mode = pool_mode
         self.port = bench.pg_port
         self.process = None
 
@@ -136,6 +137,7 @@ proxy:
   auth_type: %s
   users_file: %s
   state_directory: %s
+  pool_mode: %s
   pool_size: %d
   max_client_connections: 20000
   log_connections: false
@@ -145,19 +147,21 @@ servers:
 databases:
   bench: {server: pg, user: bench}
   bench2: {server: pg, dbname: bench, user: bench}
-""" % (self.port, self.bench.workers, auth, self.bench.users, state, POOL, self.bench.pg_port))]
+""" % (self.port, self.bench.workers, auth, self.bench.users, state, self.pool_mode, POOL,
+       self.bench.pg_port))]
 
 
 class Pgbouncer(System):
     name = "pgbouncer"
     pooled = True
 
-    def __init__(self, bench):
-        super().__init__(bench)
+    def __init__(self, bench, pool_mode="transaction"):
+        super().__init__(bench, pool_mode)
         said = subprocess.run([bench.pgbouncer, "--version"], capture_output=True, text=True,
                               check=True).stdout
         self.version = re.search(r"PgBouncer (\S+)", said).group(1)
-        self.prepared = tuple(map(int, self.version.split(".")[:2])) >= (1, 21)
+        self.keeps_prepared = tuple(map(int, self.version.split(".")[:2])) >= (1, 21)
+        self.prepared = self.keeps_prepared or pool_mode == "session"
 
     def command(self, auth):
         return [self.bench.pgbouncer, self.write("pgbouncer.%d.ini" % self.port, """
@@ -170,11 +174,12 @@ listen_port = %d
 unix_socket_dir =
 auth_type = %s
 auth_file = %s
-pool_mode = transaction
+pool_mode = %s
 default_pool_size = %d
 max_client_conn = 20000
 log_connections = 0
 log_disconnections = 0
 ignore_startup_parameters = extra_float_digits
-%s""" % (self.bench.pg_port, self.bench.pg_port, self.port, auth, self.bench.users, POOL,
-         "max_prepared_statements = 200\n" if self.prepared else ""))]
+%s""" % (self.bench.pg_port, self.bench.pg_port, self.port, auth, self.bench.users,
+         self.pool_mode, POOL,
+         "max_prepared_statements = 200\n" if self.keeps_prepared else ""))]

@@ -95,7 +95,7 @@ static void test_receive_and_keep(void **state)
 	assert_int_equal(conn_receive(&scene->conn, scene->worker, 0, &input), CONN_IO_OK);
 	assert_int_equal(input.len, 11);
 	assert_ptr_equal(input.data, scene->worker->inbuf);
-	assert_true(conn_keep(&scene->conn, scene->worker, &input, 6));
+	assert_true(conn_keep(&scene->conn, &input, 6));
 	assert_int_equal(conn_kept(&scene->conn), 5);
 	/* Another connection uses the buffer meanwhile. */
 	memset(scene->worker->inbuf, 'x', WORKER_INBUF);
@@ -103,7 +103,7 @@ static void test_receive_and_keep(void **state)
 	assert_int_equal(conn_receive(&scene->conn, scene->worker, 0, &input), CONN_IO_OK);
 	assert_int_equal(input.len, 6);
 	assert_memory_equal(input.data, "world!", 6);
-	assert_true(conn_keep(&scene->conn, scene->worker, &input, 6));
+	assert_true(conn_keep(&scene->conn, &input, 6));
 	assert_int_equal(conn_kept(&scene->conn), 0);
 	assert_null(scene->conn.in);
 }
@@ -116,16 +116,16 @@ static void test_pending_is_used_bit_by_bit(void **state)
 	put(scene, "abcdef", 6);
 	assert_int_equal(conn_receive(&scene->conn, scene->worker, 4, &input), CONN_IO_OK);
 	assert_int_equal(input.len, 4);
-	assert_true(conn_keep(&scene->conn, scene->worker, &input, 0));
+	assert_true(conn_keep(&scene->conn, &input, 0));
 	input = conn_pending(&scene->conn, scene->worker);
 	assert_memory_equal(input.data, "abcd", 4);
-	assert_true(conn_keep(&scene->conn, scene->worker, &input, 3));
+	assert_true(conn_keep(&scene->conn, &input, 3));
 	input = conn_pending(&scene->conn, scene->worker);
 	assert_int_equal(input.len, 1);
 	assert_memory_equal(input.data, "d", 1);
 	assert_int_equal(conn_receive(&scene->conn, scene->worker, 0, &input), CONN_IO_OK);
 	assert_memory_equal(input.data, "def", 3);
-	assert_true(conn_keep(&scene->conn, scene->worker, &input, 3));
+	assert_true(conn_keep(&scene->conn, &input, 3));
 	input = conn_pending(&scene->conn, scene->worker);
 	assert_int_equal(input.len, 0);
 }
@@ -146,13 +146,13 @@ static void test_long_message_is_kept_whole(void **state)
 			sent += (size_t)n;
 		if (conn_receive(&scene->conn, scene->worker, 0, &input) == CONN_IO_OK &&
 		    input.len < len)
-			assert_true(conn_keep(&scene->conn, scene->worker, &input, 0));
+			assert_true(conn_keep(&scene->conn, &input, 0));
 	}
 	assert_memory_equal(input.data, data, len);
-	assert_true(conn_keep(&scene->conn, scene->worker, &input, len - 3));
+	assert_true(conn_keep(&scene->conn, &input, len - 3));
 	input = conn_pending(&scene->conn, scene->worker);
 	assert_memory_equal(input.data, data + len - 3, 3);
-	assert_true(conn_keep(&scene->conn, scene->worker, &input, 3));
+	assert_true(conn_keep(&scene->conn, &input, 3));
 	assert_null(scene->conn.in);
 	free(data);
 }

@@ -34,7 +34,7 @@ static void push_all(struct ledger *ledger, const char *letters)
 
 		while (ops[i].letter != *letters)
 			i++;
-		assert_true(ledger_push(ledger, ops[i].op, NULL, NULL));
+		assert_true(ledger_owe(ledger, ops[i].op));
 	}
 }
 
@@ -216,7 +216,7 @@ static void test_entries_own_statements(void **state)
 	assert_true(ledger_push(&ledger, OWES_PARSE, stmt_ref(stmt), strdup("s1")));
 	assert_int_equal(ledger.changes, 1);
 	assert_true(ledger_push(&ledger, GIVES_CLOSE, stmt_ref(stmt), strdup("s1")));
-	assert_true(ledger_push(&ledger, OWES_PARSE, NULL, NULL));
+	assert_true(ledger_owe(&ledger, OWES_PARSE));
 	assert_int_equal(ledger.changes, 1);
 	ledger_pop(&ledger);
 	assert_int_equal(ledger.changes, 0);
