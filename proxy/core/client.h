@@ -81,11 +81,11 @@ struct client {
 	bool again;               /* … which is to look once more */
 	bool notified;            /* WAITING: was told that it waits */
 	/* Of login and end only: of many idle clients every byte counts. */
-	bool slot_given : 1;      /* to the console */
-	bool end_logged : 1;      /* why it ends */
-	bool long_key : 1;        /* speaks protocol 3.2 */
-	bool admitted : 1;        /* among max_client_connections */
-	bool counted : 1;         /* in the shares of its database and user */
+	bool slot_given : 1; /* to the console */
+	bool end_logged : 1; /* why it ends */
+	bool long_key : 1;   /* speaks protocol 3.2 */
+	bool admitted : 1;   /* among max_client_connections */
+	bool counted : 1;    /* in the shares of its database and user */
 };
 
 /* A new connection, counted already; takes the descriptor over (closes it on lack of memory). */

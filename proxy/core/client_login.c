@@ -706,8 +706,7 @@ void client_login_step(struct client *client)
 
 	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL)
 		return;
-	client->params =
-	    param_set_merge(client->worker->params, pool->welcome, client->login->wanted);
+	client->params = pool_login_params(pool, client->login->wanted);
 	if (pool->session) {
 		struct session_seen *seen = session_see(client);
 

@@ -295,6 +295,8 @@ static void pool_free(struct pool *pool)
 	limit_leave(pool);
 	list_remove(&pool->database->pools, &pool->node);
 	param_set_unref(pool->welcome);
+	param_set_unref(pool->last_wanted);
+	param_set_unref(pool->last_params);
 	param_set_unref(pool->boot);
 	auth_user_unref(pool->auth_user);
 	free(pool->last_error);

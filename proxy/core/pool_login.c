@@ -16,11 +16,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void pool_replace_welcome(struct pool *pool, struct param_set *welcome)
+{
+	param_set_replace(&pool->welcome, welcome);
+	param_set_replace(&pool->last_params, NULL);
+}
+
+struct param_set *pool_login_params(struct pool *pool, struct param_set *wanted)
+{
+	struct param_set *params;
+
+	/* An application's connections all ask for the same. */
+	if (pool->last_params != NULL && pool->last_wanted == wanted)
+		return param_set_ref(pool->last_params);
+	params = param_set_merge(pool->worker->params, pool->welcome, wanted);
+	if (params == NULL)
+		return NULL;
+	param_set_replace(&pool->last_wanted, param_set_ref(wanted));
+	param_set_replace(&pool->last_params, param_set_ref(params));
+	return params;
+}
+
 void pool_set_welcome(struct pool *pool, struct param_set *welcome)
 {
 	struct list *list = &pool->clients[CLIENT_WELCOME];
 
-	param_set_replace(&pool->welcome, welcome);
+	pool_replace_welcome(pool, welcome);
 	while (list->count > 0) {
 		struct client *client = CONTAINER_OF(list_first(list), struct client, node);
 
@@ -47,7 +68,7 @@ void pool_find_welcome(struct pool *pool)
 		struct pool *other = CONTAINER_OF(node, struct pool, node);
 
 		if (other->welcome != NULL) {
-			param_set_replace(&pool->welcome, param_set_ref(other->welcome));
+			pool_replace_welcome(pool, param_set_ref(other->welcome));
 			return;
 		}
 	}

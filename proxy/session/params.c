@@ -19,6 +19,7 @@ struct param_set {
 	size_t key_len;
 	bool digested;
 	struct param_digest parse_digest;
+	struct param_status status;
 	char *key; /* of each entry: a byte for its flags, name, 0, value, 0; lies behind entries */
 	struct param_entry entries[];
 };
@@ -134,6 +135,7 @@ static struct param_set *set_new(struct param_pool *pool, const struct param_dra
 		return NULL;
 	set->refs = 0;
 	set->digested = false;
+	memset(&set->status, 0, sizeof(set->status));
 	set->pool = pool;
 	set->count = draft->count;
 	set->key_len = key_len;
@@ -214,6 +216,7 @@ void param_set_unref(struct param_set *set)
 		link = &(*link)->next;
 	*link = set->next;
 	set->pool->count--;
+	free(set->status.bytes);
 	free(set);
 }
 
@@ -236,6 +239,12 @@ const struct param_entry *param_set_at(const struct param_set *set, size_t i)
 {
 	assert(i < param_set_count(set));
 	return &set->entries[i];
+}
+
+struct param_status *param_set_status(const struct param_set *set)
+{
+	/* To remember what a set looks like is no change of it. */
+	return &((struct param_set *)(uintptr_t)set)->status;
 }
 
 const struct param_entry *param_set_find(const struct param_set *set, const char *name)

@@ -22,6 +22,16 @@ bool param_normalise_name(const char *name, bool reported, char *out) MUST_CHECK
 /* Writes the value of `name` as it is stored, PARAM_MAX_VALUE + 1 bytes.  False if too long. */
 bool param_normalise_value(const char *name, const char *value, char *out) MUST_CHECK;
 
+/* The ParameterStatus messages of a set as they are sent to every client that logs in with it; made
+ * when they are first wanted (`bytes` NULL: not yet), and freed with the set. */
+struct param_status {
+	char *bytes;
+	size_t len;
+	size_t count;
+};
+
+struct param_status *param_set_status(const struct param_set *set);
+
 /* True if sync may set this entry of `want` on a server that has `have`. */
 bool param_can_sync(const struct param_entry *entry, const struct param_set *have);
 

@@ -54,11 +54,17 @@ static bool is_digit(char c)
 
 int param_name_compare(const char *a, const char *b)
 {
-	while (*a != '\0' && lower(*a) == lower(*b)) {
-		a++;
-		b++;
+	/* Most are spelt alike, or differ at once. */
+	for (;; a++, b++) {
+		if (*a != *b) {
+			int order = lower(*a) - lower(*b);
+
+			if (order != 0)
+				return order;
+		} else if (*a == '\0') {
+			return 0;
+		}
 	}
-	return lower(*a) - lower(*b);
 }
 
 static int compare_reported(const void *key, const void *row)

@@ -152,7 +152,22 @@ static void write_status(struct sbuf *out, const struct param_entry *entry)
 
 size_t param_set_write_status(const struct param_set *set, struct sbuf *out)
 {
-	return param_set_write_status_diff(set, NULL, out);
+	struct param_status *status;
+	struct sbuf made;
+
+	if (set == NULL)
+		return 0;
+	status = param_set_status(set);
+	if (status->bytes == NULL) {
+		sbuf_init(&made, PARAM_MAX_SQL);
+		status->count = param_set_write_status_diff(set, NULL, &made);
+		status->len = made.len;
+		status->bytes = sbuf_take(&made);
+	}
+	if (status->bytes == NULL) /* no memory to remember them */
+		return param_set_write_status_diff(set, NULL, out);
+	sbuf_add(out, status->bytes, status->len);
+	return status->count;
 }
 
 size_t param_set_write_status_diff(const struct param_set *now, const struct param_set *before,
