@@ -17,18 +17,13 @@ static atomic_uint running;
 
 /* pg_control_checkpoint() lags behind a promotion until the next checkpoint; the name of the WAL
  * file that is being written does not, but can only be asked for outside recovery. */
-#define IDENTITY_QUERY                                                                             \
-	"SELECT s.system_identifier::pg_catalog.text, r.r,"                                        \
-	" CASE WHEN r.r THEN (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() c)"     \
-	" ELSE (('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name("        \
-	"pg_catalog.pg_current_wal_lsn()), 1, 8))::pg_catalog.bit(32))::pg_catalog.int4 END"       \
-	" FROM pg_catalog.pg_control_system() s,"                                                  \
-	" (SELECT pg_catalog.pg_is_in_recovery() AS r) r"
-
-/* Planned where nobody waits, for the question that is asked in a hold. */
-static const char first_question[] = "PREPARE pgshunt_identity AS " IDENTITY_QUERY
-                                     "; EXECUTE pgshunt_identity";
-static const char next_question[] = "EXECUTE pgshunt_identity";
+static const char identity_query[] =
+    "SELECT s.system_identifier::pg_catalog.text, r.r,"
+    " CASE WHEN r.r THEN (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() c)"
+    " ELSE (('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name("
+    "pg_catalog.pg_current_wal_lsn()), 1, 8))::pg_catalog.bit(32))::pg_catalog.int4 END"
+    " FROM pg_catalog.pg_control_system() s,"
+    " (SELECT pg_catalog.pg_is_in_recovery() AS r) r";
 
 bool check_possible(const struct config_server *server)
 {
@@ -119,7 +114,7 @@ static bool check_connect(struct check *check, usec_t deadline)
 	return false;
 }
 
-/* The row of the question just sent; NULL after an error was set. */
+/* The result of the query just sent; NULL after an error was set. */
 static PGresult *check_result(struct check *check, usec_t deadline)
 {
 	PGresult *first = NULL;
@@ -141,14 +136,10 @@ static PGresult *check_result(struct check *check, usec_t deadline)
 		next = PQgetResult(check->conn);
 		if (next == NULL)
 			break;
-		if (first == NULL) {
+		if (first == NULL)
 			first = next;
-		} else if (PQresultStatus(first) == PGRES_COMMAND_OK) {
-			PQclear(first);
-			first = next;
-		} else {
+		else
 			PQclear(next);
-		}
 	}
 	if (first == NULL || PQresultStatus(first) != PGRES_TUPLES_OK || PQntuples(first) != 1) {
 		check_set_error(check, PQerrorMessage(check->conn));
@@ -158,12 +149,12 @@ static PGresult *check_result(struct check *check, usec_t deadline)
 	return first;
 }
 
-static bool check_ask(struct check *check, const char *question, usec_t deadline)
+static bool check_ask(struct check *check, usec_t deadline)
 {
 	struct server_identity *identity = &check->identity;
 	PGresult *result = NULL;
 
-	if (PQsendQuery(check->conn, question))
+	if (PQsendQuery(check->conn, identity_query))
 		result = check_result(check, deadline);
 	else
 		check_set_error(check, PQerrorMessage(check->conn));
@@ -183,13 +174,13 @@ static void *check_thread(void *arg)
 {
 	struct check *check = arg;
 	usec_t deadline = clock_now() + check->timeout;
-	bool ok = check->conn != NULL && check_ask(check, next_question, deadline);
+	bool ok = check->conn != NULL && check_ask(check, deadline);
 
 	/* A connection from before may have died meanwhile: that says nothing of the server. */
 	if (!ok) {
 		PQfinish(check->conn);
 		check->conn = NULL;
-		ok = check_connect(check, deadline) && check_ask(check, first_question, deadline);
+		ok = check_connect(check, deadline) && check_ask(check, deadline);
 	}
 	if (!ok) {
 		PQfinish(check->conn);
