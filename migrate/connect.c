@@ -69,8 +69,7 @@ static void free_routers(struct move *move)
 		free(move->clusters[i].version);
 		free(move->clusters[i].label);
 	}
-	if (move->guard_fd > 0)
-		(void)close(move->guard_fd);
+	child_close(&move->guard);
 	bouncers_free(move);
 	free(move->routes);
 	free(move->seen);

@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: PostgreSQL */
-/*
- * The child uses nothing of the mover's but the plan in its memory: it closes every descriptor, so
- * that neither the lock of the journal nor a session outlives the mover, and opens connections of
- * its own when it has something to do.
- */
+/* The child (child.h) opens connections of its own when it has something to do. */
 #include "migrate/guard.h"
 
 #include "base/mem.h"
@@ -11,16 +7,11 @@
 #include "migrate/pgbouncer.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#define RENEWALS_PER_LEASE 8
 #define RESUME_PATIENCE (60 * USEC_PER_SEC)
 #define RETRY_EVERY (500 * USEC_PER_MSEC)
 
@@ -43,7 +34,7 @@ static bool watch(const struct move *move, int fd)
 			continue;
 		if (n <= 0)
 			open = false; /* it died; the lease goes on, as that of a proxy */
-		else if (memchr(bytes, 'e', (size_t)n) != NULL)
+		else if (memchr(bytes, CHILD_END, (size_t)n) != NULL)
 			return false;
 		else
 			until = clock_now() + lease;
@@ -98,84 +89,30 @@ static void resume_all(struct move *move)
 	} while (!all && clock_now() < deadline);
 }
 
-static void live(struct move *move, int fd)
+static void live(struct move *move, int fd, pid_t mover)
 {
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
-
-	(void)setsid();
-	(void)sigaction(SIGINT, &ignore, NULL);
-	(void)sigaction(SIGTERM, &ignore, NULL);
-	(void)sigaction(SIGHUP, &ignore, NULL);
-	(void)sigaction(SIGPIPE, &ignore, NULL);
-	if (fd != 3)
-		(void)dup2(fd, 3);
-	(void)close_range(4, ~0U, 0);
-	(void)close(0);
-	(void)close(1);
-	(void)close(2);
-	/* Nothing of the mover's is waited for or told. */
-	move->loop.background_count = 0;
-	move->loop.tick = NULL;
-	if (watch(move, 3))
+	(void)mover;
+	if (watch(move, fd))
 		resume_all(move);
-	_exit(0);
 }
 
 bool guard_start(struct move *move)
 {
-	int fds[2];
-	pid_t pid;
-
-	if (!bouncers_involved(move) || move->guard_fd > 0)
-		return true;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
-		return move_fail(move, "the watch over the pgbouncers cannot be started: %s",
-		                 strerror(errno));
-	/* Twice, so that the mover has no child to wait for. */
-	pid = fork();
-	if (pid == 0) {
-		pid = fork();
-		if (pid != 0)
-			_exit(pid < 0 ? 1 : 0);
-		(void)close(fds[1]);
-		live(move, fds[0]);
-	}
-	(void)close(fds[0]);
-	move->guard_fd = fds[1];
-	if (pid > 0) {
-		int status = 1;
-
-		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-			continue;
-		if (status == 0)
-			return true;
-	}
-	(void)close(fds[1]);
-	move->guard_fd = 0;
-	return move_fail(move, "the watch over the pgbouncers cannot be started");
-}
-
-static void say(const struct move *move, char what)
-{
-	(void)!send(move->guard_fd, &what, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return !bouncers_involved(move) ||
+	       child_start(move, &move->guard, "the watch over the pgbouncers", live);
 }
 
 void guard_renew(struct move *move)
 {
-	usec_t now = clock_now();
-
-	if (move->guard_fd <= 0 || move->guard_ending ||
-	    now - move->guarded_at < move->config->mover.lease / RENEWALS_PER_LEASE)
-		return;
-	move->guarded_at = now;
-	say(move, 'r');
+	if (!move->guard_ending)
+		child_renew(&move->guard, move->config->mover.lease);
 }
 
 void guard_send_end(struct move *move)
 {
-	if (move->guard_fd <= 0 || move->guard_ending)
+	if (move->guard.fd <= 0 || move->guard_ending)
 		return;
-	say(move, 'e');
+	child_say(&move->guard, CHILD_END);
 	move->guard_ending = true;
 }
 
@@ -184,19 +121,18 @@ bool guard_await_end(struct move *move, usec_t deadline)
 	char byte;
 	ssize_t n = 1;
 
-	if (move->guard_fd <= 0)
+	if (move->guard.fd <= 0)
 		return true;
 	guard_send_end(move);
 	while (clock_now() < deadline) {
-		struct pollfd wait = {.fd = move->guard_fd, .events = POLLIN};
+		struct pollfd wait = {.fd = move->guard.fd, .events = POLLIN};
 
-		if (poll(&wait, 1, 1) > 0 && (n = recv(move->guard_fd, &byte, 1, 0)) <= 0)
+		if (poll(&wait, 1, 1) > 0 && (n = recv(move->guard.fd, &byte, 1, 0)) <= 0)
 			break;
 		/* The leases of the proxies go on. */
 		loop_sleep(&move->loop, 0);
 	}
-	(void)close(move->guard_fd);
-	move->guard_fd = 0;
+	child_close(&move->guard);
 	move->guard_ending = false;
 	return n <= 0 || move_fail(move, "the watch over the pgbouncers does not end");
 }

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "conf/config.h"
+#include "migrate/child.h"
 #include "migrate/decide.h"
 #include "migrate/journal.h"
 #include "migrate/link.h"
@@ -142,11 +143,9 @@ struct move {
 	struct bouncer_file *files;
 	size_t file_count;
 	struct sbuf commcare_notes; /* what is to be said about postgresql.yml, a line each */
-	int guard_fd;               /* to the child that watches over them; 0 = none */
-	usec_t guarded_at;
-	int watch_fd; /* to the child that undoes the move if we die (watch.h); 0 = none */
-	usec_t watched_at;
+	struct child guard; /* watches over them (guard.h) */
 	bool guard_ending;
+	struct child watch; /* undoes the move if we die (watch.h) */
 	struct plproxy *clusters;
 	size_t cluster_count;
 	struct partition *partitions;

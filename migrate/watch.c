@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: PostgreSQL */
-/*
- * The child keeps no descriptor of the mover's but its end of a socket pair, so that neither the
- * locks nor a session outlive the mover, and that the end of the socket is the end of the mover.
- */
+/* The child (child.h) runs "pgshunt abort" when the mover has died before the promotion. */
 #include "migrate/watch.h"
 
 #include "base/mem.h"
@@ -15,11 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RENEWALS_PER_LEASE 8
 /* A mover that says nothing for so many leases, and not less than that, hangs. */
 #define HANGS_LEASES 3
 #define HANGS_MIN (6 * USEC_PER_SEC)
@@ -29,18 +24,11 @@
 
 #define LOG_FILE "watch.log"
 
-struct watched {
-	pid_t mover;
-	usec_t lease;
-	char *config;
-	char *id;
-	char *log;
-};
-
 /* Until the mover has died, or hangs; false if there is nothing to do. */
-static bool watch(const struct watched *watched, int fd)
+static bool watch(const struct move *move, int fd, pid_t mover)
 {
-	usec_t hangs = watched->lease * HANGS_LEASES;
+	const usec_t lease = move->config->mover.lease;
+	usec_t hangs = lease * HANGS_LEASES;
 	usec_t heard = clock_now();
 	bool fenced = false;
 
@@ -55,7 +43,7 @@ static bool watch(const struct watched *watched, int fd)
 			if (!fenced || clock_now() - heard < hangs)
 				continue;
 			/* It must do nothing more, not even if it wakes up. */
-			(void)kill(watched->mover, SIGKILL);
+			(void)kill(mover, SIGKILL);
 			heard = clock_now();
 			continue;
 		}
@@ -64,25 +52,25 @@ static bool watch(const struct watched *watched, int fd)
 			continue;
 		if (n <= 0)
 			break;
-		if (memchr(bytes, 'e', (size_t)n) != NULL)
+		if (memchr(bytes, CHILD_END, (size_t)n) != NULL)
 			return false;
-		fenced = fenced || memchr(bytes, 'f', (size_t)n) != NULL;
+		fenced = fenced || memchr(bytes, CHILD_FENCED, (size_t)n) != NULL;
 		heard = clock_now();
 	}
 	/* Whoever resumes or aborts at once, does so; but before the leases are over. */
-	while (clock_now() - heard < watched->lease / 4 * 3)
+	while (clock_now() - heard < lease / 4 * 3)
 		(void)poll(NULL, 0, 20);
 	return true;
 }
 
-static int run_abort(const struct watched *watched)
+static int run_abort(const struct move *move)
 {
 	int status = -1;
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		(void)execl("/proc/self/exe", "pgshunt", "--config", watched->config, "abort",
-		            watched->id, (char *)NULL);
+		(void)execl("/proc/self/exe", "pgshunt", "--config", move->config->path, "abort",
+		            move->journal.id, (char *)NULL);
 		_exit(127);
 	}
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -98,14 +86,14 @@ static void say_when(const char *what)
 	(void)fflush(stdout);
 }
 
-static void abort_for_it(const struct watched *watched)
+static void abort_for_it(const struct move *move)
 {
 	usec_t deadline = clock_now() + PATIENCE;
 	int code;
 
 	say_when("the mover has died: \"pgshunt abort\" is run for it");
 	for (;;) {
-		code = run_abort(watched);
+		code = run_abort(move);
 		if (code == EXIT_DONE || code == EXIT_REFUSED || code == EXIT_USAGE)
 			break;
 		if (clock_now() >= deadline) {
@@ -118,105 +106,44 @@ static void abort_for_it(const struct watched *watched)
 	                           : "the move is not undone: run \"pgshunt resume\"");
 }
 
-static void __attribute__((noreturn)) live(const struct watched *watched, int fd)
+static void live(struct move *move, int fd, pid_t mover)
 {
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
-	int null;
+	char *path;
 	int log;
 
-	(void)setsid();
-	(void)sigaction(SIGINT, &ignore, NULL);
-	(void)sigaction(SIGTERM, &ignore, NULL);
-	(void)sigaction(SIGHUP, &ignore, NULL);
-	(void)sigaction(SIGPIPE, &ignore, NULL);
-	if (fd != 3)
-		(void)dup2(fd, 3);
-	(void)close_range(4, ~0U, 0);
-	(void)fcntl(3, F_SETFD, FD_CLOEXEC);
+	if (!watch(move, fd, mover))
+		return;
 	(void)setenv(WATCH_ENV, "1", 1);
 	(void)unsetenv("PGSHUNT_FAULT");
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	(void)dup2(null, 0);
-	(void)dup2(null, 1);
-	(void)dup2(null, 2);
-	if (!watch(watched, 3))
-		_exit(0);
-	log = open(watched->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	path = mem_must_printf("%s/" LOG_FILE, move->journal.directory);
+	log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	free(path);
 	if (log >= 0) {
 		(void)dup2(log, 1);
 		(void)dup2(log, 2);
 	}
+	/* As the command that is run expects it. */
 	(void)signal(SIGTERM, SIG_DFL);
-	abort_for_it(watched);
-	_exit(0);
+	abort_for_it(move);
 }
 
 bool watch_start(struct move *move)
 {
-	struct watched watched = {.mover = getpid(), .lease = move->config->mover.lease};
-	int status = 1;
-	int fds[2];
-	pid_t pid;
-
-	if (move->watch_fd > 0)
-		return true;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
-		return move_fail(move, "the watch over the move cannot be started: %s",
-		                 strerror(errno));
-	watched.config = mem_must_strdup(move->config->path);
-	watched.id = mem_must_strdup(move->journal.id);
-	watched.log = mem_must_printf("%s/" LOG_FILE, move->journal.directory);
-	/* What is buffered is the mover's to write; twice, so that it has no child to wait for. */
-	(void)fflush(NULL);
-	pid = fork();
-	if (pid == 0) {
-		pid = fork();
-		if (pid != 0)
-			_exit(pid < 0 ? 1 : 0);
-		(void)close(fds[1]);
-		live(&watched, fds[0]);
-	}
-	(void)close(fds[0]);
-	free(watched.config);
-	free(watched.id);
-	free(watched.log);
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		continue;
-	if (pid > 0 && status == 0) {
-		move->watch_fd = fds[1];
-		return true;
-	}
-	(void)close(fds[1]);
-	return move_fail(move, "the watch over the move cannot be started");
-}
-
-static void say(struct move *move, char what)
-{
-	if (move->watch_fd > 0)
-		(void)!send(move->watch_fd, &what, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return child_start(move, &move->watch, "the watch over the move", live);
 }
 
 void watch_renew(struct move *move)
 {
-	usec_t now = clock_now();
-
-	if (move->watch_fd <= 0 ||
-	    now - move->watched_at < move->config->mover.lease / RENEWALS_PER_LEASE)
-		return;
-	move->watched_at = now;
-	say(move, 'r');
+	child_renew(&move->watch, move->config->mover.lease);
 }
 
 void watch_fenced(struct move *move)
 {
-	say(move, 'f');
+	child_say(&move->watch, CHILD_FENCED);
 }
 
 void watch_end(struct move *move)
 {
-	if (move->watch_fd <= 0)
-		return;
-	say(move, 'e');
-	(void)close(move->watch_fd);
-	move->watch_fd = 0;
+	child_say(&move->watch, CHILD_END);
+	child_close(&move->watch);
 }
