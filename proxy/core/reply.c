@@ -9,6 +9,7 @@
  */
 #include "base/log.h"
 #include "core/boot.h"
+#include "core/cancel.h"
 #include "core/client.h"
 #include "core/keep.h"
 #include "core/ledger.h"
@@ -36,7 +37,7 @@
 struct reply {
 	struct server *server;
 	struct worker *worker;
-	const uint8_t *data;
+	uint8_t *data;
 	size_t len;
 	size_t used;
 	size_t run;       /* data[run .. used) is for the client */
@@ -449,14 +450,23 @@ static void reply_settles(struct reply *reply, size_t total, uint8_t op, uint8_t
 	}
 }
 
+/* A client recognises its own notifications by the number of the server process that it was told
+ * at its login (documentation of PQbackendPID), which is the proxy's. */
+static void reply_sign(const struct server *server, const struct client *client, uint8_t *msg)
+{
+	if ((int32_t)wire_get_be32(msg + WIRE_HEADER_LEN) == server->backend_pid)
+		wire_put_be32(msg + WIRE_HEADER_LEN, cancel_pid(server->worker->proxy, client->slot));
+}
+
 /* A notification in the middle of what the proxy asks a session's server is the client's. */
-static void reply_notify(struct reply *reply, const uint8_t *msg, size_t total)
+static void reply_notify(struct reply *reply, uint8_t *msg, size_t total)
 {
 	struct server *server = reply->server;
 	struct client *client = server->client != NULL ? server->client : session_client(server);
 
 	if (client == NULL || !client->in_session || client->doomed)
 		return;
+	reply_sign(server, client, msg);
 	if (conn_send_copy(&reply->worker->to_client, &client->conn, reply->worker, msg, total) !=
 		CONN_IO_OK ||
 	    (client != server->client &&
@@ -466,7 +476,7 @@ static void reply_notify(struct reply *reply, const uint8_t *msg, size_t total)
 
 static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 {
-	const uint8_t *msg = reply->data + reply->used;
+	uint8_t *msg = reply->data + reply->used;
 
 	if (UNLIKELY(session_awaits(reply->server)))
 		session_take(reply->server, type,
@@ -506,7 +516,7 @@ static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 
 static void reply_message(struct reply *reply, uint8_t type, size_t total)
 {
-	const uint8_t *msg = reply->data + reply->used;
+	uint8_t *msg = reply->data + reply->used;
 	struct server *server = reply->server;
 	const bool hidden = reply_head_op(reply) == OWES_HIDDEN_QUERY;
 
@@ -547,6 +557,11 @@ static void reply_message(struct reply *reply, uint8_t type, size_t total)
 		if (!server->doomed)
 			reply_forward(reply, total);
 		break;
+	case BE_NOTIFICATION_RESPONSE:
+		if (total <= reply->len - reply->used)
+			reply_sign(server, server->client, msg);
+		reply_forward(reply, total);
+		break;
 	case BE_COPY_BOTH_RESPONSE:
 	case BE_COPY_IN_RESPONSE:
 		ledger_copy_in(&server->ledger);
@@ -572,10 +587,10 @@ static bool reply_streams(uint8_t type, size_t total)
 	case BE_ROW_DESCRIPTION:
 	case BE_PARAMETER_DESCRIPTION:
 	case BE_NOTICE_RESPONSE:
-	case BE_NOTIFICATION_RESPONSE:
 	case BE_FUNCTION_CALL_RESPONSE:
 		return true;
 	case BE_ERROR_RESPONSE:
+	case BE_NOTIFICATION_RESPONSE:
 		return total > READ_BODY_MAX;
 	default:
 		return false;

@@ -35,6 +35,10 @@ def test_listen_and_notify(session_endpoint):
         # Between transactions, without the client asking.
         sender.query("SELECT pg_notify('news', repeat('n', 7000))")
         assert b"n" * 7000 in listener.until("A")[-1].body
+        # One's own is recognised by the process that one was told at the login.
+        assert note.body[:4] != listener.key[0]
+        own = [m for m in listener.query("NOTIFY news") if m.kind == "A"]
+        assert [m.body[:4] for m in own] == [listener.key[0]]
 
 
 def test_listen_of_a_driver(session_endpoint):
