@@ -356,6 +356,21 @@ static int drain_turn(struct move *move)
 	return move->hold_lost ? -1 : state;
 }
 
+/* Waits for what the control connection was asked, and nobody heeds the answer; if there is none, the
+ * process is dialled anew.  False: it cannot be reached. */
+static bool free_control(struct move *move, struct bouncer *bouncer)
+{
+	struct link *link = &bouncer->control;
+
+	link->done = NULL;
+	bouncer->step = BOUNCER_NOTHING;
+	if (link->state == LINK_BUSY)
+		(void)!loop_wait(&move->loop, &link, 1, clock_now() + 500 * USEC_PER_MSEC, false);
+	if (link->state == LINK_BUSY)
+		link_close(link);
+	return bouncer_link(move, bouncer, link);
+}
+
 /* The processes on the source that the pgbouncers still use, "(1,2,…)". */
 static bool collect_pids(struct move *move, struct sbuf *pids)
 {
@@ -365,9 +380,14 @@ static bool collect_pids(struct move *move, struct sbuf *pids)
 	for (size_t i = 0; i < move->bouncer_count; i++) {
 		struct bouncer *bouncer = &move->bouncers[i];
 		struct link *link = &bouncer->control;
+		bool told;
 
-		if (!is_draining(move, bouncer) || !link_revive(move, link) ||
-		    !link_run(&move->loop, link, USEC_PER_SEC, "SHOW SERVERS"))
+		if (!is_draining(move, bouncer))
+			continue;
+		told = free_control(move, bouncer) &&
+		       link_run(&move->loop, link, USEC_PER_SEC, "SHOW SERVERS");
+		link->done = on_control;
+		if (!told)
 			continue;
 		for (int row = 0; row < link_rows(link); row++) {
 			const char *name = link_value(link, row, "database");
@@ -609,17 +629,9 @@ static bool command(struct move *move, struct bouncer *bouncer, const char *verb
 /* The control connection free for a command. */
 static bool settle(struct move *move, struct bouncer *bouncer)
 {
-	struct link *link = &bouncer->control;
-
-	link->done = NULL;
-	bouncer->step = BOUNCER_NOTHING;
-	if (link->state == LINK_BUSY)
-		(void)!loop_wait(&move->loop, &link, 1, clock_now() + 500 * USEC_PER_MSEC, false);
-	if (link->state == LINK_BUSY)
-		link_close(link);
-	if (bouncer_link(move, bouncer, link))
+	if (free_control(move, bouncer))
 		return true;
-	stop_release(bouncer, "it cannot be reached", link_error(link));
+	stop_release(bouncer, "it cannot be reached", link_error(&bouncer->control));
 	return false;
 }
 

@@ -235,7 +235,7 @@ def test_example_configuration_is_right(tmp_path):
 
     def local(value):
         if isinstance(value, dict):
-            return {key: str(tmp_path / "userlist.txt") if key.endswith("password_file")
+            return {key: str(tmp_path / "userlist.txt") if str(key).endswith("password_file")
                     else local(item) for key, item in value.items()}
         return value
     path = tmp_path / "example.yml"

@@ -23,7 +23,7 @@ def fenced(pg):
 
 
 def lapse(proxy, fenced):
-    proxy.hold(options="LEASE 300ms")
+    proxy.hold(options="LEASE 1s")
     fenced()
     wait_for(lambda: proxy.held()["state"] == "open", 10 * SLOW, "the end of the lease")
 

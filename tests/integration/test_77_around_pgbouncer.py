@@ -5,7 +5,9 @@ import glob
 import os
 import re
 import signal
+import socket
 import threading
+import time
 
 import psycopg
 import pytest
@@ -122,6 +124,47 @@ def test_policies_that_cancel(make_scene, make_bouncer, policy):
         thread.join(60)
         assert failed == ["57014"]
         assert busy.execute("SHOW cluster_name").fetchone() == ("pg2",)
+    assert bouncer.database("p2")["paused"] == 0
+
+
+def slow_console(port, text, seconds):
+    """A port that leads to a console, where whoever asks `text` waits for his answer."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def forward(source, sink):
+        try:
+            while data := source.recv(65536):
+                if text in data:
+                    time.sleep(seconds)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def accept():
+        while True:
+            try:
+                near = listener.accept()[0]
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", port))
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=forward, args=ends, daemon=True).start()
+    threading.Thread(target=accept, daemon=True).start()
+    return listener
+
+
+def test_deadline_while_it_is_asked(make_scene, make_bouncer):
+    """The answer that is still awaited at the deadline is not taken for "no connection is in use"."""
+    scene = make_scene(alone=True, mover={"drain_policy": "keep", "hold_timeout": "700ms"})
+    bouncer = make_bouncer(scene, entries=entry("p1", scene.pg1) + entry("p2", scene.pg1))
+    with slow_console(bouncer.port, b"SHOW SERVERS", 0.5) as listener, connect(bouncer) as busy:
+        scene.configure(pgbouncers={"web": {"host": "127.0.0.1", "port": listener.getsockname()[1],
+                                            "processes": 1, "ini": [bouncer.ini]}})
+        busy.execute("BEGIN")
+        assert scene.run("move", "p2", "--to", "pg2").returncode == UNDONE
+        busy.execute("COMMIT")
+        assert busy.execute("SHOW cluster_name").fetchone() == ("pg1",)
     assert bouncer.database("p2")["paused"] == 0
 
 
