@@ -21,14 +21,18 @@ from scene import Scene
 from servers import SCHEMA, Cluster, subfolder
 
 
+def remove(path):
+    if not os.environ.get("PGSHUNT_TEST_KEEP"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def folder():
     """The temporary folder of this session, readable by the user who runs PostgreSQL."""
     path = tempfile.mkdtemp(prefix="pgshunt-test.")
     os.chmod(path, 0o755)
     yield path
-    if not os.environ.get("PGSHUNT_TEST_KEEP"):
-        shutil.rmtree(path, ignore_errors=True)
+    remove(path)
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +62,7 @@ def _clusters(folder):
     yield make
     for cluster in reversed(made):
         cluster.stop()
+        remove(cluster.data)  # at once: most of it need never be written to the disk
 
 
 @pytest.fixture
