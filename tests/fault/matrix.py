@@ -57,29 +57,9 @@ def heal(world):
     world.net.heal()
 
 
-def restart(server):
-    def repair(world):
-        getattr(world, server).start()
-    return repair
-
-
-def crash(server):
-    def make(world):
-        getattr(world, server).crash()
-    return make
-
-
-def hang(server):
-    """Connections stay, nothing is answered: nothing but time-outs tells."""
-    def make(world):
-        getattr(world, server).freeze()
-    return make
-
-
-def wake(server):
-    def repair(world):
-        getattr(world, server).thaw()
-    return repair
+def do(server, verb):
+    """crash and start; freeze (connections stay, nothing is answered: only time-outs tell) and thaw"""
+    return lambda world: getattr(getattr(world, server), verb)()
 
 
 def kill_mover(world):
@@ -95,24 +75,24 @@ FAULTS = [
           lambda world: world.proxies["b"].start(),
           may_fail=lambda client, window: ".b." in client,
           why="clients of the killed proxy lose their connections"),
-    Fault("pg1 killed", crash("pg1"), restart("pg1"),
+    Fault("pg1 killed", do("pg1", "crash"), do("pg1", "start"),
           may_fail=lambda client, window: client.startswith("p1") or window == "before",
           why="what pg1 was working on is lost: p1's clients, and those of p2 before they are held"),
-    Fault("pg2 killed", crash("pg2"), restart("pg2"),
+    Fault("pg2 killed", do("pg2", "crash"), do("pg2", "start"),
           may_fail=lambda client, window: client.startswith("p2") and window == "after",
           why="what pg2 was working on is lost: p2's clients after the release"),
     Fault("pgbouncer killed", lambda world: world.direct.stop(),
           lambda world: world.direct.start(),
           may_fail=lambda client, window: ".direct." in client,
           why="clients of the killed pgbouncer lose their connections"),
-    Fault("PL/Proxy killed", crash("pgx"), restart("pgx")),
-    Fault("pg1 hangs", hang("pg1"), wake("pg1"), HANG_LASTS),
-    Fault("pg2 hangs", hang("pg2"), wake("pg2"), HANG_LASTS),
+    Fault("PL/Proxy killed", do("pgx", "crash"), do("pgx", "start")),
+    Fault("pg1 hangs", do("pg1", "freeze"), do("pg1", "thaw"), HANG_LASTS),
+    Fault("pg2 hangs", do("pg2", "freeze"), do("pg2", "thaw"), HANG_LASTS),
     Fault("proxy hangs", lambda world: world.proxies["b"].process.send_signal(signal.SIGSTOP),
           lambda world: world.proxies["b"].process.send_signal(signal.SIGCONT), HANG_LASTS),
     Fault("pgbouncer hangs", lambda world: world.direct.process.send_signal(signal.SIGSTOP),
           lambda world: world.direct.process.send_signal(signal.SIGCONT), HANG_LASTS),
-    Fault("PL/Proxy hangs", hang("pgx"), wake("pgx"), HANG_LASTS),
+    Fault("PL/Proxy hangs", do("pgx", "freeze"), do("pgx", "thaw"), HANG_LASTS),
     Fault("mover-pg1 cut", cut("mover", "pg1"), heal, CUT_LASTS),
     Fault("mover-pg2 cut", cut("mover", "pg2"), heal, CUT_LASTS),
     Fault("pg2's answers lost", cut("mover", "pg2", True), heal, CUT_LASTS),
