@@ -152,6 +152,9 @@ static bool copy_readdressed(const char *list, const char *host, int port, struc
 			add_value(out, host);
 		else
 			sbuf_printf(out, "%d", port);
+		/* Behind the quote of the old value the next key may follow at once. */
+		if (*copied != '\0' && *copied != ' ')
+			sbuf_add_char(out, ' ');
 		*has_host = *has_host || is_host;
 		*has_port = *has_port || is_port;
 	}

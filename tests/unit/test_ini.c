@@ -185,6 +185,8 @@ static void test_readdress(void **state)
 	readdress("", "/a b/it's", 5432, "host='/a b/it''s'");
 	readdress("port=1 connect_query='host=pg1'", "h", 5432,
 	          "host=h port=5432 connect_query='host=pg1'");
+	readdress("host='pg1'port='1'user=a", "h", 5432, "host=h port=5432 user=a");
+	readdress("port='1'\tuser=a host=b", "h", 5432, "port=5432 \tuser=a host=h");
 	assert_null(ini_readdress("host", "h", 1));
 }
 
