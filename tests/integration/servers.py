@@ -4,6 +4,7 @@
 Everything lives in one temporary folder of the test session; every process dies with pytest.
 PostgreSQL refuses to run as root, so as root its processes run as the user postgres.
 """
+import contextlib
 import ctypes
 import fcntl
 import glob
@@ -121,6 +122,25 @@ def _signal(pid, sig):
         os.kill(pid, sig)
     except ProcessLookupError:
         pass
+
+
+def _states(pid):
+    """Of all threads of the process."""
+    for path in glob.glob("/proc/%d/task/*/stat" % pid):
+        with open(path) as stat:
+            yield stat.read().rsplit(")", 1)[1].split()[0]
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    """The process does nothing meanwhile, but is there."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # A signal is not a stop: its threads may still take in what is sent right now.
+        wait_for(lambda: set(_states(pid)) == {"T"}, what="process %d to stop" % pid)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 class Cluster:

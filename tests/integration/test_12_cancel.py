@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: PostgreSQL
 """CancelRequest: running, waiting and idle clients, wrong keys, and never somebody else."""
-import os
-import signal
 import threading
 import time
 
@@ -9,7 +7,7 @@ import pytest
 
 import pgwire
 from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, wait_for
-from servers import SLOW
+from servers import SLOW, stopped
 
 pytestmark = pytest.mark.threads
 
@@ -203,15 +201,12 @@ def test_while_the_proxy_sets_parameters(make_proxy, pg, mode):
         pid = int(first.value("SELECT pg_backend_pid()"))
     with proxy.wire(**{name: "Europe/Rome"}) as conn:
         # The server cannot answer the query that sets it.
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with stopped(pid):
             conn.send(query("SELECT nextval('never')"))
             wait_for(lambda: "active" in [row["state"] for row in proxy.command("SHOW SERVERS")],
                      what="the server to be linked")
             conn.cancel()
             assert conn.silent(0.3)
-        finally:
-            os.kill(pid, signal.SIGCONT)
         assert errors(conn.ready("I"))[0]["C"] == "57014"
         assert conn.value("SHOW " + name) == "Europe/Rome"
     assert proxy.connect().execute("SELECT 1").fetchone() == (1,)

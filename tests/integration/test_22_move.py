@@ -10,7 +10,7 @@ import pytest
 
 from pgwire import query, rows, wait_for
 from scene import DONE, REFUSED, UNDONE, USAGE
-from servers import SLOW
+from servers import SLOW, stopped
 
 
 def test_plan_changes_nothing(make_scene):
@@ -264,13 +264,10 @@ def test_target_is_far_behind(make_scene):
     scene = make_scene()
     scene.configure(max_lag="64kB")
     receiver = scene.pg2.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver'")
-    os.kill(receiver, 19)  # SIGSTOP
-    try:
+    with stopped(receiver):
         scene.pg1.sql("CREATE TABLE bulk AS SELECT repeat('x', 1000) FROM "
                       "generate_series(1, 3000)", "p1")
         refused(scene, "lag", "behind", "streaming")
-    finally:
-        os.kill(receiver, 18)
 
 
 def test_shard_with_an_unlogged_table(make_scene):

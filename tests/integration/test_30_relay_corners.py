@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: PostgreSQL
 """Corners of the relay: what is skipped has no effect, what was not executed is sent again, what is
 cancelled is that and nothing else."""
-import os
-import signal
 import socket
 import threading
 import time
@@ -14,6 +12,7 @@ import pgwire
 from proxy import ConsoleError
 from pgwire import (CANCEL_REQUEST, SYNC, bind, close, describe, errors, execute, kinds, message, parse, query, rows,
                     wait_for)
+from servers import stopped
 
 
 def answers(conn, count):
@@ -242,8 +241,7 @@ def test_request_and_end_of_its_server_in_one_batch(make_proxy, pg):
         for n in range(6):
             first, second = (conn, other) if n % 2 else (other, conn)
             pid = first.value("SELECT pg_backend_pid()")
-            os.kill(proxy.process.pid, signal.SIGSTOP)
-            try:
+            with stopped(proxy.process.pid):
                 for late in (False, True):
                     if late == (n % 3 == 0):
                         second.send(query("SELECT 'unharmed'") if n < 4 else
@@ -251,8 +249,6 @@ def test_request_and_end_of_its_server_in_one_batch(make_proxy, pg):
                                     execute() + SYNC)
                     else:
                         admin.execute("SELECT pg_terminate_backend(%s, 60000)" % pid)
-            finally:
-                os.kill(proxy.process.pid, signal.SIGCONT)
             assert rows(second.ready("I")) == [["unharmed"]]
 
 

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import time
 
@@ -13,7 +12,7 @@ import pytest
 
 from pgwire import wait_for
 from scene import DONE, REFUSED
-from servers import BINDIR, OWNER, SLOW, run, start
+from servers import BINDIR, OWNER, SLOW, run, start, stopped
 
 PASS, WARN, REFUSE = "pass", "warning", "refused"
 
@@ -266,8 +265,7 @@ def test_replication(scene):
                              "AND status = 'streaming'"), 20 * SLOW, "streaming by slot")
     # The slot is about to lose the WAL that the target has not got yet.
     process = pg2.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver'")
-    os.kill(process, signal.SIGSTOP)
-    try:
+    with stopped(process):
         with setting(pg1, "max_slot_wal_keep_size", "1MB"):
             for _ in range(2):
                 pg1.sql("SELECT pg_logical_emit_message(false, 'fill', 'x'); "
@@ -275,8 +273,6 @@ def test_replication(scene):
             wait_for(lambda: pg1.value("SELECT wal_status FROM pg_replication_slots") ==
                      "unreserved", 20 * SLOW, "the slot")
             finds(scene, "slot", REFUSE, "unreserved")
-    finally:
-        os.kill(process, signal.SIGCONT)
     with setting(pg2, "primary_conninfo", "host=127.0.0.1 port=1 user=postgres"):
         wait_for(lambda: not pg2.sql("SELECT 1 FROM pg_stat_wal_receiver WHERE status = "
                                      "'streaming'"), 20 * SLOW, "the end of streaming")

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: PostgreSQL
 """Clients of session pools on their way to another server: held at their safe point, given what they
 had, compared, and linked with the new server; or left exactly where they were."""
-import contextlib
-import os
-import signal
-
 import pytest
 
 from pgwire import SYNC, bind, errors, execute, parse, query, rows, wait_for
 from proxy import ConsoleError
-from servers import SCHEMA
+from servers import SCHEMA, stopped
 
 pytestmark = pytest.mark.threads
 
@@ -309,16 +305,6 @@ def test_an_unnamed_statement_that_failed(proxy):
         swap(proxy, "other")
         conn.send(bind() + execute() + SYNC)
         assert errors(conn.until("Z"))[0]["C"] == "26000"
-
-
-@contextlib.contextmanager
-def stopped(pid):
-    """The process does nothing meanwhile, but is there."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_hold_that_ends_while_locks_are_counted(proxy):
