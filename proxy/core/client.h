@@ -86,6 +86,7 @@ struct client {
 	bool long_key : 1;   /* speaks protocol 3.2 */
 	bool admitted : 1;   /* among max_client_connections */
 	bool counted : 1;    /* in the shares of its database and user */
+	bool parting : 1;    /* its server was told, behind what it owes, that this is all */
 };
 
 /* A new connection, counted already; takes the descriptor over (closes it on lack of memory). */

@@ -777,6 +777,11 @@ void client_login_readable(struct client *client)
 		login_tls_failed(client);
 		return;
 	}
+	if (io == CONN_IO_EOF && client->state == CLIENT_WELCOME &&
+	    conn_kept(&client->conn) > 0) {
+		conn_want_read(&client->conn, false); /* its last request is there */
+		return;
+	}
 	if (io != CONN_IO_OK) {
 		client_doom(client, io == CONN_IO_EOF ? CLIENT_CLOSE_PEER : CLIENT_CLOSE_IO);
 		return;

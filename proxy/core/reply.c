@@ -238,6 +238,19 @@ static void reply_error_in_ledger(struct reply *reply)
 	ledger->skipping = ledger->count == 0;
 }
 
+/* The client gets that message in the place of the server's; takes its memory. */
+static void reply_instead(struct reply *reply, size_t total, struct sbuf *out)
+{
+	struct client *client = reply->server->client;
+
+	reply_hide(reply, total);
+	if (!client->doomed &&
+	    (!sbuf_ok(out) || conn_send_copy(&reply->worker->to_client, &client->conn, reply->worker,
+	                                     sbuf_text(out), out->len) != CONN_IO_OK))
+		client_doom(client, CLIENT_CLOSE_IO);
+	sbuf_free(out);
+}
+
 /* The error that the client gets for what statement.c has refused. */
 static void reply_refusal(struct reply *reply, size_t total)
 {
@@ -246,7 +259,6 @@ static void reply_refusal(struct reply *reply, size_t total)
 	char sqlstate[6];
 	struct sbuf out;
 
-	reply_hide(reply, total);
 	/* That comes first, whatever is asked for. */
 	if (server->tx_status == 'E')
 		text = "25P02current transaction is aborted, commands ignored until end of "
@@ -255,12 +267,24 @@ static void reply_refusal(struct reply *reply, size_t total)
 	tally_client(server->client, sqlstate, TALLY_PROXY);
 	sbuf_init(&out, 1024);
 	wire_add_error_text(&out, "ERROR", sqlstate, text + 5);
-	if (!server->client->doomed &&
-	    (!sbuf_ok(&out) ||
-	     conn_send_copy(&reply->worker->to_client, &server->client->conn, reply->worker,
-	                    sbuf_text(&out), out.len) != CONN_IO_OK))
-		client_doom(server->client, CLIENT_CLOSE_IO);
-	sbuf_free(&out);
+	reply_instead(reply, total, &out);
+}
+
+/* The client knows its prepared statements by its own names.  True: it was sent the error so. */
+static bool reply_with_name(struct reply *reply, size_t total, const struct wire_error *error)
+{
+	struct server *server = reply->server;
+	struct sbuf out;
+
+	if (server->client->in_session)
+		return false;
+	sbuf_init(&out, total + STMT_CLIENT_NAME_MAX);
+	if (!statement_name_error(server->client, server, error,
+	                          reply->data + reply->used + WIRE_HEADER_LEN,
+	                          total - WIRE_HEADER_LEN, &out))
+		return false;
+	reply_instead(reply, total, &out);
+	return true;
 }
 
 static void reply_tally(const struct reply *reply, bool whole, const struct wire_error *error)
@@ -336,7 +360,8 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_error_in_ledger(reply);
 	}
 	reply_tally(reply, whole, &error);
-	reply_forward(reply, total);
+	if (!reply_with_name(reply, total, &error))
+		reply_forward(reply, total);
 	if (!fatal)
 		reply_give(reply);
 }
@@ -726,11 +751,8 @@ static void server_after_read(struct server *server, bool inside_done)
 	}
 	if (client == NULL || client->doomed || server->doomed)
 		return;
-	if (server_quiet(server) &&
-	    (!client->in_session || client->conn.eof || worker->leaving)) {
-		if (client->conn.eof)
-			client_doom(client, CLIENT_CLOSE_PEER);
-		else if (client->in_session)
+	if (server_quiet(server) && (!client->in_session || worker->leaving)) {
+		if (client->in_session)
 			client_leave_at_shutdown(client);
 		if (client->doomed)
 			return; /* its server is released with it */

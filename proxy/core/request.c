@@ -46,6 +46,10 @@ struct request {
  * half a message and no more then neither occupies a server nor keeps a drain from ending. */
 #define REQUEST_WHOLE ((size_t)4096)
 
+/* Who ends so soon after a request has sent it as the last one, and reads on; later than that it has
+ * become tired of waiting for a server. */
+#define LAST_REQUEST USEC_PER_SEC
+
 enum step {
 	STEP_NEXT, /* a message, or what is here of it, was dealt with */
 	STEP_STOP, /* the rest stays: more bytes, a server, answers or room are needed */
@@ -88,7 +92,8 @@ static void request_discard(struct request *request)
 				return;
 			total = (size_t)wire_get_be32(at + 1) + 1;
 			if (total < WIRE_HEADER_LEN || total > WIRE_LARGE ||
-			    at[0] == FE_TERMINATE) {
+			    at[0] == FE_TERMINATE ||
+			    (at[0] == FE_SYNC && total > WIRE_HEADER_LEN)) {
 				client->discard_to_sync = false;
 				return; /* the normal way finds what is wrong, or the end */
 			}
@@ -159,9 +164,11 @@ static bool request_without_server(struct request *request, uint8_t type, size_t
 		client_doom(client, CLIENT_CLOSE_TERMINATE);
 		return true;
 	case FE_SYNC:
-		client_tell_ready(client);
-		break;
 	case FE_FLUSH:
+		if (UNLIKELY(total > WIRE_HEADER_LEN))
+			return false; /* an error: the server's */
+		if (type == FE_SYNC)
+			client_tell_ready(client);
 		break;
 	case FE_COPY_DATA:
 	case FE_COPY_DONE:
@@ -294,6 +301,14 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		op = OWES_EXECUTE;
 		break;
 	case FE_CLOSE:
+		op = OWES_CLOSE;
+		break;
+	case FE_FLUSH:
+		if (LIKELY(wire_get_be32(request->data + request->used + 1) == 4) ||
+		    ledger->copy_in)
+			return true;
+		/* Answered by an error in any case, after which all is skipped. */
+		ledger->open = true;
 		op = OWES_CLOSE;
 		break;
 	case FE_COPY_DATA:
@@ -494,6 +509,30 @@ static void request_bad_header(struct request *request, const uint8_t *header)
 	client_doom_fatal(request->client, CLIENT_CLOSE_PROTOCOL, "08P01", text, NULL, NULL);
 }
 
+/* The client says nothing more.  True: it is owed answers, and gets them first, as from a server of its
+ * own. */
+static bool request_is_owed(struct client *client)
+{
+	static const uint8_t terminate[] = {FE_TERMINATE, 0, 0, 0, 4};
+	struct server *server = client->server;
+
+	/* Who would wait for the rest of a message, or for data, is owed nothing. */
+	if (server == NULL || server->left_to > 0 || server->ledger.copy_in)
+		return false;
+	if (server->ledger.readies > 0)
+		return true;
+	if (server->ledger.count == 0)
+		return false;
+	/* Behind the last Sync: what was asked for by Flush the server sends before it ends. */
+	if (!client->parting) {
+		client->parting = true;
+		if (conn_send(&client->worker->to_server, &server->conn, client->worker, terminate,
+		              sizeof(terminate)) != CONN_IO_OK)
+			server_doom(server, SERVER_CLOSE_IO);
+	}
+	return true;
+}
+
 /* The size of the message; false: doomed.  A body that is too short for its type is the server's
  * to complain about, in an error that leaves the connection alive. */
 static bool request_header(struct request *request, const uint8_t *at, size_t *total)
@@ -545,7 +584,9 @@ static enum step request_message(struct request *request)
 			return STEP_STOP;
 	}
 	if (at[0] == FE_TERMINATE) {
-		client_doom(client, CLIENT_CLOSE_TERMINATE);
+		request->blocked = request_is_owed(client);
+		if (!request->blocked)
+			client_doom(client, CLIENT_CLOSE_TERMINATE);
 		return STEP_STOP;
 	}
 	if (request_must_stop(client, client->server, at[0])) {
@@ -653,8 +694,8 @@ static void request_finish(struct request *request, const struct input *input)
 	server = client->server;
 	if (server == NULL) {
 		/* While it waits, a bounded part of what it sends is read; its end is noticed. */
-		bool more =
-		    client->state != CLIENT_WAITING || kept < (size_t)conf->hold_client_bytes;
+		bool more = !client->conn.eof && (client->state != CLIENT_WAITING ||
+		                                  kept < (size_t)conf->hold_client_bytes);
 
 		conn_want_read(&client->conn, more && conn_unsent(&client->conn) == 0);
 		if (UNLIKELY(client->pool->database->held))
@@ -674,6 +715,19 @@ static void request_finish(struct request *request, const struct input *input)
 	                                  !server_busy_inside(server));
 }
 
+/* The client has sent its last byte: it ends when it has got what it is owed. */
+static void request_at_eof(struct request *request)
+{
+	struct client *client = request->client;
+
+	if (client->state == CLIENT_WAITING || request->blocked ||
+	    conn_unsent(&client->conn) > 0)
+		return;
+	request->blocked = request_is_owed(client);
+	if (!request->blocked)
+		client_doom(client, CLIENT_CLOSE_PEER);
+}
+
 /* Uses what is here, and again if somebody wanted that meanwhile (a refused request gives way to
  * the next): not by recursion, because a client may have sent thousands. */
 static void client_turn(struct client *client, struct input input)
@@ -689,6 +743,8 @@ static void client_turn(struct client *client, struct input input)
 		/* In the queue: its turn comes, until then what it sends is only kept. */
 		if (client->state != CLIENT_WAITING)
 			request_run(&request);
+		if (UNLIKELY(client->conn.eof) && !client->doomed)
+			request_at_eof(&request);
 		request_finish(&request, &input);
 		if (LIKELY(!client->again) || client->doomed)
 			break;
@@ -707,17 +763,16 @@ void client_go_on(struct client *client)
 		client_turn(client, conn_pending(&client->conn, client->worker));
 }
 
-/* The client has sent its last byte. */
 static void client_at_eof(struct client *client)
 {
-	struct server *server = client->server;
+	const bool waits = client->server == NULL || client->server->ledger.readies == 0;
 
 	conn_want_read(&client->conn, false);
-	/* Who is owed answers gets them, as from a server of its own; who would be waited for for
-	 * ever does not. */
-	if (server == NULL || server->ledger.readies == 0 || server->left_to > 0 ||
-	    server->ledger.copy_in || server->ledger.open || conn_kept(&client->conn) > 0)
+	if ((waits && client->pool->database->held) ||
+	    (client->state == CLIENT_WAITING && client->worker->now - client->asked > LAST_REQUEST))
 		client_doom(client, CLIENT_CLOSE_PEER);
+	else
+		client_turn(client, conn_pending(&client->conn, client->worker));
 }
 
 void client_readable(struct client *client)

@@ -220,6 +220,9 @@ static void server_leave_client(struct server *server)
 
 	if (client->doomed) {
 		server_unlink(server);
+	} else if (UNLIKELY(client->parting)) {
+		server_unlink(server);
+		client_doom(client, client->conn.eof ? CLIENT_CLOSE_PEER : CLIENT_CLOSE_TERMINATE);
 	} else if (untouched) {
 		/* Only the proxy's own query was sent: the client's request has all its life
 		 * before it. */

@@ -938,6 +938,40 @@ const void *statement_given(uint8_t op, size_t *len)
 	}
 }
 
+/* The client's name of the statement that the server calls so. */
+static bool find_client_name(const struct client *client, const char *server_name,
+                             struct client_stmt_ref *found)
+{
+	size_t cursor = 0;
+
+	while (client_stmts_next(client->stmts, &cursor, found)) {
+		if (strncmp(stmt_name(found->stmt), server_name, STMT_NAME_LEN) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool statement_name_error(struct client *client, struct server *server,
+                          const struct wire_error *error, const uint8_t *body, size_t len,
+                          struct sbuf *out)
+{
+	const char *at = error->message == NULL ? NULL : strstr(error->message, STMT_NAME_PREFIX);
+	struct client_stmt_ref named;
+	size_t before;
+
+	if (LIKELY(at == NULL) || !find_client_name(client, at, &named))
+		return false;
+	if (error->sqlstate != NULL && strcmp(error->sqlstate, "26000") == 0)
+		(void)server_stmts_remove(&server->stmts, stmt_digest(named.stmt));
+	before = (size_t)((const uint8_t *)at - body);
+	sbuf_add_char(out, BE_ERROR_RESPONSE);
+	sbuf_add_be32(out, (uint32_t)(4 + len - STMT_NAME_LEN + named.name_len));
+	sbuf_add(out, body, before);
+	sbuf_add(out, named.name, named.name_len);
+	sbuf_add(out, body + before + STMT_NAME_LEN, len - before - STMT_NAME_LEN);
+	return true;
+}
+
 void statement_outdated(struct server *server, const struct wire_error *error)
 {
 	atomic_uint *generation = &server->pool->database->share->generation;

@@ -16,6 +16,7 @@
 #define CORE_STATEMENT_H
 
 #include "base/compiler.h"
+#include "base/sbuf.h"
 #include "core/ledger.h"
 
 #include <stdbool.h>
@@ -89,6 +90,13 @@ void statement_undo(struct client *client, struct server *server, uint32_t count
 
 /* The same for what one entry did to named statements. */
 void statement_undo_named(struct client *client, struct server *server, struct ledger_entry *entry);
+
+/* An error of the server's that names a statement by the name that it has there: the same as a whole
+ * message with the client's name, in `out`.  False: it is no such error.  (That a statement is not
+ * there, as after a DEALLOCATE inside a function, is noted.) */
+bool statement_name_error(struct client *client, struct server *server,
+                          const struct wire_error *error, const uint8_t *body, size_t len,
+                          struct sbuf *out) MUST_CHECK;
 
 /*
  * The first entry of the ledger has failed with this error.  If a table was altered and the statement

@@ -126,6 +126,23 @@ def test_statement_of_another_client_is_not_there(proxy):
         assert rows(run(one, bind(name="mine"), execute())) == [["1"]]
 
 
+def test_errors_name_the_statement_as_the_client_does(proxy):
+    """…and one that a function has deallocated is prepared again."""
+    with proxy.wire() as conn:
+        run(conn, parse("SELECT $1::int, $2::int", "mine"))
+        for _ in range(2):
+            failed = errors(run(conn, bind([1], "mine"), execute()))[0]
+            assert failed["C"] == "08P01" and failed["M"] == (
+                'bind message supplies 1 parameters, but prepared statement "mine" requires 2')
+        conn.query("BEGIN")
+        run(conn, bind([1, 2], "mine"), execute())
+        conn.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$")
+        failed = errors(run(conn, bind([1, 2], "mine"), execute()))[0]
+        assert failed["C"] == "26000" and failed["M"] == 'prepared statement "mine" does not exist'
+        conn.query("ROLLBACK")
+        assert rows(run(conn, bind([1, 2], "mine"), execute())) == [["1", "2"]]
+
+
 def test_name_that_exists_already(proxy):
     """As in PostgreSQL: an error, and the old statement stays."""
     with proxy.wire() as conn:

@@ -9,7 +9,8 @@ import pytest
 
 import pgwire
 from endpoint import Endpoint
-from pgwire import COPY_DONE, SYNC, bind, errors, execute, kinds, message, parse, query, rows
+from pgwire import (COPY_DONE, FLUSH, SYNC, TERMINATE, bind, errors, execute, kinds, message, parse,
+                    query, rows, startup)
 
 BEFORE = {
     "nothing": b"",
@@ -181,16 +182,35 @@ def test_error_after_login(endpoint, case):
         assert conn.value("SELECT 1") == "1"
 
 
-@pytest.mark.parametrize("kind", "SH")
-def test_bytes_in_a_message_that_has_none(endpoint, kind):
-    """PostgreSQL complains, a proxy may overlook it; the sequence stays right."""
-    with endpoint.wire() as conn:
-        conn.send(message(kind, b"more"), SYNC, query("SELECT 5"))
-        messages = conn.ready()
-        while not rows(messages):
-            messages = conn.ready()
-        assert rows(messages) == [["5"]]
-        assert conn.value("SELECT 6") == "6"
+# Before and behind a broken message.
+AROUND = {
+    "alone": ([], [SYNC]),
+    "in a transaction": ([query("BEGIN")], [SYNC, query("ROLLBACK")]),
+    "in a batch": ([parse("SELECT 1"), bind(), execute()], [execute(), SYNC]),
+    "behind an error": ([parse("SELEKT")], [parse("SELECT 1"), SYNC]),
+    "with a statement": ([parse("SELECT 1", "name"), SYNC], [bind(name="name"), execute(), SYNC]),
+    "before a Query": ([], [query("SELECT 2"), SYNC]),
+}
+BROKEN = {**ERROR, "Sync with more bytes": message("S", b"more"),
+          "Flush with more bytes": message("H", b"more"),
+          "close with more bytes": message("C", b"Sname\0more"),
+          "describe with more bytes": message("D", b"Sname\0more"),
+          "bind with more bytes": message("B", b"\0name\0\0\0\0\0\0\0more"),
+          "copy messages with more bytes": message("c", b"more") + message("f", b"a\0more")}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_broken_messages_are_answered_as_by_postgresql(proxied, pg, around):
+    before, behind = AROUND[around]
+    direct = Endpoint("direct", pg.host, pg.port)
+
+    def answers(place, broken):
+        with place.wire() as conn:
+            conn.send(*before, broken, *behind, query("SELECT 'last'"), TERMINATE)
+            return [(m.kind, m.fields().get("C"), m.fields().get("M")) if m.kind == "E"
+                    else (m.kind, m.body) for m in conn.rest() if m.kind not in "NSA"]
+    for case, broken in BROKEN.items():
+        assert (case, answers(proxied, broken)) == (case, answers(direct, broken))
 
 
 def test_copy_messages_without_copy_are_ignored(endpoint):
@@ -211,12 +231,57 @@ def test_truncated_message_and_end(endpoint, pg):
         assert conn.value("SELECT count(*) FROM items WHERE id > 810000") == "0"
 
 
-def test_end_right_after_the_query(endpoint):
-    """A client that shuts its sending side still gets its answer, or is closed; nothing hangs."""
+LONG = "SELECT repeat('x', 1000) FROM generate_series(1, 4000)"
+
+# What is sent at once, the end behind it, and what PostgreSQL answers before it ends.
+LAST_REQUESTS = {
+    "Query": ([query("SELECT 4")], "TDCZ"),
+    "two": ([query("SELECT 4"), query("SELECT 1/0")], "TDCZEZ"),
+    "extended": ([parse("SELECT 4"), bind(), execute(), SYNC], "12DCZ"),
+    "pipeline": ([parse("SELECT 4", "s"), bind(name="s"), execute(), SYNC] +
+                 [bind(name="s"), execute(), SYNC] * 3, "12DCZ" + "2DCZ" * 3),
+    "long": ([query(LONG), query("SELECT 5")], "T" + "D" * 4000 + "CZTDCZ"),
+    "in a transaction": ([query("BEGIN"), query("INSERT INTO items VALUES (810004, 'x')")], "CZCZ"),
+    "flushed": ([parse("SELECT 4"), bind(), execute(), FLUSH], "12DC"),
+    "not flushed": ([query("SELECT 4"), parse("SELECT 5"), bind(), execute()], "TDCZ"),
+}
+ENDS = {"Terminate": ([TERMINATE], False), "half-close": ([], True), "both": ([TERMINATE], True)}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("name", LAST_REQUESTS)
+def test_answers_come_before_the_end(endpoint, pg, name, end):
+    requests, expected = LAST_REQUESTS[name]
+    last, shut = ENDS[end]
     with endpoint.wire() as conn:
-        conn.send(query("SELECT 4"))
-        conn.sock.shutdown(1)
-        conn.rest()
+        conn.send(*requests, *last)
+        if shut:
+            conn.sock.shutdown(1)
+        assert kinds(conn.rest()) == expected
+    assert pg.value("SELECT count(*) FROM items WHERE id = 810004", "p1") == 0
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_answers_of_a_session_in_one_packet(endpoint, end):
+    last, shut = ENDS[end]
+    with endpoint.raw() as conn:
+        conn.send(startup({"user": "app", "database": "p1"}), query("SELECT 4"), *last)
+        if shut:
+            conn.sock.shutdown(1)
+        assert kinds(conn.rest())[-6:] == "KZTDCZ"[-6:]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_who_waits_for_a_server_is_answered_before_the_end(make_proxy, end):
+    last, shut = ENDS[end]
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire() as other, proxy.wire() as conn:
+        other.query("BEGIN")
+        conn.send(query("SELECT 4"), *last)
+        if shut:
+            conn.sock.shutdown(1)
+        other.query("COMMIT")
+        assert rows(conn.rest()) == [["4"]]
 
 
 def test_large_message_that_never_ends(endpoint):
