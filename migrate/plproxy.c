@@ -634,10 +634,11 @@ static bool end_call(struct move *move, struct link *link)
 	return link->state == LINK_IDLE && link_run(&move->loop, link, ASK_TIMEOUT, "ROLLBACK");
 }
 
-static bool judge_call(struct move *move, const struct partition *partition, struct link *link,
-                       const char *session, const char *expected)
+/* Judges the identity that call() brought; frees it. */
+static bool judge_call(struct move *move, const struct partition *partition,
+                       const struct link *link, const char *session, char *identity,
+                       const char *expected)
 {
-	char *identity = call(move, partition, link);
 	bool ok = identity != NULL && strcmp(identity, expected) == 0;
 
 	if (identity == NULL)
@@ -653,28 +654,49 @@ static bool judge_call(struct move *move, const struct partition *partition, str
 	return ok;
 }
 
-/* In a session of its own, and in one from before the move. */
-static bool verify_partition(struct move *move, const struct partition *partition,
-                             const char *expected)
+static bool verify_in_new_session(struct move *move, const struct partition *partition,
+                                  const char *expected)
 {
-	struct plproxy *cluster = partition->cluster;
 	struct link link;
 	struct link *only = &link;
 	struct sbuf error;
 	bool ok;
 
 	sbuf_init(&error, PLPROXY_SQL_MAX);
-	link_init(&link, cluster->label, &cluster->link.target);
+	link_init(&link, partition->cluster->label, &partition->cluster->link.target);
 	ok = links_connect(&move->loop, &only, 1, move->config->mover.connect_timeout, &error);
 	if (!ok)
 		move_problem(move, "%s", sbuf_text(&error));
 	sbuf_free(&error);
-	ok = ok && judge_call(move, partition, only, "a new", expected);
+	ok = ok && judge_call(move, partition, only, "a new", call(move, partition, only), expected);
 	link_close(only);
-	if (cluster->probed) {
-		ok = judge_call(move, partition, &cluster->probe, "an old", expected) && ok;
-		(void)!end_call(move, &cluster->probe);
+	return ok;
+}
+
+/* In a session from before the move.  One that has ended meanwhile, as all do when the server is
+ * started again, has nothing left that could lead to the old place. */
+static bool verify_in_old_session(struct move *move, const struct partition *partition,
+                                  const char *expected)
+{
+	struct plproxy *cluster = partition->cluster;
+	struct link *probe = &cluster->probe;
+	char *identity;
+	bool ok;
+
+	if (!cluster->probed)
+		return true;
+	identity = call(move, partition, probe);
+	if (probe->state == LINK_BROKEN) {
+		cluster->probed = false;
+		ui_line(move->ui,
+		        "  PL/Proxy: %s: the session from before the move has ended (%s); calls "
+		        "are checked in new ones",
+		        probe->name, link_error(probe));
+		free(identity);
+		return true;
 	}
+	ok = judge_call(move, partition, probe, "an old", identity, expected);
+	(void)!end_call(move, probe);
 	return ok;
 }
 
@@ -784,7 +806,8 @@ bool plproxy_verify(struct move *move)
 		if (!is_first_of_text(move, partition))
 			continue;
 		calls++;
-		ok = verify_partition(move, partition, expected) && ok;
+		ok = verify_in_new_session(move, partition, expected) && ok;
+		ok = verify_in_old_session(move, partition, expected) && ok;
 	}
 	recycle(move);
 	json_int(&move->evidence, "plproxy_calls", calls);

@@ -318,7 +318,8 @@ def report_failure(world, folder, record, fault):
     keep = os.path.join(folder, "failed.%s.%s" % (record, fault.name.replace("/", "-")))
     os.makedirs(keep, exist_ok=True)
     for name in ("mover.log", "load.log", "moves", "proxy.a/log", "proxy.b/log",
-                 "pg1/postgresql.log", "pg2/postgresql.log"):
+                 "pg1/postgresql.log", "pg2/postgresql.log", "pgx/postgresql.log", "direct/log",
+                 "bouncer/log"):
         source = os.path.join(folder, name)
         if os.path.isdir(source):
             shutil.copytree(source, os.path.join(keep, name), dirs_exist_ok=True)

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from pgwire import wait_for
 from scene import DONE, FORWARD, REFUSED
-from servers import PgBouncer, subfolder
+from servers import SLOW, PgBouncer, subfolder
 
 FUNCTIONS = """
 CREATE EXTENSION IF NOT EXISTS plproxy;
@@ -98,3 +99,25 @@ def test_statement_and_inverse(make_scene, pg, folder):
     pg.sql(plan["inverse"], "hq_kept")
     assert pg.value("SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'hq'",
                     "hq_kept") == before
+
+
+def test_sessions_that_end_meanwhile(make_scene, pg):
+    """The PL/Proxy server is started again during the move: of sessions from before nothing is left that
+    could be wrong, and the move needs no second run."""
+    scene = make_scene()
+    scene.plproxy(pg, "hq_restarted", direct=True)
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.fence.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the fence")
+    ended = pg.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                   "WHERE datname = 'hq_restarted' AND backend_type = 'client backend'")
+    assert ended == [(True,)] * 2
+    os.unlink(mark)
+    code = mover.wait(60 * SLOW)
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert code == DONE, text
+    assert "the session from before the move has ended" in text
+    assert pg.sql("SELECT where_am_i(2)", "hq_restarted", "app") == [("pg2 p2",)]
+    scene.check_on_pg2()
