@@ -684,14 +684,14 @@ static bool all_on_target(const struct move *move, const struct bouncer *bouncer
 	return true;
 }
 
+/* Of a database that was not paused RELOAD itself gives up what is connected to the source.  A
+ * RECONNECT behind it would end the first logins at the target, upon which pgbouncer refuses its
+ * clients (last_login_failed, check_fast_fail()). */
 static bool repair_bouncer(struct move *move, struct bouncer *bouncer)
 {
-	bool changed;
-
 	if (!settle(move, bouncer) || !command(move, bouncer, "SHOW DATABASES", NULL))
 		return false;
-	changed = !all_on_target(move, bouncer);
-	if (changed) {
+	if (!all_on_target(move, bouncer)) {
 		if (!repair_file(move, bouncer) || !command(move, bouncer, "RELOAD", NULL) ||
 		    !command(move, bouncer, "SHOW DATABASES", NULL))
 			return false;
@@ -709,9 +709,7 @@ static bool repair_bouncer(struct move *move, struct bouncer *bouncer)
 
 		if (!is_mine(entry, bouncer) || entry->released)
 			continue;
-		/* One that was not paused may still have connections to the source. */
-		if (!command(move, bouncer, "RESUME", entry->name) ||
-		    (changed && !command(move, bouncer, "RECONNECT", entry->name)))
+		if (!command(move, bouncer, "RESUME", entry->name))
 			return false;
 		mark_released(entry, clock_now());
 	}

@@ -668,7 +668,8 @@ static bool verify_in_new_session(struct move *move, const struct partition *par
 	if (!ok)
 		move_problem(move, "%s", sbuf_text(&error));
 	sbuf_free(&error);
-	ok = ok && judge_call(move, partition, only, "a new", call(move, partition, only), expected);
+	ok =
+	    ok && judge_call(move, partition, only, "a new", call(move, partition, only), expected);
 	link_close(only);
 	return ok;
 }

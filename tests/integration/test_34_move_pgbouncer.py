@@ -9,6 +9,7 @@ import signal
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -296,10 +297,22 @@ def test_the_pause_has_a_lease(alone):
 
 @pytest.mark.parametrize("record", ["promote.outcome", "swap.outcome", "release.outcome"])
 def test_kill_9_after_the_promotion(alone, record):
+    """Its clients wait until somebody resumes; neither these nor those that come meanwhile see an
+    error."""
     scene, bouncer = alone
+    clients = [connect(bouncer) for _ in range(60)]
     result = scene.run("move", "p2", "--to", "pg2", fault="journal.%s=kill" % record)
     assert result.returncode == -signal.SIGKILL
-    assert scene.run("resume").returncode == DONE
+    mover = scene.background("resume")
+    with ThreadPoolExecutor(len(clients)) as threads:
+        asked = []
+        for client in clients:
+            asked.append(threads.submit(client.execute, "SHOW cluster_name"))
+            time.sleep(0.02)
+        assert mover.wait(60 * SLOW) == DONE
+        assert {one.result(20 * SLOW).fetchone() for one in asked} == {("pg2",)}
+    for client in clients:
+        client.close()
     scene.check_on_pg2()
     check_moved(scene, bouncer)
 
