@@ -265,6 +265,7 @@ static void databases_console(struct admin *admin, struct rowset *out)
 	rowset_null(out);
 	rowset_null(out);
 	rowset_end_row(out);
+	share_database_unref(admin->proxy->shares, share);
 }
 
 static void routes_row(struct rowset *out, const struct admin_db *db)
@@ -446,6 +447,8 @@ static void stats_row(struct rowset *out, const struct rowset_cell *now,
 		int64_t total = rowset_cell_int(&now[i + 1]);
 
 		delta[i] = total - (old == NULL ? 0 : rowset_cell_int(&old[i + 1]));
+		if (delta[i] < 0)
+			delta[i] = total; /* forgotten meanwhile, and begun anew */
 		rowset_int(out, total);
 	}
 	for (size_t i = 0; i < STATS_TOTALS; i++) {

@@ -77,7 +77,7 @@ static void tell_first(struct worker *worker, struct limit_queue *queue)
 	(void)pthread_mutex_lock(&queue->lock);
 	first = oldest_of(queue, NULL, false);
 	if (first != NULL) {
-		mail->share = (struct pool_share *)(uintptr_t)first->share;
+		mail->share = pool_share_ref(first->share);
 		to = first->worker;
 	}
 	(void)pthread_mutex_unlock(&queue->lock);

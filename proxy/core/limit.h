@@ -43,7 +43,7 @@ struct limit_queue {
 struct limit_wait {
 	struct list_node node;
 	struct limit_queue *in; /* NULL: in none; only its worker changes it */
-	const struct pool_share *share;
+	struct pool_share *share;
 	unsigned worker;
 	usec_t since;
 	bool promised; /* a server is being closed for it */

@@ -431,6 +431,7 @@ struct admin_request *admin_enable(struct admin *admin, const char *database, bo
 		return request;
 	}
 	atomic_store(&share->disabled, !enable);
+	share_database_unref(admin->proxy->shares, share);
 	request_succeed(request);
 	return request;
 }

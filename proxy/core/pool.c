@@ -41,6 +41,7 @@ struct database *database_get(struct worker *worker, const char *name)
 	database->name = strdup(name);
 	database->share = share_database(worker->proxy->shares, name);
 	if (database->name == NULL || database->share == NULL) {
+		share_database_unref(worker->proxy->shares, database->share);
 		free(database->name);
 		free(database);
 		return NULL;
@@ -135,6 +136,7 @@ struct pool *pool_enter(struct worker *worker, const char *name, const char *use
 	pool->user = strdup(user);
 	pool->share = share_pool(worker->proxy->shares, name, user, internal);
 	if (pool->user == NULL || pool->share == NULL) {
+		share_pool_unref(worker->proxy->shares, pool->share);
 		free(pool->user);
 		free(pool);
 		return NULL;
@@ -301,7 +303,28 @@ static void pool_free(struct pool *pool)
 	auth_user_unref(pool->auth_user);
 	free(pool->last_error);
 	free(pool->user);
+	share_pool_unref(pool->worker->proxy->shares, pool->share);
 	free(pool);
+}
+
+/* With its pools. */
+static void database_free(struct database *database)
+{
+	struct worker *worker = database->worker;
+
+	while (database->pools.count > 0)
+		pool_free(CONTAINER_OF(list_first(&database->pools), struct pool, node));
+	list_remove(&worker->databases, &database->node);
+	session_gate_free(database);
+	route_table_unref(database->swap_routes);
+	if (database->pace_timer != NULL)
+		event_free(database->pace_timer);
+	free(database->swap_error);
+	free(database->past);
+	tally_free(&database->tally);
+	free(database->name);
+	share_database_unref(worker->proxy->shares, database->share);
+	free(database);
 }
 
 void pool_stats_add(struct pool_stats *sum, const struct pool_stats *more)
@@ -325,13 +348,15 @@ static bool pool_is_empty(const struct pool *pool)
 	return used == 0;
 }
 
-void pool_tick_idle(struct pool *pool, usec_t now)
+static void pool_tick_idle(struct pool *pool, usec_t now)
 {
 	const usec_t limit = pool->worker->routes->config->proxy.pool_idle_timeout;
 	struct database *database = pool->database;
 
 	if (!pool_is_empty(pool) || pool->used == 0)
 		pool->used = now;
+	if (pool->used > database->used)
+		database->used = pool->used;
 	/* What it knows of its servers may be what logins during a hold need. */
 	if (limit == 0 || now - pool->used <= limit || pool->min_size > 0 || pool->internal ||
 	    database->held || database->swap_target != NULL)
@@ -346,23 +371,33 @@ void pool_tick_idle(struct pool *pool, usec_t now)
 	pool_free(pool);
 }
 
+void database_tick_idle(struct database *database, usec_t now)
+{
+	const struct config *config = database->worker->routes->config;
+	const usec_t limit = config->proxy.autodb_idle_timeout;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (database->used == 0)
+		database->used = now;
+	LIST_FOREACH(&database->pools, node, tmp)
+	{
+		pool_tick_idle(CONTAINER_OF(node, struct pool, node), now);
+	}
+	/* Who asks for the state of its sessions is still to be answered. */
+	if (limit == 0 || now - database->used <= limit || database->held ||
+	    database->swap_target != NULL || database->swap_routes != NULL ||
+	    database->active > 0 || database->sessions.count > 0 ||
+	    database->session_views != NULL ||
+	    config_find_database(config, database->name) != NULL)
+		return;
+	log_info("cleaning up idle database %s because: autodb idle timeout (age=%llds)",
+	         database->name, (long long)((now - database->used) / USEC_PER_SEC));
+	database_free(database);
+}
+
 void pool_free_all(struct worker *worker)
 {
-	while (worker->databases.count > 0) {
-		struct database *database =
-		    CONTAINER_OF(list_first(&worker->databases), struct database, node);
-
-		while (database->pools.count > 0)
-			pool_free(CONTAINER_OF(list_first(&database->pools), struct pool, node));
-		list_remove(&worker->databases, &database->node);
-		session_gate_free(database);
-		route_table_unref(database->swap_routes);
-		if (database->pace_timer != NULL)
-			event_free(database->pace_timer);
-		free(database->swap_error);
-		free(database->past);
-		tally_free(&database->tally);
-		free(database->name);
-		free(database);
-	}
+	while (worker->databases.count > 0)
+		database_free(CONTAINER_OF(list_first(&worker->databases), struct database, node));
 }

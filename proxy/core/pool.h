@@ -53,6 +53,7 @@ struct database {
 	struct worker *worker;
 	char *name;
 	struct database_share *share;
+	usec_t used;           /* as of a pool */
 	struct list pools;     /* struct pool.node */
 	size_t active;         /* clients of it that have a server, and servers in a reset */
 	bool held;
@@ -221,8 +222,9 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 /* Every 100 ms: time-outs of clients and servers. */
 void pool_tick(struct pool *pool, usec_t now);
 
-/* Behind it, and when nothing is doomed: pool_idle_timeout.  May free the pool. */
-void pool_tick_idle(struct pool *pool, usec_t now);
+/* Behind it, and when nothing is doomed: pool_idle_timeout and autodb_idle_timeout.  May free the
+ * database's pools, and the database. */
+void database_tick_idle(struct database *database, usec_t now);
 
 /* ---- gate.c: hold, release, prepare, new routes ---- */
 void gate_hold(struct worker *worker, const char *database, uint64_t epoch, bool paused);

@@ -88,7 +88,7 @@ static bool pool_give_away(struct pool *pool, struct server *server)
 	}
 	/* Nobody else gives one for the same need; who still starves says so again. */
 	atomic_store_explicit(&pool->share->worker[to].waiting_since, 0, memory_order_relaxed);
-	mail->share = pool->share;
+	mail->share = pool_share_ref(pool->share);
 	mailbox_post(&pool->worker->proxy->workers[to].mailbox, &mail->letter);
 	return true;
 }
@@ -121,7 +121,7 @@ static void pool_ask(struct pool *pool, unsigned first)
 		mail = mail_new(sizeof(*mail), MAIL_SERVER_WANTED);
 		if (mail == NULL)
 			return;
-		mail->share = pool->share;
+		mail->share = pool_share_ref(pool->share);
 		mail->from = me->index;
 		pool->asked = true;
 		pool->asked_last = i;
@@ -491,9 +491,13 @@ void pool_asked(struct worker *worker, struct mail_server *mail)
 
 void pool_given(struct worker *worker, struct pool_share *share, struct server_parcel *parcel)
 {
-	struct pool *pool = pool_find_share(worker, share); /* it asked, so it exists */
+	struct pool *pool = pool_find_share(worker, share);
 	struct server *server;
 
+	if (pool == NULL) { /* given without a question, and since then given up */
+		server_drop_parcel(parcel, share);
+		return;
+	}
 	pool->asked = false;
 	if (parcel->fd < 0) {
 		pool_publish_waiting(pool);

@@ -84,7 +84,7 @@ void pool_make_room(struct pool *pool, enum share_full full)
 		mail = mail_new(sizeof(*mail), MAIL_EVICT);
 		if (mail == NULL)
 			return;
-		mail->share = pool->share;
+		mail->share = pool_share_ref(pool->share);
 		mail->full = full;
 		mailbox_post(&proxy->workers[i].mailbox, &mail->letter);
 	}

@@ -272,6 +272,7 @@ void relocate_drop(struct worker *worker, struct mail_client *mail)
 
 		if (share != NULL) /* always: it was counted in it */
 			client_uncount(client, share);
+		share_database_unref(worker->proxy->shares, share);
 	}
 	client_unadmit(mail->client, worker->proxy);
 	atomic_fetch_sub(&worker->proxy->client_count, 1);

@@ -468,6 +468,26 @@ struct server *server_unpack(struct server_parcel *parcel, struct pool *pool)
 	return server;
 }
 
+void server_drop_parcel(struct server_parcel *parcel, struct pool_share *share)
+{
+	struct server *server = parcel->server;
+
+	if (parcel->fd < 0)
+		return;
+	pool_share_give_back(share);
+	tls_free(parcel->tls);
+	(void)close(parcel->fd);
+	free(parcel->params);
+	free(parcel->boot);
+	ledger_free(&server->ledger);
+	server_stmts_free(&server->stmts);
+	route_table_unref(server->routes);
+	free(server->error);
+	free(server->host_text);
+	free(server->resend.data);
+	free(server);
+}
+
 void server_event(evutil_socket_t fd, short what, void *arg)
 {
 	struct server *server = arg;

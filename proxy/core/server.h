@@ -29,6 +29,7 @@
 struct client;
 struct compute_job;
 struct pool;
+struct pool_share;
 struct route_table;
 struct session_move;
 struct worker;
@@ -197,5 +198,7 @@ struct server_parcel {
 bool server_pack(struct server *server, struct server_parcel *parcel) MUST_CHECK;
 /* Attaches it to `pool` of the receiving worker.  NULL: lost (closed). */
 struct server *server_unpack(struct server_parcel *parcel, struct pool *pool) MUST_CHECK;
+/* Closes one that comes too late (or nothing, if there is none) and uncounts it.  Any thread. */
+void server_drop_parcel(struct server_parcel *parcel, struct pool_share *share);
 
 #endif

@@ -189,8 +189,10 @@ static struct database_share *share_database_locked(struct share_registry *regis
 	struct database_share *share;
 
 	for (share = registry->databases; share != NULL; share = share->next) {
-		if (strcmp(share->name, name) == 0)
+		if (strcmp(share->name, name) == 0) {
+			share->refs++;
 			return share;
+		}
 	}
 	share = calloc(1, sizeof(*share) + registry->workers * sizeof(share->held_since[0]));
 	if (share == NULL)
@@ -206,9 +208,34 @@ static struct database_share *share_database_locked(struct share_registry *regis
 		if (!config_is_console(name) && config_find_database(registry->config, name) == NULL)
 			log_info("registered new auto-database: %s", name);
 	}
+	share->refs = 1;
 	share->next = registry->databases;
 	registry->databases = share;
 	return share;
+}
+
+static void share_database_unref_locked(struct share_registry *registry,
+                                        struct database_share *share)
+{
+	struct database_share **at = &registry->databases;
+
+	if (--share->refs > 0 || atomic_load(&share->disabled) || atomic_load(&share->clients) > 0)
+		return;
+	while (*at != share)
+		at = &(*at)->next;
+	*at = share->next;
+	limit_queue_free(&share->queue);
+	free(share->name);
+	free(share);
+}
+
+void share_database_unref(struct share_registry *registry, struct database_share *share)
+{
+	if (share == NULL)
+		return;
+	(void)pthread_mutex_lock(&registry->lock);
+	share_database_unref_locked(registry, share);
+	(void)pthread_mutex_unlock(&registry->lock);
 }
 
 bool share_is_disabled(struct share_registry *registry, const char *name)
@@ -245,7 +272,7 @@ static struct pool_share *share_pool_locked(struct share_registry *registry, con
 	for (share = registry->pools; share != NULL; share = share->next) {
 		if (share->internal == internal && strcmp(share->user, user) == 0 &&
 		    strcmp(share->database->name, database) == 0)
-			return share;
+			return pool_share_ref(share);
 	}
 	share = aligned_alloc(64, size);
 	if (share == NULL)
@@ -256,10 +283,13 @@ static struct pool_share *share_pool_locked(struct share_registry *registry, con
 	share->internal = internal;
 	share->user_share = share_user_locked(registry, user);
 	if (share->database == NULL || share->user == NULL || share->user_share == NULL) {
+		if (share->database != NULL)
+			share_database_unref_locked(registry, share->database);
 		free(share->user);
 		free(share);
 		return NULL;
 	}
+	atomic_store(&share->refs, 1);
 	atomic_fetch_add(&registry->pool_count, 1);
 	share->next = registry->pools;
 	registry->pools = share;
@@ -275,6 +305,32 @@ struct pool_share *share_pool(struct share_registry *registry, const char *datab
 	share = share_pool_locked(registry, database, user, internal);
 	(void)pthread_mutex_unlock(&registry->lock);
 	return share;
+}
+
+struct pool_share *pool_share_ref(struct pool_share *share)
+{
+	atomic_fetch_add_explicit(&share->refs, 1, memory_order_relaxed);
+	return share;
+}
+
+void share_pool_unref(struct share_registry *registry, struct pool_share *share)
+{
+	struct pool_share **at = &registry->pools;
+
+	if (share == NULL)
+		return;
+	/* Under the lock, so that nobody finds it between the last reference and its end. */
+	(void)pthread_mutex_lock(&registry->lock);
+	if (atomic_fetch_sub(&share->refs, 1) == 1) {
+		while (*at != share)
+			at = &(*at)->next;
+		*at = share->next;
+		atomic_fetch_sub(&registry->pool_count, 1);
+		share_database_unref_locked(registry, share->database);
+		free(share->user);
+		free(share);
+	}
+	(void)pthread_mutex_unlock(&registry->lock);
 }
 
 static struct user_share *share_user_locked(struct share_registry *registry, const char *name)

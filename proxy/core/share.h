@@ -3,8 +3,8 @@
  * What the pools of one (database, user) in all workers share: the count of server connections and
  * its limit, who has idle ones and who starves; and what all workers share of one database or user:
  * the requests it holds, its connections and their limits, time-outs.  Everything here is atomic;
- * entries are made once and live as long as the process, so workers keep pointers to them.  There
- * is a bound to their number.
+ * workers keep pointers to the entries.  Those of databases and pools live as long as somebody has a
+ * reference, those of users as long as the process.  There is a bound to their number.
  */
 #ifndef CORE_SHARE_H
 #define CORE_SHARE_H
@@ -34,6 +34,7 @@ struct database_share {
 	atomic_bool disabled; /* DISABLE: nobody may log in */
 	atomic_bool announced; /* of the fallback: the log has named it */
 	struct limit_queue queue; /* of server_limit */
+	unsigned refs; /* under the registry's lock */
 	char *name;
 	struct database_share *next;
 	_Atomic int64_t held_since[]; /* per worker: its request held longest; 0: none */
@@ -68,6 +69,7 @@ struct pool_share {
 	bool internal;      /* of the pools of auth_query's questions (core/pool.h) */
 	atomic_int servers; /* connections, dialling ones included, prepared ones not */
 	atomic_int limit;
+	atomic_uint refs;
 	struct pool_share *next;
 	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each
 	 * on a cache line of its own, because each is written by another thread. */
@@ -91,18 +93,27 @@ struct share_registry *share_registry_new(unsigned workers) MUST_CHECK;
 void share_registry_free(struct share_registry *registry);
 
 /* Most pools and most users.  Under `trust`, with a fallback database, clients make up as many
- * names as they like, and entries are never freed. */
+ * names as they like. */
 #define SHARES_MAX 20000u
 
 /* Who logs in to a pool that does not exist yet is to be refused.  Any thread. */
 bool share_pools_full(struct share_registry *registry);
 
 /* Found or made; any thread (takes a lock: at login and HOLD only).  NULL on lack of memory, and
- * for a user beyond SHARES_MAX. */
+ * for a user beyond SHARES_MAX.  Databases and pools are references, to be given back below. */
 struct database_share *share_database(struct share_registry *registry, const char *name) MUST_CHECK;
 struct user_share *share_user(struct share_registry *registry, const char *name) MUST_CHECK;
 struct pool_share *share_pool(struct share_registry *registry, const char *database,
                               const char *user, bool internal) MUST_CHECK;
+
+/* One more reference, of somebody who has one or knows of one: no lock. */
+struct pool_share *pool_share_ref(struct pool_share *share);
+
+/* Gives a reference back (NULL: nothing); any thread (takes the lock).  With its last one an entry
+ * goes, unless it says something: a database that is disabled or still has clients (on their way
+ * from one worker to another) stays. */
+void share_pool_unref(struct share_registry *registry, struct pool_share *share);
+void share_database_unref(struct share_registry *registry, struct database_share *share);
 
 /* Limits and time-outs of all databases and users, from now on also of new ones, are those of this
  * configuration (a reference is kept).  Any thread (takes the lock: at RELOAD only). */

@@ -70,12 +70,6 @@ static void worker_tick_pool(struct pool *pool, void *arg)
 	pool_tick(pool, pool->worker->now);
 }
 
-static void worker_tick_idle(struct pool *pool, void *arg)
-{
-	(void)arg;
-	pool_tick_idle(pool, pool->worker->now);
-}
-
 static void worker_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct worker *worker = arg;
@@ -109,8 +103,10 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 		session_tick(database);
 	}
 	worker_end_turn(worker);
-	if (UNLIKELY(worker->routes->config->proxy.pool_idle_timeout > 0))
-		pool_for_each(worker, worker_tick_idle, NULL);
+	LIST_FOREACH(&worker->databases, node, tmp)
+	{
+		database_tick_idle(CONTAINER_OF(node, struct database, node), worker->now);
+	}
 	if (UNLIKELY(worker->shutting_down))
 		worker_count_linked(worker);
 }
@@ -269,35 +265,19 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 	mail_free_database(mail);
 }
 
-/* A server that comes too late is closed. */
-static void worker_drop_parcel(struct server_parcel *parcel)
-{
-	struct server *server = parcel->server;
-
-	if (parcel->fd < 0)
-		return;
-	tls_free(parcel->tls);
-	(void)close(parcel->fd);
-	free(parcel->params);
-	free(parcel->boot);
-	ledger_free(&server->ledger);
-	server_stmts_free(&server->stmts);
-	route_table_unref(server->routes);
-	free(server->error);
-	free(server->host_text);
-	free(server->resend.data);
-	free(server);
-}
-
 static void worker_receive_server(struct worker *worker, struct mail_server *mail)
 {
-	if (worker->stopping) {
-		if (mail->parcel.fd >= 0)
-			pool_share_give_back(mail->share);
-		worker_drop_parcel(&mail->parcel);
-	} else {
+	if (worker->stopping)
+		server_drop_parcel(&mail->parcel, mail->share);
+	else
 		pool_given(worker, mail->share, &mail->parcel);
-	}
+	share_pool_unref(worker->proxy->shares, mail->share);
+	free(mail);
+}
+
+static void worker_free_pool_letter(struct worker *worker, struct mail_pool *mail)
+{
+	share_pool_unref(worker->proxy->shares, mail->share);
 	free(mail);
 }
 
@@ -331,6 +311,10 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 		break;
 	case MAIL_COMPUTED:
 		worker_receive_job((struct compute_job *)letter);
+		return;
+	case MAIL_EVICT:
+	case MAIL_ROOM:
+		worker_free_pool_letter(worker, (struct mail_pool *)letter);
 		return;
 	case MAIL_RECONNECT:
 	case MAIL_KILL:
@@ -433,11 +417,11 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_EVICT:
 		(void)pool_evict(worker, ((struct mail_pool *)letter)->share,
 				 (enum share_full)((struct mail_pool *)letter)->full);
-		free(letter);
+		worker_free_pool_letter(worker, (struct mail_pool *)letter);
 		break;
 	case MAIL_ROOM:
 		pool_room(worker, ((struct mail_pool *)letter)->share);
-		free(letter);
+		worker_free_pool_letter(worker, (struct mail_pool *)letter);
 		break;
 	case MAIL_CLIENT:
 		relocate_receive(worker, (struct mail_client *)letter);

@@ -223,3 +223,30 @@ def test_an_idle_pool_is_given_up(make_proxy):
         wait_for(lambda: pools() == {"kept", "pgbouncer"}, 20 * SLOW, "the end of the pool")
         assert counts() == [(n, n)]
     assert "cleaning up idle pool for user app on db p1" in proxy.log()
+
+
+def test_a_database_of_the_fallback_is_forgotten(make_proxy):
+    proxy = make_proxy(autodb_idle_timeout="100ms", server_idle_timeout="50ms", workers=2,
+                       databases={"p1": "pg", "*": {"server": "pg"}})
+
+    def names(view="STATS"):
+        return {row["database"] for row in proxy.command(f"SHOW {view}")}
+    with proxy.console() as console:
+        proxy.wire("p1").close()
+        for _ in range(2):
+            with proxy.wire("p2") as one, proxy.wire("p2") as two:
+                assert one.value("SELECT current_database()") == "p2"
+                assert two.value("SELECT current_database()") == "p2"
+                time.sleep(0.3)
+                assert "p2" in names() and "p2" in names("POOLS")
+            wait_for(lambda: "p2" not in names(), 20 * SLOW, "the end of the database")
+            assert "p1" in names() and "p1" in names("POOLS")
+        proxy.wire("p2").close()
+        console("HOLD p2")
+        time.sleep(0.3)
+        with proxy.wire("p2") as held:
+            held.send(query("SELECT current_database()"))
+            console("RELEASE p2")
+            assert rows(held.ready()) == [["p2"]]
+    assert proxy.log().count("registered new auto-database: p2") >= 2
+    assert "cleaning up idle database p2 because: autodb idle timeout" in proxy.log()

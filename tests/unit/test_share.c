@@ -46,6 +46,38 @@ static void test_found_again(void **state)
 	assert_int_equal((uintptr_t)&pool->worker[WORKERS_MAX - 1] % 64, 0);
 }
 
+/* With the last reference an entry goes, and what it said; but one that is disabled, or has clients. */
+static void test_ends_with_its_last_reference(void **state)
+{
+	struct share_registry *registry = *state;
+	struct database_share *database = share_database(registry, "db");
+	struct pool_share *pool = share_pool(registry, "db", "app", false);
+
+	atomic_store(&database->client_limit, 7);
+	atomic_store(&pool->limit, 7);
+	share_pool_unref(registry, pool_share_ref(pool));
+	share_database_unref(registry, database);
+	database = share_database(registry, "db"); /* the pool has it */
+	assert_int_equal(atomic_load(&database->client_limit), 7);
+	assert_int_equal(atomic_load(&pool->limit), 7);
+	share_database_unref(registry, database);
+	share_pool_unref(registry, pool);
+	pool = share_pool(registry, "db", "app", false);
+	assert_int_equal(atomic_load(&pool->limit), 0);
+	assert_int_equal(atomic_load(&pool->database->client_limit), 0);
+	share_pool_unref(registry, pool);
+
+	database = share_database(registry, "db");
+	atomic_store(&database->disabled, true);
+	share_database_unref(registry, database);
+	assert_true(share_is_disabled(registry, "db"));
+	database = share_database(registry, "db");
+	atomic_store(&database->disabled, false);
+	atomic_store(&database->clients, 1);
+	share_database_unref(registry, database);
+	assert_ptr_equal(share_database(registry, "db"), database);
+}
+
 static void test_limit(void **state)
 {
 	enum share_full full;
@@ -203,6 +235,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_found_again, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_ends_with_its_last_reference, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_limits_of_database_and_user, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_limit_under_contention, setup, teardown),
