@@ -24,6 +24,9 @@
 /* The value of a number or word that was not given where another setting then applies. */
 #define CONFIG_UNSET (-1)
 
+/* server_check_query: the query without text. */
+#define CONFIG_EMPTY_QUERY "<empty>"
+
 enum config_auth_type {
 #define CONFIG_AUTH_TYPE_ROW(constant, word) constant,
 #include "conf/enums.def"

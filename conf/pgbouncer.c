@@ -125,9 +125,6 @@ bool pgbouncer_value(const struct pgbouncer_setting *row, const char *value, str
 		}
 		sbuf_add_str(out, level > 0 ? "debug" : "info");
 		return true;
-	case PGB_CHECK:
-		sbuf_add_str(out, strcmp(value, "<empty>") == 0 ? ";" : value);
-		return true;
 	default:
 		break;
 	}
@@ -176,10 +173,6 @@ bool pgbouncer_show(const struct config *config, const struct pgbouncer_setting 
 		sbuf_add_char(out, config->proxy.log_destination == CONFIG_LOG_SYSLOG ? '1' : '0');
 	else if (row->how == PGB_VERBOSE)
 		sbuf_add_char(out, config->proxy.log_level == LOG_LEVEL_DEBUG ? '1' : '0');
-	else if (row->how == PGB_CHECK)
-		sbuf_add_str(out, strcmp(config->proxy.server_check_query, ";") == 0
-		                      ? "<empty>"
-		                      : config->proxy.server_check_query);
 	else if (setting->type == VALUE_BOOL)
 		sbuf_add_char(out, *(const bool *)field ? '1' : '0');
 	else if (setting->type == VALUE_DURATION)

@@ -18,7 +18,6 @@ enum pgbouncer_how {
 	PGB_SAME,
 	PGB_MSEC,
 	PGB_LIFETIME,
-	PGB_CHECK,
 	PGB_SYSLOG,
 	PGB_VERBOSE,
 	PGB_PLACE,

@@ -134,10 +134,13 @@ static void lookup_free(struct asker *asker, struct lookup *lookup)
 	free(lookup);
 }
 
+/* Why the log says that a login ended of which nobody could say who it is. */
+#define NO_ANSWER "bouncer config error"
+
 /* Ends the lookup: everybody who waits for it goes on with the user, or NULL and (sqlstate not "")
- * an error. */
+ * an error, `words` for the log. */
 static void lookup_end(struct asker *asker, struct lookup *lookup, struct auth_user *user,
-                       const char *sqlstate, const char *message)
+                       const char *sqlstate, const char *message, const char *words)
 {
 	struct list waiters;
 
@@ -157,23 +160,27 @@ static void lookup_end(struct asker *asker, struct lookup *lookup, struct auth_u
 
 		list_remove(&waiters, &login->waiting);
 		login->waiting_in = NULL;
-		login_answered(login->client, user, sqlstate, message);
+		login_answered(login->client, user, sqlstate, message, words);
 	}
 }
 
 /* Nothing can be asked: all who wait are told. */
 static void asker_fail(struct asker *asker, const char *sqlstate, const char *message)
 {
+	/* What a server says to the login pgbouncer passes on as it is. */
+	const bool as_it_is =
+	    !asker->ready && asker->worker->routes->config->proxy.as_pgbouncer;
 	char text[300];
 
-	(void)snprintf(text, sizeof(text), "could not look the user up: %s", message);
+	(void)snprintf(text, sizeof(text), "%s%s", as_it_is ? "" : "could not look the user up: ",
+	               message);
 	if (asker->lookups.count > 0)
 		log_warning("auth_query %s/%s: %s", asker->database, asker->role, message);
 	asker_close(asker);
 	/* Only those that wait now; others may come while these are told. */
 	for (size_t n = asker->lookups.count; n > 0; n--)
 		lookup_end(asker, CONTAINER_OF(list_first(&asker->lookups), struct lookup, node),
-		           NULL, sqlstate, text);
+		           NULL, sqlstate, text, as_it_is ? text : NO_ANSWER);
 }
 
 static bool asker_send(struct asker *asker, const char *name)
@@ -280,9 +287,10 @@ static void asker_answer(struct asker *asker)
 		log_warning("auth_query %s/%s: %s", asker->database, asker->role, wrong);
 		(void)snprintf(text, sizeof(text), "could not look the user up: %s", wrong);
 		lookup_end(asker, lookup, NULL,
-		           asker->sqlstate[0] != '\0' ? asker->sqlstate : "XX000", text);
+		           asker->sqlstate[0] != '\0' ? asker->sqlstate : "XX000", text,
+		           NO_ANSWER);
 	} else {
-		lookup_end(asker, lookup, user, "", "");
+		lookup_end(asker, lookup, user, "", "", NO_ANSWER);
 	}
 	auth_user_unref(user);
 	asker_next(asker);
@@ -503,7 +511,7 @@ static bool auth_database_usable(struct client *client)
 	name = target.database;
 	if (config_is_console(name) || route_find(worker->routes, name) == NULL) {
 		log_error("authentication database \"%s\" is not configured", name);
-		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "F0000", "bouncer config error", NULL,
+		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "F0000", NO_ANSWER, NULL,
 		                  "The database of auth_dbname is not configured.");
 		return false;
 	}

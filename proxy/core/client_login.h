@@ -60,9 +60,10 @@ void login_go_on(struct client *client);
 /* Chooses the method and begins. */
 void login_start_auth(struct client *client);
 
-/* The answer of auth_query; `sqlstate` not "": there is none, for this reason. */
+/* The answer of auth_query; `sqlstate` not "": there is none, for this reason, in `words` for the
+ * log. */
 void login_answered(struct client *client, struct auth_user *user, const char *sqlstate,
-                    const char *message);
+                    const char *message, const char *words);
 
 /* The body of a message of type FE_PASSWORD. */
 void login_feed_auth(struct client *client, const uint8_t *body, size_t len);

@@ -277,8 +277,9 @@ static bool login_ask_hba(struct client *client, struct client_auth_request *req
 	return true;
 }
 
-/* Trust is for users who exist: those of the users file, of the configuration, of auth_query.  Where
- * the users file names none, nobody can say who does. */
+/* Trust is for users who exist: those of the users file, of auth_query, and of the configuration
+ * (not for pgbouncer, whose section of users only gives them limits).  Where the users file names
+ * none, nobody can say who does. */
 static bool login_trusts_known_only(const struct client *client)
 {
 	return userlist_count(client->worker->users) > 0;
@@ -288,7 +289,8 @@ static bool login_is_named(const struct client *client)
 {
 	const struct config *config = client->worker->routes->config;
 
-	return config_find_user(config, client->login->user) != NULL;
+	return !config->proxy.as_pgbouncer &&
+	       config_find_user(config, client->login->user) != NULL;
 }
 
 /* Whether auth_query has to say who the user is: to prove it, or for the login at the server. */
@@ -338,15 +340,14 @@ static bool login_find_user(struct client *client, struct client_auth_request *r
 }
 
 void login_answered(struct client *client, struct auth_user *user, const char *sqlstate,
-                    const char *message)
+                    const char *message, const char *words)
 {
 	struct client_login *login = client->login;
 
 	if (client->doomed)
 		return;
 	if (*sqlstate != '\0') {
-		client_doom_words(client, CLIENT_CLOSE_AUTH, sqlstate, message,
-		                  "bouncer config error");
+		client_doom_words(client, CLIENT_CLOSE_AUTH, sqlstate, message, words);
 		return;
 	}
 	login->asked = true;

@@ -188,6 +188,15 @@ void pool_for_each(struct worker *worker, void (*act)(struct pool *pool, void *a
 
 /* ---- time ---- */
 
+/* pgbouncer's server_connect_timeout is one for connection and login. */
+static bool pool_login_is_late(const struct config_proxy *conf, const struct server *server,
+                               usec_t now)
+{
+	return now - server->since > conf->login_timeout ||
+	       (conf->as_pgbouncer && conf->connect_timeout > 0 &&
+	        now - server->born > conf->connect_timeout);
+}
+
 static void pool_tick_servers(struct pool *pool, usec_t now)
 {
 	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
@@ -198,7 +207,7 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
-		if (now - server->since > conf->login_timeout) {
+		if (pool_login_is_late(conf, server, now)) {
 			pool_server_failed(pool, server, "the server did not finish the login", "");
 			server_doom(server, SERVER_CLOSE_LOGIN_TIMEOUT);
 		}

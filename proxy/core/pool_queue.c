@@ -146,7 +146,8 @@ static bool pool_wants_check(const struct pool *pool, const struct server *serve
 /* Has as many idle servers checked as clients wait for one. */
 static size_t pool_check_idle(struct pool *pool, size_t demand)
 {
-	const char *query = pool->worker->routes->config->proxy.server_check_query;
+	const char *text = pool->worker->routes->config->proxy.server_check_query;
+	const char *query = strcmp(text, CONFIG_EMPTY_QUERY) == 0 ? "" : text;
 	size_t checking = 0;
 	struct list_node *node;
 	struct list_node *tmp;

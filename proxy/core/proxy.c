@@ -390,9 +390,10 @@ static void proxy_start_warming(struct proxy *proxy)
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* Takes `fresh` (a reference, taken over) for the present configuration. */
+/* Takes `fresh` (a reference, taken over) for the present configuration.  With `kept` TLS that
+ * cannot be set up is no error: it stays as it was, and `kept` says why. */
 static bool proxy_adopt(struct proxy *proxy, struct config *fresh, struct sbuf *errors,
-                        struct sbuf *notes)
+                        struct sbuf *notes, struct sbuf *kept)
 {
 	struct route_table *routes = NULL;
 	struct secure *secure;
@@ -405,6 +406,11 @@ static bool proxy_adopt(struct proxy *proxy, struct config *fresh, struct sbuf *
 	secure = secure_load(fresh, proxy->routes->secure, errors);
 	if (secure == NULL)
 		log_error("TLS setup failed: %s", sbuf_text(errors));
+	if (secure == NULL && kept != NULL) {
+		sbuf_printf(kept, "TLS stays as it was: %s", sbuf_text(errors));
+		sbuf_reset(errors);
+		secure = secure_ref(proxy->routes->secure);
+	}
 	if (secure != NULL) {
 		(void)config_compare_reload(proxy->config, fresh, notes);
 		config_keep_fixed(proxy->config, fresh);
@@ -437,7 +443,7 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 
 	notify_send("RELOADING=1\nMONOTONIC_USEC=%lld\n", (long long)clock_now());
 	good = config_load(proxy->config_path, &fresh, errors) &&
-	       proxy_adopt(proxy, fresh, errors, notes);
+	       proxy_adopt(proxy, fresh, errors, notes, NULL);
 	notify_send("READY=1\n");
 	proxy->reload_failed = !good;
 	if (good) {
@@ -459,7 +465,8 @@ bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *s
 	if (!config_with(proxy->config, name, value, &fresh, notes, sqlstate, errors))
 		return false;
 	sbuf_init(&unused, 1024);
-	good = proxy_adopt(proxy, fresh, errors, &unused);
+	/* What belongs together is set one by one. */
+	good = proxy_adopt(proxy, fresh, errors, &unused, notes);
 	sbuf_free(&unused);
 	if (!good)
 		(void)snprintf(sqlstate, 6, "22023");

@@ -78,7 +78,7 @@ static void server_dialled(void *arg, int fd, const char *error)
 		if (server->host_text != NULL)
 			server->pool->host++; /* the next attempt is another host's */
 		pool_server_failed(server->pool, server, error, "");
-		server_doom(server, SERVER_CLOSE_DIAL);
+		server_doom(server, fd == DIAL_UNRESOLVED ? SERVER_CLOSE_DNS : SERVER_CLOSE_DIAL);
 	} else {
 		const struct config_proxy *conf = &worker->routes->config->proxy;
 		const struct sock_keepalive keepalive = {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/share.h"
 
-#include "base/log.h"
 #include "conf/config.h"
 
 #include <limits.h>
@@ -203,11 +202,8 @@ static struct database_share *share_database_locked(struct share_registry *regis
 		free(share);
 		return NULL;
 	}
-	if (registry->config != NULL) {
+	if (registry->config != NULL)
 		share_apply_database(registry->config, share);
-		if (!config_is_console(name) && config_find_database(registry->config, name) == NULL)
-			log_info("registered new auto-database: %s", name);
-	}
 	share->refs = 1;
 	share->next = registry->databases;
 	registry->databases = share;

@@ -130,6 +130,7 @@ static void dial_resolved(int result, struct evutil_addrinfo *list, void *arg)
 		(void)snprintf(dial->error, sizeof(dial->error),
 		               "could not resolve host name \"%s\": %s", dial->host,
 		               evutil_gai_strerror(result));
+		dial->fd = DIAL_UNRESOLVED;
 		dial->next = NULL;
 	} else {
 		dial->next = list;
@@ -194,7 +195,7 @@ static void dial_timer(evutil_socket_t fd, short what, void *arg)
 
 		memcpy(error, dial->error, sizeof(error));
 		dial_cancel(dial);
-		done(done_arg, -1, error);
+		done(done_arg, DIAL_UNRESOLVED, error);
 		return;
 	}
 	dial_finish(dial);
@@ -277,6 +278,7 @@ struct dial *dial_start(struct event_base *base, struct evdns_base *dns, const c
 	} else if (dns == NULL) {
 		(void)snprintf(dial->error, sizeof(dial->error),
 		               "could not resolve host name \"%s\": no resolver", host);
+		dial->fd = DIAL_UNRESOLVED;
 		event_active(dial->timer, EV_READ, 0);
 	} else {
 		dial_lookup(dial, dns);

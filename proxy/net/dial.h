@@ -19,8 +19,10 @@
 
 struct dial;
 
-/* `fd`: a connected non-blocking socket that now belongs to the callee, or -1 and `error` says why.
- * The dial no longer exists when this is called. */
+enum { DIAL_FAILED = -1, DIAL_UNRESOLVED = -2 /* there is no address for the name */ };
+
+/* `fd`: a connected non-blocking socket that now belongs to the callee, or one of the above and
+ * `error` says why.  The dial no longer exists when this is called. */
 typedef void (*dial_done)(void *arg, int fd, const char *error);
 
 /* Starts.  `host` is a name, a numeric address, or a directory of Unix sockets if it begins with a

@@ -181,7 +181,7 @@ static bool set_ciphers(SSL_CTX *ssl, const struct tls_settings *s, struct sbuf 
 	if (!is_default(s->ciphers) && SSL_CTX_set_cipher_list(ssl, ciphers) != 1)
 		return complain(error, "ciphers", s->ciphers);
 	if (!is_default(s->ciphersuites) && SSL_CTX_set_ciphersuites(ssl, s->ciphersuites) != 1)
-		return complain(error, "TLS 1.3 ciphers", s->ciphersuites);
+		return complain(error, "failed to set the TLSv1.3 cipher suites", s->ciphersuites);
 	if (!is_default(s->groups) && SSL_CTX_set1_groups_list(ssl, s->groups) != 1)
 		return complain(error, "key exchange groups", s->groups);
 	(void)SSL_CTX_set_dh_auto(ssl, 1);

@@ -231,6 +231,7 @@ def test_several_hosts(make_proxy, pg):
     two.close()
     with proxy.wire("p2") as conn:
         assert conn.value("SELECT 1") == "1"
+    assert "closing because: server DNS lookup failed (age" in proxy.log()
     with proxy.wire("p2") as conn:
         conn.send(query("SELECT pg_sleep(20)"))
         time.sleep(0.3)

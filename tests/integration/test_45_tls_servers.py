@@ -111,8 +111,14 @@ def test_set(make_proxy, tls_pg, ca):
         proxy.command("SET server_tls_sslmode = require")
         wait_for(lambda: "SSL encryption" in refused("app2"))
         assert used(conn)
+        # Nothing is in force before the settings fit together.
+        with proxy.wire("pgshunt", "pgshunt_admin", "admin secret") as console:
+            said = console.query("SET server_tls_sslmode = 'verify-ca'")
+            assert [msg.fields()["M"] for msg in said if msg.kind == "N"] == [
+                "TLS stays as it was: servers.pg.sslmode: verify-ca needs the authorities: give "
+                "server_tls_ca_file or sslrootcert"] and not pgwire.errors(said)
+        assert used(conn)
         proxy.command("SET server_tls_ca_file = '%s'" % ca.stranger)
-        proxy.command("SET server_tls_sslmode = 'verify-ca'")
         wait_for(lambda: "certificate verify failed" in refused("app"))
         proxy.command("SET server_tls_ca_file = '%s'" % ca.cert)
         assert used(conn)

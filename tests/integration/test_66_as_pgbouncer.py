@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from fakeserver import DONE, READY, ROW, WELCOME, FakeServer
 from pgwire import TERMINATE, Conn, LoginError, cstr, errors, message, query, startup, wait_for
 from servers import BINDIR, OWNER
 
@@ -228,3 +229,53 @@ def test_refusals_have_pgbouncers_words(make_proxy):
         proxy.command("RELOAD")
     assert error.value.sqlstate == "F0000"
     assert re.search("ERROR TLS setup failed: .*No such file or directory", proxy.log())
+
+
+def test_a_section_of_users_lets_nobody_in(make_proxy):
+    users = {"app2": {"pool_size": 1}}
+    proxy = make_proxy(start=False, auth_type="trust", users=users)
+    del proxy.secrets["app2"]
+    proxy.write()
+    proxy.start()
+    proxy.wire(user="app2").close()
+    proxy.settings["as_pgbouncer"] = True
+    proxy.reload()
+    wait_for(lambda: "configuration read again" in proxy.log(), what="the reload")
+    assert refused(proxy, user="app2")["M"] == '"trust" authentication failed'
+    proxy.wire(user="app").close()
+
+
+def test_server_connect_timeout_is_for_the_login_too(make_proxy):
+    def script(peer):
+        peer.startup()
+        peer.recv()
+    with FakeServer(script) as mute:
+        proxy = make_proxy({"mute": mute.check}, {"q": "mute"}, as_pgbouncer=True,
+                           connect_timeout="300ms", log_level="info")
+        with pytest.raises(LoginError):
+            proxy.wire("q")
+    assert "closing because: connect timeout" in proxy.log()
+
+
+def test_the_usual_check_of_a_server_is_an_empty_query(make_proxy):
+    queries = []
+
+    def script(peer):
+        peer.startup()
+        peer.send(WELCOME)
+        while True:
+            kind, body = peer.recv()
+            if kind != "Q":
+                return
+            queries.append(body)
+            peer.send((message("I") if body == b"\0" else ROW + DONE) + READY)
+    with FakeServer(script) as server:
+        proxy = make_proxy({"fake": server.check}, {"q": "fake"}, server_check_delay="0",
+                           workers=1)
+        for _ in range(2):
+            with proxy.wire("q") as conn:
+                assert conn.value("SELECT 1") == "1"
+        proxy.command("SET server_check_query = ''")
+        with proxy.wire("q") as conn:
+            assert conn.value("SELECT 2") == "1"
+    assert queries[-3:] == [b"\0", b"SELECT 1\0", b"SELECT 2\0"]

@@ -295,6 +295,13 @@ def test_fallback_database(make, asked_pg):
     assert refused(proxy, "u_scram", "wrong", "p1").sqlstate == "28P01"
     error = refused(proxy, "u_scram", "scram secret", "not there")
     assert error.sqlstate == "3D000" and 'database "not there" does not exist' in error.fields["M"]
+    # pgbouncer says what the server says.
+    theirs = make(databases={"*": "pg"}, as_pgbouncer=True, log_level="info")
+    error = refused(theirs, "u_scram", "scram secret", "not there")
+    assert error.sqlstate == "3D000" and error.fields["M"] == 'database "not there" does not exist'
+    theirs.stop()
+    assert 'closing because: database "not there" does not exist (age' in theirs.log()
+    assert theirs.log().count("registered new auto-database: not there") == 1
     other = make(databases={"*": {"server": "pg", "auth_dbname": "p1"}, "p1": "pg"})
     assert login(other, "u_scram", "scram secret", "p2") == "u_scram"
     assert asked(asked_pg, "p1").count("u_scram") == 2
