@@ -218,6 +218,13 @@ int64_t config_session_temp_tables(const struct config *config,
 	                           config->proxy.session_temp_tables));
 }
 
+int64_t config_session_cursors(const struct config *config, const struct config_database *database,
+                               const struct config_user *user)
+{
+	return OF_USER(user, session_cursors,
+	               OF_DATABASE(database, session_cursors, config->proxy.session_cursors));
+}
+
 enum config_pool_mode config_pool_mode(const struct config *config,
                                        const struct config_database *database,
                                        const struct config_user *user)

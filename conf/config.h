@@ -315,6 +315,8 @@ enum config_pinned config_session_pinned(const struct config *config,
 int64_t config_session_temp_tables(const struct config *config,
                                    const struct config_database *database,
                                    const struct config_user *user);
+int64_t config_session_cursors(const struct config *config, const struct config_database *database,
+                               const struct config_user *user);
 enum config_pool_mode config_pool_mode(const struct config *config,
                                        const struct config_database *database,
                                        const struct config_user *user);

@@ -111,6 +111,7 @@ void pool_apply_settings(struct pool *pool)
 	                    : route->database->session_pin   ? "database"
 	                                                     : NULL;
 	pool->session_temp_tables = config_session_temp_tables(config, route->database, user);
+	pool->session_cursors = config_session_cursors(config, route->database, user);
 	pool->pqexec_off = config->proxy.disable_pqexec;
 	pool->own_user = route->database->user[0] == '\0';
 	pool->min_size = config_min_pool_size(config, route->database);

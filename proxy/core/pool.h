@@ -116,6 +116,7 @@ struct pool {
 	enum config_pinned session_pinned;
 	const char *session_pin; /* "user", "database": whose session_pin is on; NULL: neither's */
 	int64_t session_temp_tables; /* most bytes of temporary tables of a session */
+	int64_t session_cursors;     /* … and of its cursors' rows */
 	size_t parked;         /* clients whose session's server is kept */
 	struct limit_wait limit_wait;
 	bool asked;            /* another worker has been asked for a server */

@@ -134,7 +134,8 @@ static void session_compare_standby(struct session_move *move)
 	}
 	move->stage = SESSION_STAGE_STANDBY;
 	if (move->failure != NULL || move->answer == NULL || move->lossy || move->unreadable ||
-	    !session_state_finish(move->answer) || session_state_again(move->answer))
+	    !session_carry_told(move) || !session_state_finish(move->answer) ||
+	    session_state_again(move->answer))
 		return; /* it is compared after the promotion */
 	/* Nobody but us can change what that connection is: this needs no proof later. */
 	session_state_digest(move->answer, move->digest_told);
@@ -198,6 +199,11 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 	case SESSION_ASKS_TEMP:
 	case SESSION_ASKS_PROBE:
 	case SESSION_ASKS_ROWS:
+	case SESSION_ASKS_CURSORS:
+		if (session_carry_halfway(move)) {
+			(void)!session_ask(move, server, SESSION_ASKS_CURSORS);
+			return false;
+		}
 		if (!session_carry_answer(move, question))
 			(void)!session_ask(move, server, SESSION_ASKS_CLEANUP);
 		session_judge(move);

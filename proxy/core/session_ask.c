@@ -12,7 +12,6 @@
 #include "core/session_internal.h"
 #include "core/session_see.h"
 #include "core/worker.h"
-#include "session/copies.h"
 #include "session/locks.h"
 #include "session/replay.h"
 #include "session/stmts.h"
@@ -115,6 +114,7 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 
 	move->state_steps = 1;
 	move->read_steps = 0;
+	move->cursor_steps = 0;
 	switch (question) {
 	case SESSION_ASKS_NOTHING:
 		break;
@@ -128,7 +128,9 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		steps += ask_replay(move, REPLAY_ON_STANDBY, out);
 		if (ask_wants_state(move, question)) {
 			ask_state(move, move->state, out);
-			steps++;
+			if (replay_is_early(move->state)) /* all of it is there */
+				move->state_steps += session_carry_build_check(move, out);
+			steps += move->state_steps;
 		}
 		break;
 	case SESSION_ASKS_REST:
@@ -149,6 +151,7 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 	case SESSION_ASKS_TEMP:
 	case SESSION_ASKS_PROBE:
 	case SESSION_ASKS_ROWS:
+	case SESSION_ASKS_CURSORS:
 		steps += session_carry_build(move, question, out);
 		break;
 	case SESSION_ASKS_UNNAMED:
@@ -226,11 +229,10 @@ bool session_ask(struct session_move *move, struct server *server, enum session_
 	bool sent = true;
 
 	assert(move->asked == NULL && server_quiet(server));
-	if (!ask_turn(move, database))
+	/* Cursors that were moved go back before anything else is done. */
+	if (!session_carry_halfway(move) && !ask_turn(move, database))
 		return false;
-	sbuf_init(&out, ASK_MAX + (move->state == NULL
-				       ? 0
-				       : copies_messages(session_state_copies(move->state))));
+	sbuf_init(&out, ASK_MAX + session_carry_bytes(move));
 	steps = ask_build(move, question, &out);
 	session_state_free(move->answer);
 	move->answer = ask_wants_state(move, question) ? session_state_new() : NULL;
@@ -249,6 +251,8 @@ bool session_ask(struct session_move *move, struct server *server, enum session_
 		sent = ask_send(move, server, &out, steps);
 	}
 	sbuf_free(&out);
+	if (!sent)
+		session_carry_forget(move);
 	return sent;
 }
 
@@ -259,8 +263,7 @@ bool session_awaits(const struct server *server)
 
 bool session_takes_whole(const struct server *server, uint8_t type, size_t total)
 {
-	return type != BE_COPY_DATA || server->move == NULL ||
-	       total <= session_carry_longest(server->move);
+	return server->move == NULL || session_carry_takes_whole(server->move, type, total);
 }
 
 static void ask_failed(struct session_move *move, const uint8_t *body, size_t len)
@@ -285,9 +288,12 @@ void session_take(struct server *server, uint8_t type, const uint8_t *body, size
 {
 	struct session_move *move = server->move;
 
-	session_carry_take(move, type, body, len);
+	const bool carried = session_carry_take(move, type, body, len);
+
 	switch (type) {
 	case BE_DATA_ROW:
+		if (carried)
+			break;
 		if (move->question == SESSION_ASKS_LOCKS)
 			(void)!locks_count_row(move->state, body, len); /* locks_counted() */
 		/* Steps before these may have rows, too. */

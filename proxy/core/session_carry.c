@@ -7,6 +7,7 @@
 #include "core/route.h"
 #include "core/worker.h"
 #include "session/copies.h"
+#include "session/cursors.h"
 #include "session/inspect.h"
 #include "session/replay.h"
 #include "session/temp_table.h"
@@ -22,6 +23,21 @@ static size_t carry_most(const struct session_move *move)
 	return (size_t)move->client->pool->session_temp_tables;
 }
 
+static size_t carry_most_cursors(const struct session_move *move)
+{
+	return (size_t)move->client->pool->session_cursors;
+}
+
+static struct copies_bound carry_bound(const struct session_move *move, size_t most)
+{
+	struct worker *worker = move->client->worker;
+
+	return (struct copies_bound){
+	    .most = most,
+	    .used = &worker->proxy->carried,
+	    .most_used = (size_t)worker->routes->config->proxy.session_carry_memory};
+}
+
 static bool carry_held_up(const struct session_state *state)
 {
 	struct sbuf why;
@@ -34,37 +50,66 @@ static bool carry_held_up(const struct session_state *state)
 	return held_up;
 }
 
-enum session_question session_carry_next(const struct session_move *move, bool moving)
+/* Of a pinned one as much is taken along as can be, if it is moved at all. */
+static bool carry_read_now(const struct session_move *move, bool moving)
+{
+	return moving && (move->class != SESSION_PINNED ||
+	                  move->client->pool->session_pinned == CONFIG_PINNED_MOVE_ANYWAY);
+}
+
+static enum session_question carry_next_temp(const struct session_move *move, bool moving)
 {
 	const struct session_state *state = move->state;
 
-	if (state == NULL || carry_most(move) == 0 || !temp_exists(state))
+	if (carry_most(move) == 0 || !temp_exists(state))
 		return SESSION_ASKS_NOTHING;
 	if (!temp_described(state))
 		return SESSION_ASKS_TEMP;
 	if (temp_wants_probe(state))
 		return SESSION_ASKS_PROBE;
-	if (!moving || session_state_copies(state) != NULL || carry_held_up(state))
-		return SESSION_ASKS_NOTHING;
-	/* Of a pinned one as much is taken along as can be, if it is moved at all. */
-	if (move->class == SESSION_PINNED &&
-	    move->client->pool->session_pinned != CONFIG_PINNED_MOVE_ANYWAY)
+	if (!carry_read_now(move, moving) || session_state_copies(state) != NULL ||
+	    carry_held_up(state))
 		return SESSION_ASKS_NOTHING;
 	return SESSION_ASKS_ROWS;
+}
+
+static enum session_question carry_next_cursors(const struct session_move *move, bool moving)
+{
+	const struct session_state *state = move->state;
+
+	if (!carry_read_now(move, moving) || carry_most_cursors(move) == 0 ||
+	    !cursors_exist(state) || session_state_cursors(state) != NULL ||
+	    session_state_count_kind(state, SESSION_CURSOR_PIN) > 0)
+		return SESSION_ASKS_NOTHING;
+	return SESSION_ASKS_CURSORS;
+}
+
+enum session_question session_carry_next(const struct session_move *move, bool moving)
+{
+	enum session_question next;
+
+	if (move->state == NULL)
+		return SESSION_ASKS_NOTHING;
+	next = carry_next_temp(move, moving);
+	return next != SESSION_ASKS_NOTHING ? next : carry_next_cursors(move, moving);
 }
 
 /* ---- asking ---- */
 
 static void carry_await(struct session_move *move, size_t streams, bool keep)
 {
-	struct worker *worker = move->client->worker;
-	const struct copies_bound bound = {
-	    .most = carry_most(move),
-	    .used = &worker->proxy->carried,
-	    .most_used = (size_t)worker->routes->config->proxy.session_carry_memory};
+	const struct copies_bound bound = carry_bound(move, carry_most(move));
 
 	copies_free(move->arriving);
 	move->arriving = copies_new(streams, keep ? &bound : NULL);
+}
+
+static void carry_await_cursors(struct session_move *move, bool keep)
+{
+	const struct copies_bound bound = carry_bound(move, carry_most_cursors(move));
+
+	cursors_free(move->cursors);
+	move->cursors = cursors_new(move->state, &bound, keep);
 }
 
 unsigned session_carry_build(struct session_move *move, enum session_question question,
@@ -81,6 +126,13 @@ unsigned session_carry_build(struct session_move *move, enum session_question qu
 		session_state_more(move->state);
 	} else if (question == SESSION_ASKS_PROBE) {
 		steps = temp_probe_add(move->state, out);
+	} else if (question == SESSION_ASKS_CURSORS) {
+		if (!session_carry_halfway(move))
+			carry_await_cursors(move, true);
+		if (move->cursors != NULL)
+			steps = cursors_ask(move->cursors, move->state, out);
+		out->failed = out->failed || move->cursors == NULL;
+		move->cursor_steps = steps;
 	} else {
 		steps = temp_read_add(move->state, out);
 		carry_await(move, steps, true);
@@ -92,14 +144,19 @@ unsigned session_carry_build(struct session_move *move, enum session_question qu
 
 unsigned session_carry_build_check(struct session_move *move, struct sbuf *out)
 {
-	move->read_steps = 0;
-	if (session_state_copies(move->state) == NULL)
-		return 0;
-	move->read_steps = 1 + (unsigned)session_state_count_kind(move->state, SESSION_TEMP_DATA);
-	carry_await(move, move->read_steps - 1, false);
-	out->failed = out->failed || move->arriving == NULL;
-	(void)temp_shape_add(move->state, out);
-	(void)temp_read_add(move->state, out);
+	if (session_state_copies(move->state) != NULL) {
+		move->read_steps = temp_shape_add(move->state, out);
+		move->read_steps += temp_read_add(move->state, out);
+		carry_await(move, move->read_steps - 1, false);
+		out->failed = out->failed || move->arriving == NULL;
+	}
+	if (session_state_cursors(move->state) != NULL) {
+		carry_await_cursors(move, false);
+		if (move->cursors != NULL)
+			move->cursor_steps = cursors_check_add(move->cursors, move->state, out);
+		out->failed = out->failed || move->cursors == NULL;
+		move->read_steps += move->cursor_steps;
+	}
 	return move->read_steps;
 }
 
@@ -121,14 +178,25 @@ static void carry_take_probe(struct session_move *move, uint8_t type, const uint
 	}
 }
 
-void session_carry_take(struct session_move *move, uint8_t type, const uint8_t *body, size_t len)
+/* The step under way is about cursors. */
+static bool carry_at_cursors(const struct session_move *move)
+{
+	return move->cursors != NULL && move->steps_left > 0 &&
+	       move->steps_left <= move->cursor_steps;
+}
+
+bool session_carry_take(struct session_move *move, uint8_t type, const uint8_t *body, size_t len)
 {
 	/* Of the new server's answer the first of these steps is the definition. */
 	const size_t first = move->question == SESSION_ASKS_ROWS ? 0 : 1;
 	const size_t step = move->read_steps - move->steps_left;
 
+	if (carry_at_cursors(move)) {
+		cursors_take(move->cursors, move->cursor_steps - move->steps_left, type, body, len);
+		return true;
+	}
 	if (move->read_steps == 0 || move->steps_left > move->read_steps)
-		return;
+		return false;
 	if (move->question == SESSION_ASKS_PROBE) {
 		carry_take_probe(move, type, body, len);
 	} else if (move->question == SESSION_ASKS_TEMP) {
@@ -140,11 +208,27 @@ void session_carry_take(struct session_move *move, uint8_t type, const uint8_t *
 	} else if (move->arriving != NULL && step >= first) {
 		copies_take(move->arriving, step - first, type, body, len);
 	}
+	return false;
 }
 
-size_t session_carry_longest(const struct session_move *move)
+bool session_carry_takes_whole(const struct session_move *move, uint8_t type, size_t total)
 {
-	return WIRE_HEADER_LEN + carry_most(move);
+	if (type == BE_COPY_DATA)
+		return total <= WIRE_HEADER_LEN + carry_most(move);
+	if (type == BE_DATA_ROW && carry_at_cursors(move))
+		return total <= WIRE_HEADER_LEN + carry_most_cursors(move);
+	return true;
+}
+
+bool session_carry_halfway(const struct session_move *move)
+{
+	return move->cursors != NULL && cursors_more(move->cursors);
+}
+
+size_t session_carry_bytes(const struct session_move *move)
+{
+	return (move->state == NULL ? 0 : session_state_carried(move->state)) +
+	       (move->cursors == NULL ? 0 : cursors_bytes(move->cursors));
 }
 
 /* Noted in the state, so that it is known as long as that. */
@@ -199,13 +283,18 @@ bool session_carry_answer(struct session_move *move, enum session_question quest
 {
 	bool clean = move->failure == NULL;
 
-	if (question == SESSION_ASKS_TEMP)
+	if (question == SESSION_ASKS_CURSORS) {
+		clean = cursors_clean(move->cursors);
+		move->unreadable = !cursors_read_done(move->cursors, move->state);
+		session_carry_forget(move);
+	} else if (question == SESSION_ASKS_TEMP) {
 		carry_described(move);
-	else if (question == SESSION_ASKS_ROWS)
+	} else if (question == SESSION_ASKS_ROWS) {
 		carry_read(move);
-	else if (!sbuf_ok(&move->outcomes) ||
-	         !temp_probe_done(move->state, sbuf_text(&move->outcomes), move->outcomes.len))
+	} else if (!sbuf_ok(&move->outcomes) ||
+	           !temp_probe_done(move->state, sbuf_text(&move->outcomes), move->outcomes.len)) {
 		move->unreadable = true;
+	}
 	if (move->unreadable) {
 		session_state_free(move->state);
 		move->state = NULL;
@@ -215,19 +304,29 @@ bool session_carry_answer(struct session_move *move, enum session_question quest
 
 bool session_carry_told(struct session_move *move)
 {
-	bool good;
+	bool good = true;
 
-	if (move->read_steps == 0)
-		return true;
-	good = move->arriving != NULL && copies_failure(move->arriving) == NULL &&
-	       temp_read_done(move->answer, move->state, move->arriving);
-	copies_free(move->arriving);
-	move->arriving = NULL;
+	if (move->arriving != NULL)
+		good = copies_failure(move->arriving) == NULL &&
+		       temp_read_done(move->answer, move->state, move->arriving);
+	if (move->cursors != NULL)
+		good = cursors_check_done(move->cursors, move->answer) && good;
+	session_carry_forget(move);
 	return good;
 }
 
 void session_carry_drop(struct session_move *move)
 {
-	if (move->state != NULL)
-		session_state_set_copies(move->state, NULL);
+	if (move->state == NULL)
+		return;
+	session_state_set_copies(move->state, NULL);
+	session_state_set_cursors(move->state, NULL);
+}
+
+void session_carry_forget(struct session_move *move)
+{
+	copies_free(move->arriving);
+	move->arriving = NULL;
+	cursors_free(move->cursors);
+	move->cursors = NULL;
 }

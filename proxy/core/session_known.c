@@ -82,6 +82,7 @@ void session_classify_state(struct session_move *move)
 	const struct config_proxy *conf = &client->worker->routes->config->proxy;
 	const struct session_abilities abilities = {
 	    .locks = true,
+	    .cursors = client->pool->session_cursors > 0,
 	    .temporary = client->pool->session_temp_tables > 0,
 	    .custom_known = conf->session_custom_settings[0] != '\0',
 	};

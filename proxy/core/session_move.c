@@ -7,7 +7,6 @@
 #include "core/server.h"
 #include "core/session_carry.h"
 #include "core/worker.h"
-#include "session/copies.h"
 #include "session/stmts.h"
 
 #include <stdio.h>
@@ -75,7 +74,7 @@ void session_end(struct client *client)
 	session_state_free(move->state);
 	session_state_free(move->answer);
 	session_note_unnamed(move, NULL);
-	copies_free(move->arriving);
+	session_carry_forget(move);
 	sbuf_free(&move->outcomes);
 	free(move->what);
 	free(move->why);
@@ -95,8 +94,10 @@ void session_server_lost(struct server *server)
 	if (move == NULL)
 		return;
 	server->move = NULL;
-	if (server == move->asked)
+	if (server == move->asked) {
 		session_ask_over(move);
+		session_carry_forget(move);
+	}
 	if (server == move->fresh) {
 		move->fresh = NULL;
 		move->stage = SESSION_STAGE_NONE;

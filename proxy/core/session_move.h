@@ -31,6 +31,7 @@
 
 struct client;
 struct copies;
+struct cursors;
 struct database;
 struct mail_view;
 struct pool;
@@ -51,6 +52,7 @@ enum session_question {
 	SESSION_ASKS_TEMP,    /* its own: what its temporary tables are */
 	SESSION_ASKS_PROBE,   /* its own: what their ON COMMIT is */
 	SESSION_ASKS_ROWS,    /* its own: their rows */
+	SESSION_ASKS_CURSORS, /* its own: the rows of its cursors and where they stand */
 	SESSION_ASKS_CLEANUP, /* its own: to forget that it was asked, after an error */
 	SESSION_ASKS_STANDBY, /* fresh: to take what a standby allows */
 	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
@@ -80,7 +82,9 @@ struct session_move {
 	unsigned state_steps;         /* … the last of which tell a state */
 	unsigned read_steps;          /* … and of these the last are of session_carry.c */
 	struct session_state *answer; /* coming in */
+	unsigned cursor_steps;        /* … of which the last are about cursors */
 	struct copies *arriving;      /* rows of temporary tables, coming in */
+	struct cursors *cursors;      /* being read */
 	struct sbuf outcomes;         /* of the steps of SESSION_ASKS_PROBE */
 	struct session_state *state;  /* of its own server, as of ready_at; NULL: not asked yet */
 	usec_t ready_at;              /* server->ready_at then: another value means it was active */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "session/classify.h"
 
+#include "session/cursors.h"
 #include "session/params.h"
 #include "session/sql_lex.h"
 #include "session/stmts.h"
@@ -152,6 +153,9 @@ static void judge_row(const struct session_row *row, const struct session_abilit
 	case SESSION_CURSOR:
 		if (!abilities->cursors)
 			add_reason(why, "cursor", row->name, " WITH HOLD");
+		else if (cursor_is_forward(row))
+			add_reason(why, "cursor", row->name,
+			           " WITH HOLD and without SCROLL: no server tells where it stands");
 		break;
 	case SESSION_TEMPORARY:
 		if (!abilities->temporary)
@@ -185,6 +189,7 @@ static void say_why(const struct session_state *state, const struct session_fact
 	for (i = 0; i < session_state_count(state); i++)
 		judge_row(session_state_at(state, i), abilities, strings, why);
 	temp_why(state, why);
+	cursors_why(state, why);
 	if (session_facts_unreadable(facts) && !abilities->custom_known)
 		add_part(why, "; ",
 		         "a custom setting whose name was not seen (set_config() of a "

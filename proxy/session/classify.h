@@ -23,7 +23,7 @@ enum session_class {
 /* What the engine can carry besides what is in messages (see carry.h). */
 struct session_abilities {
 	bool locks;   /* advisory locks */
-	bool cursors; /* WITH HOLD cursors */
+	bool cursors; /* WITH HOLD cursors that can be read backward */
 	bool temporary;
 	bool custom_known; /* the configured names of custom settings are complete */
 };

@@ -125,7 +125,8 @@ void copies_take(struct copies *copies, size_t i, uint8_t type, const void *body
 	if (i >= copies->count || copies->failure != NULL)
 		return;
 	stream = &copies->streams[i];
-	if (type == BE_COPY_DATA) {
+	if (type == BE_COPY_DATA || type == BE_DATA_ROW) {
+		stream->rows += type == BE_DATA_ROW;
 		if (EVP_DigestUpdate(stream->hash, body, len) != 1)
 			copies_fail(copies, "out of memory");
 		else if (copies->keep)
@@ -134,6 +135,11 @@ void copies_take(struct copies *copies, size_t i, uint8_t type, const void *body
 	           memcmp(body, tag, sizeof(tag) - 1) == 0 && memchr(body, '\0', len) != NULL) {
 		stream->rows = strtoull((const char *)body + sizeof(tag) - 1, NULL, 10);
 	}
+}
+
+uint64_t copies_rows(const struct copies *copies, size_t i)
+{
+	return copies->streams[i].rows;
 }
 
 const char *copies_failure(const struct copies *copies)

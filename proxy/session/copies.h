@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * Rows of a session on their way from its old server to a new one: several streams of COPY data,
- * each with its number of rows and its SHA-256.  The same streams read back from the new server,
+ * Rows of a session on their way from its old server to a new one: several streams of COPY data, or
+ * of DataRow messages, each with its number of rows and its SHA-256.  The same streams read back from the new server,
  * only counted and hashed, tell whether it has the same.  No I/O; one thread, but for the total.
  */
 #ifndef SESSION_COPIES_H
@@ -30,12 +30,15 @@ void copies_free(struct copies *copies); /* NULL is allowed */
 size_t copies_count(const struct copies *copies);
 size_t copies_bytes(const struct copies *copies);
 
-/* A message of the answer to the i-th COPY … TO STDOUT: its type and body.  Others than those of
- * the data are ignored. */
+/* A message of the answer to the i-th COPY … TO STDOUT, or the i-th cursor's rows: its type and
+ * body.  Others than those of the data are ignored. */
 void copies_take(struct copies *copies, size_t i, uint8_t type, const void *body, size_t len);
 
 /* A message that is too long to be taken has come. */
 void copies_too_long(struct copies *copies);
+
+/* So many of the i-th are there.  Of COPY it is known at its end. */
+uint64_t copies_rows(const struct copies *copies, size_t i);
 
 /* Why these are of no use: more than they may be; NULL: they are whole. */
 const char *copies_failure(const struct copies *copies);

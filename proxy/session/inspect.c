@@ -30,6 +30,7 @@ struct session_state {
 	bool merged;           /* state_merge_timeout() is done */
 	bool temporary;        /* has temporary objects */
 	struct copies *copies; /* of their rows */
+	struct copies *cursors;
 };
 
 static const struct {
@@ -158,6 +159,7 @@ void session_state_free(struct session_state *state)
 		row_free(&state->rows[i]);
 	free(state->rows);
 	copies_free(state->copies);
+	copies_free(state->cursors);
 	free(state);
 }
 
@@ -368,6 +370,23 @@ bool session_state_put(struct session_state *state, const struct session_row *ro
 	return true;
 }
 
+bool session_state_replace(struct session_state *state, const struct session_row *row)
+{
+	size_t kept = 0;
+	size_t i;
+
+	for (i = 0; i < state->count; i++) {
+		struct session_row *old = &state->rows[i];
+
+		if (old->kind == row->kind && strcmp(old->name, row->name) == 0)
+			row_free(old);
+		else
+			state->rows[kept++] = *old;
+	}
+	state->count = kept;
+	return session_state_put(state, row);
+}
+
 void session_state_set_copies(struct session_state *state, struct copies *copies)
 {
 	copies_free(state->copies);
@@ -377,6 +396,22 @@ void session_state_set_copies(struct session_state *state, struct copies *copies
 const struct copies *session_state_copies(const struct session_state *state)
 {
 	return state->copies;
+}
+
+void session_state_set_cursors(struct session_state *state, struct copies *copies)
+{
+	copies_free(state->cursors);
+	state->cursors = copies;
+}
+
+const struct copies *session_state_cursors(const struct session_state *state)
+{
+	return state->cursors;
+}
+
+size_t session_state_carried(const struct session_state *state)
+{
+	return copies_messages(state->copies) + copies_messages(state->cursors);
 }
 
 bool session_state_finish(struct session_state *state)
@@ -524,6 +559,12 @@ static const char *row_extra(const struct session_row *row)
 	return row->kind == SESSION_CUSTOM || row->kind == SESSION_LOCK ? NULL : row->extra;
 }
 
+/* A cursor's text is that of the query that made it, wherever that was. */
+static const char *row_value(const struct session_row *row)
+{
+	return row->kind == SESSION_CURSOR ? NULL : row->value;
+}
+
 static void digest_text(EVP_MD_CTX *context, const char *text)
 {
 	/* The length first, so that no two lists of texts are one string. */
@@ -551,7 +592,7 @@ void session_state_digest(const struct session_state *state, char hex[65])
 	while ((row = next_row(state, &i, REPLAY_AFTER_PROMOTION)) != NULL) {
 		digest_text(context, kinds[canonical_kind(row->kind)].word);
 		digest_text(context, row->name);
-		digest_text(context, row->value);
+		digest_text(context, row_value(row));
 		digest_text(context, row_extra(row));
 	}
 	if (EVP_DigestFinal_ex(context, digest, NULL) == 1) {
@@ -572,7 +613,7 @@ static void tell_difference(struct sbuf *why, const struct session_row *old,
 	if (old == NULL || now == NULL)
 		sbuf_add_str(why, old == NULL ? " is on the new server only"
 		                              : " is on the old server only");
-	else if (compare_text(old->value, now->value) != 0)
+	else if (compare_text(row_value(old), row_value(now)) != 0)
 		sbuf_printf(why, ": \"%.200s\" became \"%.200s\"",
 		            old->value == NULL ? "" : old->value,
 		            now->value == NULL ? "" : now->value);
@@ -597,7 +638,7 @@ bool session_state_same(const struct session_state *old, const struct session_st
 		if (a == NULL && b == NULL)
 			return true;
 		order = a == NULL ? 1 : b == NULL ? -1 : compare_place(a, b);
-		if (order != 0 || compare_text(a->value, b->value) != 0 ||
+		if (order != 0 || compare_text(row_value(a), row_value(b)) != 0 ||
 		    compare_text(row_extra(a), row_extra(b)) != 0) {
 			tell_difference(why, order > 0 ? NULL : a, order < 0 ? NULL : b);
 			return false;

@@ -112,6 +112,13 @@ const char *session_state_info(const struct session_state *state, const char *na
 void session_state_set_copies(struct session_state *state, struct copies *copies);
 const struct copies *session_state_copies(const struct session_state *state);
 
+/* … and of its cursors. */
+void session_state_set_cursors(struct session_state *state, struct copies *copies);
+const struct copies *session_state_cursors(const struct session_state *state);
+
+/* Not fewer than the bytes of all messages that make them anew. */
+size_t session_state_carried(const struct session_state *state);
+
 /* SHA-256 of all that the session is, in canonical form: equal for equal sessions, whatever the
  * server or process. */
 void session_state_digest(const struct session_state *state, char hex[65]);

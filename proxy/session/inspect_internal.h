@@ -30,4 +30,7 @@ bool session_state_set_value(struct session_state *state, size_t i, const char *
 /* Adds a copy of a row. */
 bool session_state_put(struct session_state *state, const struct session_row *row) MUST_CHECK;
 
+/* … in place of all of that kind and name. */
+bool session_state_replace(struct session_state *state, const struct session_row *row) MUST_CHECK;
+
 #endif

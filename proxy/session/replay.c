@@ -5,18 +5,19 @@
  *   on the standby     late settings made harmless, client_encoding = the server's (texts are sent
  *                      as the old server gave them), settings, custom settings, session
  *                      authorization, role, then prepared statements, under that role
- *   after promotion    temporary tables and, if there are any, only now prepared statements; advisory
- *                      locks, LISTEN, late settings, client_encoding, the client's unnamed statement
+ *   after promotion    temporary tables and, if there are any, only now prepared statements; cursors,
+ *                      advisory locks, LISTEN, late settings, client_encoding, the client's unnamed statement
  *
- * A session without locks and channels, whose late settings a standby can work under, is given these
- * on the standby, too, at the end: nothing but the unnamed statement is left to do in the hold.
+ * A session without locks, channels and temporary objects, whose late settings a standby can work
+ * under, is given these and its cursors on the standby, too, at the end: nothing but the unnamed
+ * statement is left to do in the hold.
  *
  * A PREPARE is sent by the extended protocol, which refuses a text of several statements: nothing
  * but a PREPARE can be executed, whatever the lexer thinks.
  */
 #include "session/replay.h"
 
-#include "session/copies.h"
+#include "session/cursors.h"
 #include "session/inspect_internal.h"
 #include "session/locks.h"
 #include "session/sql_lex.h"
@@ -215,6 +216,20 @@ unsigned replay_try_add(const struct session_state *old, struct sbuf *out)
 	return steps;
 }
 
+/* ---- cursors ---- */
+
+static void replay_cursors(struct replay *replay, const struct session_state *old)
+{
+	size_t i;
+
+	for (i = 0; i < session_state_count(old); i++) {
+		const struct session_row *row = session_state_at(old, i);
+
+		if (row->kind == SESSION_CURSOR && cursor_make_add(old, row->name, &replay->out))
+			step_end(replay, "cursor", row->name);
+	}
+}
+
 /* ---- after promotion ---- */
 
 static void replay_listen(struct replay *replay, const struct session_state *old)
@@ -325,7 +340,9 @@ bool replay_is_early(const struct session_state *old)
 {
 	/* Under the first setting a standby answers no question; the second would end the connection
 	 * while it waits for the hold. */
-	return !session_state_bound(old) &&
+	return session_state_count_kind(old, SESSION_LOCK) == 0 &&
+	       session_state_count_kind(old, SESSION_CHANNEL) == 0 &&
+	       session_state_count_kind(old, SESSION_TEMPORARY) == 0 &&
 	       !setting_is(old, "default_transaction_isolation", "serializable") &&
 	       setting_is(old, "idle_session_timeout", "0");
 }
@@ -336,7 +353,7 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 	bool good = true;
 
 	memset(replay, 0, sizeof(*replay));
-	sbuf_init(&replay->out, SESSION_REPLAY_MAX + copies_messages(session_state_copies(old)));
+	sbuf_init(&replay->out, SESSION_REPLAY_MAX + session_state_carried(old));
 	sbuf_init(&replay->labels, SESSION_REPLAY_MAX);
 	if (stage == REPLAY_ON_STANDBY) {
 		replay_meanwhile(replay, old);
@@ -349,6 +366,8 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 	}
 	if (session_statement_stage(old) == stage)
 		good = replay_statements(replay, old);
+	if (replay_is_early(old) == (stage == REPLAY_ON_STANDBY))
+		replay_cursors(replay, old);
 	if (stage == REPLAY_ON_STANDBY) {
 		if (replay_is_early(old))
 			replay_late(replay, old);

@@ -3,6 +3,7 @@
 
 #include "session/copies.h"
 #include "session/inspect_internal.h"
+#include "session/neutral.h"
 #include "session/temp_sql.h"
 #include "wire/build.h"
 
@@ -15,93 +16,12 @@
 
 #define PROBE "pgshunt_probe"
 
-/* What is written and read must not depend on the session. */
-static const char *const our_settings[][2] = {
-    {"statement_timeout", "0"},
-    {"search_path", ""},
-    {"client_min_messages", "error"},
-    {"DateStyle", "ISO, YMD"},
-    {"IntervalStyle", "postgres"},
-    {"TimeZone", "UTC"},
-    {"extra_float_digits", "3"},
-    {"bytea_output", "hex"},
-    {"lc_monetary", "C"},
-    {"xmloption", "content"},
-    {"quote_all_identifiers", "off"},
-    {"standard_conforming_strings", "on"},
-    {"array_nulls", "on"},
-    {"transform_null_equals", "off"},
-    {"default_tablespace", ""},
-    {"temp_tablespaces", ""},
-};
-
 /* ---- texts ---- */
-
-static void add_quoted(struct sbuf *sql, char quote, const char *text)
-{
-	const char *p;
-
-	sbuf_add_char(sql, quote);
-	for (p = text; *p != '\0'; p++) {
-		if (*p == quote)
-			sbuf_add_char(sql, quote);
-		sbuf_add_char(sql, *p);
-	}
-	sbuf_add_char(sql, quote);
-}
 
 static void add_relation(struct sbuf *sql, const char *name)
 {
 	sbuf_add_str(sql, "pg_temp.");
-	add_quoted(sql, '"', name);
-}
-
-/* A literal whatever standard_conforming_strings is. */
-static void add_literal(struct sbuf *sql, const char *text)
-{
-	struct sbuf doubled;
-	const char *p;
-
-	if (strchr(text, '\\') == NULL) {
-		add_quoted(sql, '\'', text);
-		return;
-	}
-	sbuf_init(&doubled, SQL_MAX);
-	for (p = text; *p != '\0'; p++) {
-		if (*p == '\\')
-			sbuf_add_char(&doubled, '\\');
-		sbuf_add_char(&doubled, *p);
-	}
-	sbuf_add_char(sql, 'E');
-	add_quoted(sql, '\'', sbuf_text(&doubled));
-	sql->failed = sql->failed || !sbuf_ok(&doubled);
-	sbuf_free(&doubled);
-}
-
-static void run(struct sbuf *out, struct sbuf *sql)
-{
-	session_add_run(out, sbuf_text(sql));
-	out->failed = out->failed || !sbuf_ok(sql);
-	sbuf_free(sql);
-}
-
-/* Begins a transaction of ours.  Names are sent as the server has told them. */
-static void add_settings(const struct session_state *state, struct sbuf *out)
-{
-	struct sbuf sql;
-	size_t i;
-
-	sbuf_init(&sql, 4096);
-	/* No row comes of it. */
-	sbuf_add_str(&sql, "SELECT WHERE pg_catalog.concat("
-	                   "pg_catalog.set_config('client_encoding', ");
-	add_literal(&sql, session_state_info(state, "server_encoding"));
-	sbuf_add_str(&sql, ", true)");
-	for (i = 0; i < ARRAY_LEN(our_settings); i++)
-		sbuf_printf(&sql, ", pg_catalog.set_config('%s', '%s', true)", our_settings[i][0],
-		            our_settings[i][1]);
-	sbuf_add_str(&sql, ") IS NULL");
-	run(out, &sql);
+	neutral_add_quoted(sql, '"', name);
 }
 
 static void add_role(struct sbuf *out, const char *role)
@@ -110,9 +30,9 @@ static void add_role(struct sbuf *out, const char *role)
 
 	sbuf_init(&sql, SQL_MAX);
 	sbuf_add_str(&sql, "SELECT WHERE pg_catalog.set_config('role', ");
-	add_literal(&sql, role == NULL ? "none" : role);
+	neutral_add_literal(&sql, role == NULL ? "none" : role);
 	sbuf_add_str(&sql, ", true) IS NULL");
-	run(out, &sql);
+	neutral_run(out, &sql);
 }
 
 /* ---- what there is ---- */
@@ -142,10 +62,10 @@ static bool is_sequence(const struct session_state *state, const char *name)
 
 unsigned temp_describe_add(const struct session_state *state, struct sbuf *out)
 {
-	add_settings(state, out);
+	neutral_add(state, out);
 	session_add_run(out, temp_touch_sql);
 	wire_add_sync(out);
-	add_settings(state, out);
+	neutral_add(state, out);
 	session_add_run(out, temp_shape_sql);
 	session_add_run(out, temp_define_sql);
 	wire_add_sync(out);
@@ -154,7 +74,7 @@ unsigned temp_describe_add(const struct session_state *state, struct sbuf *out)
 
 unsigned temp_shape_add(const struct session_state *state, struct sbuf *out)
 {
-	add_settings(state, out);
+	neutral_add(state, out);
 	session_add_run(out, temp_shape_sql);
 	wire_add_sync(out);
 	return 1;
@@ -226,30 +146,30 @@ static void probe_one(const struct session_state *state, const struct session_ro
 	const char *owner = owner_of(state, name);
 	struct sbuf sql;
 
-	add_settings(state, out);
+	neutral_add(state, out);
 	add_role(out, owner);
 	sbuf_init(&sql, SQL_MAX);
 	sbuf_add_str(&sql, "ALTER TABLE ");
 	add_relation(&sql, name);
 	sbuf_printf(&sql, " ADD CONSTRAINT " PROBE "_key UNIQUE (%s)", column);
-	run(out, &sql);
+	neutral_run(out, &sql);
 	sbuf_printf(&sql,
 	            "CREATE TEMPORARY TABLE pg_temp." PROBE " ON COMMIT DROP AS SELECT %s FROM ",
 	            column);
 	add_relation(&sql, name);
-	run(out, &sql);
+	neutral_run(out, &sql);
 	sbuf_printf(&sql, "ALTER TABLE pg_temp." PROBE " ADD FOREIGN KEY (%s) REFERENCES ", column);
 	add_relation(&sql, name);
 	sbuf_printf(&sql, " (%s)", column);
-	run(out, &sql);
+	neutral_run(out, &sql);
 	wire_add_sync(out);
 
-	add_settings(state, out);
+	neutral_add(state, out);
 	add_role(out, owner);
 	sbuf_add_str(&sql, "ALTER TABLE ");
 	add_relation(&sql, name);
 	sbuf_add_str(&sql, " DROP CONSTRAINT IF EXISTS " PROBE "_key");
-	run(out, &sql);
+	neutral_run(out, &sql);
 	wire_add_sync(out);
 }
 
@@ -319,7 +239,7 @@ static void read_one(const struct session_state *state, const struct session_row
 {
 	struct sbuf sql;
 
-	add_settings(state, out);
+	neutral_add(state, out);
 	add_role(out, row->extra);
 	sbuf_init(&sql, SQL_MAX);
 	sbuf_add_str(&sql, "COPY ");
@@ -331,9 +251,9 @@ static void read_one(const struct session_state *state, const struct session_row
 		add_relation(&sql, row->name);
 	}
 	sbuf_add_str(&sql, " TO STDOUT WITH (ENCODING ");
-	add_literal(&sql, session_state_info(state, "server_encoding"));
+	neutral_add_literal(&sql, session_state_info(state, "server_encoding"));
 	sbuf_add_char(&sql, ')');
-	run(out, &sql);
+	neutral_run(out, &sql);
 	wire_add_sync(out);
 }
 
@@ -417,7 +337,7 @@ static void write_commands(const struct session_state *state, enum session_kind 
 		sbuf_add_str(&sql, row->value);
 		if (empties_itself(state, row))
 			sbuf_add_str(&sql, " ON COMMIT DELETE ROWS");
-		run(out, &sql);
+		neutral_run(out, &sql);
 	}
 }
 
@@ -439,11 +359,11 @@ static void write_sequence(const char *name, const char *data, size_t len, struc
 	sbuf_init(&sql, SQL_MAX);
 	add_relation(&relation, name);
 	sbuf_add_str(&sql, "SELECT pg_catalog.setval(");
-	add_literal(&sql, sbuf_text(&relation));
+	neutral_add_literal(&sql, sbuf_text(&relation));
 	sbuf_free(&relation);
 	sbuf_printf(&sql, "::pg_catalog.regclass, '%lld'::pg_catalog.int8, %s)", value,
 	            called == 't' ? "true" : "false");
-	run(out, &sql);
+	neutral_run(out, &sql);
 }
 
 static void write_rows(const struct session_state *state, const struct session_row *row,
@@ -464,7 +384,7 @@ static void write_rows(const struct session_state *state, const struct session_r
 	sbuf_add_str(&sql, "COPY ");
 	add_relation(&sql, row->name);
 	sbuf_add_str(&sql, " FROM STDIN WITH (ENCODING ");
-	add_literal(&sql, session_state_info(state, "server_encoding"));
+	neutral_add_literal(&sql, session_state_info(state, "server_encoding"));
 	sbuf_add_char(&sql, ')');
 	session_begin_run(out, sbuf_text(&sql));
 	out->failed = out->failed || !sbuf_ok(&sql);
@@ -492,7 +412,7 @@ void temp_write_add(const struct session_state *state, struct sbuf *out)
 		    session_state_find(state, SESSION_BASE, "default_transaction_read_only");
 	if (read_only != NULL && read_only->value != NULL && strcmp(read_only->value, "on") == 0)
 		session_add_run(out, "SET TRANSACTION READ WRITE");
-	add_settings(state, out);
+	neutral_add(state, out);
 	write_commands(state, SESSION_TEMP_BEFORE, &role, out);
 	for (i = 0; i < session_state_count(state); i++) {
 		const struct session_row *row = session_state_at(state, i);

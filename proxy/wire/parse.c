@@ -215,7 +215,9 @@ bool wire_parse_row_description(const void *body, size_t len, struct wire_column
 		column.name = wire_read_str(&reader);
 		(void)wire_read_bytes(&reader, 6); /* table, attribute */
 		column.type_oid = wire_read_be32(&reader);
-		(void)wire_read_bytes(&reader, 8); /* typlen, typmod, format */
+		(void)wire_read_be16(&reader); /* length of the type */
+		column.type_modifier = (int32_t)wire_read_be32(&reader);
+		(void)wire_read_be16(&reader); /* format */
 		if (i < max)
 			columns[i] = column;
 	}

@@ -88,6 +88,7 @@ bool wire_parse_negotiate(const void *body, size_t len, uint32_t *version,
 struct wire_column_view {
 	const char *name;
 	uint32_t type_oid;
+	int32_t type_modifier;
 };
 bool wire_parse_row_description(const void *body, size_t len, struct wire_column_view *columns,
                                 size_t max, size_t *count) MUST_CHECK;

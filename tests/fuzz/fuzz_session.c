@@ -5,6 +5,7 @@
  */
 #include "session/classify.h"
 #include "session/copies.h"
+#include "session/cursors.h"
 #include "session/locks.h"
 #include "session/replay.h"
 #include "session/sql_lex.h"
@@ -87,12 +88,66 @@ static void fuzz_state(const uint8_t *data, size_t size)
 	session_state_free(state);
 }
 
+/* Messages, each a byte of its type and one of its length. */
+static void fuzz_cursors(const uint8_t *data, size_t size)
+{
+	const struct copies_bound bound = {.most = 65536};
+	struct session_state *state = session_state_new();
+	struct cursors *cursors;
+	struct replay replay;
+	struct sbuf out;
+	bool more;
+
+	if (state == NULL)
+		abort();
+	(void)!session_state_row(state,
+	                         "\0\4\0\0\0\4info\0\0\0\36"
+	                         "7365727665725f656e636f64696e67\0\0\0\10"
+	                         "55544638\377\377\377\377",
+	                         60);
+	(void)!session_state_row(state,
+	                         "\0\4\0\0\0\6cursor\0\0\0\2"
+	                         "63\0\0\0\2"
+	                         "78\0\0\0\6"
+	                         "746674",
+	                         34);
+	if (!session_state_finish(state) || !cursors_exist(state))
+		abort();
+	cursors = cursors_new(state, &bound, true);
+	if (cursors == NULL)
+		abort();
+	for (more = true; more && size > 1;) {
+		sbuf_init(&out, (size_t)1 << 22);
+		(void)cursors_ask(cursors, state, &out);
+		sbuf_free(&out);
+		while (size > 1 && data[1] <= size - 2) {
+			const size_t len = data[1];
+			const uint8_t type = data[0];
+
+			cursors_take(cursors, 0, type, data + 2, len);
+			data += 2 + len;
+			size -= 2 + len;
+			if (type == BE_READY_FOR_QUERY)
+				break;
+		}
+		more = cursors_more(cursors) && size > 1 && data[1] <= size - 2;
+	}
+	if (!cursors_more(cursors) && cursors_read_done(cursors, state)) {
+		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, &replay);
+		replay_free(&replay);
+	}
+	cursors_free(cursors);
+	session_state_free(state);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size == 0)
 		return 0;
 	if (data[0] % 2 == 0)
 		fuzz_text(data + 1, size - 1, data[0] % 4 == 0);
+	else if (data[0] % 8 == 7)
+		fuzz_cursors(data + 1, size - 1);
 	else
 		fuzz_state(data + 1, size - 1);
 	return 0;

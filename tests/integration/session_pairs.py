@@ -304,7 +304,7 @@ VIEWS = {
            "pg_catalog.current_setting('is_superuser')",
     "statements": "SELECT name, statement, parameter_types, from_sql FROM "
                   "pg_catalog.pg_prepared_statements ORDER BY name COLLATE pg_catalog.\"C\"",
-    "cursors": "SELECT name, statement, is_holdable, is_binary, is_scrollable FROM "
+    "cursors": "SELECT name, is_holdable, is_binary, is_scrollable FROM "
                "pg_catalog.pg_cursors WHERE name OPERATOR(pg_catalog.<>) '' ORDER BY name COLLATE "
                "pg_catalog.\"C\"",
     "channels": "SELECT c FROM pg_catalog.pg_listening_channels() c ORDER BY c COLLATE "
@@ -394,8 +394,16 @@ class Pair:
             self.both([describe("S", name), SYNC], "statement " + name)
         for what, text in VIEWS.items():
             self.both([query(text)], what)
+        for name in CURSORS:
+            self.both([query("FETCH 0 FROM " + name)], "cursor " + name)
         if self.alone.params != self.moved.params:
             self.fail("parameters", self.alone.params, self.moved.params)
+
+    def read_cursors(self):
+        """All rows, from where each stands and backward: an error ends it, on both sides."""
+        for name in CURSORS:
+            for how in ("0", "ALL", "BACKWARD ALL"):
+                self.both([query("FETCH %s FROM %s" % (how, name))], "cursor " + name)
 
     def hear(self, notify):
         """Both are sent a notification on every channel, and hear the same."""

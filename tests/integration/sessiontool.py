@@ -7,8 +7,8 @@ from proxy import program
 from pgwire import Conn, errors
 
 STANDBY, PROMOTED = 0, 1
-KINDS = ("guc cat base custom role proto sql listen lock cursor temp tshape tdata tdef tend ton tpin "
-         "tsize reset info").split()
+KINDS = ("guc cat base custom role proto sql listen lock cursor crows cmake cpin temp tshape "
+         "tdata tdef tend ton tpin tsize reset info").split()
 
 
 class Tool:

@@ -290,13 +290,14 @@ def test_channels(tool, sessions):
 def test_what_holds_a_session(tool, sessions):
     old = sessions()
     run(tool, old, "SELECT pg_advisory_lock(7), pg_advisory_lock_shared(1, 2)",
-        "BEGIN; DECLARE \"my cursor\" CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+        "BEGIN; DECLARE \"my cursor\" SCROLL CURSOR WITH HOLD FOR SELECT 1; COMMIT",
         "CREATE TEMP TABLE mine (a int)", "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql "
         "AS 'SELECT 1'", "CREATE TYPE pg_temp.mood AS ENUM ('good')")
     assert tool.inspect(old) == "ok"
     verdict = tool.classify()
     assert verdict[0] == "pinned"
     assert verdict[1] == "2 advisory locks, 1 cursor, 3 temporary objects"
+    assert 'cursor' not in tool.classify(cursors=1)[2]
     for reason in ('advisory lock "0 7 1 ExclusiveLock"', 'advisory lock "1 2 2 ShareLock"',
                    'cursor "my cursor" WITH HOLD', 'temporary object "mine"',
                    'temporary object "pg_proc ', 'temporary object "pg_type '):

@@ -195,6 +195,8 @@ def test_to_a_promoted_standby(make_cluster, make_proxy):
             proxy.console() as console:
         # Nothing of this one has to wait for the promotion: it has all before the hold.
         early.query("SET work_mem = '9MB'; SET lock_timeout = '5s'")
+        early.query("DECLARE held CURSOR WITH HOLD FOR SELECT g FROM generate_series(1, 9) g")
+        early.query("FETCH 4 FROM held")
         last_asked = "SELECT query_start FROM pg_stat_activity WHERE application_name = 'early'"
         for _ in range(6):
             assert conn.execute("SELECT %s::int", [5], prepare=True).fetchone() == (5,)
@@ -222,6 +224,7 @@ def test_to_a_promoted_standby(make_cluster, make_proxy):
                             ("statement_timeout", "78s"), ("in_hot_standby", "off")):
             assert early.value("SHOW " + name) == value
         assert early.params["in_hot_standby"] == "off"
+        assert early.value("FETCH FROM held") == "5"
         assert not errors(wire.until("Z"))
         assert wire.value("SHOW cluster_name") == "pg2"
         assert wire.value("SHOW work_mem") == "7MB"

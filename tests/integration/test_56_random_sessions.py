@@ -147,6 +147,7 @@ def play(world, seed, move, moves=MOVES, kinds=None):
             for pair in world.pairs:
                 pair.hear(world.notify)
         for pair in world.pairs:
+            pair.read_cursors()
             pair.count_locks()
     except Difference as error:
         raise Difference("PGSHUNT_SESSION_SEED=%d: %s" % (seed, error)) from None

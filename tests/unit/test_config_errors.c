@@ -215,10 +215,9 @@ static void test_unknown(void **state)
 	              "f:5:3: proxy: unknown setting \"pool_sise\"; did you mean \"pool_size\"?\n");
 	expect_errors(REST "users: {u: {colour: red}}\n",
 	              "f:3:13: users.u: unknown setting \"colour\"; known are pool_mode, session_pinned, "
-	              "session_pin, session_temp_tables, "
+	              "session_pin, session_temp_tables, session_cursors, "
 	              "pool_size, reserve_pool_size, max_client_connections, max_user_connections, "
-	              "query_timeout, query_wait_timeout, transaction_timeout, "
-	              "idle_transaction_timeout and others\n");
+	              "query_timeout, query_wait_timeout, transaction_timeout and others\n");
 	expect_errors(REST "mover: {proxie: {}}\n",
 	              "f:3:9: mover: unknown setting \"proxie\"; did you mean \"proxies\"?\n");
 	expect_errors("servers: {a: {host: h, prot: 1}}\ndatabases: {}\n",
