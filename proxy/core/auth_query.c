@@ -534,7 +534,7 @@ enum auth_query_result auth_query_ask(struct client *client, struct auth_user **
 	if (!auth_database_usable(client))
 		return AUTH_QUERY_FAILED;
 	if (!target_find(worker, client->login->database, &target))
-		return AUTH_QUERY_KNOWN;
+		return AUTH_QUERY_NOBODY;
 	state =
 	    auth_cache_get(worker->proxy->auth_cache, sbuf_text(&target.scope), client->login->user,
 	                   worker->now, conf->auth_cache_age, conf->auth_cache_absent_age, user);

@@ -26,11 +26,12 @@ struct worker;
 
 enum auth_query_result {
 	AUTH_QUERY_KNOWN,  /* *user is the answer (a reference), NULL: there is no such user */
+	AUTH_QUERY_NOBODY, /* there is nobody to ask */
 	AUTH_QUERY_WAIT,   /* login_answered() comes later */
 	AUTH_QUERY_FAILED, /* the client is doomed */
 };
 
-/* Whom the users file does not name.  KNOWN with NULL as well if there is nobody to be asked. */
+/* Whom the users file does not name. */
 enum auth_query_result auth_query_ask(struct client *client, struct auth_user **user) MUST_CHECK;
 
 /* The client does not wait any more. */

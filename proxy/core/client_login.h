@@ -33,7 +33,8 @@ struct client_login {
 	struct list_node waiting;
 	struct client *client;   /* for that list */
 	bool asked;              /* the answer is: */
-	struct auth_user *found; /* a reference; NULL: there is no such user */
+	struct auth_user *found; /* a reference; NULL: no such user, or nobody to ask */
+	bool absent;             /* the former */
 	bool owner;              /* of this process: may do everything in the console */
 	uint8_t answered;        /* SSLRequest and GSSENCRequest */
 	struct address *address; /* whose logins it is counted in; NULL: none */

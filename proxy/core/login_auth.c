@@ -328,6 +328,9 @@ static bool login_find_user(struct client *client, struct client_auth_request *r
 	if (!login->asked && login_needs_secret(client, request->type)) {
 		switch (auth_query_ask(client, &login->found)) {
 		case AUTH_QUERY_KNOWN:
+			login->absent = login->found == NULL;
+			/* fall through */
+		case AUTH_QUERY_NOBODY:
 			login->asked = true;
 			break;
 		case AUTH_QUERY_WAIT:
@@ -351,6 +354,7 @@ void login_answered(struct client *client, struct auth_user *user, const char *s
 		return;
 	}
 	login->asked = true;
+	login->absent = user == NULL;
 	login->found = auth_user_ref(user);
 	login_start_auth(client);
 	if (!client->doomed)
@@ -404,7 +408,8 @@ void login_start_auth(struct client *client)
 		log_warning("client %s/%s: authentication failed: there is no such user",
 			    client_database(client), client_user(client));
 		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000",
-				  "\"trust\" authentication failed", NULL, NULL);
+				  login->absent ? "no such user" : "\"trust\" authentication failed",
+				  NULL, NULL);
 		return;
 	}
 	request.cert_name = cert_name[0] == '\0' ? NULL : cert_name;

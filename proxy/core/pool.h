@@ -30,7 +30,7 @@ struct worker;
 struct pool_stats {
 	uint64_t assigned;   /* servers given to clients */
 	uint64_t logins;
-	uint64_t client_parses;
+	uint64_t client_parses; /* of named statements, not in session pooling; so the next two */
 	uint64_t server_parses;
 	uint64_t binds;
 	uint64_t xacts;

@@ -440,8 +440,6 @@ static enum step request_forward(struct request *request, struct server *server,
 
 	request_note_start(request, server);
 	if (is_extended(type)) {
-		if (type == FE_BIND)
-			client->pool->stats.binds++;
 		if (type != FE_EXECUTE && !client->in_session && !server->ledger.skipping &&
 		    worker->routes->config->proxy.max_prepared_statements > 0) {
 			size_t used = 0;

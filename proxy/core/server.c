@@ -290,6 +290,8 @@ static void server_log_end(const struct server *server)
 	const usec_t age = server->worker->now - server->born;
 	const bool quiet = !server->worker->routes->config->proxy.log_disconnections ||
 			   pool->internal || pool->database->held;
+	/* Why a login failed, the log has said in the line before, as pgbouncer's does. */
+	const char *error = server->close_reason == SERVER_CLOSE_LOGIN ? NULL : server->error;
 
 	server_log(server,
 		  close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING
@@ -297,7 +299,7 @@ static void server_log_end(const struct server *server)
 							   : LOG_LEVEL_INFO,
 		  "closing because: %s%s%s (age=%lld.%03ds)",
 		  server_close_text((enum server_close)server->close_reason),
-		  server->error == NULL ? "" : ": ", server->error == NULL ? "" : server->error,
+		  error == NULL ? "" : ": ", error == NULL ? "" : error,
 		  (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));
 }
 

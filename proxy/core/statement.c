@@ -52,7 +52,8 @@ static bool send_parse(struct server *server, const char *name, size_t name_len,
 {
 	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
 
-	server->pool->stats.server_parses++;
+	if (name_len > 0)
+		server->pool->stats.server_parses++;
 	wire_put_be32(head + 1, (uint32_t)(4 + name_len + 1 + stmt->len));
 	return send_copy(server, head, sizeof(head)) && send_copy(server, name, name_len + 1) &&
 	       (stmt->len <= STATEMENT_UNNAMED_MAX ? send_copy(server, stmt->text, stmt->len)
@@ -504,7 +505,6 @@ static enum statement_result statement_parse(struct client *client, struct serve
 
 	if (have == WIRE_HEADER_LEN && total > WIRE_HEADER_LEN)
 		return STATEMENT_MORE;
-	client->pool->stats.client_parses++;
 	if (unnamed && total > STATEMENT_UNNAMED_MAX) {
 		/* Too long to be remembered: good for this transaction only. */
 		if (!statement_set_unnamed(client, server, (struct ledger_entry){.op = OWES_PARSE},
@@ -536,7 +536,10 @@ static enum statement_result statement_parse(struct client *client, struct serve
 	if (names_unsettled(server))
 		return STATEMENT_WAIT;
 	result = statement_parse_named(client, server, &parse);
-	*used = result == STATEMENT_DONE ? total : 0;
+	if (result == STATEMENT_DONE) {
+		client->pool->stats.client_parses++;
+		*used = total;
+	}
 	return result;
 }
 
@@ -650,6 +653,7 @@ static enum statement_result statement_bind(struct client *client, struct server
 	if (!send_copy(server, head, sizeof(head)) || !send_copy(server, bind.portal, portal_len) ||
 	    !send_copy(server, stmt_name(stmt), STMT_NAME_LEN + 1))
 		return STATEMENT_FAILED;
+	client->pool->stats.binds++;
 	*used = WIRE_HEADER_LEN + bind.rest_offset;
 	server->left_to = (uint32_t)(total - *used);
 	return STATEMENT_DONE;

@@ -415,3 +415,21 @@ def test_driver_with_errors(proxy):
             else:
                 with pytest.raises(psycopg.errors.DivisionByZero):
                     conn.execute("SELECT 8 / %s::int", (n,))
+
+
+def test_counts_are_of_named_statements(make_proxy):
+    proxy = make_proxy(pool_size=1, databases={
+        "p1": "pg", "p2": {"server": "pg", "dbname": "p1", "pool_mode": "session"}})
+
+    def counts(dbname):
+        return [tuple(int(row[name]) for name in ("total_client_parse_count",
+                                                  "total_server_parse_count", "total_bind_count"))
+                for row in proxy.command("SHOW STATS") if row["database"] == dbname]
+    for dbname in ("p1", "p2"):
+        with proxy.wire(dbname) as one, proxy.wire(dbname) as two:
+            for conn in (one, two) if dbname == "p1" else (one,):
+                run(conn, parse("SELECT 2", "n"))
+                run(conn, parse("SELECT 1"), bind(), execute())
+                for _ in range(2):
+                    run(conn, bind(name="n"), execute())
+    assert (counts("p1"), counts("p2")) == ([(2, 1, 4)], [(0, 0, 0)])

@@ -277,7 +277,8 @@ def test_trust_and_forced_user(make, asked_pg):
     assert login(proxy, "u_md5", None) == "u_md5"
     with proxy.wire("p2", "u_md5") as conn:
         assert conn.value("SELECT session_user") == "app"
-    assert refused(proxy, "whoever", None, "p2").sqlstate == "28000"
+    error = refused(proxy, "whoever", None, "p2")
+    assert (error.sqlstate, error.fields["M"]) == ("28000", "no such user")
     assert asked(asked_pg) == ["u_md5", "whoever"]
     proxy.settings["auth_type"] = "scram-sha-256"
     proxy.reload()
