@@ -179,11 +179,27 @@ static bool settle(struct move *move, int64_t connections)
 	return true;
 }
 
+/* A proxy that does not answer may itself be waiting for one of the servers: that one is named. */
+static bool servers_answer(struct move *move)
+{
+	struct link *servers[] = {&move->source.link, &move->target.link};
+
+	for (size_t i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!link_run(&move->loop, servers[i], move->config->mover.connect_timeout,
+		              "SELECT"))
+			return move_fail(move, "%s: %s", servers[i]->name, link_error(servers[i]));
+	}
+	return true;
+}
+
+/* No CHECKPOINT on either server: since PostgreSQL 9.3 a promotion does not wait for one (it ends
+ * recovery with a record and lets the checkpointer begin afterwards), while the full page images
+ * that follow one on the source slow the standby down just when it matters. */
 bool phase_prepare(struct move *move)
 {
 	struct link **links = all_links(move);
-	struct link *servers[] = {&move->source.link, &move->target.link};
 	int64_t connections = 0;
+	enum wait_end end;
 	bool ok = true;
 
 	plproxy_prepare(move);
@@ -200,26 +216,14 @@ bool phase_prepare(struct move *move)
 		sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
 		send_command(links[i], &sql);
 	}
-	/* What the checkpoint writes now, the promotion need not wait for later; on the standby it
-	 * is a restart point. */
-	link_send(servers[0], "CHECKPOINT");
-	if (loop_wait(&move->loop, links, move->route_count,
-	              clock_now() + 4 * move->config->mover.connect_timeout,
-	              true) == WAIT_STOPPED ||
-	    loop_wait(&move->loop, servers, 1, clock_now() + 3600 * USEC_PER_SEC, true) ==
-	        WAIT_STOPPED) {
+	end = loop_wait(&move->loop, links, move->route_count,
+	                clock_now() + 4 * move->config->mover.connect_timeout, true);
+	if (end == WAIT_STOPPED) {
 		free(links);
 		return move_fail(move, "interrupted");
 	}
-	link_send(servers[1], "CHECKPOINT");
-	if (loop_wait(&move->loop, servers + 1, 1, clock_now() + 3600 * USEC_PER_SEC, true) ==
-	    WAIT_STOPPED)
-		ok = move_fail(move, "interrupted");
-	for (size_t i = 0; i < 2; i++) {
-		if (!link_ok(servers[i]))
-			ok = move_fail(move, "%s: CHECKPOINT: %s", servers[i]->name,
-			               link_error(servers[i]));
-	}
+	if (end == WAIT_DEADLINE)
+		ok = servers_answer(move);
 	json_open(&move->evidence, "connections", '[');
 	for (size_t i = 0; i < move->route_count; i++) {
 		const struct route *route = &move->routes[i];
@@ -240,9 +244,11 @@ bool phase_prepare(struct move *move)
 	}
 	json_close(&move->evidence, ']');
 	free(links);
-	sessions_prepare(move);
 	outcome_before(move);
-	return ok && (move->verify == NULL || verify_prepare(move->verify)) &&
+	if (!ok)
+		return false;
+	sessions_prepare(move);
+	return (move->verify == NULL || verify_prepare(move->verify)) &&
 	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
 	       readers_know(move) && readers_warm(move) && watch_start(move);
 }

@@ -244,6 +244,25 @@ def test_fence_that_somebody_lifts(make_scene, point, code):
         scene.check_on_pg1()
 
 
+def test_the_source_hangs_before_the_hold(make_scene):
+    """It is connected, but answers nothing: nobody has been held, and the move soon says so."""
+    scene = make_scene(mover={"connect_timeout": "1s"})
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.prepare.intent=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "prepare")
+    scene.pg1.freeze()
+    try:
+        os.unlink(mark)
+        assert mover.wait(60 * SLOW) == UNDONE
+    finally:
+        scene.pg1.thaw()
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert "pg1: no answer in time" in text and "hold clients" not in text, text
+    scene.check_on_pg1()
+
+
 @pytest.mark.parametrize("most, code", [(0, ERROR), (2000, UNDONE)])
 def test_journal_that_may_not_grow(make_scene, most, code):
     """A limit for files is an error like a full disk, not the end of the mover by a signal."""
