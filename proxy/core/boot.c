@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "core/session_move.h"
+#include "core/trial.h"
 #include "core/worker.h"
 #include "wire/build.h"
 #include "wire/startup.h"
@@ -11,22 +12,6 @@
 
 /* So many of those who wait are looked at when a server is opened or closed for them. */
 #define WAITING_LOOKED_AT 32
-
-bool boot_of_client(struct client *client, const struct param_set *wanted)
-{
-	struct param_set *boot;
-
-	if (!client->pool->session || param_set_count(wanted) == 0)
-		return true;
-	boot = param_set_without(client->worker->params, wanted, "application_name");
-	if (boot == NULL)
-		return false;
-	if (param_set_count(boot) > 0)
-		param_set_replace(&client->boot, boot);
-	else
-		param_set_unref(boot);
-	return true;
-}
 
 static bool suits(const struct server *server, const struct client *client)
 {
@@ -54,8 +39,8 @@ static size_t count_suiting(struct pool *pool, const struct client *client)
 	return count;
 }
 
-/* The first of those who wait for whom there is no server, and none is being opened.  False: there
- * is none among the first of them, and `all` tells whether these are all. */
+/* The first of those who wait, or log in, for whom there is no server, and none is being opened.
+ * False: there is none among the first of them, and `all` tells whether these are all. */
 static bool find_uncovered(struct pool *pool, struct client **found, bool *all)
 {
 	struct client *seen[WAITING_LOOKED_AT];
@@ -81,7 +66,8 @@ static bool find_uncovered(struct pool *pool, struct client **found, bool *all)
 		seen[count++] = client;
 	}
 	*all = true;
-	return false;
+	*found = trial_first(pool);
+	return *found != NULL && count_suiting(pool, *found) == 0;
 }
 
 bool boot_wants_server(struct pool *pool)
@@ -216,9 +202,10 @@ bool boot_write(struct server *server, struct sbuf *out)
 }
 
 /* Not what any login of this user at this server would meet. */
-bool boot_refused(struct server *server, const char *sqlstate)
+bool boot_refused(struct server *server, const struct wire_error *error)
 {
 	static const char *const others[] = {"28", "3D", "08", "53", "57", "58", "XX"};
+	const char *sqlstate = error->sqlstate == NULL ? "XX000" : error->sqlstate;
 
 	if (server->boot == NULL || server->replication != 0)
 		return false;
@@ -228,7 +215,13 @@ bool boot_refused(struct server *server, const char *sqlstate)
 	}
 	log_debug("server %s/%s: the startup parameters of its client were refused",
 	          server->pool->database->name, server->pool->user);
-	give_up(server);
+	trial_refused(server->pool, server->boot, error);
+	if (server->for_swap || server->move != NULL || is_wanted(server->pool, server)) {
+		give_up(server);
+		server_redial(server);
+	} else {
+		server_doom(server, SERVER_CLOSE_BOOT);
+	}
 	return true;
 }
 

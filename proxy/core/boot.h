@@ -8,7 +8,8 @@
  * `boot` of a client or server is the interned set of these parameters, NULL for none, and in
  * transaction pooling always NULL: what a client asks for there is set by SQL.  So is everywhere
  * application_name, which often is each client's own and would leave nothing to share; and what a
- * server refused in its startup packet, so that the error is that client's alone.
+ * server refused in its startup packet after its client had been welcomed, so that the error is that
+ * client's alone.
  *
  * Worker thread.
  */
@@ -20,8 +21,7 @@
 
 #include <stdbool.h>
 
-/* client->boot, from what its startup packet asked for.  False: no memory. */
-bool boot_of_client(struct client *client, const struct param_set *wanted) MUST_CHECK;
+struct wire_error;
 
 /* Whether somebody waits for whom no server is there or being opened. */
 bool boot_wants_server(struct pool *pool);
@@ -43,9 +43,9 @@ bool boot_make_room(struct pool *pool) MUST_CHECK;
 /* The parameters of the startup packet; false: they do not fit, and the server has none now. */
 bool boot_write(struct server *server, struct sbuf *out) MUST_CHECK;
 
-/* The login failed with that error.  True: because of these parameters, and the server has none
- * now, so that another login may succeed. */
-bool boot_refused(struct server *server, const char *sqlstate) MUST_CHECK;
+/* The login failed with that error.  True: because of these parameters.  Those who are logging in with
+ * them have been told; for others the server logs in once more, without. */
+bool boot_refused(struct server *server, const struct wire_error *error) MUST_CHECK;
 
 /* After the login: the parameters of a server that was opened with none, as far as known.  NULL: no
  * memory. */

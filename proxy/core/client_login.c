@@ -22,6 +22,7 @@
 #include "core/secure.h"
 #include "core/server.h"
 #include "core/session_see.h"
+#include "core/trial.h"
 #include "core/worker.h"
 #include "net/sock.h"
 #include "wire/build.h"
@@ -55,7 +56,9 @@ void client_login_free(struct client *client)
 	free(login->user);
 	free(login->database);
 	free(login->application_name);
+	free(login->at_start);
 	param_set_unref(login->wanted);
+	param_set_unref(login->trial);
 	free(login);
 }
 
@@ -115,13 +118,42 @@ static bool login_ignores(const struct client *client, const char *name, bool in
 		 config_list_has_name(list, "options")));
 }
 
+/* What no server takes: in PostgreSQL's words. */
+static void login_refuse_name(struct client *client, const char *name, enum param_kind kind)
+{
+	char text[256];
+
+	if (kind == PARAM_INTERNAL) {
+		(void)snprintf(text, sizeof(text), "parameter \"%.63s\" cannot be changed", name);
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "55P02", text, NULL, NULL);
+	} else if (strchr(name, '.') == NULL) {
+		(void)snprintf(text, sizeof(text),
+			       "unrecognized configuration parameter \"%.128s\"", name);
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "42704", text, NULL, NULL);
+	} else {
+		(void)snprintf(text, sizeof(text), "invalid configuration parameter name \"%.128s\"",
+			       name);
+		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "42602", text,
+				  "Custom parameter names must be two or more simple identifiers "
+				  "separated by dots.",
+				  NULL);
+	}
+}
+
 static bool login_want(struct client *client, const char *name, const char *value)
 {
 	struct worker *worker = client->worker;
+	const enum param_kind kind = param_kind(name);
 	struct param_set *set;
 
-	if (!param_settable(name) || login_ignores(client, name, false))
+	if (kind == PARAM_WITHOUT_EFFECT || login_ignores(client, name, false))
 		return true;
+	if (kind == PARAM_INTERNAL || kind == PARAM_UNKNOWN) {
+		login_refuse_name(client, name, kind);
+		return false;
+	}
+	if (kind == PARAM_AT_START && client->login->at_start == NULL)
+		client->login->at_start = strdup(name);
 	errno = 0;
 	set = param_set_with(worker->params, client->login->wanted, name, value, false);
 	if (set == NULL && errno == ENOMEM) {
@@ -552,6 +584,10 @@ static void login_enter_pool(struct client *client)
 {
 	struct pool *pool = client->pool;
 
+	if (!trial_of_client(client)) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
 	client_set_state(client, CLIENT_WELCOME);
 	if (pool->welcome == NULL)
 		pool_find_welcome(pool);
@@ -579,6 +615,23 @@ static struct pool *login_pool(struct client *client, const struct route *route)
 	if (pool == NULL)
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	return pool;
+}
+
+/* A server connection that is shared has started before, for nobody in particular. */
+static bool login_can_start(struct client *client, const struct pool *pool)
+{
+	char text[128];
+
+	if (LIKELY(client->login->at_start == NULL) || pool->session ||
+	    client->replication != WIRE_REPLICATION_NONE)
+		return true;
+	(void)snprintf(text, sizeof(text),
+		       "parameter \"%.63s\" cannot be set after connection start",
+		       client->login->at_start);
+	client_doom_fatal(client, CLIENT_CLOSE_STARTUP, "55P02", text,
+			  "In transaction pooling server connections were started before.",
+			  "Use session pooling, or name it in ignore_startup_parameters.");
+	return false;
 }
 
 void login_after_auth(struct client *client)
@@ -624,7 +677,8 @@ void login_after_auth(struct client *client)
 		client_doom_fatal(client, CLIENT_CLOSE_DISABLED, "57P03", text, NULL, NULL);
 		return;
 	}
-	if (!login_count(client, login->user, pool->database->share, false))
+	if (!login_can_start(client, pool) ||
+	    !login_count(client, login->user, pool->database->share, false))
 		return;
 	list_remove(&worker->joining, &client->node);
 	client->pool = pool;
@@ -704,9 +758,10 @@ void client_login_step(struct client *client)
 {
 	struct pool *pool = client->pool;
 
-	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL)
+	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL ||
+	    !trial_is_over(client))
 		return;
-	client->params = pool_login_params(pool, client->login->wanted);
+	client->params = pool_login_params(pool, client->login);
 	if (pool->session) {
 		struct session_seen *seen = session_see(client);
 
@@ -714,7 +769,7 @@ void client_login_step(struct client *client)
 			return;
 		seen->startup = param_set_ref(client->login->wanted);
 	}
-	if (client->params == NULL || !boot_of_client(client, client->login->wanted))
+	if (client->params == NULL)
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	else
 		(void)!login_welcome(client);

@@ -26,6 +26,9 @@ struct client_login {
 	char *database;
 	char *application_name;
 	struct param_set *wanted; /* its startup parameters */
+	struct param_set *trial;  /* … of which a server has to be asked (trial.h); NULL: none */
+	usec_t trial_since;       /* 0: not yet */
+	char *at_start;           /* one of them that is only for the start of a session, or NULL */
 	struct client_auth *auth;
 	struct compute_job *job; /* a costly step is being done elsewhere: bytes wait */
 	/* auth_query (core/auth_query.h) */

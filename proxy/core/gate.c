@@ -16,6 +16,7 @@
 #include "core/route.h"
 #include "core/secure.h"
 #include "core/session_move.h"
+#include "core/trial.h"
 #include "core/worker.h"
 
 #include <stdlib.h>
@@ -648,6 +649,7 @@ static void gate_route_pool(struct pool *pool)
 {
 	pool_apply_settings(pool);
 	gate_forget_failures(pool);
+	trial_forget(pool);
 	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
 		struct list_node *node;
 		struct list_node *tmp;

@@ -7,6 +7,7 @@
 #include "core/replication.h"
 #include "core/route.h"
 #include "core/session_move.h"
+#include "core/trial.h"
 #include "core/worker.h"
 
 #include <stdio.h>
@@ -278,6 +279,8 @@ void pool_tick(struct pool *pool, usec_t now)
 	timeout_tick(pool, now);
 	if (UNLIKELY(pool->clients[CLIENT_AUTH].count > 0))
 		replication_tick(pool, now);
+	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0))
+		pool_let_in(pool);
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);
@@ -308,7 +311,7 @@ static void pool_free(struct pool *pool)
 	list_remove(&pool->database->pools, &pool->node);
 	param_set_unref(pool->welcome);
 	param_set_unref(pool->last_wanted);
-	param_set_unref(pool->last_params);
+	trial_forget(pool);
 	param_set_unref(pool->boot);
 	auth_user_unref(pool->auth_user);
 	free(pool->last_error);

@@ -127,6 +127,7 @@ struct pool {
 	struct param_set *welcome; /* parameters of a fresh server; NULL: not known yet */
 	struct param_set *last_wanted; /* what the last client asked for at its login … */
 	struct param_set *last_params; /* … and got over `welcome`; NULL: none yet */
+	struct trials *trials;     /* what is known of startup parameters (trial.h), or NULL */
 	struct param_set *boot;    /* of the last client that was given a server (boot.h) */
 	usec_t retry_at;       /* no dialling before */
 	char *last_error;      /* of the last failed dial or login; NULL: none since a success */
@@ -203,9 +204,11 @@ void pool_login_succeeded(struct pool *pool, struct server *server);
 /* The parameters of the pool's servers have become known, by a server or from the state. */
 void pool_set_welcome(struct pool *pool, struct param_set *welcome);
 
-/* The parameters of a client that asks for `wanted` at its login, a reference; `welcome` is known.
- * NULL: no memory. */
-struct param_set *pool_login_params(struct pool *pool, struct param_set *wanted) MUST_CHECK;
+/* Lets those in who only waited for that. */
+void pool_let_in(struct pool *pool);
+
+/* The parameters of a client that is let in, a reference; `welcome` is known.  NULL: no memory. */
+struct param_set *pool_login_params(struct pool *pool, const struct client_login *login) MUST_CHECK;
 
 /* While the database is held: takes the welcome of another user's pool, if there is one. */
 void pool_find_welcome(struct pool *pool);

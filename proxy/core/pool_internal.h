@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * What the files of the pool share.  For pool.c, pool_queue.c, pool_room.c, pool_login.c only.
+ * What the files of the pool share.  For pool.c, pool_queue.c, pool_room.c, pool_login.c, trial.c only.
  */
 #ifndef CORE_POOL_INTERNAL_H
 #define CORE_POOL_INTERNAL_H
@@ -10,6 +10,11 @@
 /* Found or made; NULL on lack of memory. */
 struct pool *pool_enter(struct worker *worker, const char *name, const char *user,
 			bool internal) MUST_CHECK;
+
+/* ---- pool_queue.c ---- */
+
+/* An idle server that the client could be given now; it stays in its list. */
+struct server *pool_take_idle(struct pool *pool, const struct client *client);
 
 /* ---- pool_room.c ---- */
 

@@ -5,11 +5,13 @@
  */
 #include "base/log.h"
 #include "core/boot.h"
+#include "core/client_login.h"
 #include "core/mail.h"
 #include "core/pool_internal.h"
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
+#include "core/trial.h"
 #include "core/worker.h"
 
 #include <stdio.h>
@@ -22,36 +24,60 @@ static void pool_replace_welcome(struct pool *pool, struct param_set *welcome)
 	param_set_replace(&pool->last_params, NULL);
 }
 
-struct param_set *pool_login_params(struct pool *pool, struct param_set *wanted)
+struct param_set *pool_login_params(struct pool *pool, const struct client_login *login)
 {
+	struct param_set *told;
 	struct param_set *params;
+	bool known;
 
 	/* An application's connections all ask for the same. */
-	if (pool->last_params != NULL && pool->last_wanted == wanted)
+	if (pool->last_params != NULL && pool->last_wanted == login->wanted)
 		return param_set_ref(pool->last_params);
-	params = param_set_merge(pool->worker->params, pool->welcome, wanted);
-	if (params == NULL)
+	told = trial_told(pool, login, &known);
+	if (told == NULL && login->wanted != NULL)
 		return NULL;
-	param_set_replace(&pool->last_wanted, param_set_ref(wanted));
-	param_set_replace(&pool->last_params, param_set_ref(params));
+	params = param_set_merge(pool->worker->params, pool->welcome, told);
+	param_set_unref(told);
+	if (params != NULL && known) {
+		param_set_replace(&pool->last_wanted, param_set_ref(login->wanted));
+		param_set_replace(&pool->last_params, param_set_ref(params));
+	}
 	return params;
+}
+
+/* NULL: nobody. */
+static struct client *pool_first_let_in(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (trial_is_over(client))
+			return client;
+	}
+	return NULL;
+}
+
+void pool_let_in(struct pool *pool)
+{
+	struct client *client;
+
+	while (pool->welcome != NULL && (client = pool_first_let_in(pool)) != NULL) {
+		client_login_step(client);
+		if (!client->doomed)
+			client_go_on(client); /* what it has sent behind its login */
+	}
 }
 
 void pool_set_welcome(struct pool *pool, struct param_set *welcome)
 {
-	struct list *list = &pool->clients[CLIENT_WELCOME];
-
 	pool_replace_welcome(pool, welcome);
-	while (list->count > 0) {
-		struct client *client = CONTAINER_OF(list_first(list), struct client, node);
-
-		client_login_step(client);
-		if (client->doomed)
-			continue;
-		if (client->state == CLIENT_WELCOME)
-			break;
-		client_go_on(client); /* what it has sent behind its login */
-	}
+	pool_let_in(pool);
+	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0))
+		pool_kick(pool); /* they ask for what has to be tried */
 }
 
 /* Under a hold no server can be asked: what another user of the database was told is near enough,
@@ -100,6 +126,8 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 	pool->last_error = NULL;
 	pool->failing_since = 0;
 	pool->retry_at = 0;
+	if (server->boot != NULL)
+		trial_passed(pool, server->boot, server->params);
 	welcome = server->boot == NULL ? param_set_ref(server->params)
 				       : boot_welcome(pool, server);
 	if (welcome == NULL || pool->welcome == welcome) {

@@ -13,6 +13,7 @@
 #include "core/proxy.h"
 #include "core/route.h"
 #include "core/session_move.h"
+#include "core/trial.h"
 #include "core/worker.h"
 
 #include <stdlib.h>
@@ -170,7 +171,7 @@ static size_t pool_check_idle(struct pool *pool, size_t demand)
 	return checking;
 }
 
-static struct server *pool_take_idle(struct pool *pool, const struct client *client)
+struct server *pool_take_idle(struct pool *pool, const struct client *client)
 {
 	/* A server has just ended in its hands. */
 	const bool suspicious = client->resends > 0;
@@ -421,7 +422,8 @@ void pool_kick(struct pool *pool)
 	}
 	pool_publish_waiting(pool);
 	demand = pool_count_waiting(pool);
-	if (pool->welcome == NULL && pool->clients[CLIENT_WELCOME].count > 0)
+	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0) &&
+	    (pool->welcome == NULL || trial_wants_server(pool)))
 		demand++;
 	if (demand == 0) {
 		limit_leave(pool);
@@ -472,7 +474,7 @@ void pool_server_free(struct pool *pool, struct server *server)
 		return;
 	if (pace_is_release(pool->database))
 		pool->database->pace++;
-	if (pool->clients[CLIENT_WAITING].count > 0)
+	if (pool->clients[CLIENT_WAITING].count + pool->clients[CLIENT_WELCOME].count > 0)
 		pool_kick(pool);
 }
 

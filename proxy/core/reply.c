@@ -21,6 +21,7 @@
 #include "core/session_see.h"
 #include "core/statement.h"
 #include "core/tally.h"
+#include "core/trial.h"
 #include "core/worker.h"
 #include "wire/build.h"
 #include "wire/message.h"
@@ -327,6 +328,8 @@ static void reply_error(struct reply *reply, size_t total)
 	fatal = error.severity != NULL &&
 	        (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0);
 	if (hidden || server->client == NULL) {
+		if (UNLIKELY(server->tried != NULL) && hidden && !fatal)
+			trial_refused(server->pool, server->tried, &error);
 		reply_keep_error(server, &error);
 		reply_hide(reply, total);
 		/* A server that says goodbye is not to be given to anybody. */
@@ -717,6 +720,8 @@ static void server_inside_done(struct server *server)
 			server_login_done(server);
 		else
 			server_doom(server, SERVER_CLOSE_RESET);
+	} else if (server->tried != NULL) {
+		trial_answered(server);
 	} else if (server->state == SERVER_RESETTING) {
 		bool check = server->task == SERVER_TASK_CHECK;
 

@@ -46,10 +46,6 @@ struct request {
  * half a message and no more then neither occupies a server nor keeps a drain from ending. */
 #define REQUEST_WHOLE ((size_t)4096)
 
-/* Who ends so soon after a request has sent it as the last one, and reads on; later than that it has
- * become tired of waiting for a server. */
-#define LAST_REQUEST USEC_PER_SEC
-
 enum step {
 	STEP_NEXT, /* a message, or what is here of it, was dealt with */
 	STEP_STOP, /* the rest stays: more bytes, a server, answers or room are needed */
@@ -761,13 +757,18 @@ void client_go_on(struct client *client)
 		client_turn(client, conn_pending(&client->conn, client->worker));
 }
 
+/* A client that waits has become tired of it, or has said all and reads on, which nobody can tell: in
+ * the queue for a server that others have, or under a hold, its request is dropped. */
 static void client_at_eof(struct client *client)
 {
-	const bool waits = client->server == NULL || client->server->ledger.readies == 0;
+	const struct pool *pool = client->pool;
+	const bool owed = client->server != NULL && client->server->ledger.readies > 0;
+	const bool coming = pool->asked || pool->servers[SERVER_DIALING].count > 0 ||
+			    pool->servers[SERVER_LOGIN].count > 0 ||
+			    pool->servers[SERVER_RESETTING].count > 0;
 
 	conn_want_read(&client->conn, false);
-	if ((waits && client->pool->database->held) ||
-	    (client->state == CLIENT_WAITING && client->worker->now - client->asked > LAST_REQUEST))
+	if ((pool->database->held && !owed) || (client->state == CLIENT_WAITING && !coming))
 		client_doom(client, CLIENT_CLOSE_PEER);
 	else
 		client_turn(client, conn_pending(&client->conn, client->worker));

@@ -332,6 +332,7 @@ void server_destroy(struct server *server)
 	param_set_unref(server->params);
 	param_set_unref(server->boot);
 	param_set_unref(server->refused);
+	param_set_unref(server->tried);
 	server_stmts_free(&server->stmts);
 	route_table_unref(server->routes);
 	free(server->error);

@@ -51,6 +51,7 @@ enum server_task {
 	SERVER_TASK_RESET,   /* server_reset_query */
 	SERVER_TASK_CHECK,   /* server_check_query */
 	SERVER_TASK_CONNECT, /* connect_query; state LOGIN */
+	SERVER_TASK_TRY,     /* startup parameters of a client that logs in (trial.h) */
 };
 
 #define SERVER_KEY_MAX 256
@@ -80,6 +81,7 @@ struct server {
 	uint32_t left_to;       /* of the current message *to* it, still to come from the client */
 	struct ledger ledger;
 	struct param_set *params;
+	struct param_set *tried;   /* SERVER_TASK_TRY: these */
 	struct param_set *boot;    /* startup parameters of the clients it is for (boot.h) */
 	struct param_set *refused; /* … which the server refused, and it was opened without */
 	struct param_set *xact_params; /* the client's before its transaction changed them, or NULL */

@@ -267,10 +267,8 @@ static void server_login_error(struct server *server, const uint8_t *body, size_
 		server_login_fail(server, "the server sent a malformed error", "08P01");
 		return;
 	}
-	if (boot_refused(server, error.sqlstate == NULL ? "XX000" : error.sqlstate)) {
-		server_redial(server);
+	if (boot_refused(server, &error))
 		return;
-	}
 	if (!server_login_again(server, error.sqlstate == NULL ? "XX000" : error.sqlstate))
 		server_login_fail(server, error.message == NULL ? "unknown error" : error.message,
 				  error.sqlstate == NULL ? "XX000" : error.sqlstate);

@@ -102,6 +102,8 @@ static void timeout_welcome(struct pool *pool, usec_t now)
 	struct list_node *node;
 	struct list_node *tmp;
 
+	if (pool->welcome != NULL)
+		return; /* they wait for a trial, and not for long */
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);

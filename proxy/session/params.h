@@ -173,8 +173,17 @@ struct param_set *param_set_decode(struct param_pool *pool, const void *bytes,
 /* PostgreSQL's spelling of a parameter that servers of some version from 15 on report, or NULL. */
 const char *param_reported_name(const char *name);
 
-/* False for what no SQL can change in a running session; such startup parameters are best dropped
- * (they are also ignored by sync). */
+enum param_kind {
+	PARAM_SETTABLE,
+	PARAM_INTERNAL,       /* nobody can set it */
+	PARAM_AT_START,       /* of a session only: in the startup packet of a server's connection */
+	PARAM_WITHOUT_EFFECT, /* in a startup packet: of its first transaction, or for the protocol */
+	PARAM_UNKNOWN,        /* not the name of a parameter */
+};
+
+enum param_kind param_kind(const char *name);
+
+/* False for what no SQL can change in a running session (sync ignores it). */
 bool param_settable(const char *name);
 
 /* True if it can be the name of a parameter: letters, digits, '_', '$', and dots between parts. */

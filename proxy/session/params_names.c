@@ -25,8 +25,13 @@ static const struct reported_name reported_names[] = {
 #undef GUC_REPORTED
 };
 
-static const char *const fixed_names[] = {
-#define GUC_FIXED(spelling, why) spelling,
+struct fixed_name {
+	const char *name;
+	enum param_kind kind;
+};
+
+static const struct fixed_name fixed_names[] = {
+#define GUC_FIXED(spelling, why) {spelling, why},
 #include "session/guc_fixed.def"
 #undef GUC_FIXED
 };
@@ -74,7 +79,7 @@ static int compare_reported(const void *key, const void *row)
 
 static int compare_fixed(const void *key, const void *row)
 {
-	return param_name_compare(key, *(const char *const *)row);
+	return param_name_compare(key, ((const struct fixed_name *)row)->name);
 }
 
 static int compare_encoding(const void *key, const void *row)
@@ -102,18 +107,28 @@ int param_reported_since(const char *name)
 	return row == NULL ? -1 : row->since;
 }
 
-bool param_settable(const char *name)
+enum param_kind param_kind(const char *name)
 {
 	const struct reported_name *row = find_reported(name);
+	const struct fixed_name *fixed;
 
-	if (row != NULL)
-		return row->settable;
+	if (row != NULL && row->settable)
+		return PARAM_SETTABLE;
+	if (row != NULL) /* the server sets it, after the startup packet, for the user who logs in */
+		return strcmp(row->name, "session_authorization") == 0 ? PARAM_WITHOUT_EFFECT
+		                                                       : PARAM_INTERNAL;
 	if (!param_name_valid(name))
-		return false;
+		return PARAM_UNKNOWN;
 	if (strncmp(name, "_pq_.", 5) == 0)
-		return false; /* an option of the protocol */
-	return bsearch(name, fixed_names, ARRAY_LEN(fixed_names), sizeof(fixed_names[0]),
-	               compare_fixed) == NULL;
+		return PARAM_WITHOUT_EFFECT; /* an option of the protocol */
+	fixed = bsearch(name, fixed_names, ARRAY_LEN(fixed_names), sizeof(fixed_names[0]),
+	                compare_fixed);
+	return fixed == NULL ? PARAM_SETTABLE : fixed->kind;
+}
+
+bool param_settable(const char *name)
+{
+	return param_kind(name) == PARAM_SETTABLE;
 }
 
 bool param_name_valid(const char *name)

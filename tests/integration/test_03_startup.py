@@ -5,6 +5,7 @@ import struct
 import pytest
 
 import pgwire
+from fakeserver import DONE, PARAMETERS, READY, ROW, WELCOME, FakeServer
 from pgwire import kinds, startup, untyped
 
 
@@ -145,6 +146,94 @@ def test_options_become_settings(endpoint):
 def test_parameter_beats_option(endpoint):
     with endpoint.wire(options="-c application_name=option", application_name="param") as conn:
         assert conn.value("SHOW application_name") == "param"
+
+
+# What a server refuses at the login.
+REFUSED = {
+    "unknown": {"no_such": "1"}, "unknown option": {"options": "-c no_such=1"},
+    "no name": {"a b": "1"}, "no custom name": {"a.b c": "1"}, "of the packet": {"options": "-c user=x"},
+    "value": {"DateStyle": "nonsense"}, "encoding": {"client_encoding": "nonsense"},
+    "conversion": {"client_encoding": "MULE_INTERNAL"}, "zone": {"TimeZone": "Mars/Olympus"},
+    "one of several": {"TimeZone": "UTC", "DateStyle": "German", "options": "-c work_mem=12XB"},
+    "with a hint": {"client_min_messages": "loud"}, "with a detail": {"search_path": '"'},
+    "range": {"statement_timeout": "-5"}, "privilege": {"options": "-c zero_damaged_pages=on"},
+    "role": {"role": "nobody_at_all"}, "internal": {"block_size": "1"},
+    "reported": {"server_version": "9"}, "restart": {"options": "-c max_connections=7"},
+    "privilege at the start": {"log_connections": "on"},
+}
+
+# Where servers were started before, for whomever: SQLSTATE.
+IN_OTHER_WORDS = {"privilege at the start": "55P02", "conversion": "0A000"}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_startup_parameters(endpoint, pg, case):
+    """…are an error of the login, in the server's words, and nobody else's."""
+    with pytest.raises(pgwire.LoginError) as expected:
+        pgwire.Conn(pg.host, pg.port).login("app", "p1", **REFUSED[case])
+    with endpoint.wire() as before:
+        for _ in range(2):
+            with endpoint.raw() as conn:
+                with pytest.raises(pgwire.LoginError) as refused:
+                    conn.login("app", "p1", **REFUSED[case])
+                assert conn.rest() == []
+            found = {key: refused.value.fields.get(key) for key in "SVCMDH"}
+            if endpoint.kind == "transaction" and case in IN_OTHER_WORDS:
+                assert found["C"] == IN_OTHER_WORDS[case]
+            else:
+                assert found == {key: expected.value.fields.get(key) for key in "SVCMDH"}
+        assert before.value("SELECT 1") == "1"
+
+
+def test_values_are_told_as_the_server_shows_them(endpoint):
+    for _ in range(2):
+        with endpoint.wire(DateStyle="german", client_encoding="latin-1", TimeZone="utc",
+                           IntervalStyle="SQL_STANDARD", options="-c standard_conforming_strings=no",
+                           application_name="ä") as conn:
+            assert [conn.params[name] for name in (
+                "DateStyle", "client_encoding", "IntervalStyle", "standard_conforming_strings",
+                "application_name")] == ["German, DMY", "LATIN1", "sql_standard", "off", "??"]
+            assert conn.params["TimeZone"] == "UTC"
+            assert not [m for m in conn.query("SELECT 1") if m.kind == "S"]
+
+
+def test_parameters_of_the_start_of_a_session(session_endpoint):
+    for _ in range(2):
+        with session_endpoint.wire("p1", "postgres", log_connections="on",
+                                   options="-c ignore_system_indexes=on") as conn:
+            assert conn.value("SHOW log_connections") == "on"
+            assert conn.value("SHOW ignore_system_indexes") == "on"
+    with session_endpoint.wire("p1", "postgres") as conn:
+        assert conn.value("SHOW ignore_system_indexes") == "off"
+
+
+def test_what_a_server_has_taken_is_not_tried_again(make_proxy):
+    requests = []
+
+    def script(peer):
+        peer.startup()
+        peer.send(WELCOME)
+        while (msg := peer.recv()) is not None and msg[0] == "Q":
+            requests.append(msg[1][:-1].decode())
+            peer.send(PARAMETERS if "DateStyle" in requests[-1] else b"", ROW, DONE, READY)
+    with FakeServer(script) as server:
+        proxy = make_proxy({"pg": server.check}, {"p1": "pg"}, workers=1, pool_size=1)
+        for name in ("one", "two", "three"):
+            proxy.wire(DateStyle="ISO, MDY", extra_float_digits="3", application_name=name).close()
+        assert len(requests) == 1 and "extra_float_digits" in requests[0]
+
+
+def test_no_server_to_try_it_on(make_proxy):
+    """The client is let in, and told by its first request."""
+    proxy = make_proxy(pool_size=1)
+    with proxy.wire() as other:
+        other.query("BEGIN")
+        with proxy.wire(DateStyle="nonsense") as wrong, proxy.wire(DateStyle="German") as right:
+            wrong.send(pgwire.query("SELECT 1"))
+            right.send(pgwire.query("SHOW DateStyle"))
+            other.query("COMMIT")
+            assert pgwire.errors(wrong.rest())[0]["C"] == "22023"
+            assert pgwire.rows(right.ready()) == [["German, DMY"]]
 
 
 def test_database_defaults_to_the_user(endpoint):

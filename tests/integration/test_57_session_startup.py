@@ -75,18 +75,21 @@ def test_other_clients_get_servers_of_their_own(make_proxy, workers):
     assert sum(int(row["sv_active"]) + int(row["sv_idle"]) for row in pool) <= 2
 
 
-def test_what_the_server_refuses_is_the_clients_own_error(make_proxy):
-    proxy = make_proxy(pool_mode="session", pool_size=2)
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_what_the_server_refuses_after_the_login(make_proxy, mode):
+    """Under a hold nobody can be asked: it shows with the first request, and is that client's alone."""
+    proxy = make_proxy(pool_mode=mode, pool_size=2)
+    proxy.wire().close()
     for params, sqlstate in (({"DateStyle": "nonsense"}, "22023"),
                              ({"options": "-c no_such_parameter=1"}, "42704"),
                              ({"options": "-c max_connections=7"}, "55P02"),
                              ({"options": "-c zero_damaged_pages=on"}, "42501")):
-        with proxy.wire() as good:
+        proxy.hold("p1", "LEASE 60s")
+        with proxy.wire() as good, proxy.wire(**params) as conn:
+            proxy.command("RELEASE p1")
             assert good.value("SELECT 1") == "1"
-            # It shows with the first request.
-            with proxy.wire(**params) as conn:
-                conn.send(query("SELECT 1"))
-                assert [error["C"] for error in errors(conn.rest())] == [sqlstate]
+            conn.send(query("SELECT 1"))
+            assert [error["C"] for error in errors(conn.rest())] == [sqlstate]
     with proxy.wire(**STARTUP) as conn:
         assert conn.value("SELECT 1") == "1"
 
