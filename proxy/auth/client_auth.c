@@ -3,6 +3,7 @@
 
 #include "auth/ident.h"
 #include "auth/md5.h"
+#include "auth/pam.h"
 #include "auth/scram.h"
 #include "base/mem.h"
 #include "wire/build.h"
@@ -24,6 +25,8 @@ enum client_auth_state {
 	CLIENT_AUTH_PEER,        /* computes the name of a user id */
 	CLIENT_AUTH_PLAIN,       /* clear text asked for */
 	CLIENT_AUTH_VERIFY,      /* computes whether it fits */
+	CLIENT_AUTH_PAM,         /* clear text asked for, for PAM */
+	CLIENT_AUTH_PAM_CHECK,   /* PAM is asked */
 	CLIENT_AUTH_MD5,         /* challenge sent */
 	CLIENT_AUTH_SASL_CHOICE, /* mechanisms sent */
 	CLIENT_AUTH_SASL_FIRST,  /* mechanism chosen without data: client-first is to come */
@@ -40,8 +43,11 @@ struct client_auth {
 	uint8_t binding[SCRAM_BINDING_MAX];
 	size_t binding_len;
 	bool scram_usual;
-	bool right;     /* VERIFY: it fits */
-	char *password; /* VERIFY */
+	bool right;     /* VERIFY, PAM_CHECK: it fits */
+	char *password; /* VERIFY, PAM_CHECK; kept if PAM found it right */
+	char *pam_service;
+	char *pam_directory;
+	char *host;
 	uid_t peer_uid;
 	char *system_user; /* PEER; NULL: there is none */
 	char *map;
@@ -142,11 +148,23 @@ static enum auth_status start_scram(struct client_auth *auth, struct sbuf *out)
 	return sbuf_ok(out) ? AUTH_CONTINUE : auth_internal(auth);
 }
 
-static enum auth_status start_plain(struct client_auth *auth, struct sbuf *out)
+static enum auth_status start_plain(struct client_auth *auth, enum client_auth_state state,
+                                    struct sbuf *out)
 {
 	wire_add_auth_cleartext(out);
-	auth->state = CLIENT_AUTH_PLAIN;
+	auth->state = state;
 	return sbuf_ok(out) ? AUTH_CONTINUE : auth_internal(auth);
+}
+
+static enum auth_status start_pam(struct client_auth *auth,
+                                  const struct client_auth_request *request, struct sbuf *out)
+{
+	auth->pam_service = strdup(request->pam_service);
+	auth->pam_directory = strdup(request->pam_directory);
+	auth->host = strdup(request->host);
+	if (auth->pam_service == NULL || auth->pam_directory == NULL || auth->host == NULL)
+		return auth_internal(auth);
+	return start_plain(auth, CLIENT_AUTH_PAM, out);
 }
 
 static enum auth_status start_cert(struct client_auth *auth, const char *cert_name,
@@ -175,7 +193,7 @@ static enum auth_status start_method(struct client_auth *auth,
 	case AUTH_TYPE_ANY:
 		return auth_accept(auth, out);
 	case AUTH_TYPE_PLAIN:
-		return start_plain(auth, out);
+		return start_plain(auth, CLIENT_AUTH_PLAIN, out);
 	case AUTH_TYPE_MD5:
 		if (auth->user == NULL ? auth->scram_usual
 		                       : auth_user_kind(auth->user) == AUTH_SECRET_SCRAM)
@@ -188,6 +206,8 @@ static enum auth_status start_method(struct client_auth *auth,
 	case AUTH_TYPE_PEER:
 		auth->state = CLIENT_AUTH_PEER;
 		return AUTH_COMPUTE;
+	case AUTH_TYPE_PAM:
+		return start_pam(auth, request, out);
 	case AUTH_TYPE_REJECT:
 		break;
 	}
@@ -233,6 +253,11 @@ static void compute_system_user(struct client_auth *auth)
 		auth->system_user = strdup(found->pw_name);
 }
 
+bool client_auth_asks_pam(const struct client_auth *auth)
+{
+	return auth->state == CLIENT_AUTH_PAM_CHECK;
+}
+
 void client_auth_compute(struct client_auth *auth)
 {
 	struct scram_secret secret;
@@ -248,6 +273,14 @@ void client_auth_compute(struct client_auth *auth)
 		break;
 	case CLIENT_AUTH_VERIFY:
 		auth->right = auth_user_verify(auth->user, auth->password);
+		break;
+	case CLIENT_AUTH_PAM_CHECK:
+		auth->right = pam_check(&(struct pam_question){.service = auth->pam_service,
+		                                               .directory = auth->pam_directory,
+		                                               .user = auth->name,
+		                                               .password = auth->password,
+		                                               .host = auth->host},
+		                        auth->log_text, sizeof(auth->log_text));
 		break;
 	default:
 		break;
@@ -285,6 +318,17 @@ static void forget_password(struct client_auth *auth)
 	auth->password = NULL;
 }
 
+static enum auth_status resume_pam(struct client_auth *auth, struct sbuf *out)
+{
+	if (auth->right)
+		return auth_accept(auth, out);
+	forget_password(auth);
+	(void)snprintf(auth->error_text, sizeof(auth->error_text),
+	               "PAM authentication failed for user \"%.120s\"", auth->name);
+	auth->refusal = "PAM authentication failed";
+	return auth_fail(auth, "28000", auth->error_text, NULL);
+}
+
 enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out)
 {
 	switch (auth->state) {
@@ -296,12 +340,25 @@ enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out)
 		forget_password(auth);
 		return auth->right ? auth_accept(auth, out)
 		                   : auth_refuse(auth, auth_why_refused(auth, NULL));
+	case CLIENT_AUTH_PAM_CHECK:
+		return resume_pam(auth, out);
 	default:
 		return auth_internal(auth);
 	}
 }
 
 /* ---- clear text ---- */
+
+/* The password has to be compared on another thread. */
+static enum auth_status compare_later(struct client_auth *auth, const char *password,
+                                      enum client_auth_state state)
+{
+	auth->password = strdup(password);
+	if (auth->password == NULL)
+		return auth_internal(auth);
+	auth->state = state;
+	return AUTH_COMPUTE;
+}
 
 static enum auth_status feed_plain(struct client_auth *auth, const void *body, size_t len,
                                    struct sbuf *out)
@@ -314,6 +371,8 @@ static enum auth_status feed_plain(struct client_auth *auth, const void *body, s
 		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
 		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
 	}
+	if (auth->state == CLIENT_AUTH_PAM)
+		return compare_later(auth, password, CLIENT_AUTH_PAM_CHECK);
 	if (auth->user == NULL && !auth->scram_usual)
 		return auth_refuse(auth, auth_why_refused(auth, NULL));
 	switch (auth->user == NULL ? AUTH_CHECK_COSTLY : auth_user_check(auth->user, password)) {
@@ -328,11 +387,7 @@ static enum auth_status feed_plain(struct client_auth *auth, const void *body, s
 		break;
 	}
 	/* For an unknown user as well: the time must not tell. */
-	auth->password = strdup(password);
-	if (auth->password == NULL)
-		return auth_internal(auth);
-	auth->state = CLIENT_AUTH_VERIFY;
-	return AUTH_COMPUTE;
+	return compare_later(auth, password, CLIENT_AUTH_VERIFY);
 }
 
 /* ---- md5 ---- */
@@ -455,7 +510,9 @@ static enum auth_status feed_client_final(struct client_auth *auth, const void *
 
 size_t client_auth_longest(const struct client_auth *auth)
 {
-	return auth->state == CLIENT_AUTH_PLAIN ? PASSWORD_MESSAGE_MAX : ANSWER_MESSAGE_MAX;
+	return auth->state == CLIENT_AUTH_PLAIN || auth->state == CLIENT_AUTH_PAM
+	           ? PASSWORD_MESSAGE_MAX
+	           : ANSWER_MESSAGE_MAX;
 }
 
 enum auth_status client_auth_feed(struct client_auth *auth, const void *body, size_t len,
@@ -463,6 +520,7 @@ enum auth_status client_auth_feed(struct client_auth *auth, const void *body, si
 {
 	switch (auth->state) {
 	case CLIENT_AUTH_PLAIN:
+	case CLIENT_AUTH_PAM:
 		return feed_plain(auth, body, len, out);
 	case CLIENT_AUTH_MD5:
 		return feed_md5(auth, body, len, out);
@@ -488,6 +546,11 @@ const struct wire_error *client_auth_error(const struct client_auth *auth)
 	return auth == NULL || auth->error.message == NULL ? &no_memory : &auth->error;
 }
 
+const char *client_auth_password(const struct client_auth *auth)
+{
+	return auth->password;
+}
+
 const char *client_auth_refusal(const struct client_auth *auth)
 {
 	return auth == NULL ? NULL : auth->refusal;
@@ -508,6 +571,9 @@ void client_auth_free(struct client_auth *auth)
 	ident_unref(auth->ident);
 	forget_password(auth);
 	free(auth->system_user);
+	free(auth->pam_service);
+	free(auth->pam_directory);
+	free(auth->host);
 	free(auth->map);
 	free(auth->name);
 	explicit_bzero(auth, sizeof(*auth));

@@ -34,6 +34,7 @@ enum auth_type {
 	AUTH_TYPE_SCRAM,  /* plain and SCRAM secrets */
 	AUTH_TYPE_CERT,   /* the name in the client's certificate */
 	AUTH_TYPE_PEER,   /* the user of the process at the other end of the Unix socket */
+	AUTH_TYPE_PAM,    /* the password in clear text, which PAM checks */
 	AUTH_TYPE_REJECT, /* not for client_auth_start(): whoever chose the method refuses */
 };
 
@@ -56,6 +57,10 @@ struct client_auth_request {
 	uid_t peer_uid;
 	const char *map;     /* of both; kept by reference, with: */
 	struct ident *ident; /* the maps; a reference is taken */
+	/* PAM; `user` need not be known.  All three not NULL */
+	const char *pam_service;
+	const char *pam_directory; /* "": PAM's own */
+	const char *host;          /* where the client is */
 };
 
 /* *out_auth is made in any case but lack of memory (then NULL and AUTH_FAILED); end it with
@@ -72,6 +77,12 @@ enum auth_status client_auth_feed(struct client_auth *auth, const void *body, si
 
 /* The costly step after AUTH_COMPUTE.  Any thread; nothing else may use `auth` meanwhile. */
 void client_auth_compute(struct client_auth *auth);
+
+/* After AUTH_COMPUTE: the step is not one of CPU, but asks others and may take long. */
+bool client_auth_asks_pam(const struct client_auth *auth);
+
+/* After AUTH_OK: the password that PAM found right; NULL with every other method. */
+const char *client_auth_password(const struct client_auth *auth);
 
 /* Goes on behind it. */
 enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out) MUST_CHECK;

@@ -4,6 +4,7 @@
  */
 #include "auth/hba.h"
 
+#include "auth/pam.h"
 #include "base/mem.h"
 
 #include <netdb.h>
@@ -26,12 +27,12 @@ static const struct {
     {"trust", AUTH_TYPE_TRUST},         {"reject", AUTH_TYPE_REJECT},
     {"password", AUTH_TYPE_PLAIN},      {"md5", AUTH_TYPE_MD5},
     {"cert", AUTH_TYPE_CERT},           {"peer", AUTH_TYPE_PEER},
-    {"scram-sha-256", AUTH_TYPE_SCRAM},
+    {"scram-sha-256", AUTH_TYPE_SCRAM}, {"pam", AUTH_TYPE_PAM},
 };
 
 /* PostgreSQL's others. */
-static const char *const refused_methods[] = {"ident", "gss",  "sspi",   "pam",
-                                              "bsd",   "ldap", "radius", "oauth"};
+static const char *const refused_methods[] = {"ident", "gss",    "sspi", "bsd",
+                                              "ldap",  "radius", "oauth"};
 
 const char *hba_conn_name(enum hba_conn conn)
 {
@@ -226,12 +227,14 @@ static bool parse_method(struct hba_rule *rule, const struct line *line, size_t 
 				return tokens_fail(errors, line,
 				                   "authentication method \"%s\" is not supported "
 				                   "by pgshuntd; trust, reject, password, md5, "
-				                   "scram-sha-256, cert and peer are",
+				                   "scram-sha-256, cert, peer and pam are",
 				                   word);
 		}
 		return tokens_fail(errors, line, "invalid authentication method \"%s\"", word);
 	}
 	rule->method = methods[i].type;
+	if (rule->method == AUTH_TYPE_PAM && !pam_is_available())
+		return tokens_fail(errors, line, "this pgshuntd was built without PAM");
 	if (rule->method == AUTH_TYPE_PEER && rule->conn != HBA_LOCAL)
 		return tokens_fail(errors, line,
 		                   "peer authentication is only supported on local sockets");

@@ -578,13 +578,17 @@ struct auth_user *auth_query_last(struct pool *pool)
 {
 	struct auth_user *user = NULL;
 	struct target target;
+	struct auth_cache *cache = pool->worker->proxy->auth_cache;
 
-	if (!target_find(pool->worker, pool->database->name, &target))
-		return NULL;
-	if (auth_cache_get(pool->worker->proxy->auth_cache, sbuf_text(&target.scope), pool->user, 0,
-	                   0, 0, &user) == AUTH_CACHE_MISS)
+	if (target_find(pool->worker, pool->database->name, &target)) {
+		if (auth_cache_get(cache, sbuf_text(&target.scope), pool->user, 0, 0, 0, &user) ==
+		    AUTH_CACHE_MISS)
+			user = NULL;
+		sbuf_free(&target.scope);
+	}
+	if (user == NULL &&
+	    auth_cache_get(cache, AUTH_CACHE_PAM, pool->user, 0, 0, 0, &user) == AUTH_CACHE_MISS)
 		user = NULL;
-	sbuf_free(&target.scope);
 	return user;
 }
 

@@ -18,6 +18,9 @@
 /* How much less of a CPU that is short the thread gets than a worker. */
 #define COMPUTE_NICE 5
 
+/* So long the end of the process waits for the step that is being done. */
+#define COMPUTE_END_SECONDS 1
+
 struct job_queue {
 	struct compute_job *first;
 	struct compute_job **last;
@@ -79,6 +82,25 @@ static struct compute_job *compute_wait(struct compute *compute)
 	return job;
 }
 
+static void job_drop(struct compute_job *job)
+{
+	job->owner = NULL;
+	job->done(job);
+}
+
+/* With the lock, so that compute_stop() knows whether anything is still to be expected. */
+static void compute_deliver(struct compute *compute, struct compute_job *job)
+{
+	(void)pthread_mutex_lock(&compute->lock);
+	if (compute->stop) {
+		job_drop(job);
+	} else {
+		job->letter.type = MAIL_COMPUTED;
+		mailbox_post(&compute->proxy->workers[job->worker].mailbox, &job->letter);
+	}
+	(void)pthread_mutex_unlock(&compute->lock);
+}
+
 static void *compute_main(void *arg)
 {
 	struct compute *compute = arg;
@@ -88,8 +110,7 @@ static void *compute_main(void *arg)
 	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), COMPUTE_NICE);
 	while ((job = compute_wait(compute)) != NULL) {
 		job->run(job);
-		job->letter.type = MAIL_COMPUTED;
-		mailbox_post(&compute->proxy->workers[job->worker].mailbox, &job->letter);
+		compute_deliver(compute, job);
 	}
 	return NULL;
 }
@@ -125,23 +146,27 @@ static void compute_drop(struct job_queue *queue)
 {
 	struct compute_job *job;
 
-	while ((job = queue_take(queue)) != NULL) {
-		job->owner = NULL;
-		job->done(job);
-	}
+	while ((job = queue_take(queue)) != NULL)
+		job_drop(job);
 }
 
 void compute_stop(struct compute *compute)
 {
+	struct timespec until;
+
 	if (compute == NULL)
 		return;
 	(void)pthread_mutex_lock(&compute->lock);
 	compute->stop = true;
 	(void)pthread_cond_signal(&compute->wake);
 	(void)pthread_mutex_unlock(&compute->lock);
-	(void)pthread_join(compute->thread, NULL);
 	compute_drop(&compute->servers);
 	compute_drop(&compute->clients);
+	/* A step that waits for others may never end; it touches nothing of ours any more. */
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += COMPUTE_END_SECONDS;
+	if (pthread_timedjoin_np(compute->thread, NULL, &until) != 0)
+		return;
 	(void)pthread_mutex_destroy(&compute->lock);
 	(void)pthread_cond_destroy(&compute->wake);
 	free(compute);

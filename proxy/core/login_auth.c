@@ -3,6 +3,7 @@
  * The middle of a client's login: which method it is asked for (auth_type, or the rule of the HBA
  * file), the exchange, and the steps of it that are done on another thread.  Worker thread.
  */
+#include "auth/cache.h"
 #include "auth/hba.h"
 #include "auth/ident.h"
 #include "auth/userlist.h"
@@ -70,7 +71,9 @@ static void login_compute(struct client *client)
 	job->owner = client;
 	job->run = login_run;
 	job->done = login_computed;
-	if (!compute_post(client->worker->proxy->compute, job)) {
+	if (!compute_post(client_auth_asks_pam(job->subject) ? client->worker->proxy->pam
+	                                                     : client->worker->proxy->compute,
+	                  job)) {
 		free(job);
 		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300", "too many logins at a time",
 		                  NULL, "Try again.");
@@ -118,10 +121,30 @@ static void login_auth_failed(struct client *client)
 		                  error->detail, error->hint);
 }
 
+/* PAM knows the user: his password is needed at the server, in whichever worker. */
+static bool login_learn(struct client *client)
+{
+	struct client_login *login = client->login;
+	struct auth_user *user;
+
+	if (client_auth_password(login->auth) == NULL)
+		return true;
+	if (!auth_cache_put(client->worker->proxy->auth_cache, AUTH_CACHE_PAM, login->user,
+	                    client_auth_password(login->auth), client->worker->now, &user))
+		return false;
+	auth_user_unref(login->found);
+	login->found = user;
+	return true;
+}
+
 static void login_auth_ok(struct client *client, const struct sbuf *out)
 {
 	struct worker *worker = client->worker;
 
+	if (!login_learn(client)) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
 	/* AuthenticationOk goes out together with what follows. */
 	if (!sbuf_ok(out) || conn_send_copy(&worker->to_client, &client->conn, worker,
 	                                    sbuf_text(out), out->len) != CONN_IO_OK) {
@@ -382,12 +405,20 @@ void login_start_auth(struct client *client)
 	    [CONFIG_AUTH_TRUST] = AUTH_TYPE_TRUST, [CONFIG_AUTH_ANY] = AUTH_TYPE_ANY,
 	    [CONFIG_AUTH_PLAIN] = AUTH_TYPE_PLAIN, [CONFIG_AUTH_MD5] = AUTH_TYPE_MD5,
 	    [CONFIG_AUTH_SCRAM] = AUTH_TYPE_SCRAM, [CONFIG_AUTH_CERT] = AUTH_TYPE_CERT,
+	    [CONFIG_AUTH_PAM] = AUTH_TYPE_PAM,
 	};
+	const struct config_proxy *conf = &worker->routes->config->proxy;
 	const enum config_auth_type type = (enum config_auth_type)worker->auth_type;
 	struct client_auth_request request = {
 	    .name = login->user,
 	    .scram_usual = userlist_scram_usual(worker->users),
+	    .pam_service = conf->pam_service[0] != '\0' ? conf->pam_service
+	                   : conf->as_pgbouncer         ? "pgbouncer"
+	                                                : "pgshunt",
+	    .pam_directory = conf->pam_directory,
+	    .host = "",
 	};
+	struct sock_name peer;
 	uint8_t binding[TLS_DIGEST_MAX];
 	char cert_name[CERT_NAME_MAX];
 	struct sbuf out;
@@ -413,6 +444,10 @@ void login_start_auth(struct client *client)
 		return;
 	}
 	request.cert_name = cert_name[0] == '\0' ? NULL : cert_name;
+	if (request.type == AUTH_TYPE_PAM && !sock_is_unix(client->conn.fd)) {
+		sock_peer(client->conn.fd, &peer);
+		request.host = peer.addr;
+	}
 	if (client->conn.tls != NULL) {
 		request.binding_len = tls_binding(client->conn.tls, binding);
 		request.binding = request.binding_len == 0 ? NULL : binding;

@@ -6,6 +6,7 @@
 #include "auth/hba.h"
 #include "auth/ident.h"
 #include "auth/userlist.h"
+#include "auth/pam.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/notify.h"
@@ -299,6 +300,10 @@ static bool access_load(struct access *access, const struct config *config,
 			access->ident = ident_load(conf->auth_ident_file, error);
 			good = good && access->ident != NULL;
 		}
+	}
+	if (conf->auth_type == CONFIG_AUTH_PAM && !pam_is_available()) {
+		sbuf_add_str(error, "proxy.auth_type: this pgshuntd was built without PAM");
+		good = false;
 	}
 	if (good && access->users != NULL)
 		return true;
@@ -698,7 +703,9 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	proxy->addresses = address_table_new();
 	if (proxy->auth_cache != NULL && proxy->addresses != NULL)
 		proxy->compute = compute_start(proxy);
-	if (proxy->compute == NULL || !proxy_start_workers(proxy))
+	if (proxy->compute != NULL)
+		proxy->pam = compute_start(proxy);
+	if (proxy->pam == NULL || !proxy_start_workers(proxy))
 		return false;
 	proxy_start_warming(proxy);
 	return true;
@@ -710,6 +717,7 @@ static void proxy_free(struct proxy *proxy)
 	for (unsigned i = 0; i < proxy->worker_count; i++)
 		worker_join(&proxy->workers[i]);
 	compute_stop(proxy->compute);
+	compute_stop(proxy->pam);
 	for (unsigned i = 0; i < proxy->worker_count; i++)
 		worker_close(&proxy->workers[i]);
 	mailbox_close(&proxy->mailbox);

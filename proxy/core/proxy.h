@@ -78,6 +78,7 @@ struct proxy {
 	struct hba *hba;            /* with the same lock; NULL: auth_type is not hba */
 	struct ident *ident;        /* the same; NULL: no maps */
 	struct compute *compute;    /* any thread */
+	struct compute *pam;        /* the same for what may take long */
 	struct auth_cache *auth_cache; /* any thread */
 	pthread_t warm_thread;      /* derives the secrets of `users`, so that no login has to */
 	bool warming;
