@@ -167,6 +167,10 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 		return;
 	if (server->xact_params == NULL && server->tx_status != 'I')
 		server->xact_params = param_set_ref(client->params);
+	if (!client->in_session && memcmp(param_set_parse_digest(set),
+	                                  param_set_parse_digest(client->params),
+	                                  sizeof(struct param_digest)) != 0)
+		statement_settings_changed(client, server, false);
 	param_set_replace(&client->params, set);
 }
 
@@ -369,6 +373,23 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_give(reply);
 }
 
+/* Commands after which a statement that was prepared before may return other columns. */
+static bool reply_alters(const uint8_t *tag, size_t len)
+{
+	static const char *const tags[] = {
+	    "ALTER TABLE", "ALTER VIEW", "ALTER MATERIALIZED VIEW", "ALTER FOREIGN TABLE",
+	    "ALTER TYPE",  "CREATE VIEW", "DROP TABLE", "DROP VIEW", "DROP MATERIALIZED VIEW",
+	    "DROP FOREIGN TABLE", "DROP FUNCTION", "DROP SCHEMA", "ALTER SCHEMA"};
+
+	if (LIKELY(tag[0] != 'A' && tag[0] != 'D' && tag[0] != 'C'))
+		return false;
+	for (size_t i = 0; i < ARRAY_LEN(tags); i++) {
+		if (strlen(tags[i]) + 1 == len && memcmp(tag, tags[i], len) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 {
 	static const char discard_all[] = "DISCARD ALL";
@@ -385,8 +406,13 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	if (body[0] == 'D' && len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0)
 		boot_reset_params(server);
 	else if ((body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0) ||
-	         (body[0] == 'S' && len == sizeof(set) && memcmp(body, set, len) == 0))
+	         (body[0] == 'S' && len == sizeof(set) && memcmp(body, set, len) == 0)) {
 		reply_doubt_params(server);
+		if (server->client != NULL && !server->client->in_session)
+			statement_settings_changed(server->client, server, true);
+	}
+	if (UNLIKELY(reply_alters(body, len)))
+		statement_altered(server);
 
 	/* Both end every prepared statement, those of the protocol too. */
 	if (body[0] == 'D' &&
@@ -459,6 +485,8 @@ static void reply_ready(struct reply *reply, uint8_t status)
 		server->proven = true;
 	}
 	reply_pop(reply);
+	if (UNLIKELY(server->apart || server->altered || server->given))
+		statement_at_ready(server);
 }
 
 /* ---- one message ---- */

@@ -93,6 +93,9 @@ struct server {
 	bool cancelling;                 /* a cancel request for it is under way */
 	bool cancel_again;               /* … and another came since that was sent */
 	bool proven;                     /* has answered since its login */
+	bool apart;             /* this block has SET what texts mean: what is prepared is its own */
+	bool altered;           /* … and has altered what statements return */
+	bool given;             /* statements were prepared in this batch */
 	struct dial *dial;
 	struct server_auth *auth;
 	struct compute_job *job; /* a costly step of the login is being done elsewhere */

@@ -97,6 +97,7 @@ static bool statement_evict(struct client *client, struct server *server)
 static bool statement_give(struct client *client, struct server *server, struct stmt *stmt,
                            enum ledger_op op, char *name)
 {
+	server->given = true;
 	if (!server_stmts_add(&server->stmts, stmt_digest(stmt))) {
 		free(name);
 		(void)statement_no_memory(client);
@@ -441,6 +442,25 @@ static enum statement_result statement_parse_again(struct client *client, struct
 	           : STATEMENT_FAILED;
 }
 
+static uint32_t statement_generation(const struct client *client)
+{
+	return atomic_load_explicit(&client->pool->database->share->generation,
+	                            memory_order_relaxed);
+}
+
+/* The definition as the client means it now; it shares it with others who mean the same, unless what
+ * it has set is not known. */
+static struct stmt *statement_intern(struct client *client, const struct server *server,
+                                     const void *def, size_t len, uint32_t generation)
+{
+	struct stmt_store *store = client->worker->stmts;
+
+	return UNLIKELY(server->apart)
+	           ? stmt_store_make_own(store, def, len, generation)
+	           : stmt_store_intern_at(store, def, len, generation,
+	                                  param_set_parse_digest(client->params));
+}
+
 static enum statement_result statement_parse_named(struct client *client, struct server *server,
                                                    const struct stmt_parse *parse)
 {
@@ -455,10 +475,8 @@ static enum statement_result statement_parse_named(struct client *client, struct
 	stmt = client_stmts_get(client->stmts, parse->name, parse->name_len);
 	if (stmt != NULL)
 		return statement_parse_again(client, server, parse, stmt);
-	stmt = stmt_store_intern_at(
-	    client->worker->stmts, parse->def, parse->def_len,
-	    atomic_load_explicit(&client->pool->database->share->generation, memory_order_relaxed),
-	    param_set_parse_digest(client->params));
+	stmt = statement_intern(client, server, parse->def, parse->def_len,
+	                        statement_generation(client));
 	name = strndup(parse->name, parse->name_len);
 	if (stmt == NULL || name == NULL) {
 		stmt_unref(stmt);
@@ -598,7 +616,8 @@ static bool statement_ensure(struct client *client, struct server *server, struc
  * have changed settings on which the meaning of its text depends, and a server that has to prepare
  * it can do so under the present ones only.  False: the client is doomed; NULL: there is none.
  */
-static bool statement_find(struct client *client, const char *name, struct stmt **found)
+static bool statement_find(struct client *client, struct server *server, const char *name,
+                           struct stmt **found)
 {
 	const size_t len = strlen(name);
 	struct stmt *stmt = client_stmts_get(client->stmts, name, len);
@@ -606,10 +625,12 @@ static bool statement_find(struct client *client, const char *name, struct stmt 
 	bool good;
 
 	*found = stmt;
-	if (LIKELY(stmt == NULL || stmt_means(stmt, param_set_parse_digest(client->params))))
+	if (UNLIKELY(stmt == NULL) || stmt->own)
 		return true;
-	other = stmt_store_intern_at(client->worker->stmts, stmt->text, stmt->len, stmt->generation,
-	                             param_set_parse_digest(client->params));
+	if (LIKELY(stmt_means(stmt, param_set_parse_digest(client->params))) &&
+	    (LIKELY(!server->apart) || server_stmts_contains(&server->stmts, stmt_digest(stmt))))
+		return true;
+	other = statement_intern(client, server, stmt->text, stmt->len, stmt->generation);
 	good = other != NULL && client_stmts_remove(client->stmts, name, len) &&
 	       client_stmts_set(client->stmts, name, len, other, SIZE_MAX) == CLIENT_STMTS_OK;
 	stmt_unref(other);
@@ -640,7 +661,7 @@ static enum statement_result statement_bind(struct client *client, struct server
 		return statement_use_unnamed(client, server);
 	if (names_unsettled(server))
 		return STATEMENT_WAIT;
-	if (!statement_find(client, bind.statement, &stmt))
+	if (!statement_find(client, server, bind.statement, &stmt))
 		return STATEMENT_FAILED;
 	if (stmt == NULL)
 		return STATEMENT_FORWARD; /* 26000, in the server's words */
@@ -667,7 +688,7 @@ static enum statement_result statement_describe(struct client *client, struct se
 
 	if (name[0] == '\0')
 		return statement_use_unnamed(client, server);
-	if (!statement_find(client, name, &stmt))
+	if (!statement_find(client, server, name, &stmt))
 		return STATEMENT_FAILED;
 	if (stmt == NULL)
 		return STATEMENT_FORWARD;
@@ -974,6 +995,49 @@ bool statement_name_error(struct client *client, struct server *server,
 	sbuf_add(out, named.name, named.name_len);
 	sbuf_add(out, body + before + STMT_NAME_LEN, len - before - STMT_NAME_LEN);
 	return true;
+}
+
+/* What was sent behind it was prepared under settings, or for tables, that were not known when it got
+ * its name: nobody else is to use it. */
+static void statement_forget_ahead(struct server *server)
+{
+	if (server->ledger.changes > 0)
+		server->stale = true;
+}
+
+void statement_settings_changed(struct client *client, struct server *server, bool by_command)
+{
+	const struct ledger_entry *entry = ledger_head(&server->ledger);
+	const struct stmt *unnamed = client_stmts_get_unnamed(client->stmts);
+	const char *sql = entry == NULL || entry->op == OWES_QUERY ? server->query
+	                  : unnamed == NULL                        ? ""
+	                                                           : unnamed->text;
+
+	statement_forget_ahead(server);
+	/* Servers report a setting at the end of the batch only. */
+	if (!by_command && server->given)
+		server->stale = true;
+	if (by_command && param_names_unreported(sql))
+		server->apart = true;
+}
+
+void statement_altered(struct server *server)
+{
+	statement_forget_ahead(server);
+	server->altered = true;
+	atomic_fetch_add(&server->pool->database->share->generation, 1);
+}
+
+void statement_at_ready(struct server *server)
+{
+	if (server->tx_status == 'I') {
+		server->apart = false;
+		/* What others prepared before the commit was prepared for what was there before. */
+		if (UNLIKELY(server->altered))
+			atomic_fetch_add(&server->pool->database->share->generation, 1);
+		server->altered = false;
+	}
+	server->given = server->ledger.changes > 0;
 }
 
 void statement_outdated(struct server *server, const struct wire_error *error)

@@ -91,6 +91,19 @@ void statement_undo(struct client *client, struct server *server, uint32_t count
 /* The same for what one entry did to named statements. */
 void statement_undo_named(struct client *client, struct server *server, struct ledger_entry *entry);
 
+/* The client's command SET or RESET is done (`by_command`), or a setting on which the meaning of texts
+ * depends has another value for it.  Statements that were sent before that was known are kept from
+ * other clients, and so is what it prepares in this transaction, if servers do not report what it has
+ * set. */
+void statement_settings_changed(struct client *client, struct server *server, bool by_command);
+
+/* A command is done after which statements may return other columns: what is prepared from now on, and
+ * after its commit, are statements of another generation (see statement_outdated()). */
+void statement_altered(struct server *server);
+
+/* ReadyForQuery. */
+void statement_at_ready(struct server *server);
+
 /* An error of the server's that names a statement by the name that it has there: the same as a whole
  * message with the client's name, in `out`.  False: it is no such error.  (That a statement is not
  * there, as after a DEALLOCATE inside a function, is noted.) */

@@ -132,6 +132,9 @@ const char *param_set_get(const struct param_set *set, const char *name);
  * Computed once in the life of the set, which must not be NULL. */
 const struct param_digest *param_set_parse_digest(struct param_set *set);
 
+/* Whether a command may set what a text means and what servers do not report: it has such a name. */
+bool param_names_unreported(const char *sql);
+
 /* ---- the wire ---- */
 
 /*

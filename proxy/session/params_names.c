@@ -131,6 +131,23 @@ bool param_settable(const char *name)
 	return param_kind(name) == PARAM_SETTABLE;
 }
 
+bool param_names_unreported(const char *sql)
+{
+	static const char *const names[] = {
+#define GUC_PARSED(name, why) name,
+#include "session/guc_parsed.def"
+#undef GUC_PARSED
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		/* Versions before 18 do not report search_path. */
+		if ((param_reported_name(names[i]) == NULL || strcmp(names[i], "search_path") == 0) &&
+		    strcasestr(sql, names[i]) != NULL)
+			return true;
+	}
+	return false;
+}
+
 bool param_name_valid(const char *name)
 {
 	bool start = true;

@@ -17,6 +17,7 @@ struct stmt_store {
 	size_t mask; /* buckets - 1 */
 	size_t count;
 	size_t bytes;
+	uint64_t own; /* number of the last one that is not shared; they begin anywhere */
 };
 
 _Static_assert(sizeof(STMT_NAME_PREFIX) - 1 + 2 * (size_t)STMT_DIGEST_LEN == STMT_NAME_LEN,
@@ -60,6 +61,8 @@ struct stmt_store *stmt_store_new(void)
 		return NULL;
 	}
 	hash_key_init(&store->hash_key);
+	/* Other stores, whose statements the same server may have, begin elsewhere. */
+	store->own = hash_bytes(&store->hash_key, "own", 3);
 	return store;
 }
 
@@ -150,6 +153,17 @@ struct stmt *stmt_store_intern_at(struct stmt_store *store, const void *def, siz
 	return stmt;
 }
 
+struct stmt *stmt_store_make_own(struct stmt_store *store, const void *def, size_t len,
+                                 uint32_t generation)
+{
+	const struct param_digest unique = {{++store->own, UINT64_MAX}};
+	struct stmt *stmt = stmt_store_intern_at(store, def, len, generation, &unique);
+
+	if (stmt != NULL)
+		stmt->own = true;
+	return stmt;
+}
+
 struct stmt *stmt_ref(struct stmt *stmt)
 {
 	if (stmt != NULL) {
@@ -200,7 +214,7 @@ void stmt_make_digest(struct stmt *stmt)
 	unsigned char full[SHA256_DIGEST_LENGTH];
 
 	(void)SHA256((const unsigned char *)stmt->text, stmt->len, full);
-	if (stmt->generation != 0 || stmt->settings.half[0] != 0) {
+	if (stmt->generation != 0 || stmt->settings.half[0] != 0 || stmt->own) {
 		unsigned char all[sizeof(full) + sizeof(stmt->generation) + sizeof(stmt->settings)];
 		unsigned char *at = all;
 

@@ -52,6 +52,7 @@ struct stmt {
 	/* Those of which one of these differs are different statements. */
 	uint32_t generation;
 	struct param_digest settings; /* what the text means depends on; zero: not known */
+	bool own; /* of one client only, whatever is the same about others */
 	bool digested;
 	uint8_t digest[STMT_DIGEST_LEN];
 	char name[STMT_NAME_LEN + 1];
@@ -88,6 +89,10 @@ struct stmt *stmt_store_intern(struct stmt_store *store, const void *def, size_t
 struct stmt *stmt_store_intern_at(struct stmt_store *store, const void *def, size_t len,
                                   uint32_t generation,
                                   const struct param_digest *settings) MUST_CHECK;
+
+/* The same, but one that no other client shares. */
+struct stmt *stmt_store_make_own(struct stmt_store *store, const void *def, size_t len,
+                                 uint32_t generation) MUST_CHECK;
 
 /* Whether the text means under these settings what it meant when it was interned. */
 static inline bool stmt_means(const struct stmt *stmt, const struct param_digest *settings)

@@ -106,6 +106,86 @@ def test_same_text_means_something_else(make_proxy, pg, name):
             assert rows(one.ready("I")) == [[expected[1]]]
 
 
+def ask(sql, name=""):
+    return parse(sql, name) + bind([], name) + execute()
+
+
+# What sets the meaning of a text in one packet with its Parse.
+AHEAD = {
+    "SET": ask("SET DateStyle = 'ISO, DMY'"),
+    "Query": query("SET DateStyle = 'ISO, DMY'"),
+    "function": ask("SELECT set_config('DateStyle', 'ISO, DMY', false)"),
+    "RESET": ask("SET DateStyle = 'SQL'") + ask("SET DateStyle = 'ISO, DMY'"),
+    "batch before": ask("SET DateStyle = 'ISO, DMY'") + SYNC,
+}
+
+
+@pytest.mark.parametrize("case", AHEAD)
+def test_setting_and_parse_in_one_packet(make_proxy, case):
+    proxy = make_proxy(pool_size=1, workers=1)
+    with proxy.wire() as one, proxy.wire() as other:
+        one.send(AHEAD[case], ask("SELECT date '01/02/2020'", "s"), SYNC, query("SELECT 'last'"))
+        messages = one.ready()
+        while rows(messages)[-1:] != [["last"]]:
+            assert not errors(messages)
+            if rows(messages):
+                assert rows(messages)[-1] == ["2020-02-01"] or case == "function"
+            messages = one.ready()
+        for conn, expected in ((other, "2020-01-02"), (one, "2020-02-01"), (other, "2020-01-02")):
+            if conn is other:
+                run(conn, close("S", "s"), parse("SELECT date '01/02/2020'", "s"))
+            assert rows(run(conn, bind(name="s"), execute())) == [[expected]]
+
+
+def test_search_path_of_a_transaction(make_proxy, pg):
+    """Each finds the table of its own, though it has other columns: at once and later, on each server."""
+    for n in (1, 2):
+        pg.sql("DROP SCHEMA IF EXISTS tenant%d CASCADE; CREATE SCHEMA tenant%d; GRANT ALL ON SCHEMA "
+               "tenant%d TO app; CREATE TABLE tenant%d.own AS SELECT %s; GRANT ALL ON tenant%d.own TO "
+               "app" % (n, n, n, n, "'one'::text AS a" if n == 1 else "2 AS a, 'two' AS b", n), "p1")
+    proxy = make_proxy(pool_size=2, workers=1)
+    conns = {proxy.wire(): (1, ["one"]), proxy.wire(): (2, ["2", "two"])}
+    with proxy.wire() as third:
+        for turn in range(4):
+            if turn == 2:
+                third.query("BEGIN")  # takes a server away
+            for conn, (n, expected) in conns.items():
+                conn.query("BEGIN")
+                conn.query("SET LOCAL search_path = tenant%d" % n)
+                if turn == 0:
+                    assert kinds(run(conn, parse("SELECT * FROM own", "s"))) == "1Z"
+                assert rows(run(conn, bind(name="s"), execute())) == [expected]
+                conn.query("COMMIT")
+        third.query("COMMIT")
+    for conn in conns:
+        conn.close()
+
+
+# What a statement returns is altered by a client of the proxy's.
+ALTERED = {
+    "column": ["ALTER TABLE altered ADD b int DEFAULT 2"],
+    "in a transaction": ["BEGIN", "ALTER TABLE altered ADD b int DEFAULT 2", "COMMIT"],
+    "new table": ["DROP TABLE altered; CREATE TABLE altered AS SELECT 1 AS a, 2 AS b"],
+}
+
+
+@pytest.mark.parametrize("case", ALTERED)
+def test_who_prepares_after_a_change_is_not_told_of_it(make_proxy, pg, case):
+    pg.sql("DROP TABLE IF EXISTS altered; CREATE TABLE altered AS SELECT 1 AS a; "
+           "GRANT ALL ON altered TO app; ALTER TABLE altered OWNER TO app; "
+           "GRANT CREATE ON SCHEMA public TO app", "p1")
+    proxy = make_proxy(pool_size=1, workers=1)
+    with proxy.wire() as one, proxy.wire() as two, proxy.wire() as other:
+        for conn in (one, two):
+            assert rows(run(conn, ask("SELECT * FROM altered", "s"))) == [["1"]]
+        for sql in ALTERED[case]:
+            assert not errors(other.query(sql))
+        assert rows(run(other, ask("SELECT * FROM altered", "s"))) == [["1", "2"]]
+        # Who keeps the old one is told, as by PostgreSQL.
+        assert errors(run(one, bind(name="s"), execute()))[0]["C"] == "0A000"
+        assert rows(run(two, close("S", "s"), ask("SELECT * FROM altered", "s"))) == [["1", "2"]]
+
+
 def test_same_text_with_other_types_is_another_statement(proxy):
     with proxy.wire() as one, proxy.wire() as two:
         run(one, parse("SELECT pg_typeof($1)", "t", oids=[23]))
