@@ -54,6 +54,9 @@ static void request_free(struct admin_request *request)
 void admin_request_abandon(struct admin_request *request)
 {
 	request->done = NULL;
+	if (request->in == &request->admin->working && request->server != NULL &&
+	    request->token != 0)
+		swap_abandon(request);
 }
 
 void admin_request_cancel(struct admin_request *request)

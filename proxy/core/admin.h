@@ -69,7 +69,7 @@ struct swap_options {
 
 /*
  * Commands.  The returned request is never NULL and valid until its callback.  An abandoned request
- * goes on, its answer is dropped.
+ * goes on, its answer is dropped; but PREPARE SWAP ends, and closes what it has opened.
  */
 struct admin_request *admin_hold(struct admin *admin, const char *database,
                                  const struct hold_options *options, admin_done_fn *done,

@@ -50,6 +50,7 @@ struct admin_db {
 	char *server; /* route made by a swap; NULL: the configuration's */
 	enum route_origin origin;
 	char *target;                   /* PREPARE SWAP; NULL: none */
+	uint64_t target_token;          /* … of the last that was begun */
 	char *swap_to;                  /* a swap is under way */
 	char *source_name;              /* server of which `source` was read */
 	struct server_identity source;  /* the route's server before a swap */
@@ -238,6 +239,7 @@ void swap_free(struct admin_db *db);
 void swap_forget_target(struct admin_db *db);
 /* A PREPARE SWAP or SWAP that waits for workers or checks is cancelled. */
 void swap_cancel(struct admin_request *request);
+void swap_abandon(struct admin_request *request);
 void swap_on_prepared(struct admin *admin, struct mail_database *mail);
 void swap_on_checked(struct admin *admin, struct check *check);
 /* A moment after the release: what SWAP's check has left is closed. */

@@ -202,6 +202,7 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 	usec_t wait = config->connect_timeout + config->login_timeout + USEC_PER_SEC;
 
 	request->token = ++admin->last_token;
+	db->target_token = request->token;
 	request_set_timer(request, prepare_timeout, wait);
 	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
 		struct mail_database *mail = mail_must_new_database(MAIL_PREPARE, db->name);
@@ -289,6 +290,14 @@ void swap_cancel(struct admin_request *request)
 	}
 	request->token = 0;
 	request_fail(request, "57014", "canceling statement due to user request");
+}
+
+/* A preparation for somebody who has gone, and never learned of it, would stay for good: it is
+ * taken back, unless another has been made since.  A swap goes on. */
+void swap_abandon(struct admin_request *request)
+{
+	if (request->timer != NULL && request->db->target_token == request->token)
+		swap_cancel(request);
 }
 
 /* ---- SWAP ---- */

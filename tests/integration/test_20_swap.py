@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """PREPARE SWAP and SWAP: the checks of the new server, and what clients notice, which is nothing."""
 import signal
+import socket
 import time
 
 import pytest
@@ -268,6 +269,31 @@ def test_cancel_swap(proxy, other):
         assert proxy.held()["target"] is None
         proxy.command("CANCEL SWAP p2")
         assert conn.value("SHOW cluster_name") == "pg"
+
+
+def test_who_prepares_leaves_before_the_answer(make_proxy, pg):
+    """Nobody knows of the preparation, so it ends; but not one that was begun after it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = make_proxy({"pg": pg, "silent": {"host": "127.0.0.1",
+                                                 "port": silent.getsockname()[1]}})
+        with proxy.wire("p2") as conn, proxy.console() as second:
+            conn.value("SELECT 1")
+
+            def prepare(console):
+                begun = proxy.log().count("PREPARE SWAP")
+                console.send("PREPARE SWAP p2 TO silent")
+                wait_for(lambda: proxy.log().count("PREPARE SWAP") > begun, 10 * SLOW)
+            with proxy.console() as first:
+                prepare(first)
+                assert proxy.held()["target"] == "silent"
+            wait_for(lambda: proxy.held()["target"] is None, 10 * SLOW, "its end")
+            with proxy.console() as first:
+                prepare(first)
+                prepare(second)
+                port = first.conn.sock.getsockname()[1]
+            wait_for(lambda: ":%d left" % port in proxy.log(), 10 * SLOW)
+            assert proxy.held()["target"] == "silent"
+            assert conn.value("SHOW cluster_name") == "pg"
 
 
 def test_preparation_for_a_server_that_does_not_answer(proxy):
