@@ -347,8 +347,9 @@ void plproxy_statement(const struct move *move, const struct plproxy *cluster, b
 void plproxy_send(struct move *move);
 /* Repeats what has not succeeded, until `deadline`. */
 bool plproxy_repair(struct move *move, usec_t deadline) MUST_CHECK;
-/* One call in a fresh session for every cluster and shard, which must land on the target. */
-bool plproxy_verify(struct move *move) MUST_CHECK;
+/* One call in a fresh session for every cluster and shard, which must land on the target; until
+ * `deadline` for a server that cannot be reached. */
+bool plproxy_verify(struct move *move, usec_t deadline) MUST_CHECK;
 
 /* ---- run.c ---- */
 

@@ -17,6 +17,7 @@
 /* A PL/Proxy server that does not answer must not keep clients waiting. */
 #define PLPROXY_PATIENCE (500 * USEC_PER_MSEC)
 #define ASK_TIMEOUT (10 * USEC_PER_SEC)
+#define TRY_EVERY (500 * USEC_PER_MSEC)
 /* Our own sessions have an empty one. */
 #define USUAL_PATH "SET search_path = \"$user\", public; "
 
@@ -541,7 +542,7 @@ bool plproxy_repair(struct move *move, usec_t deadline)
 		while (!repair_cluster(move, cluster, &error) && clock_now() < deadline &&
 		       strcmp(cluster->link.sqlstate, "P0001") != 0 &&
 		       strncmp(cluster->link.sqlstate, "42", 2) != 0) {
-			loop_sleep(&move->loop, 500 * USEC_PER_MSEC);
+			loop_sleep(&move->loop, TRY_EVERY);
 			sbuf_reset(&error);
 		}
 		if (!cluster->done)
@@ -654,22 +655,34 @@ static bool judge_call(struct move *move, const struct partition *partition,
 	return ok;
 }
 
+/* A server that is not there may just be starting again: it is tried until the deadline. */
 static bool verify_in_new_session(struct move *move, const struct partition *partition,
-                                  const char *expected)
+                                  const char *expected, usec_t deadline)
 {
 	struct link link;
 	struct link *only = &link;
 	struct sbuf error;
-	bool ok;
+	char *identity = NULL;
+	bool connected;
+	bool ok = false;
 
 	sbuf_init(&error, PLPROXY_SQL_MAX);
 	link_init(&link, partition->cluster->label, &partition->cluster->link.target);
-	ok = links_connect(&move->loop, &only, 1, move->config->mover.connect_timeout, &error);
-	if (!ok)
+	for (;;) {
+		connected = links_connect(&move->loop, &only, 1,
+		                          move->config->mover.connect_timeout, &error);
+		if (connected)
+			identity = call(move, partition, only);
+		if (link.state != LINK_BROKEN || clock_now() >= deadline || move_stopped(move))
+			break;
+		sbuf_reset(&error);
+		loop_sleep(&move->loop, TRY_EVERY);
+	}
+	if (connected)
+		ok = judge_call(move, partition, only, "a new", identity, expected);
+	else
 		move_problem(move, "%s", sbuf_text(&error));
 	sbuf_free(&error);
-	ok =
-	    ok && judge_call(move, partition, only, "a new", call(move, partition, only), expected);
 	link_close(only);
 	return ok;
 }
@@ -787,7 +800,7 @@ static void recycle(struct move *move)
 		        old);
 }
 
-bool plproxy_verify(struct move *move)
+bool plproxy_verify(struct move *move, usec_t deadline)
 {
 	struct link *target = &move->target.link;
 	char *expected;
@@ -807,7 +820,7 @@ bool plproxy_verify(struct move *move)
 		if (!is_first_of_text(move, partition))
 			continue;
 		calls++;
-		ok = verify_in_new_session(move, partition, expected) && ok;
+		ok = verify_in_new_session(move, partition, expected, deadline) && ok;
 		ok = verify_in_old_session(move, partition, expected) && ok;
 	}
 	recycle(move);

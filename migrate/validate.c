@@ -15,6 +15,8 @@
 
 #define VALIDATE_SQL_MAX ((size_t)4 * 1024 * 1024)
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
+/* As long as the repairs before it. */
+#define PLPROXY_PATIENCE (20 * USEC_PER_SEC)
 #define WATCH_EVERY (250 * USEC_PER_MSEC)
 
 /* Client sessions per shard; ours do not count, nor do autovacuum workers, which have a database
@@ -185,7 +187,7 @@ bool phase_validate(struct move *move)
 	ok = compare_routes(move) && ok;
 	ok = bouncers_validate(move) && ok;
 	ok = commcare_validate(move) && ok;
-	ok = plproxy_verify(move) && ok;
+	ok = plproxy_verify(move, clock_now() + PLPROXY_PATIENCE) && ok;
 	ok = watch(move) && ok;
 	sessions_after(move);
 	outcome_after(move);
@@ -306,6 +308,6 @@ bool validate_look(struct move *move)
 	ok = check_others(move) && ok;
 	ok = compare_routes(move) && ok;
 	ok = check_bouncers(move) && ok;
-	ok = plproxy_verify(move) && ok;
+	ok = plproxy_verify(move, clock_now()) && ok;
 	return watch(move) && ok;
 }
