@@ -45,6 +45,7 @@ enum client_close {
 };
 
 struct client {
+	/* What every request needs stands together. */
 	struct list_node node;    /* in the list of its state: the worker's, or the pool's */
 	struct conn conn;
 	struct worker *worker;
@@ -56,16 +57,10 @@ struct client {
 	struct session_seen *seen;  /* session pooling: see session_see.h; or NULL */
 	struct session_move *move;  /* … what is known and done about that session, or NULL */
 	struct client_login *login; /* only while logging in */
-	struct user_share *user_share; /* counted in it */
-	char *told;                    /* the error that ends it, for the log; NULL: none */
 	uint64_t id;              /* unique in the process, never used again */
-	usec_t connected;
 	usec_t asked;             /* when its request came */
 	usec_t since;             /* of the present state: for WAITING, of the request */
-	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
-	uint32_t cancel_key;      /* random; see cancel_make_key() */
 	uint32_t discard;         /* bytes of a refused message still to be thrown away */
-	uint32_t held_bytes;      /* counted_held: with so many bytes */
 	uint8_t state;            /* enum client_state */
 	uint8_t close_reason;
 	uint8_t replication;      /* enum wire_replication */
@@ -87,6 +82,12 @@ struct client {
 	bool admitted : 1;   /* among max_client_connections */
 	bool counted : 1;    /* in the shares of its database and user */
 	bool parting : 1;    /* its server was told, behind what it owes, that this is all */
+	uint32_t held_bytes;      /* counted_held: with so many bytes */
+	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
+	uint32_t cancel_key;      /* random; see cancel_make_key() */
+	struct user_share *user_share; /* counted in it */
+	char *told;                    /* the error that ends it, for the log; NULL: none */
+	usec_t connected;
 };
 
 /* A new connection, counted already; takes the descriptor over (closes it on lack of memory). */

@@ -193,8 +193,9 @@ static inline void ledger_pop(struct ledger *ledger)
 		ledger_let_go(ledger, entry);
 	else
 		ledger_count_op(ledger, entry->op, (uint32_t)-1);
-	ledger->head = (ledger->head + 1) & (ledger->cap - 1);
 	ledger->count--;
+	/* An empty one begins anew at its first entries, which the caches have. */
+	ledger->head = ledger->count == 0 ? 0 : (ledger->head + 1) & (ledger->cap - 1);
 }
 
 /* The DEALLOCATE at the head has failed: a Query from now on, of which ReadyForQuery is owed. */

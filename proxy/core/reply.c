@@ -491,11 +491,10 @@ static void reply_ready(struct reply *reply, uint8_t status)
 
 /* ---- one message ---- */
 
-/* Answers that settle one entry of the ledger, if it is of this kind. */
-static void reply_settles(struct reply *reply, size_t total, uint8_t op, uint8_t hidden_op)
+/* Answers that settle the entry at the `head` of the ledger, if it is of this kind. */
+static void reply_settles(struct reply *reply, size_t total, uint8_t head, uint8_t op,
+			  uint8_t hidden_op)
 {
-	uint8_t head = reply_head_op(reply);
-
 	if (UNLIKELY(hidden_op != 0 && head == hidden_op)) {
 		reply_hide(reply, total);
 		reply_pop(reply);
@@ -570,13 +569,13 @@ static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 		reply_hide(reply, total);
 }
 
-static void reply_message(struct reply *reply, uint8_t type, size_t total)
+/* `head` is what the oldest entry of the ledger is, 0 if there is none. */
+static void reply_message(struct reply *reply, uint8_t type, size_t total, uint8_t head)
 {
 	uint8_t *msg = reply->data + reply->used;
 	struct server *server = reply->server;
-	const bool hidden = reply_head_op(reply) == OWES_HIDDEN_QUERY;
 
-	if (server->client == NULL || hidden) {
+	if (server->client == NULL || head == OWES_HIDDEN_QUERY) {
 		reply_unlinked(reply, type, total);
 		return;
 	}
@@ -586,24 +585,24 @@ static void reply_message(struct reply *reply, uint8_t type, size_t total)
 		break;
 	case BE_COMMAND_COMPLETE:
 		reply_complete(reply, msg + 5, total - 5);
-		reply_settles(reply, total, OWES_EXECUTE, 0);
+		reply_settles(reply, total, head, OWES_EXECUTE, 0);
 		break;
 	case BE_EMPTY_QUERY_RESPONSE:
 	case BE_PORTAL_SUSPENDED:
-		reply_settles(reply, total, OWES_EXECUTE, 0);
+		reply_settles(reply, total, head, OWES_EXECUTE, 0);
 		break;
 	case BE_PARSE_COMPLETE:
-		reply_settles(reply, total, OWES_PARSE, OWES_HIDDEN_PARSE);
+		reply_settles(reply, total, head, OWES_PARSE, OWES_HIDDEN_PARSE);
 		break;
 	case BE_BIND_COMPLETE:
-		reply_settles(reply, total, OWES_BIND, 0);
+		reply_settles(reply, total, head, OWES_BIND, 0);
 		break;
 	case BE_CLOSE_COMPLETE:
-		reply_settles(reply, total, OWES_CLOSE, OWES_HIDDEN_CLOSE);
+		reply_settles(reply, total, head, OWES_CLOSE, OWES_HIDDEN_CLOSE);
 		break;
 	case BE_NO_DATA:
 	case BE_ROW_DESCRIPTION:
-		reply_settles(reply, total, OWES_DESCRIBE, 0);
+		reply_settles(reply, total, head, OWES_DESCRIBE, 0);
 		break;
 	case BE_ERROR_RESPONSE:
 		reply_error(reply, total);
@@ -708,6 +707,7 @@ static void reply_run(struct reply *reply)
 		const uint8_t *at = reply->data + reply->used;
 		size_t have = reply->len - reply->used;
 		size_t total;
+		uint8_t head;
 
 		if (server->left > 0) {
 			reply_left(reply);
@@ -722,16 +722,17 @@ static void reply_run(struct reply *reply)
 		if (total > have &&
 		    (!reply_streams(at[0], total) || reply_wants_whole(reply, at[0], total)))
 			break;
-		if (UNLIKELY(server->ledger.count == 0 && !reply_unasked(at[0]))) {
+		head = reply_head_op(reply);
+		if (UNLIKELY(head == 0 && !reply_unasked(at[0]))) {
 			reply_protocol_error(reply, at[0]);
 			break;
 		}
 		if ((at[0] == BE_DATA_ROW || at[0] == BE_COPY_DATA) && total <= have &&
-		    server->client != NULL && reply_head_op(reply) != OWES_HIDDEN_QUERY) {
+		    server->client != NULL && head != OWES_HIDDEN_QUERY) {
 			reply_skip_rows(reply);
 			continue;
 		}
-		reply_message(reply, at[0], total);
+		reply_message(reply, at[0], total, head);
 	}
 	(void)reply_flush_run(reply);
 }

@@ -437,7 +437,8 @@ static enum step request_forward(struct request *request, struct server *server,
 	request_note_start(request, server);
 	if (is_extended(type)) {
 		if (type != FE_EXECUTE && !client->in_session && !server->ledger.skipping &&
-		    worker->routes->config->proxy.max_prepared_statements > 0) {
+		    worker->routes->config->proxy.max_prepared_statements > 0 &&
+		    !statement_passes(client, server, msg, n)) {
 			size_t used = 0;
 
 			switch (statement_message(client, server, msg, total, have, &used)) {

@@ -58,44 +58,53 @@ enum server_task {
 #define SERVER_QUERY_MAX 128
 
 struct server {
+	/* What every request needs stands together. */
 	struct list_node node;  /* in the pool's list of its state */
 	struct conn conn;
-	uint64_t id;            /* as that of a client */
 	struct worker *worker;
 	struct pool *pool;
-	struct client *own;    /* LOGIN: for whose replication it is opened */
-	uint8_t replication;   /* enum wire_replication: of one client only, from its login to its end */
 	struct client *client; /* ACTIVE: whose transaction or session it serves */
 	struct session_move *move; /* of the session that it is kept, opened or asked for; or NULL */
-	enum server_state state;
-	enum server_task task;  /* RESETTING, LOGIN */
-	bool checked;           /* server_check_query has succeeded since its last client */
-	bool connected;         /* connect_query has been run, if there is one */
-	bool doomed;            /* to be closed at the end of this turn */
-	bool for_swap;          /* opened by PREPARE SWAP: becomes PREPARED */
-	bool stale;             /* of a former route, or RELOAD: to be closed when free */
-	uint8_t close_reason;
-	char tx_status;         /* of the last ReadyForQuery: I, T or E */
-	uint32_t left;          /* bytes of the current message still to come */
-	bool left_hidden;       /* … which are not for the client */
-	uint32_t left_to;       /* of the current message *to* it, still to come from the client */
 	struct ledger ledger;
-	struct param_set *params;
-	struct param_set *tried;   /* SERVER_TASK_TRY: these */
-	struct param_set *boot;    /* startup parameters of the clients it is for (boot.h) */
-	struct param_set *refused; /* … which the server refused, and it was opened without */
-	struct param_set *xact_params; /* the client's before its transaction changed them, or NULL */
+	uint32_t left;          /* bytes of the current message still to come */
+	uint32_t left_to;       /* of the current message *to* it, still to come from the client */
+	bool left_hidden;       /* `left`: which are not for the client */
+	bool doomed;            /* to be closed at the end of this turn */
+	bool stale;             /* of a former route, or RELOAD: to be closed when free */
+	bool counted;           /* in the pool's share */
+	bool checked;           /* server_check_query has succeeded since its last client */
 	bool failing;           /* a block is made to fail on it (keep.h) */
-	struct server_stmts stmts;
-	const struct client *unnamed_of; /* whose unnamed statement it has; only compared */
-	uint64_t unnamed_id;    /* … and that client's id */
-	struct resend resend;            /* the first request after it was linked */
-	bool cancelling;                 /* a cancel request for it is under way */
-	bool cancel_again;               /* … and another came since that was sent */
-	bool proven;                     /* has answered since its login */
+	bool proven;            /* has answered since its login */
+	bool cancelling;        /* a cancel request for it is under way */
+	bool cancel_again;      /* … and another came since that was sent */
 	bool apart;             /* this block has SET what texts mean: what is prepared is its own */
 	bool altered;           /* … and has altered what statements return */
 	bool given;             /* statements were prepared in this batch */
+	uint8_t replication;    /* enum wire_replication: of one client only, from its login to its end */
+	char tx_status;         /* of the last ReadyForQuery: I, T or E */
+	enum server_state state;
+	struct param_set *params;
+	struct param_set *tried;   /* SERVER_TASK_TRY: these */
+	struct param_set *boot;    /* startup parameters of the clients it is for (boot.h) */
+	struct param_set *xact_params; /* the client's before its transaction changed them, or NULL */
+	struct resend resend;            /* the first request after it was linked */
+	const struct client *unnamed_of; /* whose unnamed statement it has; only compared */
+	uint64_t unnamed_id;    /* … and that client's id */
+	usec_t since;           /* of the present state */
+	usec_t born;
+	usec_t request_start;
+	usec_t xact_start;
+	usec_t ready_at;        /* of the last ReadyForQuery to the client, or of the link */
+	char query[SERVER_QUERY_MAX]; /* beginning of the last query text, or "" */
+	struct server_stmts stmts;
+	/* The others seldom. */
+	uint64_t id;            /* as that of a client */
+	struct client *own;     /* LOGIN: for whose replication it is opened */
+	enum server_task task;  /* RESETTING, LOGIN */
+	bool connected;         /* connect_query has been run, if there is one */
+	bool for_swap;          /* opened by PREPARE SWAP: becomes PREPARED */
+	uint8_t close_reason;
+	struct param_set *refused; /* `boot` that the server refused, and it was opened without */
 	struct dial *dial;
 	struct server_auth *auth;
 	struct compute_job *job; /* a costly step of the login is being done elsewhere */
@@ -112,16 +121,9 @@ struct server {
 	const char *host;       /* of target: the one of its hosts that is or was dialled */
 	char *host_text;        /* its memory, where there are several */
 	struct route_table *routes; /* the table it was dialled by: keeps target alive */
-	usec_t since;           /* of the present state */
-	usec_t born;
-	usec_t request_start;
-	usec_t xact_start;
-	usec_t ready_at;        /* of the last ReadyForQuery to the client, or of the link */
 	char *error;            /* of its login, or of a query of the proxy's own; malloc'ed */
 	char error_sqlstate[6];
 	bool fatal_sent;        /* a FATAL of its own was forwarded to the client */
-	bool counted;           /* in the pool's share */
-	char query[SERVER_QUERY_MAX]; /* beginning of the last query text, or "" */
 };
 
 /* Dials a new connection for the pool, to `target` of `routes`; counted already in the pool's

@@ -154,11 +154,6 @@ static enum statement_result statement_refuse(struct client *client, struct serv
 
 /* ---- the unnamed statement ---- */
 
-static bool server_has_unnamed(const struct server *server, const struct client *client)
-{
-	return server->unnamed_of == client && server->unnamed_id == client->id;
-}
-
 /* A Parse of it by this client is on its way to the server. */
 static void statement_has_unnamed(struct client *client, struct server *server)
 {
@@ -563,13 +558,6 @@ static enum statement_result statement_parse(struct client *client, struct serve
 
 /* ---- what uses a statement ---- */
 
-/* Whether a Parse of the unnamed statement, in a batch before this one, may yet turn out to have
- * been skipped: then the server has what somebody else left there. */
-static bool statement_unnamed_unsure(const struct server *server)
-{
-	return server->ledger.readies > 0 && !server->ledger.unnamed;
-}
-
 /* Sees to it that the server has the client's unnamed statement, or none. */
 static bool statement_ensure_unnamed(struct client *client, struct server *server)
 {
@@ -741,8 +729,6 @@ enum statement_result statement_message(struct client *client, struct server *se
 	case FE_BIND:
 		return statement_bind(client, server, msg, total, have, used);
 	default:
-		if (have > WIRE_HEADER_LEN && msg[WIRE_HEADER_LEN] != 'S')
-			return STATEMENT_FORWARD; /* of a portal */
 		if (have < total)
 			return STATEMENT_MORE;
 		if (!wire_parse_target(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &kind,

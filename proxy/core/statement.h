@@ -17,14 +17,15 @@
 
 #include "base/compiler.h"
 #include "base/sbuf.h"
+#include "core/client.h"
 #include "core/ledger.h"
+#include "core/server.h"
+#include "wire/message.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-struct client;
-struct server;
 struct stmt;
 struct wire_error;
 
@@ -42,7 +43,38 @@ enum statement_result {
 	STATEMENT_FAILED, /* client or server was doomed */
 };
 
-/* A Parse, Bind, Describe or Close of the client, of `total` bytes of which `have` are here. */
+/* Whether the server has the client's unnamed statement, or the Parse of it is on its way. */
+static inline bool server_has_unnamed(const struct server *server, const struct client *client)
+{
+	return server->unnamed_of == client && server->unnamed_id == client->id;
+}
+
+/* Whether a Parse of the unnamed statement, in a batch before this one, may yet turn out to have
+ * been skipped: then the server has what somebody else left there. */
+static inline bool statement_unnamed_unsure(const struct server *server)
+{
+	return server->ledger.readies > 0 && !server->ledger.unnamed;
+}
+
+/* Whether the message, of which `len` bytes are here, goes on as it is: a Bind of the unnamed
+ * statement, which the server has, to the unnamed portal, or a Describe or Close of a portal.  Most
+ * are, and no call is spent on them. */
+static inline MUST_CHECK bool statement_passes(const struct client *client, struct server *server,
+					       const uint8_t *msg, size_t len)
+{
+	if (msg[0] == FE_PARSE)
+		return false;
+	if (msg[0] != FE_BIND)
+		return len > WIRE_HEADER_LEN && msg[WIRE_HEADER_LEN] != 'S';
+	if (len < WIRE_HEADER_LEN + 2 || msg[WIRE_HEADER_LEN] != '\0' || msg[WIRE_HEADER_LEN + 1] != '\0' ||
+	    statement_unnamed_unsure(server) || !server_has_unnamed(server, client))
+		return false;
+	server->resend.unnamed = true;
+	return true;
+}
+
+/* A Parse, Bind, Describe or Close of the client, of `total` bytes of which `have` are here, that
+ * does not pass. */
 enum statement_result statement_message(struct client *client, struct server *server, uint8_t *msg,
                                         size_t total, size_t have, size_t *used) MUST_CHECK;
 

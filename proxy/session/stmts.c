@@ -164,27 +164,11 @@ struct stmt *stmt_store_make_own(struct stmt_store *store, const void *def, size
 	return stmt;
 }
 
-struct stmt *stmt_ref(struct stmt *stmt)
+void stmt_free(struct stmt *stmt)
 {
-	if (stmt != NULL) {
-		assert(stmt->refs < UINT32_MAX);
-		stmt->refs++;
-	}
-	return stmt;
-}
+	struct stmt_store *store = stmt->store;
+	struct stmt **link = &store->buckets[stmt->hash & store->mask];
 
-void stmt_unref(struct stmt *stmt)
-{
-	struct stmt_store *store;
-	struct stmt **link;
-
-	if (stmt == NULL)
-		return;
-	assert(stmt->refs > 0);
-	if (--stmt->refs > 0)
-		return;
-	store = stmt->store;
-	link = &store->buckets[stmt->hash & store->mask];
 	while (*link != stmt)
 		link = &(*link)->next;
 	*link = stmt->next;

@@ -25,6 +25,7 @@
 #include "base/compiler.h"
 #include "session/params.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -102,8 +103,26 @@ static inline bool stmt_means(const struct stmt *stmt, const struct param_digest
 }
 
 /* NULL is allowed in both. */
-struct stmt *stmt_ref(struct stmt *stmt);
-void stmt_unref(struct stmt *stmt);
+static inline struct stmt *stmt_ref(struct stmt *stmt)
+{
+	if (stmt != NULL) {
+		assert(stmt->refs < UINT32_MAX);
+		stmt->refs++;
+	}
+	return stmt;
+}
+
+/* The last reference has gone. */
+void stmt_free(struct stmt *stmt);
+
+static inline void stmt_unref(struct stmt *stmt)
+{
+	if (stmt == NULL)
+		return;
+	assert(stmt->refs > 0);
+	if (--stmt->refs == 0)
+		stmt_free(stmt);
+}
 
 /* Computes what stmt_digest() and stmt_name() return. */
 void stmt_make_digest(struct stmt *stmt);
