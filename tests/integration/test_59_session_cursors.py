@@ -224,3 +224,18 @@ def test_one_that_has_failed(make):
         swap(proxy, "other")
         assert conn.value("SHOW cluster_name") == "other"
         assert conn.value("FETCH FROM d") == "1"
+
+
+def test_moved_without_one(make_proxy, pg, other):
+    """Of a session that is moved anyway goes along what can."""
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session",
+                       session_pinned="move_anyway")
+    with proxy.wire("p2", application_name="traveller") as conn:
+        for name, kind in (("a", "SCROLL"), ("b", "NO SCROLL"), ("c", "SCROLL")):
+            declare(conn, name, "SELECT g FROM generate_series(1, 9) g", "FETCH 3", kind)
+        swap(proxy, "other")
+        assert conn.value("FETCH FROM c") == "4"
+        assert rows(conn.query("SELECT name FROM pg_cursors WHERE name <> '' ORDER BY 1")) == [["a"], ["c"]]
+        assert conn.value("FETCH BACKWARD FROM a") == "2"
+        assert conn.value("SHOW cluster_name") == "other"
+        assert 'cursor "b"' in sessions(proxy)["traveller"]["lost"]
