@@ -115,6 +115,8 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 	move->state_steps = 1;
 	move->read_steps = 0;
 	move->cursor_steps = 0;
+	if (question != SESSION_ASKS_CURSORS) /* whose answers are read in turn */
+		session_carry_forget(move);
 	switch (question) {
 	case SESSION_ASKS_NOTHING:
 		break;

@@ -67,7 +67,7 @@ struct cursors {
 	struct copies *tried;
 	uint32_t most_rows;
 	bool failed;
-	size_t steps;     /* of the question under way */
+	size_t steps; /* of the question under way */
 	size_t count;
 	struct cursor **asked; /* for each step */
 	struct cursor all[];
@@ -126,8 +126,8 @@ struct cursors *cursors_new(const struct session_state *state, const struct copi
 	if (cursors == NULL)
 		return NULL;
 	cursors->most_rows = bound->most / ROW_LEAST + 1 < INT32_MAX
-				 ? (uint32_t)(bound->most / ROW_LEAST + 1)
-				 : INT32_MAX;
+	                         ? (uint32_t)(bound->most / ROW_LEAST + 1)
+	                         : INT32_MAX;
 	cursors->copies = copies_new(count, keep ? bound : NULL);
 	cursors->tried = copies_new(count, NULL);
 	cursors->asked = calloc(count + 1, sizeof(struct cursor *));
@@ -218,8 +218,7 @@ static size_t stream_of(const struct cursors *cursors, const struct cursor *curs
 	return (size_t)(cursor - cursors->all);
 }
 
-static void ask_place(const struct cursors *cursors, const struct cursor *cursor,
-                      struct sbuf *out)
+static void ask_place(const struct cursors *cursors, const struct cursor *cursor, struct sbuf *out)
 {
 	char command[64];
 
@@ -235,11 +234,11 @@ static void ask_list(const struct cursor *cursor, struct sbuf *out)
 	struct sbuf sql;
 
 	sbuf_init(&sql, SQL_MAX);
-	sbuf_add_str(
-	    &sql, "SELECT string_agg(concat('u.c', v.n, '::', format_type(v.t, v.m), ' AS ',"
-		  " quote_ident(v.c)), ', ' ORDER BY v.n), bool_or((SELECT t.typnamespace ="
-		  " pg_my_temp_schema() FROM pg_catalog.pg_type t WHERE t.oid = v.t))"
-		  " FROM (VALUES ");
+	sbuf_add_str(&sql,
+	             "SELECT string_agg(concat('u.c', v.n, '::', format_type(v.t, v.m), ' AS ',"
+	             " quote_ident(v.c)), ', ' ORDER BY v.n), bool_or((SELECT t.typnamespace ="
+	             " pg_my_temp_schema() FROM pg_catalog.pg_type t WHERE t.oid = v.t))"
+	             " FROM (VALUES ");
 	sbuf_add_str(&sql, cursor->values);
 	sbuf_add_str(&sql, ") v (n, t, m, c)");
 	neutral_run(out, &sql);
@@ -260,8 +259,7 @@ static uint32_t chunk_rows(const struct cursors *cursors, const struct cursor *c
 
 /* "MOVE …" to where it stood, from wherever it stands; of one with more rows than were asked for,
  * from as many before it. */
-static void add_return(const struct cursors *cursors, const struct cursor *cursor,
-                       struct sbuf *sql)
+static void add_return(const struct cursors *cursors, const struct cursor *cursor, struct sbuf *sql)
 {
 	if (cursor->before == cursors->most_rows)
 		sbuf_printf(sql, "MOVE FORWARD %" PRIu32 " IN ", cursors->most_rows);
@@ -274,8 +272,7 @@ static void add_return(const struct cursors *cursors, const struct cursor *curso
 	neutral_add_quoted(sql, '"', cursor->name);
 }
 
-static void ask_return(const struct cursors *cursors, const struct cursor *cursor,
-                       struct sbuf *out)
+static void ask_return(const struct cursors *cursors, const struct cursor *cursor, struct sbuf *out)
 {
 	struct sbuf sql;
 
@@ -478,7 +475,8 @@ static void take_columns(struct cursor *cursor, const uint8_t *body, size_t len)
 	free(columns);
 	if (cursor->columns != NULL) {
 		if (strcmp(cursor->columns, sbuf_text(&text)) != 0)
-			give_up(cursor, "", "its columns come out differently when it is made again");
+			give_up(cursor, "",
+			        "its columns come out differently when it is made again");
 		sbuf_free(&text);
 		sbuf_free(&values);
 		return;
@@ -518,8 +516,7 @@ static void take_row(struct cursors *cursors, struct cursor *cursor, const void 
 
 	if (cursor->phase == CURSOR_TRY)
 		take_rows(cursors->tried, stream, body, len);
-	else if (cursor->phase == CURSOR_READ && cursor->list == NULL &&
-	         cursor->ended == READ_LIST)
+	else if (cursor->phase == CURSOR_READ && cursor->list == NULL && cursor->ended == READ_LIST)
 		take_list(cursor, body, len);
 	else if (cursor->phase == CURSOR_READ ||
 	         (cursor->phase == CURSOR_CHECK && cursor->ended == CHECK_ROWS))
@@ -688,9 +685,9 @@ bool cursors_read_done(struct cursors *cursors, struct session_state *state)
 		const struct session_row pin = {
 		    .kind = SESSION_CURSOR_PIN, .name = cursor->name, .value = cursor->why};
 
-		if (cursor->why != NULL ? !session_state_replace(state, &pin)
-		                        : !put_rows(cursors, cursor, state) ||
-		                              !put_make(cursors, cursor, state))
+		if (cursor->why != NULL
+		        ? !session_state_replace(state, &pin)
+		        : !put_rows(cursors, cursor, state) || !put_make(cursors, cursor, state))
 			return false;
 	}
 	session_state_set_cursors(state, cursors->copies);

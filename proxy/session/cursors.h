@@ -40,7 +40,7 @@ bool cursors_exist(const struct session_state *state);
 /* A cursor's row: it can only be read forward. */
 bool cursor_is_forward(const struct session_row *row);
 
-/* What holds them where they are, "; " between reasons, but for their kind (cursor_is_forward()). */
+/* What holds them where they are, but that they cannot be read backward; "; " between reasons. */
 void cursors_why(const struct session_state *state, struct sbuf *why);
 
 /* ---- reading: the old server ---- */

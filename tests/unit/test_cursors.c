@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * Cursors WITH HOLD: the questions that follow from a server's answers, played without one, and what
- * is made of them.
+ * Cursors WITH HOLD: the questions that follow from a server's answers, played without one, and
+ * what is made of them.
  */
 #include "session/classify.h"
 #include "session/cursors.h"
@@ -106,7 +106,8 @@ static void row(const char *first, const char *second)
 
 static void columns(const char *second)
 {
-	const struct wire_column views[] = {{"it's", WIRE_OID_INT4, 4}, {second, WIRE_OID_TEXT, -1}};
+	const struct wire_column views[] = {{"it's", WIRE_OID_INT4, 4},
+	                                    {second, WIRE_OID_TEXT, -1}};
 	struct sbuf message;
 
 	sbuf_init(&message, 1000);
@@ -195,7 +196,8 @@ static void read_two_rows(void)
 	assert_asks("DECLARE \"pgshunt%cursor\" SCROLL CURSOR WITH HOLD FOR SELECT u.c1::integer");
 	/* The second column: two texts. */
 	assert_non_null(memmem(asked.data, asked.len,
-	                       "\0\0\0\1\0\0\0\1\0\0\0\31\0\0\0\2\0\0\0\1\0\0\0\1x\0\0\0\3two", 32));
+	                       "\0\0\0\1\0\0\0\1\0\0\0\31\0\0\0\2\0\0\0\1\0\0\0\1x\0\0\0\3two",
+	                       32));
 	complete("DECLARE CURSOR");
 	columns("second");
 }
