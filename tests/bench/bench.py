@@ -422,6 +422,7 @@ def parse_options():
     parser.add_argument("--seconds", type=int, help="of each measurement (4)")
     parser.add_argument("--moves", type=int, help="moves of each kind (10)")
     parser.add_argument("--workers", type=int, default=0, help="of pgshuntd (0: one per CPU)")
+    parser.add_argument("--one-cpu", action="store_true", help="everything shares one CPU")
     parser.add_argument("--json", help="writes every single figure to this file")
     parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(SECTIONS))
     options = parser.parse_args()
@@ -442,8 +443,19 @@ def head(bench):
              Pgbouncer(bench).version, bench.options.rounds, bench.options.seconds))
 
 
+def share_one_cpu(bench):
+    """Whom a proxy wakes on which CPU costs it up to as much as all that it does itself, and is
+    chance: on one CPU it is always the same.  What is started later inherits it."""
+    cpu = {min(os.sched_getaffinity(0))}
+    os.sched_setaffinity(0, cpu)
+    with open(os.path.join(bench.work, "pg", "postmaster.pid"), encoding="ascii") as file:
+        os.sched_setaffinity(int(file.readline()), cpu)
+
+
 def main():
     bench = Bench(parse_options())
+    if bench.options.one_cpu:
+        share_one_cpu(bench)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     head(bench)
     try:

@@ -3,7 +3,8 @@
 # The benchmark: PostgreSQL directly, the yardstick (a forwarder that parses nothing), pgshuntd and
 # pgbouncer in turn, several rounds, on this machine; prints Markdown with medians, ranges, ratios.
 #
-#   sh tests/bench/run.sh [--quick] [--rounds N] [--seconds N] [--moves N] [--json FILE] [section…]
+#   sh tests/bench/run.sh [--quick] [--rounds N] [--seconds N] [--moves N] [--one-cpu] [--json FILE]
+#                         [section…]
 #
 # Sections: transactions session pipelines bulk memory connections syscalls tls databases move
 # (default: all).
