@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: PostgreSQL */
+#include "base/endpoint.h"
 #include "base/log.h"
 #include "control/session.h"
 #include "conf/pgbouncer.h"
@@ -253,11 +254,11 @@ void session_execute(struct session *session)
 		return;
 	}
 	if (command_info(command->id)->access == COMMAND_FOR_ADMIN)
-		log_info("console: %s%s%s%s%s by user \"%s\" from %s:%d",
+		log_info("console: %s%s%s%s%s by user \"%s\" from %s",
 		         command_info(command->id)->words, command->database[0] == '\0' ? "" : " ",
 		         command->database, command->server[0] == '\0' ? "" : " TO ",
-		         command->server, session->user, session->peer.addr,
-		         session->peer.port);
+		         command->server, session->user,
+		         endpoint_text(session->peer.addr, session->peer.port).text);
 	switch (command->id) {
 	case COMMAND_HOLD:
 		execute_hold(session);

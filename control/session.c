@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "control/session.h"
 
+#include "base/endpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/proxy.h"
@@ -351,8 +352,8 @@ void session_pump(struct session *session)
 	}
 	session_send(session);
 	if (session->dead) {
-		log_info("console: user \"%s\" from %s:%d left", session->user,
-		         session->peer.addr, session->peer.port);
+		log_info("console: user \"%s\" from %s left", session->user,
+		         endpoint_text(session->peer.addr, session->peer.port).text);
 		session_free(session);
 		return;
 	}
@@ -475,8 +476,8 @@ struct session *session_new(struct proxy *proxy, struct mail_console *mail,
 		return NULL;
 	}
 	counts->logins++;
-	log_info("console: user \"%s\" from %s:%d logged in to \"%s\"", session->user,
-	         session->peer.addr, session->peer.port, session->database);
+	log_info("console: user \"%s\" from %s logged in to \"%s\"", session->user,
+	         endpoint_text(session->peer.addr, session->peer.port).text, session->database);
 	session_greet(session, mail);
 	return session;
 }

@@ -2,6 +2,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/endpoint.h"
 #include "base/log_internal.h"
 
 #include <errno.h>
@@ -127,9 +128,11 @@ static void log_format_about(char *out, size_t size, const struct log_about *abo
 		(void)snprintf(out, size, "server %.128s %.128s/%.128s%s: ", about->server,
 		               or_empty(about->database), or_empty(about->user), pid);
 	} else {
-		(void)snprintf(out, size, "client %.128s/%.128s@%s:%d: ", or_empty(about->database),
-		               or_empty(about->user), or_empty(about->client_address),
-		               about->client_port);
+		const struct endpoint_text client =
+		    endpoint_text(or_empty(about->client_address), about->client_port);
+
+		(void)snprintf(out, size, "client %.128s/%.128s@%s: ", or_empty(about->database),
+		               or_empty(about->user), client.text);
 	}
 }
 

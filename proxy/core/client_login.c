@@ -8,6 +8,7 @@
  *
  * A client of the console leaves after AUTH, with its socket, for the main thread.  Worker thread.
  */
+#include "base/endpoint.h"
 #include "base/log.h"
 #include "core/address.h"
 #include "core/boot.h"
@@ -212,8 +213,9 @@ static bool login_add_host(struct client *client)
 	char text[256];
 
 	sock_peer(client->conn.fd, &peer);
-	(void)snprintf(text, sizeof(text), "%.100s - %s:%d",
-		       name == NULL || name[0] == '\0' ? "app" : name, peer.addr, peer.port);
+	(void)snprintf(text, sizeof(text), "%.100s - %s",
+		       name == NULL || name[0] == '\0' ? "app" : name,
+		       endpoint_text(peer.addr, peer.port).text);
 	return login_want(client, "application_name", text);
 }
 

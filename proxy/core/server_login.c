@@ -4,6 +4,7 @@
  * documentation 55.2.1).  Worker thread.
  */
 #include "auth/userlist.h"
+#include "base/endpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "conf/secret.h"
@@ -389,10 +390,11 @@ static void server_login_log(const struct server *server)
 		return;
 	sock_local(server->conn.fd, &local);
 	sock_peer(server->conn.fd, &peer);
-	log_info("server %s pid %d %s/%s@%s:%d new connection to server (from %s:%d)%s%s",
+	log_info("server %s pid %d %s/%s@%s new connection to server (from %s)%s%s",
 		 server->target->name, (int)server->backend_pid, pool->database->name, pool->user,
-		 peer.addr, peer.port, local.addr, local.port, server->conn.tls == NULL ? "" : " tls=",
-		 conn_tls_text(&server->conn, tls));
+		 endpoint_text(peer.addr, peer.port).text,
+		 endpoint_text(local.addr, local.port).text,
+		 server->conn.tls == NULL ? "" : " tls=", conn_tls_text(&server->conn, tls));
 }
 
 void server_login_done(struct server *server)

@@ -102,6 +102,7 @@ def test_sockets_passed_on(make_proxy, folder, tmp_path):
         pgwire.Conn(proxy.host, proxy.port)
     proxy.process.send_signal(signal.SIGTERM)
     assert ended(proxy) == 0
+    assert "app@[::1]:" in proxy.log() and "app@127.0.0.1:" in proxy.log()
     assert os.path.exists(path), "the socket's file belongs to whoever made it"
     # Nobody is refused while no proxy runs: the next one finds who came in between.
     waiting = [pgwire.Conn("127.0.0.1", ports[0]), pgwire.Conn(folder, os.getpid())]
