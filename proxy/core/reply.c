@@ -394,6 +394,7 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 {
 	static const char discard_all[] = "DISCARD ALL";
 	static const char deallocate_all[] = "DEALLOCATE ALL";
+	static const char deallocate[] = "DEALLOCATE";
 	static const char reset[] = "RESET";
 	static const char set[] = "SET";
 	struct server *server = reply->server;
@@ -413,6 +414,11 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	}
 	if (UNLIKELY(reply_alters(body, len)))
 		statement_altered(server);
+
+	/* What follows in the same Query may fail: it is gone all the same. */
+	if (UNLIKELY(reply_head_op(reply) == OWES_DEALLOCATE) && len == sizeof(deallocate) &&
+	    memcmp(body, deallocate, len) == 0)
+		ledger_head(&server->ledger)->gone = true;
 
 	/* Both end every prepared statement, those of the protocol too. */
 	if (body[0] == 'D' &&

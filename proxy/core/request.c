@@ -387,10 +387,15 @@ static bool request_deallocates(struct request *request, size_t total, enum step
 	char *name;
 	size_t len;
 	const void *given;
+	const uint8_t *text = msg + WIRE_HEADER_LEN;
+	const size_t text_len = total - WIRE_HEADER_LEN;
+	struct deallocate where;
 
 	if (client->in_session || total > DEALLOCATE_MAX || total > request->len - request->used ||
-	    !statement_is_deallocate(msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN))
+	    !statement_find_deallocate(text, text_len, &where))
 		return false;
+	if (server == NULL && !statement_is_deallocate(text, text_len))
+		return false; /* what stands around it is a server's */
 	*step = STEP_STOP;
 	if (server != NULL && server->ledger.readies > 0) {
 		request->blocked = true; /* whether it is skipped, or there, is not known yet */
@@ -402,8 +407,7 @@ static bool request_deallocates(struct request *request, size_t total, enum step
 	}
 	if (server != NULL && (server->tx_status == 'E' || server->ledger.skipping))
 		return false; /* refused, or skipped, as every Query */
-	if (!statement_deallocate(client, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN, &stmt,
-	                          &name))
+	if (!statement_deallocate(client, where.id, &stmt, &name))
 		return false; /* not by the protocol */
 	*step = STEP_NEXT;
 	if (server != NULL)
@@ -412,7 +416,7 @@ static bool request_deallocates(struct request *request, size_t total, enum step
 	if (server != NULL) {
 		server->ledger.unnamed = false;
 		server->ledger.open = false;
-		if (!statement_deallocate_there(client, server, stmt, name))
+		if (!statement_deallocate_there(client, server, stmt, name, text, text_len, &where))
 			*step = STEP_STOP;
 		return true;
 	}

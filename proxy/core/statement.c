@@ -215,13 +215,13 @@ static void skip_spaces(const char **at, const char *end)
 		(*at)++;
 }
 
-/* The name in DEALLOCATE [PREPARE] name [;], which must be all of the text. */
-static bool read_deallocate(const char *at, const char *end, char id[STMT_CLIENT_NAME_MAX + 1])
+/* The name in DEALLOCATE [PREPARE] name, behind which *from is afterwards. */
+static bool read_deallocated(const char **from, const char *end, char id[STMT_CLIENT_NAME_MAX + 1])
 {
 	static const char word[] = "deallocate";
+	const char *at = *from;
 	bool quoted;
 
-	skip_spaces(&at, end);
 	if ((size_t)(end - at) < sizeof(word) || strncasecmp(at, word, sizeof(word) - 1) != 0)
 		return false;
 	at += sizeof(word) - 1;
@@ -238,10 +238,55 @@ static bool read_deallocate(const char *at, const char *end, char id[STMT_CLIENT
 			return false;
 	}
 	skip_spaces(&at, end);
+	*from = at;
+	return quoted || strcmp(id, "all") != 0;
+}
+
+/* The same where it is all of the text, but for a semicolon. */
+static bool read_deallocate(const char *at, const char *end, char id[STMT_CLIENT_NAME_MAX + 1])
+{
+	skip_spaces(&at, end);
+	if (!read_deallocated(&at, end, id))
+		return false;
 	if (at < end && *at == ';')
 		at++;
 	skip_spaces(&at, end);
-	return at == end && (quoted || strcmp(id, "all") != 0);
+	return at == end;
+}
+
+/* Behind a command of words only, in which no semicolon can be hidden; NULL: it is another. */
+static const char *skip_plain_command(const char *at, const char *end)
+{
+	while (at < end && (isalnum((unsigned char)*at) || *at == '_' || isspace((unsigned char)*at)))
+		at++;
+	return at == end || *at == ';' ? at : NULL;
+}
+
+/* The same among other commands: psqlODBC has it between SAVEPOINT and RELEASE. */
+static bool find_deallocate(const char *text, const char *end, char id[STMT_CLIENT_NAME_MAX + 1],
+                            struct deallocate *where)
+{
+	bool found = false;
+
+	for (const char *at = text; at != NULL && at < end; at++) {
+		const char *begin;
+
+		skip_spaces(&at, end);
+		begin = at;
+		if (!read_deallocated(&at, end, id)) {
+			at = skip_plain_command(begin, end);
+		} else if (found || (at < end && *at != ';')) {
+			return false;
+		} else {
+			found = true;
+			where->begin = (size_t)(begin - text);
+			where->end = (size_t)(at - text);
+			memcpy(where->id, id, STMT_CLIENT_NAME_MAX + 1);
+		}
+		if (at == NULL)
+			return false;
+	}
+	return found;
 }
 
 /* The size of the message at `at` if it is of this type and all here; 0 if not. */
@@ -277,12 +322,14 @@ static bool statement_have_to_end(struct client *client, struct server *server, 
 }
 
 bool statement_deallocate_there(struct client *client, struct server *server, struct stmt *stmt,
-                                char *name)
+                                char *name, const uint8_t *query, size_t query_len,
+                                const struct deallocate *where)
 {
 	uint8_t head[WIRE_HEADER_LEN] = {FE_QUERY};
 	char text[DEALLOCATE_TEXT_MAX];
 	struct ledger_entry entry = {.stmt = stmt, .name = name, .op = OWES_DEALLOCATE};
-	size_t len = (size_t)snprintf(text, sizeof(text), "DEALLOCATE %s", stmt_name(stmt)) + 1;
+	size_t len = (size_t)snprintf(text, sizeof(text), "DEALLOCATE %s", stmt_name(stmt));
+	size_t rest = query_len - where->end;
 
 	if (!statement_have_to_end(client, server, stmt)) {
 		stmt_unref(stmt);
@@ -292,8 +339,9 @@ bool statement_deallocate_there(struct client *client, struct server *server, st
 	(void)server_stmts_remove(&server->stmts, stmt_digest(stmt));
 	if (!statement_set_unnamed(client, server, entry, NULL))
 		return false;
-	wire_put_be32(head + 1, (uint32_t)(4 + len));
-	return send_copy(server, head, sizeof(head)) && send_copy(server, text, len);
+	wire_put_be32(head + 1, (uint32_t)(4 + where->begin + len + rest));
+	return send_copy(server, head, sizeof(head)) && send_copy(server, query, where->begin) &&
+	       send_copy(server, text, len) && send_copy(server, query + where->end, rest);
 }
 
 /* Parse of the DEALLOCATE of `stmt` and what follows it up to its Execute. */
@@ -335,6 +383,7 @@ static enum statement_result statement_deallocate_extended(struct client *client
                                                            size_t have, size_t *used)
 {
 	static const uint8_t describe[] = {FE_DESCRIBE, 0, 0, 0, 6, 'P', 0};
+	char id[STMT_CLIENT_NAME_MAX + 1];
 	size_t bind;
 	size_t at;
 	size_t execute;
@@ -353,12 +402,11 @@ static enum statement_result statement_deallocate_extended(struct client *client
 	    have - at >= sizeof(describe) && memcmp(msg + at, describe, sizeof(describe)) == 0;
 	at += described ? sizeof(describe) : 0;
 	execute = whole_message(msg + at, have - at, FE_EXECUTE);
-	if (execute > 0 && server->ledger.executes > 0 &&
-	    statement_is_deallocate((const uint8_t *)parse->def, strlen(parse->def) + 1))
+	if (execute == 0 || !read_deallocate(parse->def, parse->def + strlen(parse->def), id))
+		return STATEMENT_FORWARD;
+	if (server->ledger.executes > 0)
 		return statement_flush_first(server);
-	if (execute == 0 || msg[at + WIRE_HEADER_LEN] != 0 ||
-	    !statement_deallocate(client, (const uint8_t *)parse->def, strlen(parse->def) + 1,
-	                          &stmt, &name))
+	if (msg[at + WIRE_HEADER_LEN] != 0 || !statement_deallocate(client, id, &stmt, &name))
 		return STATEMENT_FORWARD;
 	*used = at + execute;
 	if (!statement_have_to_end(client, server, stmt) ||
@@ -899,14 +947,16 @@ bool statement_is_deallocate(const uint8_t *text, size_t len)
 	return len > 0 && text[len - 1] == '\0' && read_deallocate(at, at + len - 1, id);
 }
 
-bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
-                          struct stmt **stmt, char **name)
+bool statement_find_deallocate(const uint8_t *text, size_t len, struct deallocate *where)
 {
 	const char *at = (const char *)text;
 	char id[STMT_CLIENT_NAME_MAX + 1];
 
-	if (len == 0 || text[len - 1] != '\0' || !read_deallocate(at, at + len - 1, id))
-		return false;
+	return len > 0 && text[len - 1] == '\0' && find_deallocate(at, at + len - 1, id, where);
+}
+
+bool statement_deallocate(struct client *client, const char *id, struct stmt **stmt, char **name)
+{
 	*stmt = stmt_ref(client_stmts_get(client->stmts, id, strlen(id)));
 	if (*stmt == NULL)
 		return false;

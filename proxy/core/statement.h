@@ -86,17 +86,27 @@ enum statement_result statement_message(struct client *client, struct server *se
  * statement, or no memory.
  */
 bool statement_is_deallocate(const uint8_t *text, size_t len) MUST_CHECK;
-bool statement_deallocate(struct client *client, const uint8_t *text, size_t len,
-                          struct stmt **stmt, char **name);
+bool statement_deallocate(struct client *client, const char *id, struct stmt **stmt, char **name);
+
+/* Where such a command stands in the text of a Query, among others that are plain words. */
+struct deallocate {
+	size_t begin;
+	size_t end;
+	char id[64]; /* STMT_CLIENT_NAME_MAX and a zero */
+};
+bool statement_find_deallocate(const uint8_t *text, size_t len,
+                               struct deallocate *where) MUST_CHECK;
 
 /* What was executed before in this batch may be a DEALLOCATE ALL: asks the server for the answers,
  * which it would keep until Sync.  STATEMENT_WAIT or STATEMENT_FAILED. */
 enum statement_result statement_flush_first(struct server *server) MUST_CHECK;
 
-/* Sends the DEALLOCATE of a statement that the client has lost by statement_deallocate(), and takes
- * both over: the server, which alone knows whether all is skipped after an error, runs it. */
+/* Sends the Query whose statement the client has lost by statement_deallocate(), with the server's name
+ * for it, and takes both over: the server, which alone knows whether all is skipped after an error,
+ * runs it. */
 bool statement_deallocate_there(struct client *client, struct server *server, struct stmt *stmt,
-                                char *name) MUST_CHECK;
+                                char *name, const uint8_t *query, size_t query_len,
+                                const struct deallocate *where) MUST_CHECK;
 
 /* Notes a message that ends the client's unnamed statement (a Query, a Parse or Close of it) in the
  * ledger.  From then on the client's is `stmt`, or none.  False: the client was doomed; what the

@@ -355,6 +355,29 @@ def test_deallocate_all_in_the_extended_protocol(make_proxy):
         assert rows(run(two, bind(name="s"), execute())) == [["two"]]
 
 
+@pytest.mark.parametrize("sql, expected", [
+    ('SAVEPOINT a;DEALLOCATE "s";RELEASE a', ["SAVEPOINT", "DEALLOCATE", "RELEASE"]),
+    ("DEALLOCATE s; SELECT 1", ["DEALLOCATE", "SELECT 1"]),
+    (" savepoint a ; deallocate prepare S ;", ["SAVEPOINT", "DEALLOCATE"])])
+def test_deallocate_among_other_commands(proxy, sql, expected):
+    """As psqlODBC does it."""
+    with proxy.wire() as conn, proxy.wire() as other:
+        run(other, parse("SELECT 1", "s"))
+        conn.query("BEGIN")
+        for n in range(2):
+            assert kinds(run(conn, parse("SELECT %d" % n, "s"), bind(name="s"), execute())) == "12DCZ"
+            assert tags(conn.query(sql)) == expected
+        assert errors(conn.query(sql))[0]["M"] == 'prepared statement "s" does not exist'
+        conn.query("ROLLBACK")
+        for n in range(2):  # and an error behind it brings nothing back
+            assert kinds(run(conn, parse("SELECT %d" % n, "s"), bind(name="s"), execute())) == "12DCZ"
+            conn.query("BEGIN")
+            assert errors(conn.query("DEALLOCATE s; ROLLBACK TO a"))[0]["C"] == "3B001"
+            conn.query("ROLLBACK")
+        assert errors(run(conn, bind(name="s"), execute()))[0]["C"] == "26000"
+        assert rows(run(other, bind(name="s"), execute())) == [["1"]]
+
+
 def test_bound_of_a_server_evicts_the_oldest(make_proxy, pg):
     """Evicted statements are closed on the server, and prepared again when asked for."""
     proxy = make_proxy(pool_size=1, max_prepared_statements=10)
