@@ -284,12 +284,12 @@ static void test_the_trial_fails(void **state)
 	assert_ends("cursor \"a \"c\"\": it cannot be made again: no such type");
 }
 
-/* It has 201 rows or more: so many at least has one that is too long. */
+/* It has 19 rows or more, and each counts as 64 bytes. */
 static void test_too_many_rows(void **state)
 {
 	(void)state;
-	place("MOVE 1", "MOVE 201");
-	assert_asks("MOVE FORWARD 201 IN \"a \"\"c\"\"\"");
+	place("MOVE 1", "MOVE 19");
+	assert_asks("MOVE FORWARD 19 IN \"a \"\"c\"\"\"");
 	ready();
 	assert_ends("cursor \"a \"c\"\": it has more rows than may be carried");
 }
@@ -297,7 +297,7 @@ static void test_too_many_rows(void **state)
 static void test_too_long_rows(void **state)
 {
 	(void)state;
-	place("MOVE 0", "MOVE 200");
+	place("MOVE 0", "MOVE 18");
 	list("f");
 	cursors_take(reading, 0, BE_DATA_ROW, NULL, BOUND + 1);
 	answer(wire_add_portal_suspended);
