@@ -586,11 +586,11 @@ static void login_enter_pool(struct client *client)
 {
 	struct pool *pool = client->pool;
 
+	client_set_state(client, CLIENT_WELCOME);
 	if (!trial_of_client(client)) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;
 	}
-	client_set_state(client, CLIENT_WELCOME);
 	if (pool->welcome == NULL)
 		pool_find_welcome(pool);
 	client_login_step(client);

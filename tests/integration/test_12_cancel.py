@@ -197,9 +197,9 @@ def test_while_the_proxy_sets_parameters(make_proxy, pg, mode):
     proxy = make_proxy(pool_size=1, pool_mode=mode, server_reset_query="")
     # In session pooling all others are in the startup packet.
     name = "TimeZone" if mode == "transaction" else "application_name"
-    with proxy.wire(**{name: "Asia/Tokyo"}) as first:
-        pid = int(first.value("SELECT pg_backend_pid()"))
     with proxy.wire(**{name: "Europe/Rome"}) as conn:
+        with proxy.wire(**{name: "Asia/Tokyo"}) as other:
+            pid = int(other.value("SELECT pg_backend_pid()"))
         # The server cannot answer the query that sets it.
         with stopped(pid):
             conn.send(query("SELECT nextval('never')"))

@@ -254,7 +254,7 @@ def test_server_connect_timeout_is_for_the_login_too(make_proxy):
                            connect_timeout="300ms", log_level="info")
         with pytest.raises(LoginError):
             proxy.wire("q")
-    assert "closing because: connect timeout" in proxy.log()
+        wait_for(lambda: "closing because: connect timeout" in proxy.log(), what="the end of the server's")
 
 
 def test_the_usual_check_of_a_server_is_an_empty_query(make_proxy):
