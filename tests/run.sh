@@ -11,7 +11,7 @@ repo=$(cd "$(dirname "$0")/.." && pwd)
 
 python=/usr/bin/python3
 test_processes=${TEST_PROCESSES:-4}
-fuzz_seconds=${FUZZ_SECONDS:-10}
+fuzz_seconds=${FUZZ_SECONDS:-8}
 all_stages="unit integration demo asan tsan fuzz clang bench"
 stages=${*:-$all_stages}
 for stage in $stages; do

@@ -147,7 +147,7 @@ class Bench:
                for cell in cells])
 
     def section_transactions(self):
-        counts = [1, 16, 100] if self.options.quick else [1, 16, 100, 1000]
+        counts = [1, 16] if self.options.quick else [1, 16, 100, 1000]
         self.cells("transactions", "SELECT 1;\n",
                    [(clients, protocol) for clients in counts
                     for protocol in ("simple", "extended", "prepared")])

@@ -126,14 +126,16 @@ class Script:
         return [self.rng.choice((self.number(), self.number(), "bad")) if self.rng.random() < .3
                 else self.number() for _ in range(count)]
 
-    def use(self, name, count, gives_rows):
-        """Bind and what may follow."""
+    def use(self, name, count, gives_rows, writes):
+        """Bind and what may follow.  A portal that has written is not suspended behind its only row:
+        whether the next statement sees the row depends on whether a Parse comes in between, as the
+        proxy's may."""
         rng = self.rng
         portal = rng.choice(("", "", "", "c1"))
         parts = [bind(self.values(count), name, portal)]
         if rng.random() < 0.5:
             parts.append(describe("P", portal))
-        limit = rng.choice((0, 0, 0, 1, 5))
+        limit = rng.choice((0, 0, 0, 5 if writes else 1, 5))
         parts.append(execute(portal, limit))
         if limit and gives_rows and rng.random() < 0.5:
             parts.append(execute(portal, rng.choice((0, 2))))
@@ -146,15 +148,16 @@ class Script:
         name = rng.choice(list(STATEMENTS))
         text, count, gives_rows = STATEMENTS[name]
         text = self.sql(text)
+        use = (count, gives_rows, text.startswith("INSERT"))
         what = rng.random()
         if what < 0.30:
-            return [parse(text + self.padding())] + self.use("", count, gives_rows)
+            return [parse(text + self.padding())] + self.use("", *use)
         if what < 0.45:
             return [parse(text, name)]
         if what < 0.60:
-            return [close("S", name), parse(text, name)] + self.use(name, count, gives_rows)
+            return [close("S", name), parse(text, name)] + self.use(name, *use)
         if what < 0.85:
-            return self.use(name, count, gives_rows)
+            return self.use(name, *use)
         if what < 0.90:
             return [close("S", name)]
         if what < 0.94:
