@@ -271,7 +271,9 @@ def lock_queue(scale):
             conn.commit()
         for one in line:
             one.join(60)
-        after = scale.pg2.value("SELECT n FROM weather WHERE id = 2", "p2")
+        # Through a proxy: pg2 itself may be behind still, or closed.
+        with scale.proxies[0].connect("p2", autocommit=True) as conn:
+            after = conn.execute("SELECT n FROM weather WHERE id = 2").fetchone()[0]
         assert after == before + 31, "the queue wrote %d of 31" % (after - before)
     return Weather(act)
 
