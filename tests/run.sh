@@ -178,8 +178,23 @@ stage_fuzz() {
 	[ -n "$targets" ] || count 0 1 "fuzz targets found"
 }
 
+# clang's warnings for every file; it makes programs of them in the fuzz stage.
+clang_warnings() {
+	rm -rf "$work/clang"
+	cmake -S "$repo" -B "$work/clang" -G Ninja -DCMAKE_C_COMPILER=clang \
+		-DCMAKE_EXPORT_COMPILE_COMMANDS=ON >"$work/clang.log" 2>&1 &&
+		"$python" -c 'import json, sys
+for entry in json.load(open(sys.argv[1])):
+    print(entry["command"] + " -fsyntax-only", end="\0")' \
+			"$work/clang/compile_commands.json" |
+		(cd "$work/clang" && xargs -0 -P 2 -n 1 sh -c) >>"$work/clang.log" 2>&1 || {
+		cat "$work/clang.log"
+		return 1
+	}
+}
+
 stage_clang() {
-	judge "build with clang" compile clang -DCMAKE_C_COMPILER=clang
+	judge "warnings of clang" clang_warnings
 }
 
 stage_bench() {

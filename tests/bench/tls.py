@@ -64,7 +64,8 @@ def floor(bench, count):
 
 def transactions(bench, systems):
     figures = {}
-    for clients, protocol in ((1, "simple"), (16, "simple"), (16, "extended"), (100, "simple")):
+    cells = [(1, "simple"), (16, "simple"), (16, "extended"), (100, "simple")]
+    for clients, protocol in bench.few(cells):
         for system in bench.rounds(systems):
             rate, cpu = bench.transactions(system, "SELECT 1;\n", clients, protocol)
             bench.say("tls: %s, %d clients, %s: %.0f/s, %.2f µs"
