@@ -50,10 +50,10 @@ def pg(folder):
 def _clusters(folder):
     made = []
 
-    def make(name="own", **kwargs):
+    def make(name="own", copy_of=None, **kwargs):
         cluster = Cluster(subfolder(folder), name, **kwargs)
         made.append(cluster)
-        return cluster.create()
+        return cluster.create(copy_of)
 
     def standby(primary, name="standby", **kwargs):
         made.append(primary.clone(subfolder(folder), name, **kwargs))

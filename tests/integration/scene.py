@@ -9,7 +9,7 @@ import psycopg
 
 from proxy import ADMIN, ADMIN_PASSWORD, program
 from pgwire import wait_for
-from servers import SLOW, start
+from servers import SLOW, copy, start
 
 # Exit codes of pgshunt.
 DONE, ERROR, USAGE, REFUSED, UNDONE, FORWARD, UNDO_INCOMPLETE = range(7)
@@ -22,18 +22,20 @@ CREATE FUNCTION where_am_i(shard int) RETURNS text LANGUAGE sql
     AS $$ SELECT current_setting('cluster_name') || ' ' || current_database() $$;
 """
 
+BEGINNING = {}  # the data directories of pg1 and pg2, which are stopped, by name
+
 
 class Scene:
     def __init__(self, make_cluster, make_proxy, subfolder, proxies=1, mover=None, proxy=None,
                  standby=None, alone=False):
         """alone: no proxy runs; what there is besides the servers is for the test to make."""
         self.folder = subfolder
-        self.pg1 = make_cluster("pg1")
-        for name in ("p1", "p2"):
-            self.pg1.sql("CREATE DATABASE " + name)
-            self.pg1.sql(TABLE, name)
         self.make_cluster = make_cluster
-        self.pg2 = make_cluster.standby(self.pg1, "pg2", slot="standby1", **(standby or {}))
+        if not BEGINNING:
+            self.begin(BEGINNING)
+        self.pg1 = make_cluster("pg1", copy_of=BEGINNING["pg1"])
+        self.pg2 = make_cluster.standby(self.pg1, "pg2", copy_of=BEGINNING["pg2"],
+                                        **(standby or {}))
         password = self.file("admin.password", ADMIN_PASSWORD + "\n")
         self.proxies = [make_proxy({"pg1": self.pg1, "pg2": self.pg2}, {"p1": "pg1", "p2": "pg1"},
                                    start=False, name="proxy%d" % n, **(proxy or {}))
@@ -56,6 +58,19 @@ class Scene:
         for proxy in self.proxies:
             proxy.start()
         self.load_process = None
+
+    def begin(self, beginning):
+        """What every scene begins with is made once: it would be the larger part of many tests."""
+        pg1 = self.make_cluster("pg1")
+        for name in ("p1", "p2"):
+            pg1.sql("CREATE DATABASE " + name)
+            pg1.sql(TABLE, name)
+        pg2 = self.make_cluster.standby(pg1, "pg2", slot="standby1")
+        for cluster in (pg1, pg2):
+            cluster.stop()
+            path = os.path.join(self.folder, "beginning." + cluster.name)
+            copy(cluster.data, path)
+            beginning[cluster.name] = path
 
     def file(self, name, text):
         path = os.path.join(self.folder, name)

@@ -11,6 +11,7 @@ import glob
 import os
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -75,6 +76,11 @@ def run(argv, owner=None, **kwargs):
     ids = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if owner else {}
     return subprocess.run(argv, cwd="/", capture_output=True, text=True, timeout=120, check=True,
                           **ids, **kwargs)
+
+
+def copy(source, target):
+    """A data directory, with its owner and modes."""
+    subprocess.run(["cp", "-a", source, target], check=True, timeout=120)
 
 
 HBA = """
@@ -177,7 +183,12 @@ class Cluster:
         if OWNER:
             os.chown(path, OWNER.pw_uid, OWNER.pw_gid)
 
-    def create(self):
+    def create(self, copy_of=None):
+        """Starts a new server, or one with a copy of that data directory of a stopped one."""
+        if copy_of:
+            copy(copy_of, self.data)
+            self.start()
+            return self
         run([BINDIR + "/initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
              "--locale=C.UTF-8", "--no-sync", "--no-instructions"], OWNER)
         with open(self.data + "/postgresql.conf", "a") as out:
@@ -188,14 +199,24 @@ class Cluster:
         self.sql(ROLES)
         return self
 
-    def clone(self, folder, name, slot=None, fsync=False, settings=None, replay_delay=None):
-        """A streaming standby of this server, started."""
+    def clone(self, folder, name, slot=None, fsync=False, settings=None, replay_delay=None,
+              copy_of=None):
+        """A streaming standby of this server, started; its data are new or copied."""
         standby = Cluster(folder, name, fsync, settings)
-        argv = [BINDIR + "/pg_basebackup", "-D", standby.data, "-h", self.host, "-p",
-                str(self.port), "-U", "postgres", "-c", "fast", "-X", "stream", "-R", "--no-sync"]
-        if slot:
-            argv += ["-C", "-S", slot]
-        run(argv, OWNER)
+        if copy_of:
+            copy(copy_of, standby.data)
+            path = standby.data + "/postgresql.auto.conf"
+            with open(path) as file:
+                text = file.read()
+            with open(path, "w") as file:
+                file.write(re.sub(r"port=\d+", "port=%d" % self.port, text))
+        else:
+            argv = [BINDIR + "/pg_basebackup", "-D", standby.data, "-h", self.host, "-p",
+                    str(self.port), "-U", "postgres", "-c", "fast", "-X", "stream", "-R",
+                    "--no-sync"]
+            if slot:
+                argv += ["-C", "-S", slot]
+            run(argv, OWNER)
         if replay_delay:
             standby.settings["recovery_min_apply_delay"] = replay_delay
         standby.start()
