@@ -494,7 +494,7 @@ def test_clients_change_workers(make_proxy, ca):
                     assert pgwire.rows(conn.ready()) == [[str(n)]]
         return len({row["worker"] for row in proxy.command("SHOW CLIENTS")
                     if row["user"] == "app"}) == 2
-    wait_for(moved, 40, "clients in both workers")
+    wait_for(moved, 120, "clients in both workers")
     for conn in conns:
         assert conn.value("SELECT 'still here'") == "still here"
         conn.close()
