@@ -269,7 +269,9 @@ void session_execute(struct session *session)
 		break;
 	case COMMAND_PREPARE_SWAP:
 		session->request = admin_prepare_swap(admin, command->database, command->server,
-		                                      command->epoch, execute_done, session);
+		                                      command->epoch,
+		                                      (command->given & (1u << OPTION_TRIAL)) != 0,
+		                                      execute_done, session);
 		break;
 	case COMMAND_CANCEL_SWAP:
 		session->request =

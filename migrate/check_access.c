@@ -14,6 +14,7 @@
 #define CLIENTS_MAX 1000
 /* The proxies try for as long as their own connect_timeout and login_timeout. */
 #define LOGIN_PATIENCE (60 * USEC_PER_SEC)
+#define INSUFFICIENT_PRIVILEGE "42501"
 
 /*
  * The first line of pg_hba.conf that fits a client, as PostgreSQL finds it: type, database, user,
@@ -210,17 +211,18 @@ static void check_hba(struct checks *checks)
 
 /* ---- logins of the proxies ---- */
 
-static void prepare_sql(const struct move *move, const struct route *route, struct sbuf *sql)
+static void trial_sql(const struct move *move, const struct route *route, struct sbuf *sql)
 {
 	sbuf_add_str(sql, "PREPARE SWAP ");
 	sql_identifier(sql, route->database);
 	sbuf_add_str(sql, " TO ");
 	sql_identifier(sql, move->target.conf->name);
+	sbuf_add_str(sql, " TRIAL");
 }
 
 static void judge_logins(struct checks *checks, struct route *route, int64_t *opened)
 {
-	const struct link *link = &route->link;
+	struct link *link = &route->link;
 	int64_t failed = link_number(link, 0, "failed", 0);
 
 	*opened += link_number(link, 0, "connections", 0);
@@ -237,16 +239,25 @@ static void judge_logins(struct checks *checks, struct route *route, int64_t *op
 		check_find(checks, CHECK_LOGINS, CHECK_WARN,
 		           "%s, database %s: no client has been there, so no login could be tried",
 		           route->proxy->label, route->database);
+	if (strcmp(link->sqlstate, INSUFFICIENT_PRIVILEGE) == 0)
+		check_find(checks, CHECK_CONSOLE, CHECK_REFUSE, "%s: %s", route->proxy->label,
+		           link_error(link));
+	/* One that has not answered ends its trial when the console leaves. */
+	if (link->state == LINK_BUSY)
+		link_close(link);
+	if (!link_revive(checks->move, link))
+		check_find(checks, CHECK_CONSOLE, CHECK_REFUSE, "%s: %s", route->proxy->label,
+		           link_error(link));
 }
 
-/* Every proxy opens its connections to the target as it will for the move, and closes them. */
+/* Every pool of every proxy logs in to the target once. */
 static void check_logins(struct checks *checks)
 {
 	struct move *move = checks->move;
 	struct link **links;
 	int64_t opened = 0;
 
-	/* A swap that somebody else prepared would be lost. */
+	/* A swap that somebody else prepared is in the way. */
 	if (checks->results[CHECK_HOLDS] == CHECK_REFUSE ||
 	    checks->results[CHECK_ROUTES] == CHECK_REFUSE)
 		return;
@@ -256,31 +267,15 @@ static void check_logins(struct checks *checks)
 
 		links[i] = &move->routes[i].link;
 		sbuf_init(&sql, 4096);
-		prepare_sql(move, &move->routes[i], &sql);
+		trial_sql(move, &move->routes[i], &sql);
 		link_send(links[i], sbuf_text(&sql));
 		sbuf_free(&sql);
+		loop_apart(&move->loop, links[i]);
 	}
 	(void)!loop_wait(&move->loop, links, move->route_count, clock_now() + LOGIN_PATIENCE, true);
 	free(links);
 	for (size_t i = 0; i < move->route_count; i++)
 		judge_logins(checks, &move->routes[i], &opened);
-	for (size_t i = 0; i < move->route_count; i++) {
-		struct route *route = &move->routes[i];
-		struct sbuf sql;
-
-		/* One that has not answered is asked on a new connection. */
-		if (route->link.state == LINK_BUSY)
-			link_close(&route->link);
-		sbuf_init(&sql, 1024);
-		sbuf_add_str(&sql, "CANCEL SWAP ");
-		sql_identifier(&sql, route->database);
-		if (link_revive(move, &route->link))
-			(void)!check_query(checks, CHECK_CONSOLE, &route->link, sbuf_text(&sql));
-		else
-			check_find(checks, CHECK_CONSOLE, CHECK_REFUSE, "%s: %s",
-			           route->proxy->label, link_error(&route->link));
-		sbuf_free(&sql);
-	}
 	if (move->route_count == 0)
 		check_pass(checks, CHECK_LOGINS, "no proxy has the shards");
 	check_pass(checks, CHECK_LOGINS, "%" PRId64 " logins succeeded", opened);

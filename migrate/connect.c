@@ -175,8 +175,10 @@ bool links_connect(struct loop *loop, struct link **links, size_t count, usec_t 
 	bool ok = true;
 
 	for (size_t i = 0; i < count; i++) {
-		if (links[i]->state == LINK_CLOSED || links[i]->state == LINK_BROKEN)
-			link_connect(links[i]);
+		if (links[i]->state != LINK_CLOSED && links[i]->state != LINK_BROKEN)
+			continue;
+		link_connect(links[i]);
+		loop_apart(loop, links[i]);
 	}
 	if (loop_wait(loop, links, count, clock_now() + timeout, true) == WAIT_STOPPED) {
 		sbuf_add_str(error, "interrupted\n");

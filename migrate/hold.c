@@ -215,6 +215,7 @@ bool phase_prepare(struct move *move)
 		sql_identifier(&sql, move->target.conf->name);
 		sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
 		send_command(links[i], &sql);
+		loop_apart(&move->loop, links[i]);
 	}
 	end = loop_wait(&move->loop, links, move->route_count,
 	                clock_now() + 4 * move->config->mover.connect_timeout, true);

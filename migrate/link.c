@@ -133,6 +133,8 @@ static void keep_notice(void *arg, const PGresult *result)
 /* Options of a connection besides those of TLS. */
 #define LINK_OPTIONS 10
 
+#define APART_MAX (20 * USEC_PER_MSEC)
+
 void link_give_up(struct link *link)
 {
 	char *error = mem_must_strdup(link_error(link));
@@ -370,6 +372,11 @@ enum wait_end loop_wait(struct loop *loop, struct link *const *links, size_t cou
 		loop_turn(loop, links, count, until);
 		loop_tick(loop);
 	}
+}
+
+void loop_apart(struct loop *loop, struct link *link)
+{
+	(void)!loop_wait(loop, &link, 1, clock_now() + APART_MAX, true);
 }
 
 void loop_step(struct loop *loop, struct link *const *links, size_t count, usec_t until)

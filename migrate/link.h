@@ -89,6 +89,11 @@ enum wait_end { WAIT_DONE, WAIT_DEADLINE, WAIT_STOPPED };
 enum wait_end loop_wait(struct loop *loop, struct link *const *links, size_t count, usec_t deadline,
                         bool stoppable) MUST_CHECK;
 
+/* Waits for a link whose work has just begun, a moment at most: what costs its server some work, a new
+ * session above all, is so begun one after the other where the answers are quick, and where they
+ * are not, it is under way everywhere soon. */
+void loop_apart(struct loop *loop, struct link *link);
+
 /* One turn: until something happens at one of the links, at most until `until`. */
 void loop_step(struct loop *loop, struct link *const *links, size_t count, usec_t until);
 

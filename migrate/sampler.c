@@ -166,11 +166,11 @@ static void write_server(struct process *process, usec_t wall, const struct link
 	}
 }
 
-/* Connects what is not connected, now and then; true if all proxies can be asked. */
-static bool connect_all(struct process *process)
+/* Connects what is not connected, now and then, one in a turn: a server's processes take their host
+ * milliseconds to start, and nobody waits for ours.  True if all proxies can be asked. */
+static bool connect_next(struct process *process)
 {
-	struct link **links = mem_must_alloc((process->count + 1) * sizeof(struct link *));
-	size_t count = 0;
+	struct link *link = NULL;
 	bool all = true;
 
 	for (size_t i = 0; i < process->count; i++) {
@@ -178,18 +178,18 @@ static bool connect_all(struct process *process)
 
 		if (source->link.state == LINK_BUSY)
 			link_close(&source->link);
-		if (source->link.state != LINK_IDLE &&
+		if (link == NULL && source->link.state != LINK_IDLE &&
 		    clock_now() - source->tried_at >= RETRY_EVERY) {
 			source->tried_at = clock_now();
-			link_connect(&source->link);
-			links[count++] = &source->link;
+			link = &source->link;
+			link_connect(link);
 		}
 	}
-	(void)!loop_wait(&process->loop, links, count, clock_now() + CONNECT_TIMEOUT, false);
+	(void)!loop_wait(&process->loop, &link, link == NULL ? 0 : 1,
+	                 clock_now() + CONNECT_TIMEOUT, false);
 	for (size_t i = 0; i < process->count; i++)
 		all = all &&
 		      (!process->sources[i].proxy || process->sources[i].link.state == LINK_IDLE);
-	free(links);
 	return all;
 }
 
@@ -199,7 +199,7 @@ static void sample(struct process *process)
 	struct link **links = mem_must_alloc((process->count + 1) * sizeof(struct link *));
 	size_t count = 0;
 	usec_t wall;
-	bool complete = connect_all(process);
+	bool complete = connect_next(process);
 
 	wall = clock_wall();
 	for (size_t i = 0; i < process->count; i++) {

@@ -70,6 +70,7 @@ struct admin_request {
 	uint64_t number; /* of the write it waits for */
 	void (*saved)(struct admin_request *request, bool ok, const char *error);
 	bool nowait; /* HOLD, SWAP */
+	bool trial;  /* PREPARE SWAP */
 	bool owner;  /* … which began the hold, or named its epoch */
 
 	/* swap.c */

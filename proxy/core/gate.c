@@ -22,8 +22,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Connections to the target of a swap that one pool opens at a time. */
-#define PREPARE_AT_ONCE 2
+/* Of so many connections to the target of a swap a pool opens one at a time: nobody waits for them,
+ * while each takes its host, which has other databases, milliseconds to start. */
+#define PREPARE_ONE_OF 32
 /* With a swap prepared, connections to the old server that were idle for so long are closed, so
  * many at a time: each takes its host milliseconds to end, which the fence would have to wait for.
  */
@@ -95,10 +96,15 @@ static void gate_for_each_pool(struct database *database, void (*act)(struct poo
 	}
 }
 
+/* Whether there are connections to go to. */
+static bool gate_is_prepared(const struct database *database)
+{
+	return database->swap_target != NULL && database->swap_opened > 0 && !database->swap_trial;
+}
+
 bool gate_leaves_server(const struct database *database)
 {
-	return database->held && (database->paused || (database->swap_target != NULL &&
-	                                               database->swap_opened > 0));
+	return database->held && (database->paused || gate_is_prepared(database));
 }
 
 void gate_trim(struct pool *pool, usec_t now)
@@ -106,8 +112,7 @@ void gate_trim(struct pool *pool, usec_t now)
 	const struct database *database = pool->database;
 	size_t closed = 0;
 
-	if (database->held || database->swap_target == NULL || database->swap_opened == 0 ||
-	    database->swap_pending > 0)
+	if (database->held || !gate_is_prepared(database) || database->swap_pending > 0)
 		return;
 	/* The most recently used are in front, and those that wait for work are at the end. */
 	while (closed++ < TRIM_AT_ONCE && pool->servers[SERVER_IDLE].count > 1) {
@@ -449,7 +454,7 @@ void gate_prepare_report(struct database *database)
 	database->swap_token = 0;
 	mailbox_post(&database->worker->proxy->mailbox, &mail->letter);
 	/* The fewer servers are in use, the fewer have to end in the hold. */
-	if (!database->held && database->swap_target != NULL && database->swap_opened > 0)
+	if (!database->held && gate_is_prepared(database))
 		pace_narrow(database);
 }
 
@@ -481,7 +486,8 @@ void gate_prepared(struct server *server, bool ready)
 
 	if (ready) {
 		server_set_state(server, SERVER_PREPARED);
-		session_server_prepared(pool);
+		if (!database->swap_trial)
+			session_server_prepared(pool);
 	}
 	if (database->swap_pending == 0)
 		return;
@@ -497,8 +503,8 @@ void gate_prepared(struct server *server, bool ready)
 	gate_prepare_report(database);
 }
 
-/* As many as the pool has now: every client that runs or waits finds one after the release.  A few
- * at a time, for the target and its host have other work too. */
+/* As many as the pool has now: every client that runs or waits finds one after the release.  Of a
+ * trial one, if it has any. */
 static void gate_prepare_pool(struct pool *pool)
 {
 	struct database *database = pool->database;
@@ -518,11 +524,14 @@ static void gate_prepare_pool(struct pool *pool)
 		}
 	}
 	there += pool->swap_left;
+	if (database->swap_trial && wanted > 1)
+		wanted = 1;
 	if (there < wanted) {
 		pool->swap_left += (unsigned)(wanted - there);
 		database->swap_pending += (unsigned)(wanted - there);
 	}
-	for (size_t i = 0; i < PREPARE_AT_ONCE && pool->swap_left > 0; i++)
+	for (size_t at_once = 1 + wanted / PREPARE_ONE_OF; at_once > 0 && pool->swap_left > 0;
+	     at_once--)
 		gate_prepare_dial(pool);
 	database->swap_opened += (unsigned)pool->servers[SERVER_PREPARED].count;
 	for (node = list_first(&pool->servers[SERVER_PARKED]); node != NULL;
@@ -530,7 +539,8 @@ static void gate_prepare_pool(struct pool *pool)
 		database->swap_opened += CONTAINER_OF(node, struct server, node)->for_swap;
 }
 
-void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token)
+void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token,
+                  bool trial)
 {
 	struct database *database = database_get(worker, name);
 	const struct config_server *target = config_find_server(worker->routes->config, server);
@@ -554,8 +564,10 @@ void gate_prepare(struct worker *worker, const char *name, const char *server, u
 	database->swap_token = token;
 	database->swap_opened = 0;
 	database->swap_failed = 0;
+	database->swap_trial = trial;
 	gate_for_each_pool(database, gate_prepare_pool);
-	session_prepare(database);
+	if (!trial)
+		session_prepare(database);
 	gate_prepare_report(database);
 }
 

@@ -28,7 +28,7 @@ enum mail_type {
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
 	MAIL_TERMINATE_BLOCKERS, /* mail_database: name */
 	MAIL_KEEP_BLOCKERS,      /* mail_database: name */
-	MAIL_PREPARE,      /* mail_database: name, server, token.  Answer: MAIL_PREPARED */
+	MAIL_PREPARE,      /* mail_database: name, server, token, trial.  Answer: MAIL_PREPARED */
 	MAIL_PREPARE_END,  /* mail_database: name: close what PREPARE opened */
 	MAIL_ROUTES,       /* mail_routes: from now on this table (a reference) */
 	MAIL_VIEW,         /* mail_view: fill a view.  Answer: MAIL_ROWS */
@@ -84,6 +84,7 @@ struct mail_database {
 	unsigned worker;
 	unsigned number;
 	unsigned failed;
+	bool trial;
 };
 
 struct mail_routes {

@@ -76,6 +76,7 @@ struct database {
 	unsigned swap_pending;
 	unsigned swap_opened;
 	unsigned swap_failed;
+	bool swap_trial;       /* one login a pool, and nothing that prepares for a hold */
 	char *swap_error;      /* the last failure */
 	struct tally tally;    /* errors that its clients were sent */
 	struct pool_stats *past; /* of pools that were given up; NULL: there were none */
@@ -251,7 +252,8 @@ void gate_blockers_terminate(struct worker *worker, const char *database);
 void gate_blockers_keep(struct worker *worker, const char *database);
 /* At the end of the worker. */
 void pool_free_all(struct worker *worker);
-void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token);
+void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token,
+                  bool trial);
 void gate_prepare_end(struct worker *worker, const char *database);
 /* Answers PREPARE SWAP, if everything is there. */
 void gate_prepare_report(struct database *database);

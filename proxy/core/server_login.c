@@ -428,7 +428,7 @@ void server_login_done(struct server *server)
 		return;
 	}
 	warm = server->routes->config->proxy.swap_warm_query;
-	if (warm[0] == '\0') {
+	if (warm[0] == '\0' || pool->database->swap_trial) {
 		gate_prepared(server, true);
 		return;
 	}

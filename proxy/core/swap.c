@@ -127,13 +127,22 @@ static void prepare_note_checks(struct admin_request *request)
 
 static void prepare_end(struct admin_request *request)
 {
+	const uint64_t token = request->token;
+
 	if (request->timer != NULL)
 		(void)event_del(request->timer);
 	request->token = 0;
 	prepare_note_checks(request);
-	log_info("database \"%s\": prepared for a swap to \"%s\": %u connections, %u failed",
-	         request->db->name, request->server, request->opened, request->failed);
-	request_save(request, prepare_saved);
+	log_info("database \"%s\": %s a swap to \"%s\": %u connections, %u failed",
+	         request->db->name, request->trial ? "tried the logins of" : "prepared for",
+	         request->server, request->opened, request->failed);
+	if (!request->trial) {
+		request_save(request, prepare_saved);
+		return;
+	}
+	if (request->db->target_token == token)
+		swap_forget_target(request->db);
+	prepare_saved(request, true, NULL);
 }
 
 static void prepare_answered(struct admin_request *request)
@@ -210,6 +219,7 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 		mail->server = mem_must_strdup(target->name);
 		mail->token = request->token;
 		mail->epoch = request->epoch;
+		mail->trial = request->trial;
 		request->left++;
 		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
 	}
@@ -226,8 +236,8 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 }
 
 struct admin_request *admin_prepare_swap(struct admin *admin, const char *database,
-                                         const char *server, uint64_t epoch, admin_done_fn *done,
-                                         void *arg)
+                                         const char *server, uint64_t epoch, bool trial,
+                                         admin_done_fn *done, void *arg)
 {
 	struct admin_request *request = request_new(admin, done, arg);
 	const struct config_server *target;
@@ -253,8 +263,16 @@ struct admin_request *admin_prepare_swap(struct admin *admin, const char *databa
 		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
 		return request;
 	}
+	if (trial && db->target != NULL) {
+		request_hint(request, "CANCEL SWAP closes what is prepared.");
+		request_fail(request, "55000",
+		             "a swap of database \"%s\" to server \"%s\" is prepared", db->name,
+		             db->target);
+		return request;
+	}
 	request->server = mem_must_strdup(server);
 	request->epoch = epoch;
+	request->trial = trial;
 	if (target == admin_db_server(db)) {
 		sbuf_printf(&request->notice, "Database \"%s\" is on server \"%s\" already.",
 		            db->name, server);

@@ -5,7 +5,7 @@
 #   move.sh pgshuntd|pgbouncer|limit OUTPUT_DIRECTORY
 #
 # Leaves account.json (the whole run), before.json and during.json (parts of it, equally long, before
-# the move and from its beginning on) and move.json there.
+# the move and from its first connection to half a second after its end) and move.json there.
 set -eu
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 . "$repo/tests/lib.sh"
@@ -13,9 +13,7 @@ repo=$(cd "$(dirname "$0")/../.." && pwd)
 system=$1
 output=$2
 build=$PGSHUNT_BUILD
-seconds=${MOVE_SECONDS:-3}
-# What is compared for p1 is as long before the move as over it: longer looks see longer gaps.
-window=2200000
+seconds=${MOVE_SECONDS:-4}
 work=
 
 move_cleanup() {
@@ -49,6 +47,7 @@ if [ "$system" = limit ]; then
 	as_db "$build_load" setup "$(superuser "$pg1_port" commcarehq_p2)"
 else
 	"shards_$system"
+	[ "$system" != pgshuntd ] || echo '  validate_seconds: 0' >>"$work/pgshunt.yml"
 	set -- "$@" --target "p2:$(app_conninfo "$proxy_port" commcarehq_p2):16" --rate 800
 fi
 load_start "$@" --target "p1:$(app_conninfo "$proxy_port" commcarehq_p1):4" --rate 200
@@ -73,8 +72,11 @@ limit)
 		>"$work/move.json"
 	;;
 esac
+# What is compared for p1 is as long before the move as over it: longer looks see longer gaps.
+window=$(($(now_usec) - began + 500000))
+[ "$window" -le "$((seconds * 1000000))" ] || window=$((seconds * 1000000))
 cp "$work/move.json" "$output/move.json"
-sleep "$seconds"
+sleep 1
 load_stop
 [ "$system" != limit ] || exit 0
 started=$(sed -n '1s/^V 1 [0-9]* \([0-9]*\) .*/\1/p' "$work/load.log")

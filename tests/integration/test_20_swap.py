@@ -271,6 +271,30 @@ def test_cancel_swap(proxy, other):
         assert conn.value("SHOW cluster_name") == "pg"
 
 
+def test_trial_of_the_logins(make_proxy, pg, other):
+    """One login of each pool, closed before the answer: nothing is prepared, and what the pool has
+    stays.  What is prepared is not tried."""
+    proxy = make_proxy({"pg": pg, "other": other}, workers=1)
+    conns = [proxy.wire("p2") for _ in range(3)]
+    for conn in conns:
+        conn.query("BEGIN")
+    for conn in conns:
+        conn.query("COMMIT")
+    row = proxy.command("PREPARE SWAP p2 TO other TRIAL")[0]
+    assert (row["connections"], row["failed"]) == ("1", "0")
+    assert proxy.held()["target"] is None and not server_states(proxy, "other")
+    assert server_states(proxy, "pg") == ["idle"] * 3
+    assert proxy.command("PREPARE SWAP p2 TO other")[0]["connections"] == "3"
+    with pytest.raises(ConsoleError) as error:
+        proxy.command("PREPARE SWAP p2 TO other TRIAL")
+    assert error.value.sqlstate == "55000"
+    assert server_states(proxy, "other") == ["prepared"] * 3
+    swap(proxy, "other")
+    for conn in conns:
+        assert conn.value("SHOW cluster_name") == "other"
+        conn.close()
+
+
 def test_who_prepares_leaves_before_the_answer(make_proxy, pg):
     """Nobody knows of the preparation, so it ends; but not one that was begun after it."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
