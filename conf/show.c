@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * The settings as text.  There is no secret in a configuration, so nothing has to be left out.
+ * The settings as text.  There is no secret in a configuration, so nothing has to be left out, but
+ * for a password in auth_ldap_options.
  */
 #include "conf/show.h"
 
@@ -42,7 +43,9 @@ static void show_section(enum setting_section section, const char *label, const 
 		sbuf_reset(&value);
 		if (!value_is_unset(setting, base)) {
 			value_format(setting, base, &value);
-			row.value = sbuf_text(&value);
+			row.value = strstr(sbuf_text(&value), "ldapbindpasswd") == NULL
+			                ? sbuf_text(&value)
+			                : "(with a password)";
 		}
 		show(arg, &row);
 	}

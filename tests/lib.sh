@@ -32,7 +32,7 @@ die() {
 
 # What building and the demo need.  run.sh and bench/run.sh name what they need beyond it.
 base_packages="gcc libc6-dev cmake ninja-build pkg-config libevent-dev libpq-dev libssl-dev \
-libyaml-dev libpam0g-dev libcmocka-dev postgresql-15 postgresql-15-plproxy python3"
+libyaml-dev libpam0g-dev libldap-dev libcmocka-dev postgresql-15 postgresql-15-plproxy python3"
 
 package_installed() {
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

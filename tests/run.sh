@@ -71,6 +71,7 @@ pytest_run() {
 	(cd "$repo/tests/integration" &&
 		TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
 			PGSHUNT_NODE_PATH=$work/node/usr/share/nodejs PGSHUNT_SSHD=$work/ssh/usr/sbin/sshd \
+			PGSHUNT_SLAPD=$work/ldap/usr/sbin/slapd \
 			PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -q --tb=short --durations=15 \
 			-o junit_family=xunit1 --junitxml="$report.xml" "$@" >"$report.log" 2>&1)
 }
@@ -214,6 +215,8 @@ unpack_packages "$work/node" node-pg node-split2 node-xtend ||
 # Not installed: that would start a service.
 unpack_packages "$work/ssh" openssh-server libwrap0 ||
 	say "sshd cannot be had: its tests will fail"
+unpack_packages "$work/ldap" slapd libltdl7 libwrap0 libodbc2 ||
+	say "slapd cannot be had: its tests will fail"
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 

@@ -24,8 +24,8 @@ enum auth_cache_state {
 	AUTH_CACHE_FRESH,
 };
 
-/* The scope of passwords that PAM found right. */
-#define AUTH_CACHE_PAM "pam"
+/* The scope of passwords that PAM or LDAP found right. */
+#define AUTH_CACHE_OTHERS "others"
 
 struct auth_cache *auth_cache_new(size_t max) MUST_CHECK;
 void auth_cache_free(struct auth_cache *cache); /* NULL is allowed */

@@ -2,6 +2,7 @@
 #include "auth/client_auth.h"
 
 #include "auth/ident.h"
+#include "auth/ldap.h"
 #include "auth/md5.h"
 #include "auth/pam.h"
 #include "auth/scram.h"
@@ -25,8 +26,8 @@ enum client_auth_state {
 	CLIENT_AUTH_PEER,        /* computes the name of a user id */
 	CLIENT_AUTH_PLAIN,       /* clear text asked for */
 	CLIENT_AUTH_VERIFY,      /* computes whether it fits */
-	CLIENT_AUTH_PAM,         /* clear text asked for, for PAM */
-	CLIENT_AUTH_PAM_CHECK,   /* PAM is asked */
+	CLIENT_AUTH_OTHERS,      /* clear text asked for, for PAM or LDAP */
+	CLIENT_AUTH_OTHERS_CHECK, /* they are asked */
 	CLIENT_AUTH_MD5,         /* challenge sent */
 	CLIENT_AUTH_SASL_CHOICE, /* mechanisms sent */
 	CLIENT_AUTH_SASL_FIRST,  /* mechanism chosen without data: client-first is to come */
@@ -43,8 +44,9 @@ struct client_auth {
 	uint8_t binding[SCRAM_BINDING_MAX];
 	size_t binding_len;
 	bool scram_usual;
-	bool right;     /* VERIFY, PAM_CHECK: it fits */
-	char *password; /* VERIFY, PAM_CHECK; kept if PAM found it right */
+	bool right;     /* VERIFY, OTHERS_CHECK: it fits */
+	char *password; /* VERIFY, OTHERS_CHECK; kept if others found it right */
+	struct auth_ldap *ldap; /* NULL: PAM is asked */
 	char *pam_service;
 	char *pam_directory;
 	char *host;
@@ -164,7 +166,7 @@ static enum auth_status start_pam(struct client_auth *auth,
 	auth->host = strdup(request->host);
 	if (auth->pam_service == NULL || auth->pam_directory == NULL || auth->host == NULL)
 		return auth_internal(auth);
-	return start_plain(auth, CLIENT_AUTH_PAM, out);
+	return start_plain(auth, CLIENT_AUTH_OTHERS, out);
 }
 
 static enum auth_status start_cert(struct client_auth *auth, const char *cert_name,
@@ -208,6 +210,9 @@ static enum auth_status start_method(struct client_auth *auth,
 		return AUTH_COMPUTE;
 	case AUTH_TYPE_PAM:
 		return start_pam(auth, request, out);
+	case AUTH_TYPE_LDAP:
+		auth->ldap = auth_ldap_ref(request->ldap);
+		return start_plain(auth, CLIENT_AUTH_OTHERS, out);
 	case AUTH_TYPE_REJECT:
 		break;
 	}
@@ -253,9 +258,22 @@ static void compute_system_user(struct client_auth *auth)
 		auth->system_user = strdup(found->pw_name);
 }
 
-bool client_auth_asks_pam(const struct client_auth *auth)
+bool client_auth_asks_others(const struct client_auth *auth)
 {
-	return auth->state == CLIENT_AUTH_PAM_CHECK;
+	return auth->state == CLIENT_AUTH_OTHERS_CHECK;
+}
+
+static bool ask_others(struct client_auth *auth)
+{
+	if (auth->ldap != NULL)
+		return auth_ldap_check(auth->ldap, auth->name, auth->password, auth->log_text,
+		                       sizeof(auth->log_text));
+	return pam_check(&(struct pam_question){.service = auth->pam_service,
+	                                        .directory = auth->pam_directory,
+	                                        .user = auth->name,
+	                                        .password = auth->password,
+	                                        .host = auth->host},
+	                 auth->log_text, sizeof(auth->log_text));
 }
 
 void client_auth_compute(struct client_auth *auth)
@@ -274,13 +292,8 @@ void client_auth_compute(struct client_auth *auth)
 	case CLIENT_AUTH_VERIFY:
 		auth->right = auth_user_verify(auth->user, auth->password);
 		break;
-	case CLIENT_AUTH_PAM_CHECK:
-		auth->right = pam_check(&(struct pam_question){.service = auth->pam_service,
-		                                               .directory = auth->pam_directory,
-		                                               .user = auth->name,
-		                                               .password = auth->password,
-		                                               .host = auth->host},
-		                        auth->log_text, sizeof(auth->log_text));
+	case CLIENT_AUTH_OTHERS_CHECK:
+		auth->right = ask_others(auth);
 		break;
 	default:
 		break;
@@ -318,14 +331,15 @@ static void forget_password(struct client_auth *auth)
 	auth->password = NULL;
 }
 
-static enum auth_status resume_pam(struct client_auth *auth, struct sbuf *out)
+static enum auth_status resume_others(struct client_auth *auth, struct sbuf *out)
 {
 	if (auth->right)
 		return auth_accept(auth, out);
 	forget_password(auth);
-	(void)snprintf(auth->error_text, sizeof(auth->error_text),
-	               "PAM authentication failed for user \"%.120s\"", auth->name);
-	auth->refusal = "PAM authentication failed";
+	auth->refusal =
+	    auth->ldap == NULL ? "PAM authentication failed" : "LDAP authentication failed";
+	(void)snprintf(auth->error_text, sizeof(auth->error_text), "%s for user \"%.120s\"",
+	               auth->refusal, auth->name);
 	return auth_fail(auth, "28000", auth->error_text, NULL);
 }
 
@@ -340,8 +354,8 @@ enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out)
 		forget_password(auth);
 		return auth->right ? auth_accept(auth, out)
 		                   : auth_refuse(auth, auth_why_refused(auth, NULL));
-	case CLIENT_AUTH_PAM_CHECK:
-		return resume_pam(auth, out);
+	case CLIENT_AUTH_OTHERS_CHECK:
+		return resume_others(auth, out);
 	default:
 		return auth_internal(auth);
 	}
@@ -371,8 +385,8 @@ static enum auth_status feed_plain(struct client_auth *auth, const void *body, s
 		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
 		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
 	}
-	if (auth->state == CLIENT_AUTH_PAM)
-		return compare_later(auth, password, CLIENT_AUTH_PAM_CHECK);
+	if (auth->state == CLIENT_AUTH_OTHERS)
+		return compare_later(auth, password, CLIENT_AUTH_OTHERS_CHECK);
 	if (auth->user == NULL && !auth->scram_usual)
 		return auth_refuse(auth, auth_why_refused(auth, NULL));
 	switch (auth->user == NULL ? AUTH_CHECK_COSTLY : auth_user_check(auth->user, password)) {
@@ -510,7 +524,7 @@ static enum auth_status feed_client_final(struct client_auth *auth, const void *
 
 size_t client_auth_longest(const struct client_auth *auth)
 {
-	return auth->state == CLIENT_AUTH_PLAIN || auth->state == CLIENT_AUTH_PAM
+	return auth->state == CLIENT_AUTH_PLAIN || auth->state == CLIENT_AUTH_OTHERS
 	           ? PASSWORD_MESSAGE_MAX
 	           : ANSWER_MESSAGE_MAX;
 }
@@ -520,7 +534,7 @@ enum auth_status client_auth_feed(struct client_auth *auth, const void *body, si
 {
 	switch (auth->state) {
 	case CLIENT_AUTH_PLAIN:
-	case CLIENT_AUTH_PAM:
+	case CLIENT_AUTH_OTHERS:
 		return feed_plain(auth, body, len, out);
 	case CLIENT_AUTH_MD5:
 		return feed_md5(auth, body, len, out);
@@ -573,6 +587,7 @@ void client_auth_free(struct client_auth *auth)
 	free(auth->system_user);
 	free(auth->pam_service);
 	free(auth->pam_directory);
+	auth_ldap_unref(auth->ldap);
 	free(auth->host);
 	free(auth->map);
 	free(auth->name);

@@ -35,11 +35,13 @@ enum auth_type {
 	AUTH_TYPE_CERT,   /* the name in the client's certificate */
 	AUTH_TYPE_PEER,   /* the user of the process at the other end of the Unix socket */
 	AUTH_TYPE_PAM,    /* the password in clear text, which PAM checks */
+	AUTH_TYPE_LDAP,   /* the same, which an LDAP server checks */
 	AUTH_TYPE_REJECT, /* not for client_auth_start(): whoever chose the method refuses */
 };
 
 enum auth_status { AUTH_CONTINUE, AUTH_COMPUTE, AUTH_OK, AUTH_FAILED };
 
+struct auth_ldap;
 struct client_auth;
 struct ident;
 
@@ -61,6 +63,8 @@ struct client_auth_request {
 	const char *pam_service;
 	const char *pam_directory; /* "": PAM's own */
 	const char *host;          /* where the client is */
+	/* LDAP; the same.  A reference is taken */
+	struct auth_ldap *ldap;
 };
 
 /* *out_auth is made in any case but lack of memory (then NULL and AUTH_FAILED); end it with
@@ -79,9 +83,9 @@ enum auth_status client_auth_feed(struct client_auth *auth, const void *body, si
 void client_auth_compute(struct client_auth *auth);
 
 /* After AUTH_COMPUTE: the step is not one of CPU, but asks others and may take long. */
-bool client_auth_asks_pam(const struct client_auth *auth);
+bool client_auth_asks_others(const struct client_auth *auth);
 
-/* After AUTH_OK: the password that PAM found right; NULL with every other method. */
+/* After AUTH_OK: the password that PAM or LDAP found right; NULL with every other method. */
 const char *client_auth_password(const struct client_auth *auth);
 
 /* Goes on behind it. */

@@ -24,6 +24,7 @@ void hba_rule_free(struct hba_rule *rule)
 	field_free(&rule->databases);
 	field_free(&rule->users);
 	free(rule->map);
+	auth_ldap_unref(rule->ldap);
 }
 
 void hba_unref(struct hba *hba)
@@ -233,6 +234,12 @@ void hba_format_options(const struct hba_rule *rule, struct sbuf *out)
 		            rule->clientcert == HBA_CERT_VERIFY_CA ? "verify-ca" : "verify-full");
 		sep = ",";
 	}
-	if (rule->clientname_dn)
+	if (rule->clientname_dn) {
 		sbuf_printf(out, "%sclientname=DN", sep);
+		sep = ",";
+	}
+	if (rule->ldap != NULL) {
+		sbuf_add_str(out, sep);
+		auth_ldap_format(rule->ldap, out);
+	}
 }

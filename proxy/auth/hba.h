@@ -11,6 +11,7 @@
 #define AUTH_HBA_H
 
 #include "auth/client_auth.h"
+#include "auth/ldap.h"
 #include "auth/tokens.h"
 #include "base/compiler.h"
 #include "base/sbuf.h"
@@ -48,6 +49,7 @@ struct hba_rule {
 	char *map; /* NULL: none */
 	enum hba_clientcert clientcert;
 	bool clientname_dn; /* the certificate's whole name counts, not its common name */
+	struct auth_ldap *ldap; /* of the method ldap */
 };
 
 struct hba;

@@ -28,11 +28,11 @@ static const struct {
     {"password", AUTH_TYPE_PLAIN},      {"md5", AUTH_TYPE_MD5},
     {"cert", AUTH_TYPE_CERT},           {"peer", AUTH_TYPE_PEER},
     {"scram-sha-256", AUTH_TYPE_SCRAM}, {"pam", AUTH_TYPE_PAM},
+    {"ldap", AUTH_TYPE_LDAP},
 };
 
 /* PostgreSQL's others. */
-static const char *const refused_methods[] = {"ident", "gss",    "sspi", "bsd",
-                                              "ldap",  "radius", "oauth"};
+static const char *const refused_methods[] = {"ident", "gss", "sspi", "bsd", "radius", "oauth"};
 
 const char *hba_conn_name(enum hba_conn conn)
 {
@@ -227,7 +227,7 @@ static bool parse_method(struct hba_rule *rule, const struct line *line, size_t 
 				return tokens_fail(errors, line,
 				                   "authentication method \"%s\" is not supported "
 				                   "by pgshuntd; trust, reject, password, md5, "
-				                   "scram-sha-256, cert, peer and pam are",
+				                   "scram-sha-256, cert, peer, pam and ldap are",
 				                   word);
 		}
 		return tokens_fail(errors, line, "invalid authentication method \"%s\"", word);
@@ -235,6 +235,10 @@ static bool parse_method(struct hba_rule *rule, const struct line *line, size_t 
 	rule->method = methods[i].type;
 	if (rule->method == AUTH_TYPE_PAM && !pam_is_available())
 		return tokens_fail(errors, line, "this pgshuntd was built without PAM");
+	if (rule->method == AUTH_TYPE_LDAP && !auth_ldap_is_available())
+		return tokens_fail(errors, line, "this pgshuntd was built without LDAP");
+	if (rule->method == AUTH_TYPE_LDAP)
+		rule->ldap = auth_ldap_new();
 	if (rule->method == AUTH_TYPE_PEER && rule->conn != HBA_LOCAL)
 		return tokens_fail(errors, line,
 		                   "peer authentication is only supported on local sockets");
@@ -278,6 +282,29 @@ static bool option_clientname(struct hba_rule *rule, const char *value, const st
 	return true;
 }
 
+/* `text` is an option of it; NULL: the last has been read, whether they are complete. */
+static bool option_ldap(struct hba_rule *rule, const char *text, const struct line *line,
+                        struct sbuf *errors)
+{
+	struct sbuf why;
+	bool good;
+
+	if (rule->ldap == NULL && text == NULL)
+		return true;
+	if (rule->ldap == NULL)
+		return tokens_fail(errors, line,
+		                   "authentication option \"%.*s\" is only valid for "
+		                   "authentication method ldap",
+		                   (int)strcspn(text, "="), text);
+	sbuf_init(&why, TOKENS_ERRORS_MAX);
+	good = text == NULL ? auth_ldap_complete(rule->ldap, &why)
+	                    : auth_ldap_set(rule->ldap, text, &why);
+	if (!good)
+		(void)tokens_fail(errors, line, "%s", sbuf_text(&why));
+	sbuf_free(&why);
+	return good;
+}
+
 static bool parse_option(struct hba_rule *rule, const char *text, const struct line *line,
                          struct sbuf *errors)
 {
@@ -297,6 +324,8 @@ static bool parse_option(struct hba_rule *rule, const char *text, const struct l
 		rule->map = mem_must_strdup(value);
 		return true;
 	}
+	if (len > 4 && strncmp(text, "ldap", 4) == 0)
+		return option_ldap(rule, text, line, errors);
 	if (len == 10 && strncmp(text, "clientcert", 10) == 0)
 		return option_clientcert(rule, value, line, errors);
 	if (len == 10 && strncmp(text, "clientname", 10) == 0)
@@ -364,7 +393,7 @@ static bool parse_rule(struct hba_rule *rule, struct line *line, struct sbuf *er
 				return false;
 		}
 	}
-	return true;
+	return option_ldap(rule, NULL, line, errors);
 }
 
 static bool hba_take(void *owner, struct line *line, struct sbuf *errors)

@@ -587,7 +587,7 @@ struct auth_user *auth_query_last(struct pool *pool)
 		sbuf_free(&target.scope);
 	}
 	if (user == NULL &&
-	    auth_cache_get(cache, AUTH_CACHE_PAM, pool->user, 0, 0, 0, &user) == AUTH_CACHE_MISS)
+	    auth_cache_get(cache, AUTH_CACHE_OTHERS, pool->user, 0, 0, 0, &user) == AUTH_CACHE_MISS)
 		user = NULL;
 	return user;
 }

@@ -71,8 +71,8 @@ static void login_compute(struct client *client)
 	job->owner = client;
 	job->run = login_run;
 	job->done = login_computed;
-	if (!compute_post(client_auth_asks_pam(job->subject) ? client->worker->proxy->pam
-	                                                     : client->worker->proxy->compute,
+	if (!compute_post(client_auth_asks_others(job->subject) ? client->worker->proxy->asking
+	                                                        : client->worker->proxy->compute,
 	                  job)) {
 		free(job);
 		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, "53300", "too many logins at a time",
@@ -121,7 +121,7 @@ static void login_auth_failed(struct client *client)
 		                  error->detail, error->hint);
 }
 
-/* PAM knows the user: his password is needed at the server, in whichever worker. */
+/* PAM or LDAP knows the user: his password is needed at the server, in whichever worker. */
 static bool login_learn(struct client *client)
 {
 	struct client_login *login = client->login;
@@ -129,7 +129,7 @@ static bool login_learn(struct client *client)
 
 	if (client_auth_password(login->auth) == NULL)
 		return true;
-	if (!auth_cache_put(client->worker->proxy->auth_cache, AUTH_CACHE_PAM, login->user,
+	if (!auth_cache_put(client->worker->proxy->auth_cache, AUTH_CACHE_OTHERS, login->user,
 	                    client_auth_password(login->auth), client->worker->now, &user))
 		return false;
 	auth_user_unref(login->found);
@@ -289,6 +289,7 @@ static bool login_ask_hba(struct client *client, struct client_auth_request *req
 	}
 	request->type = rule->method;
 	request->map = rule->map;
+	request->ldap = rule->ldap;
 	request->ident = worker->ident;
 	login_find_certificate(client, rule->clientname_dn, cert_name, CERT_NAME_MAX);
 	if (!login_check_clientcert(client, rule, cert_name))
@@ -405,7 +406,7 @@ void login_start_auth(struct client *client)
 	    [CONFIG_AUTH_TRUST] = AUTH_TYPE_TRUST, [CONFIG_AUTH_ANY] = AUTH_TYPE_ANY,
 	    [CONFIG_AUTH_PLAIN] = AUTH_TYPE_PLAIN, [CONFIG_AUTH_MD5] = AUTH_TYPE_MD5,
 	    [CONFIG_AUTH_SCRAM] = AUTH_TYPE_SCRAM, [CONFIG_AUTH_CERT] = AUTH_TYPE_CERT,
-	    [CONFIG_AUTH_PAM] = AUTH_TYPE_PAM,
+	    [CONFIG_AUTH_PAM] = AUTH_TYPE_PAM,     [CONFIG_AUTH_LDAP] = AUTH_TYPE_LDAP,
 	};
 	const struct config_proxy *conf = &worker->routes->config->proxy;
 	const enum config_auth_type type = (enum config_auth_type)worker->auth_type;
@@ -417,6 +418,7 @@ void login_start_auth(struct client *client)
 	                                                : "pgshunt",
 	    .pam_directory = conf->pam_directory,
 	    .host = "",
+	    .ldap = worker->ldap,
 	};
 	struct sock_name peer;
 	uint8_t binding[TLS_DIGEST_MAX];

@@ -5,6 +5,7 @@
 #include "auth/crypto.h"
 #include "auth/hba.h"
 #include "auth/ident.h"
+#include "auth/ldap.h"
 #include "auth/userlist.h"
 #include "auth/pam.h"
 #include "base/log.h"
@@ -262,6 +263,7 @@ struct access {
 	struct userlist *users;
 	struct hba *hba;
 	struct ident *ident;
+	struct auth_ldap *ldap;
 };
 
 static struct userlist *access_load_users(const struct config_proxy *conf,
@@ -282,6 +284,7 @@ static void access_free(struct access *access)
 	userlist_unref(access->users);
 	hba_unref(access->hba);
 	ident_unref(access->ident);
+	auth_ldap_unref(access->ldap);
 	*access = (struct access){0};
 }
 
@@ -301,6 +304,10 @@ static bool access_load(struct access *access, const struct config *config,
 			good = good && access->ident != NULL;
 		}
 	}
+	if (conf->auth_type == CONFIG_AUTH_LDAP) {
+		access->ldap = auth_ldap_parse(conf->auth_ldap_options, error);
+		good = access->ldap != NULL;
+	}
 	if (conf->auth_type == CONFIG_AUTH_PAM && !pam_is_available()) {
 		sbuf_add_str(error, "proxy.auth_type: this pgshuntd was built without PAM");
 		good = false;
@@ -314,13 +321,17 @@ static bool access_load(struct access *access, const struct config *config,
 /* From now on these hold; workers fetch them when they are told to (MAIL_USERS). */
 static void proxy_set_access(struct proxy *proxy, const struct access *access)
 {
-	struct access old = {.users = proxy->users, .hba = proxy->hba, .ident = proxy->ident};
+	struct access old = {.users = proxy->users,
+	                     .hba = proxy->hba,
+	                     .ident = proxy->ident,
+	                     .ldap = proxy->ldap};
 
 	(void)pthread_mutex_lock(&proxy->users_lock);
 	proxy->auth_type = (int)access->auth_type;
 	proxy->users = access->users;
 	proxy->hba = access->hba;
 	proxy->ident = access->ident;
+	proxy->ldap = access->ldap;
 	(void)pthread_mutex_unlock(&proxy->users_lock);
 	access_free(&old);
 }
@@ -704,8 +715,8 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	if (proxy->auth_cache != NULL && proxy->addresses != NULL)
 		proxy->compute = compute_start(proxy);
 	if (proxy->compute != NULL)
-		proxy->pam = compute_start(proxy);
-	if (proxy->pam == NULL || !proxy_start_workers(proxy))
+		proxy->asking = compute_start(proxy);
+	if (proxy->asking == NULL || !proxy_start_workers(proxy))
 		return false;
 	proxy_start_warming(proxy);
 	return true;
@@ -717,7 +728,7 @@ static void proxy_free(struct proxy *proxy)
 	for (unsigned i = 0; i < proxy->worker_count; i++)
 		worker_join(&proxy->workers[i]);
 	compute_stop(proxy->compute);
-	compute_stop(proxy->pam);
+	compute_stop(proxy->asking);
 	for (unsigned i = 0; i < proxy->worker_count; i++)
 		worker_close(&proxy->workers[i]);
 	mailbox_close(&proxy->mailbox);

@@ -28,6 +28,7 @@ struct compute;  /* core/compute.h */
 struct handover; /* core/handover.h */
 struct hba;      /* auth/hba.h */
 struct ident;    /* auth/ident.h */
+struct auth_ldap; /* auth/ldap.h */
 struct takeover; /* core/takeover.h */
 struct userlist; /* auth/userlist.h */
 
@@ -77,8 +78,9 @@ struct proxy {
 	int auth_type;              /* enum config_auth_type, with the same lock */
 	struct hba *hba;            /* with the same lock; NULL: auth_type is not hba */
 	struct ident *ident;        /* the same; NULL: no maps */
+	struct auth_ldap *ldap;     /* the same; NULL: auth_type is another */
 	struct compute *compute;    /* any thread */
-	struct compute *pam;        /* the same for what may take long */
+	struct compute *asking;     /* the same for what may take long: PAM, LDAP */
 	struct auth_cache *auth_cache; /* any thread */
 	pthread_t warm_thread;      /* derives the secrets of `users`, so that no login has to */
 	bool warming;

@@ -3,6 +3,7 @@
 
 #include "auth/hba.h"
 #include "auth/ident.h"
+#include "auth/ldap.h"
 #include "auth/userlist.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -154,8 +155,8 @@ static void worker_doom_pool(struct pool *pool, void *arg)
 			struct client *client =
 			    CONTAINER_OF(list_first(&pool->clients[state]), struct client, node);
 
-			client_doom_fatal(client, CLIENT_CLOSE_SHUTDOWN, "57P01",
-					  "terminating connection due to administrator command",
+			client_doom_theirs(client, CLIENT_CLOSE_SHUTDOWN, "57P01", "server shutting down",
+					   "terminating connection due to administrator command",
 					  "The proxy shuts down.", NULL);
 		}
 	}
@@ -191,11 +192,14 @@ static void worker_welcome(struct worker *worker, struct mail_welcome *mail)
 				: pool_get(worker, mail->database, mail->user);
 	struct param_set *set;
 
-	if (pool == NULL || pool->welcome != NULL)
+	if (pool == NULL ||
+	    (pool->welcome != NULL && param_set_guesses_only(pool->welcome, NULL)))
 		return;
 	set = param_set_decode(worker->params, mail->params, mail->params_len);
-	if (set != NULL)
+	if (set != NULL && (pool->welcome == NULL || param_set_guesses_only(set, NULL)))
 		pool_set_welcome(pool, set);
+	else
+		param_set_unref(set);
 }
 
 static void worker_take_users(struct worker *worker)
@@ -205,11 +209,13 @@ static void worker_take_users(struct worker *worker)
 	userlist_unref(worker->users);
 	hba_unref(worker->hba);
 	ident_unref(worker->ident);
+	auth_ldap_unref(worker->ldap);
 	(void)pthread_mutex_lock(&proxy->users_lock);
 	worker->users = userlist_ref(proxy->users);
 	worker->auth_type = proxy->auth_type;
 	worker->hba = hba_ref(proxy->hba);
 	worker->ident = ident_ref(proxy->ident);
+	worker->ldap = auth_ldap_ref(proxy->ldap);
 	(void)pthread_mutex_unlock(&proxy->users_lock);
 }
 
@@ -484,6 +490,7 @@ static void worker_free(struct worker *worker)
 	userlist_unref(worker->users);
 	hba_unref(worker->hba);
 	ident_unref(worker->ident);
+	auth_ldap_unref(worker->ldap);
 	free(worker->inbuf);
 	conn_tls_io_free(worker->tls_io);
 }

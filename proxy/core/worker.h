@@ -23,6 +23,7 @@
 struct acceptor;
 struct conn_tls_io;
 struct hba;
+struct auth_ldap;
 struct ident;
 struct proxy;
 struct route_table;
@@ -64,6 +65,7 @@ struct worker {
 	int auth_type;               /* enum config_auth_type that goes with them */
 	struct hba *hba;             /* NULL: auth_type is not hba */
 	struct ident *ident;         /* NULL: no maps */
+	struct auth_ldap *ldap;      /* NULL: auth_type is another */
 	uint64_t standing_version;   /* of the table that pool_make_standing() was called for */
 	struct param_pool *params;
 	struct stmt_store *stmts;

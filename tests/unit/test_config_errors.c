@@ -331,7 +331,7 @@ static void test_wrong_types(void **state)
 	    "\"0888\" is not right; expected an octal file mode from 0 to 0777, such "
 	    "as \"0770\"");
 	expect_value_error("auth_type", "scram",
-	                   "\"scram\" is not known; expected one of: trust md5 scram-sha-256 plain any hba cert pam");
+	                   "\"scram\" is not known; expected one of: trust md5 scram-sha-256 plain any hba cert pam ldap");
 	expect_value_error(
 	    "pool_mode", "query",
 	    "\"query\" is not known; expected one of: transaction session statement");
@@ -389,7 +389,7 @@ static void test_long_value(void **state)
 	                   "0123456789012345678901234567890123456789012345678901234567890123456789"
 	                   "012345678901234567890123456789",
 	                   "\"01234567890123456789012345678901234567890123456789012345678901234567"
-	                   "890123...\" is not known; expected one of: trust md5 scram-sha-256 plain any hba cert pam");
+	                   "890123...\" is not known; expected one of: trust md5 scram-sha-256 plain any hba cert pam ldap");
 }
 
 /* ---- errors: several settings together ---- */
