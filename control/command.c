@@ -425,7 +425,7 @@ static enum command_result read_assignment(struct parser *parser)
 		return fail(parser, "a value");
 	start = token->start;
 	len = strlen(token->text);
-	if (token->kind == LEX_STRING) {
+	if (token->kind == LEX_STRING || token->kind == LEX_NAME) {
 		memcpy(command->value_text, token->text, len + 1);
 		advance(parser);
 		if (at_end(parser))

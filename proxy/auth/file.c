@@ -3,10 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* What it has is known by its size: it is read again at each RELOAD, as no pipe can be. */
+static bool is_readable(int fd, const struct stat *st)
+{
+	char byte;
+
+	return S_ISREG(st->st_mode) || (S_ISCHR(st->st_mode) && read(fd, &byte, 1) == 0);
+}
 
 char *auth_read_file(const char *path, size_t max, size_t *len)
 {
@@ -19,8 +28,10 @@ char *auth_read_file(const char *path, size_t max, size_t *len)
 		return NULL;
 	*len = 0;
 	if (fstat(fd, &st) == 0) {
-		if (!S_ISREG(st.st_mode) || st.st_size > (off_t)max)
-			errno = S_ISREG(st.st_mode) ? EFBIG : EINVAL;
+		if (!is_readable(fd, &st))
+			errno = EINVAL;
+		else if (st.st_size > (off_t)max)
+			errno = EFBIG;
 		else
 			text = malloc((size_t)st.st_size + 1);
 	}

@@ -9,8 +9,8 @@
 
 #include <stddef.h>
 
-/* A regular file of at most `max` bytes in new memory, with room for one more byte.  NULL with errno.
- * It may hold secrets: see explicit_bzero(). */
+/* A regular file of at most `max` bytes, or an empty device (/dev/null), in new memory, with room for
+ * one more byte.  NULL with errno.  It may hold secrets: see explicit_bzero(). */
 char *auth_read_file(const char *path, size_t max, size_t *len) MUST_CHECK;
 
 #endif

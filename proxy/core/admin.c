@@ -199,7 +199,7 @@ bool request_find_db(struct admin_request *request, const char *database)
 	struct admin *admin = request->admin;
 	struct admin_db *db = admin_find(admin, database);
 
-	if (db == NULL && strcmp(database, ROUTE_FALLBACK) != 0 &&
+	if (db == NULL && strcmp(database, ROUTE_FALLBACK) != 0 && !config_is_console(database) &&
 	    config_database_of(admin->proxy->config, database) != NULL)
 		db = admin_find_or_add(admin, database); /* one of the fallback */
 	/* A database that a RELOAD took away can still be held, and must be releasable. */

@@ -19,15 +19,15 @@ static bool suits(const struct server *server, const struct client *client)
 	       (server->refused != NULL && server->refused == client->boot);
 }
 
-/* Servers that are idle or being opened and are for such a client. */
-static size_t count_suiting(struct pool *pool, const struct client *client)
+/* Servers that are being opened, or (`idle`) are there, and are for such a client. */
+static size_t count_suiting(struct pool *pool, const struct client *client, bool idle)
 {
 	static const enum server_state states[] = {SERVER_DIALING, SERVER_LOGIN, SERVER_IDLE};
 	struct list_node *node;
 	struct list_node *tmp;
 	size_t count = 0;
 
-	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(states) - (idle ? 0 : 1); i++) {
 		LIST_FOREACH(&pool->servers[states[i]], node, tmp)
 		{
 			const struct server *server = CONTAINER_OF(node, struct server, node);
@@ -59,7 +59,7 @@ static bool find_uncovered(struct pool *pool, struct client **found, bool *all)
 		}
 		for (size_t i = 0; i < count; i++)
 			needed += seen[i]->boot == client->boot;
-		if (count_suiting(pool, client) < needed) {
+		if (count_suiting(pool, client, true) < needed) {
 			*found = client;
 			return true;
 		}
@@ -67,7 +67,7 @@ static bool find_uncovered(struct pool *pool, struct client **found, bool *all)
 	}
 	*all = true;
 	*found = trial_first(pool);
-	return *found != NULL && count_suiting(pool, *found) == 0;
+	return *found != NULL && count_suiting(pool, *found, trial_knows_defaults(*found)) == 0;
 }
 
 bool boot_wants_server(struct pool *pool)
@@ -75,9 +75,7 @@ bool boot_wants_server(struct pool *pool)
 	struct client *client;
 	bool all;
 
-	/* What a server of no client's has by itself must be known before. */
-	return !pool->session || pool->welcome == NULL || find_uncovered(pool, &client, &all) ||
-	       !all;
+	return !pool->session || find_uncovered(pool, &client, &all) || !all;
 }
 
 /* For a swap as many are opened as there are now: like the clients that have those.  The ones that
@@ -110,7 +108,7 @@ struct param_set *boot_for_server(struct pool *pool, bool for_swap)
 	struct client *client;
 	bool all;
 
-	if (!pool->session || pool->internal || pool->welcome == NULL)
+	if (!pool->session || pool->internal)
 		return NULL;
 	if (for_swap)
 		return boot_for_swap(pool);
@@ -225,24 +223,52 @@ bool boot_refused(struct server *server, const struct wire_error *error)
 	return true;
 }
 
-struct param_set *boot_welcome(struct pool *pool, const struct server *server)
+/* A role is not reported, but what follows from it is. */
+static const char *shown_by(const char *asked)
+{
+	return strcmp(asked, "role") == 0 ? "is_superuser" : asked;
+}
+
+/* *set with what `with` makes of it, a reference or NULL: no memory. */
+static bool set_becomes(struct param_set **set, struct param_set *with)
+{
+	if (with != NULL)
+		param_set_replace(set, with);
+	return with != NULL;
+}
+
+/* What the server has by its boot is not what it would have by itself: that is taken from what is
+ * known already, and guessed otherwise.  False: no memory. */
+static bool welcome_without_boot(struct pool *pool, const struct param_set *boot,
+                                 struct param_set **set)
 {
 	struct param_pool *params = pool->worker->params;
-	struct param_set *set = param_set_settle(params, NULL, server->params);
+	struct param_set *guessed = param_set_empty(params);
+	bool good = guessed != NULL;
 
-	for (size_t i = 0; set != NULL && i < param_set_count(server->boot); i++) {
-		const char *asked = param_set_at(server->boot, i)->name;
-		/* A role is not reported, but what follows from it is. */
-		const char *name = strcmp(asked, "role") == 0 ? "is_superuser" : asked;
+	for (size_t i = 0; good && i < param_set_count(boot); i++) {
+		const char *name = shown_by(param_set_at(boot, i)->name);
 		const struct param_entry *known = param_set_find(pool->welcome, name);
-		struct param_set *next;
 
-		if (param_set_find(set, name) == NULL)
+		if (param_set_find(*set, name) == NULL)
 			continue;
-		next = known == NULL ? param_set_without(params, set, name)
-		                     : param_set_with(params, set, name, known->value, true);
+		if (known != NULL)
+			good = set_becomes(set, param_set_with(params, *set, name, known->value, true));
+		if (good && (known == NULL || known->doubted))
+			good = set_becomes(&guessed, param_set_with(params, guessed, name, "", true));
+	}
+	good = good && set_becomes(set, param_set_guess(params, *set, guessed));
+	param_set_unref(guessed);
+	return good;
+}
+
+struct param_set *boot_welcome(struct pool *pool, const struct server *server)
+{
+	struct param_set *set = param_set_settle(pool->worker->params, NULL, server->params);
+
+	if (set != NULL && !welcome_without_boot(pool, server->boot, &set)) {
 		param_set_unref(set);
-		set = next;
+		return NULL;
 	}
 	return set;
 }

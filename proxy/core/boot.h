@@ -47,8 +47,8 @@ bool boot_write(struct server *server, struct sbuf *out) MUST_CHECK;
  * them have been told; for others the server logs in once more, without. */
 bool boot_refused(struct server *server, const struct wire_error *error) MUST_CHECK;
 
-/* After the login: the parameters of a server that was opened with none, as far as known.  NULL: no
- * memory. */
+/* After the login: the parameters of a server that was opened with none, as far as known; the rest
+ * are guesses.  NULL: no memory. */
 struct param_set *boot_welcome(struct pool *pool, const struct server *server) MUST_CHECK;
 
 /* server->params as it is after the login or DISCARD ALL. */

@@ -265,6 +265,16 @@ void client_doom_words(struct client *client, enum client_close reason, const ch
 	client_doom_fatal(client, reason, sqlstate, message, words, NULL);
 }
 
+void client_doom_theirs(struct client *client, enum client_close reason, const char *sqlstate,
+                        const char *theirs, const char *message, const char *detail,
+                        const char *hint)
+{
+	const bool as_pgbouncer = client->worker->routes->config->proxy.as_pgbouncer;
+
+	client_doom_fatal(client, reason, sqlstate, as_pgbouncer ? theirs : message,
+	                  detail == NULL && as_pgbouncer ? message : detail, hint);
+}
+
 void client_notice(struct client *client, const char *message)
 {
 	const struct wire_error notice = {
@@ -376,8 +386,8 @@ void client_leave_at_shutdown(struct client *client)
 {
 	/* Replication goes on for ever. */
 	if (client->server == NULL || server_quiet(client->server) || client->replication != 0)
-		client_doom_fatal(client, CLIENT_CLOSE_SHUTDOWN, "57P01",
-		                  "terminating connection due to administrator command",
+		client_doom_theirs(client, CLIENT_CLOSE_SHUTDOWN, "57P01", "server shutting down",
+		                   "terminating connection due to administrator command",
 		                  "The proxy shuts down.", NULL);
 }
 

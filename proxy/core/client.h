@@ -121,6 +121,11 @@ void client_doom_fatal(struct client *client, enum client_close reason, const ch
 void client_doom_words(struct client *client, enum client_close reason, const char *sqlstate,
 		       const char *message, const char *words);
 
+/* The same; with as_pgbouncer its words are the message, and ours the detail if there is none. */
+void client_doom_theirs(struct client *client, enum client_close reason, const char *sqlstate,
+			const char *theirs, const char *message, const char *detail,
+			const char *hint);
+
 /* Closes and frees a doomed client (worker's end of turn only). */
 void client_destroy(struct client *client);
 

@@ -760,8 +760,7 @@ void client_login_step(struct client *client)
 {
 	struct pool *pool = client->pool;
 
-	if (client->doomed || client->state != CLIENT_WELCOME || pool->welcome == NULL ||
-	    !trial_is_over(client))
+	if (client->doomed || client->state != CLIENT_WELCOME || !trial_is_over(client))
 		return;
 	client->params = pool_login_params(pool, client->login);
 	if (pool->session) {

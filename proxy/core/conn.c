@@ -8,6 +8,7 @@
 #include "wire/message.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -419,6 +420,13 @@ bool conn_seems_dead(struct conn *conn, struct worker *worker)
 	if (n > 0 && conn->tls != NULL)
 		return conn_tls_seems_dead(conn, worker);
 	return n == 0 || byte == BE_ERROR_RESPONSE;
+}
+
+bool conn_peer_left(const struct conn *conn)
+{
+	struct pollfd look = {.fd = conn->fd};
+
+	return conn->reset || (poll(&look, 1, 0) > 0 && (look.revents & (POLLHUP | POLLERR)) != 0);
 }
 
 enum conn_io conn_write_more(struct conn *conn, struct worker *worker)

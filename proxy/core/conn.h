@@ -167,6 +167,10 @@ void conn_send_last(struct conn *conn, struct worker *worker, const void *data, 
 /* Whether an idle peer has said something that means its end: a look that takes nothing away. */
 bool conn_seems_dead(struct conn *conn, struct worker *worker);
 
+/* Whether a peer that has sent its last byte will not read either: of what was sent to it since, the
+ * network has said that nobody is there. */
+bool conn_peer_left(const struct conn *conn);
+
 /* Forgets what was gathered for this connection, which is about to be closed. */
 void conn_forget_output(struct out_vec *out, const struct conn *conn);
 

@@ -285,9 +285,9 @@ void gate_kill_client(struct client *client)
 {
 	struct server *server = client->server;
 
-	client_doom_fatal(client, CLIENT_CLOSE_KILLED, "57P01",
-	                  "terminating connection due to administrator command",
-	                  "KILL on the console of the proxy.", NULL);
+	client_doom_theirs(client, CLIENT_CLOSE_KILLED, "57P01", "admin forced disconnect",
+	                   "terminating connection due to administrator command",
+	                   "KILL on the console of the proxy.", NULL);
 	if (server == NULL)
 		return;
 	if (!ledger_quiet(&server->ledger))

@@ -265,6 +265,25 @@ static void pool_tick_removed(struct pool *pool)
 	}
 }
 
+/* Those who had said all, and have left since. */
+static void pool_tick_eof(struct pool *pool)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	pool->some_at_eof = false;
+	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
+	{
+		struct client *client = CONTAINER_OF(node, struct client, node);
+
+		if (!client->conn.eof)
+			continue;
+		pool->some_at_eof = true;
+		if (conn_peer_left(&client->conn))
+			client_doom(client, CLIENT_CLOSE_PEER);
+	}
+}
+
 void pool_tick(struct pool *pool, usec_t now)
 {
 	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
@@ -274,6 +293,8 @@ void pool_tick(struct pool *pool, usec_t now)
 	pool_tick_servers(pool, now);
 	gate_trim(pool, now);
 	pool_tick_removed(pool);
+	if (UNLIKELY(pool->some_at_eof))
+		pool_tick_eof(pool);
 	if (UNLIKELY(pool->database->held))
 		gate_tick_held(pool, now);
 	timeout_tick(pool, now);
@@ -287,9 +308,10 @@ void pool_tick(struct pool *pool, usec_t now)
 
 		if (conf->client_login_timeout > 0 &&
 		    now - client->connected > conf->client_login_timeout)
-			client_doom_fatal(client, CLIENT_CLOSE_LOGIN_TIMEOUT, "57P03",
-			                  "the login timed out: no server connection to be had",
-			                  pool->last_error, NULL);
+			client_doom_theirs(client, CLIENT_CLOSE_LOGIN_TIMEOUT, "57P03",
+			                   "client_login_timeout (server down)",
+			                   "the login timed out: no server connection to be had",
+			                   pool->last_error, NULL);
 	}
 	if (pool->last_error != NULL && !pool->database->held) {
 		usec_t patience = pool_patience(pool);

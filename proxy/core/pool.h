@@ -119,13 +119,15 @@ struct pool {
 	int64_t session_temp_tables; /* most bytes of temporary tables of a session */
 	int64_t session_cursors;     /* … and of its cursors' rows */
 	size_t parked;         /* clients whose session's server is kept */
+	bool some_at_eof;      /* clients may wait that have sent their last byte */
 	struct limit_wait limit_wait;
 	bool asked;            /* another worker has been asked for a server */
 	unsigned asked_last;   /* … this one */
 	unsigned swap_left;    /* connections to the target of a swap that are still to be dialled */
 	struct list clients[CLIENT_STATE_COUNT]; /* those after login: WELCOME to ACTIVE */
 	struct list servers[SERVER_STATE_COUNT]; /* idle: the most recently used first */
-	struct param_set *welcome; /* parameters of a fresh server; NULL: not known yet */
+	struct param_set *welcome; /* parameters of a fresh server, some of them guesses; NULL: not
+			      known yet */
 	struct param_set *last_wanted; /* what the last client asked for at its login … */
 	struct param_set *last_params; /* … and got over `welcome`; NULL: none yet */
 	struct trials *trials;     /* what is known of startup parameters (trial.h), or NULL */
@@ -145,7 +147,7 @@ struct database *database_find(struct worker *worker, const char *name);
 /* Whether a server connection is to be closed as soon as nobody uses it. */
 static inline bool pool_outdated(const struct pool *pool, const struct server *server)
 {
-	return server->stale || server->born <= pool->database->reconnect_at;
+	return server->stale || server->spoilt || server->born <= pool->database->reconnect_at;
 }
 
 /* Another worker, or (`share` NULL is not allowed) a pool here, needs room under the limit of the

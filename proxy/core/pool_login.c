@@ -65,7 +65,7 @@ void pool_let_in(struct pool *pool)
 {
 	struct client *client;
 
-	while (pool->welcome != NULL && (client = pool_first_let_in(pool)) != NULL) {
+	while ((client = pool_first_let_in(pool)) != NULL) {
 		client_login_step(client);
 		if (!client->doomed)
 			client_go_on(client); /* what it has sent behind its login */
@@ -162,13 +162,16 @@ void pool_refuse_waiting(struct pool *pool, usec_t before)
 	struct list_node *tmp;
 	char text[512];
 
-	/* What the server says, pgbouncer passes on as it is. */
-	(void)snprintf(text, sizeof(text), "%s%s",
-	               pool->last_sqlstate[0] != '\0' &&
-	                       pool->worker->routes->config->proxy.as_pgbouncer
-	                   ? ""
-	                   : "could not get a server connection: ",
-	               pool->last_error);
+	if (!pool->worker->routes->config->proxy.as_pgbouncer)
+		(void)snprintf(text, sizeof(text), "could not get a server connection: %s",
+		               pool->last_error);
+	else if (pool->last_sqlstate[0] != '\0') /* the server's words, as they are */
+		(void)snprintf(text, sizeof(text), "%s", pool->last_error);
+	else
+		(void)snprintf(text, sizeof(text),
+		               "server login has been failing, cached error: %s "
+		               "(server_login_retry)",
+		               pool->last_error);
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);

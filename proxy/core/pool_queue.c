@@ -405,6 +405,10 @@ void pool_kick(struct pool *pool)
 	while ((client = pool_first_waiting(pool)) != NULL) {
 		struct server *server;
 
+		if (UNLIKELY(client->conn.eof) && conn_peer_left(&client->conn)) {
+			client_doom(client, CLIENT_CLOSE_PEER);
+			continue;
+		}
 		if (pace_reached(pool->database)) {
 			/* Before a hold more servers would not help. */
 			if (!pool->database->narrowed)
@@ -422,8 +426,7 @@ void pool_kick(struct pool *pool)
 	}
 	pool_publish_waiting(pool);
 	demand = pool_count_waiting(pool);
-	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0) &&
-	    (pool->welcome == NULL || trial_wants_server(pool)))
+	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0) && trial_wants_server(pool))
 		demand++;
 	if (demand == 0) {
 		limit_leave(pool);

@@ -100,13 +100,10 @@ void replication_failed(struct server *server, const char *error, const char *sq
 
 	if (client == NULL || client->doomed)
 		return;
-	(void)snprintf(text, sizeof(text), "%s: %s",
-	               client->worker->routes->config->proxy.as_pgbouncer
-	                   ? "server login failed"
-	                   : "could not get a server connection",
-	               error);
-	client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate[0] == '\0' ? "08006" : sqlstate,
-	                  text, NULL, NULL);
+	(void)snprintf(text, sizeof(text), "could not get a server connection: %s", error);
+	client_doom_theirs(client, CLIENT_CLOSE_NO_SERVER,
+	                   sqlstate[0] == '\0' ? "08006" : sqlstate, "login failed", text, NULL,
+	                   NULL);
 }
 
 void replication_forget_client(struct client *client)

@@ -345,7 +345,7 @@ static void reply_error(struct reply *reply, size_t total)
 		/* Behind the last answer, in one go with it: it is idle already. */
 		reply_keep_error(server, &error);
 		reply_hide(reply, total);
-		server->stale = true;
+		server->spoilt = true;
 		return;
 	}
 	if (fatal && reply_is_end_of_server(server, &error)) {

@@ -762,21 +762,55 @@ void client_go_on(struct client *client)
 		client_turn(client, conn_pending(&client->conn, client->worker));
 }
 
-/* A client that waits has become tired of it, or has said all and reads on, which nobody can tell: in
- * the queue for a server that others have, or under a hold, its request is dropped. */
+/* Once more what it has been told: to this the machine of a client that has closed its connection
+ * answers that nobody is there. */
+static bool client_tries(struct client *client)
+{
+	struct worker *worker = client->worker;
+	const struct param_entry *told = param_set_find(client->params, "server_version");
+	struct sbuf out;
+	bool sent = true;
+
+	if (told == NULL || conn_unsent(&client->conn) > 0)
+		return true;
+	sbuf_init(&out, WIRE_STARTUP_MAX);
+	wire_add_parameter_status(&out, told->name, told->value);
+	sent = sbuf_ok(&out) &&
+	       conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out),
+	                      out.len) == CONN_IO_OK &&
+	       conn_flush(&worker->to_client, worker) == CONN_IO_OK;
+	sbuf_free(&out);
+	return sent;
+}
+
+/* The first message of what it has waiting is not all there, and never will be. */
+static bool client_stopped_short(struct client *client)
+{
+	const struct input input = conn_pending(&client->conn, client->worker);
+
+	return input.len < WIRE_HEADER_LEN || input.len - 1 < wire_get_be32(input.data + 1);
+}
+
+/* A client that waits, for a server that others have or under a hold, has become tired of it, or has
+ * said all and reads on: the request of the former is dropped. */
 static void client_at_eof(struct client *client)
 {
-	const struct pool *pool = client->pool;
+	struct pool *pool = client->pool;
 	const bool owed = client->server != NULL && client->server->ledger.readies > 0;
 	const bool coming = pool->asked || pool->servers[SERVER_DIALING].count > 0 ||
 			    pool->servers[SERVER_LOGIN].count > 0 ||
 			    pool->servers[SERVER_RESETTING].count > 0;
+	const bool waits = (pool->database->held && !owed) ||
+	                   (client->state == CLIENT_WAITING && !coming);
 
 	conn_want_read(&client->conn, false);
-	if ((pool->database->held && !owed) || (client->state == CLIENT_WAITING && !coming))
+	if (waits && (client_stopped_short(client) || !client_tries(client) ||
+	              conn_peer_left(&client->conn))) {
 		client_doom(client, CLIENT_CLOSE_PEER);
-	else
-		client_turn(client, conn_pending(&client->conn, client->worker));
+		return;
+	}
+	pool->some_at_eof = true;
+	client_turn(client, conn_pending(&client->conn, client->worker));
 }
 
 void client_readable(struct client *client)

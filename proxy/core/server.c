@@ -245,11 +245,11 @@ static void server_leave_client(struct server *server)
 		client_doom(client, CLIENT_CLOSE_SERVER_LOST);
 	} else {
 		server_unlink(server);
-		client_doom_fatal(client, CLIENT_CLOSE_SERVER_LOST, "08006",
-				  "the server closed the connection unexpectedly",
-				  server_close_text((enum server_close)server->close_reason),
-				  "Connect again. If a COMMIT was under way, check whether it took "
-				  "effect before you repeat the transaction.");
+		client_doom_theirs(client, CLIENT_CLOSE_SERVER_LOST, "08006", "server conn crashed?",
+				   "the server closed the connection unexpectedly",
+				   server_close_text((enum server_close)server->close_reason),
+				   "Connect again. If a COMMIT was under way, check whether it took "
+				   "effect before you repeat the transaction.");
 	}
 }
 
@@ -290,16 +290,19 @@ static void server_log_end(const struct server *server)
 	const usec_t age = server->worker->now - server->born;
 	const bool quiet = !server->worker->routes->config->proxy.log_disconnections ||
 			   pool->internal || pool->database->held;
-	/* Why a login failed, the log has said in the line before, as pgbouncer's does. */
-	const char *error = server->close_reason == SERVER_CLOSE_LOGIN ? NULL : server->error;
+	/* A login failed by the server's words, but for replication, as pgbouncer's log has it. */
+	const bool login = server->close_reason == SERVER_CLOSE_LOGIN && server->error != NULL;
+	const char *text = login && server->replication == 0
+	                       ? server->error
+	                       : server_close_text((enum server_close)server->close_reason);
+	const char *error = login ? NULL : server->error;
 
 	server_log(server,
 		  close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING
 		  : quiet                                  ? LOG_LEVEL_DEBUG
 							   : LOG_LEVEL_INFO,
 		  "closing because: %s%s%s (age=%lld.%03ds)",
-		  server_close_text((enum server_close)server->close_reason),
-		  error == NULL ? "" : ": ", error == NULL ? "" : error,
+		  text, error == NULL ? "" : ": ", error == NULL ? "" : error,
 		  (long long)(age / USEC_PER_SEC), (int)(age % USEC_PER_SEC / 1000));
 }
 

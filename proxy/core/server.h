@@ -71,6 +71,7 @@ struct server {
 	bool left_hidden;       /* `left`: which are not for the client */
 	bool doomed;            /* to be closed at the end of this turn */
 	bool stale;             /* of a former route, or RELOAD: to be closed when free */
+	bool spoilt;            /* the same, for what was done on it */
 	bool counted;           /* in the pool's share */
 	bool checked;           /* server_check_query has succeeded since its last client */
 	bool failing;           /* a block is made to fail on it (keep.h) */

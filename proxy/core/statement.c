@@ -800,11 +800,11 @@ static void statement_redo(struct client *client, struct server *server, struct 
 		if (entry->stmt == NULL)
 			break;
 		if (!server_stmts_add(&server->stmts, stmt_digest(entry->stmt)))
-			server->stale = true;
+			server->spoilt = true;
 		if (client != NULL && entry->name != NULL &&
 		    client_stmts_set(client->stmts, entry->name, strlen(entry->name), entry->stmt,
 		                     SIZE_MAX) != CLIENT_STMTS_OK)
-			server->stale = true;
+			server->spoilt = true;
 		break;
 	case OWES_DEALLOCATE:
 	case ENDS_STMT:
@@ -894,7 +894,7 @@ static void statement_undo_end(struct client *client, struct server *server,
 	                     SIZE_MAX) == CLIENT_STMTS_NOMEM)
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	if (entry->op != GIVES_CLOSE && !server_stmts_add(&server->stmts, stmt_digest(entry->stmt)))
-		server->stale = true;
+		server->spoilt = true;
 }
 
 void statement_undo_named(struct client *client, struct server *server, struct ledger_entry *entry)
@@ -922,7 +922,7 @@ void statement_undo_named(struct client *client, struct server *server, struct l
 		/* It still has what was to be closed; without memory it is not to be used again. */
 		if (entry->name != NULL &&
 		    !server_stmts_add(&server->stmts, (const uint8_t *)entry->name))
-			server->stale = true;
+			server->spoilt = true;
 		break;
 	default:
 		break;
@@ -1038,7 +1038,7 @@ bool statement_name_error(struct client *client, struct server *server,
 static void statement_forget_ahead(struct server *server)
 {
 	if (server->ledger.changes > 0)
-		server->stale = true;
+		server->spoilt = true;
 }
 
 void statement_settings_changed(struct client *client, struct server *server, bool by_command)
@@ -1052,7 +1052,7 @@ void statement_settings_changed(struct client *client, struct server *server, bo
 	statement_forget_ahead(server);
 	/* Servers report a setting at the end of the batch only. */
 	if (!by_command && server->given)
-		server->stale = true;
+		server->spoilt = true;
 	if (by_command && param_names_unreported(sql))
 		server->apart = true;
 }

@@ -54,14 +54,26 @@ static struct param_set *trial_find(const struct pool *pool, const struct param_
 	return NULL;
 }
 
+bool trial_knows_defaults(const struct client *client)
+{
+	const struct param_set *welcome = client->pool->welcome;
+
+	return welcome != NULL && param_set_guesses_only(welcome, client->login->wanted);
+}
+
 bool trial_is_over(struct client *client)
 {
 	struct client_login *login = client->login;
 	const struct pool *pool = client->pool;
 
-	if (login->trial == NULL || pool->database->held || pool->internal ||
-	    (pool->last_params != NULL && pool->last_wanted == login->wanted) ||
-	    trial_find(pool, login->trial) != NULL)
+	if (pool->welcome == NULL)
+		return false;
+	if (pool->database->held || pool->internal)
+		return true;
+	if (trial_knows_defaults(client) &&
+	    (login->trial == NULL ||
+	     (pool->last_params != NULL && pool->last_wanted == login->wanted) ||
+	     trial_find(pool, login->trial) != NULL))
 		return true;
 	if (login->trial_since == 0)
 		login->trial_since = client->worker->now;
@@ -73,7 +85,7 @@ struct client *trial_first(struct pool *pool)
 	struct list_node *node;
 	struct list_node *tmp;
 
-	if (LIKELY(pool->clients[CLIENT_WELCOME].count == 0) || pool->welcome == NULL)
+	if (LIKELY(pool->clients[CLIENT_WELCOME].count == 0))
 		return NULL;
 	LIST_FOREACH(&pool->clients[CLIENT_WELCOME], node, tmp)
 	{
@@ -125,6 +137,8 @@ bool trial_wants_server(struct pool *pool)
 
 	if (client == NULL || trial_is_under_way(pool))
 		return false;
+	if (!trial_knows_defaults(client))
+		return true; /* nor can a connection that has been used tell */
 	server = pool_take_idle(pool, client);
 	if (server == NULL)
 		return true;

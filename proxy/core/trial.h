@@ -8,6 +8,10 @@
  *   session pooling      a server connection is opened with it (boot.h)
  *   transaction pooling  it is set on an idle server (SERVER_TASK_TRY)
  *
+ * What it does not ask for, it is told as servers have it by themselves.  In session pooling the
+ * first of them may have been opened with what another client asked for: of that, one that is
+ * opened for this client tells.
+ *
  * A client that finds no server for this within a second, or under a hold, is let in untried: then
  * its first request shows what is wrong.  application_name is never wrong, and needs no trial.
  * Worker thread.
@@ -29,10 +33,13 @@ struct wire_error;
 /* login->trial and, in session pooling, client->boot; its pool is known.  False: no memory. */
 bool trial_of_client(struct client *client) MUST_CHECK;
 
-/* Whether nothing is, or can be, tried for it any more; its pool has a welcome. */
+/* What servers have by themselves is known of all that the client does not ask for. */
+bool trial_knows_defaults(const struct client *client);
+
+/* Whether nothing is, or can be, tried for it any more, and its pool has a welcome. */
 bool trial_is_over(struct client *client);
 
-/* The first client of the pool whose parameters are to be tried; NULL: there is none. */
+/* The first client of the pool for which a server is to be opened or asked; NULL: there is none. */
 struct client *trial_first(struct pool *pool);
 
 /* Begins a trial on an idle server, if one is to be had.  True: another server is needed for it. */

@@ -111,7 +111,7 @@ static size_t make_key(struct param_pool *pool, const struct param_draft *draft)
 	for (i = 0; i < draft->count; i++) {
 		const struct param_entry *entry = &draft->entries[i];
 
-		*p++ = entry->reported ? 'r' : entry->doubted ? 'd' : 'x';
+		*p++ = "xdrg"[(entry->reported ? 2 : 0) + (entry->doubted ? 1 : 0)];
 		memcpy(p, entry->name, entry->name_len);
 		p += entry->name_len;
 		*p++ = '\0';
@@ -273,6 +273,17 @@ const char *param_set_get(const struct param_set *set, const char *name)
 	return entry == NULL ? NULL : entry->value;
 }
 
+bool param_set_guesses_only(const struct param_set *set, const struct param_set *names)
+{
+	for (size_t i = 0; i < param_set_count(set); i++) {
+		const struct param_entry *entry = &set->entries[i];
+
+		if (entry->reported && entry->doubted && param_set_find(names, entry->name) == NULL)
+			return false;
+	}
+	return true;
+}
+
 /* ---- what a text means ---- */
 
 const struct param_digest *param_set_parse_digest(struct param_set *set)
@@ -397,10 +408,25 @@ struct param_set *param_set_doubt(struct param_pool *pool, const struct param_se
 	for (i = 0; i < draft.count; i++) {
 		draft.entries[i] = base->entries[i];
 		any |= !draft.entries[i].reported;
-		draft.entries[i].doubted = !draft.entries[i].reported;
+		draft.entries[i].doubted |= !draft.entries[i].reported;
 	}
 	if (!any && base != NULL && base->pool == pool)
 		return ref_base(base);
+	return param_set_intern(pool, &draft);
+}
+
+struct param_set *param_set_guess(struct param_pool *pool, const struct param_set *base,
+                                  const struct param_set *names)
+{
+	struct param_draft draft;
+	size_t i;
+
+	draft.count = param_set_count(base);
+	for (i = 0; i < draft.count; i++) {
+		draft.entries[i] = base->entries[i];
+		draft.entries[i].doubted |= base->entries[i].reported &&
+		                            param_set_find(names, base->entries[i].name) != NULL;
+	}
 	return param_set_intern(pool, &draft);
 }
 
@@ -427,6 +453,8 @@ struct param_set *param_set_merge(struct param_pool *pool, const struct param_se
 			entry.name = base->entries[b].name; /* the server's spelling */
 			entry.reported = true;
 		}
+		if (entry.reported)
+			entry.doubted = false;
 		b += order <= 0;
 		o += order >= 0;
 		if (!param_draft_add(&draft, &entry))

@@ -24,6 +24,9 @@
  * to the value of the server connection's own startup packet: open pooled server
  * connections without extras, and set them by sync.
  *
+ * A reported entry in doubt is a guess: of a remembered set, what a client asked for in the place of
+ * what servers have by themselves.
+ *
  * Names compare without regard to case.  A name of guc_report.def is stored as PostgreSQL spells
  * it, another reported one as it came, an extra in lower case.  Values are bytes without a zero;
  * reported ones are in the client_encoding of the set, extras in the server's encoding, as
@@ -61,7 +64,7 @@ struct param_entry {
 	uint16_t name_len;
 	uint16_t value_len;
 	bool reported;
-	bool doubted; /* an extra that may have another value */
+	bool doubted; /* an extra that may have another value, or a guess */
 };
 
 /* ---- the pool ---- */
@@ -93,9 +96,13 @@ struct param_set *param_set_without(struct param_pool *pool, const struct param_
 /* `base` with its extras in doubt. */
 struct param_set *param_set_doubt(struct param_pool *pool, const struct param_set *base) MUST_CHECK;
 
+/* `base` in which what it reports of the names in `names` are guesses. */
+struct param_set *param_set_guess(struct param_pool *pool, const struct param_set *base,
+                                  const struct param_set *names) MUST_CHECK;
+
 /* All of `overlay`, and what `base` has besides.  The startup parameters of a client over the
  * remembered set of its database give what the client is told at login.  Entries that are reported
- * in either are reported. */
+ * in either are reported, and guesses are no longer marked. */
 struct param_set *param_set_merge(struct param_pool *pool, const struct param_set *base,
                                   const struct param_set *overlay) MUST_CHECK;
 
@@ -125,6 +132,9 @@ const struct param_entry *param_set_find(const struct param_set *set, const char
 
 /* The value, or NULL.  Valid as long as the set. */
 const char *param_set_get(const struct param_set *set, const char *name);
+
+/* Whether `names` has the name of every guess of the set (NULL: whether there is none). */
+bool param_set_guesses_only(const struct param_set *set, const struct param_set *names);
 
 /* ---- what a text means under it ---- */
 

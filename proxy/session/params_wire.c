@@ -230,6 +230,16 @@ static size_t get_be16(const unsigned char *p)
 	return (size_t)p[0] << 8 | p[1];
 }
 
+static struct param_set *guess_one(struct param_pool *pool, const struct param_set *set,
+                                   const char *name)
+{
+	struct param_set *names = param_set_with(pool, NULL, name, "", true);
+	struct param_set *guessed = names == NULL ? NULL : param_set_guess(pool, set, names);
+
+	param_set_unref(names);
+	return guessed;
+}
+
 /* Takes one entry from *p and adds it to *set; 0 or an errno. */
 static int decode_entry(struct param_pool *pool, const unsigned char **p, const unsigned char *end,
                         struct param_set **set)
@@ -264,8 +274,8 @@ static int decode_entry(struct param_pool *pool, const unsigned char **p, const 
 	param_set_replace(set, next);
 	if (!doubted)
 		return 0;
-	/* It is either all of them or none. */
-	next = param_set_doubt(pool, *set);
+	/* Of what is not reported it is either all or none. */
+	next = reported ? guess_one(pool, *set, name) : param_set_doubt(pool, *set);
 	if (next == NULL)
 		return errno;
 	param_set_replace(set, next);

@@ -137,6 +137,17 @@ def test_setting_and_parse_in_one_packet(make_proxy, case):
             assert rows(run(conn, bind(name="s"), execute())) == [[expected]]
 
 
+def test_what_is_not_to_be_shared_stays_so_over_a_reload(make_proxy):
+    proxy = make_proxy(pool_size=1, workers=1)
+    with proxy.wire() as one, proxy.wire() as other:
+        one.query("BEGIN")
+        one.send(AHEAD["function"], ask("SELECT date '01/02/2020'", "s"), SYNC)
+        assert not errors(one.ready())
+        proxy.command("RELOAD")
+        one.query("COMMIT")
+        assert rows(run(other, ask("SELECT date '01/02/2020'", "s"))) == [["2020-01-02"]]
+
+
 def test_search_path_of_a_transaction(make_proxy, pg):
     """Each finds the table of its own, though it has other columns: at once and later, on each server."""
     for n in (1, 2):

@@ -4,6 +4,7 @@ Each gets the error PostgreSQL gives, or is just closed; nobody else is disturbe
 import os
 import random
 import struct
+import time
 
 import pytest
 
@@ -271,13 +272,23 @@ def test_answers_of_a_session_in_one_packet(endpoint, end):
         assert kinds(conn.rest())[-6:] == "KZTDCZ"[-6:]
 
 
-def test_who_waits_for_a_server_is_answered_before_the_end(make_proxy):
+@pytest.mark.parametrize("end", ENDS)
+def test_who_waits_for_a_server_is_answered_before_the_end(make_proxy, end):
+    """For one that others have, and under a hold."""
+    last, shut = ENDS[end]
     proxy = make_proxy(pool_size=1)
-    with proxy.wire() as other, proxy.wire() as conn:
-        other.query("BEGIN")
-        conn.send(query("SELECT 4"), TERMINATE)
-        other.query("COMMIT")
-        assert rows(conn.rest()) == [["4"]]
+    with proxy.wire() as other:
+        for wait, go_on in ((lambda: other.query("BEGIN"), lambda: other.query("COMMIT")),
+                            (lambda: proxy.hold("p1", "LEASE 60s"),
+                             lambda: proxy.command("RELEASE p1"))):
+            with proxy.wire() as conn:
+                wait()
+                conn.send(query("SELECT 4"), *last)
+                if shut:
+                    conn.sock.shutdown(1)
+                time.sleep(0.25)  # it is looked for twice
+                go_on()
+                assert rows(conn.rest()) == [["4"]]
 
 
 @pytest.mark.parametrize("end", ENDS)

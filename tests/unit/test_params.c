@@ -377,6 +377,41 @@ static void doubted_extras_are_set_again(void **state)
 	param_set_unref(want);
 }
 
+static void guesses(void **state)
+{
+	struct param_pool *pool = *state;
+	struct param_set *known = server_15(pool);
+	struct param_set *asked = NULL;
+	struct param_set *guessed;
+	struct param_set *merged;
+	void *blob;
+	size_t len;
+
+	add(pool, &asked, "TimeZone", "Asia/Tokyo", false);
+	add(pool, &asked, "role", "bob", false);
+	guessed = param_set_guess(pool, known, asked);
+	assert_non_null(guessed);
+	assert_ptr_not_equal(guessed, known);
+	assert_true(param_set_guesses_only(known, NULL));
+	assert_false(param_set_guesses_only(guessed, NULL));
+	assert_true(param_set_guesses_only(guessed, asked));
+	blob = param_set_encode(guessed, &len);
+	assert_non_null(blob);
+	merged = param_set_decode(pool, blob, len);
+	free(blob);
+	assert_ptr_equal(merged, guessed);
+	/* A client does not know of it, whether it has asked for that or not. */
+	param_set_replace(&merged, param_set_merge(pool, guessed, NULL));
+	assert_ptr_equal(merged, known);
+	param_set_replace(&merged, param_set_merge(pool, guessed, asked));
+	assert_string_equal(param_set_get(merged, "TimeZone"), "Asia/Tokyo");
+	assert_true(param_set_guesses_only(merged, NULL));
+	param_set_unref(merged);
+	param_set_unref(guessed);
+	param_set_unref(asked);
+	param_set_unref(known);
+}
+
 static void what_a_text_means(void **state)
 {
 	struct param_pool *pool = *state;
@@ -604,6 +639,7 @@ int main(void)
 	    POOL_TEST(sync_sql_quotes_for_any_server),
 	    POOL_TEST(sync_sql_resets_and_orders),
 	    POOL_TEST(doubted_extras_are_set_again),
+	    POOL_TEST(guesses),
 	    POOL_TEST(what_a_text_means),
 	    POOL_TEST(what_cannot_be_set_is_left_out),
 	    POOL_TEST(settled_sets_agree),
