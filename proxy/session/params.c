@@ -278,7 +278,11 @@ bool param_set_guesses_only(const struct param_set *set, const struct param_set 
 	for (size_t i = 0; i < param_set_count(set); i++) {
 		const struct param_entry *entry = &set->entries[i];
 
-		if (entry->reported && entry->doubted && param_set_find(names, entry->name) == NULL)
+		/* A role is not reported, but what follows from it is. */
+		if (entry->reported && entry->doubted &&
+		    param_set_find(names, entry->name) == NULL &&
+		    (strcmp(entry->name, "is_superuser") != 0 ||
+		     param_set_find(names, "role") == NULL))
 			return false;
 	}
 	return true;

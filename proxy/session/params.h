@@ -133,7 +133,8 @@ const struct param_entry *param_set_find(const struct param_set *set, const char
 /* The value, or NULL.  Valid as long as the set. */
 const char *param_set_get(const struct param_set *set, const char *name);
 
-/* Whether `names` has the name of every guess of the set (NULL: whether there is none). */
+/* Whether `names` has the name of every guess of the set, or what it follows from (NULL: whether there
+ * is none). */
 bool param_set_guesses_only(const struct param_set *set, const struct param_set *names);
 
 /* ---- what a text means under it ---- */

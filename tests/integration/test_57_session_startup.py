@@ -114,8 +114,8 @@ def test_welcome_is_not_another_clients(make_proxy):
 def test_as_many_servers_as_clients(make_proxy):
     """The first server is that of the first client; what it asked for is not what others are told."""
     proxy = make_proxy(pool_mode="session", workers=1)
-    with proxy.wire(TimeZone="Asia/Tokyo") as conn:
-        assert conn.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'") == "1"
+    with proxy.wire(TimeZone="Asia/Tokyo", role="app") as conn:
+        assert conn.value("SELECT 1") == "1" and len(proxy.command("SHOW SERVERS")) == 1
         with proxy.wire(TimeZone="Asia/Tokyo", DateStyle="German") as other, proxy.wire() as plain:
             default = plain.params["TimeZone"]
             assert default not in ("", "Asia/Tokyo") and plain.params["DateStyle"] == "ISO, MDY"

@@ -178,7 +178,7 @@ def test_the_log_has_pgbouncers_words(make_proxy):
     logged(r'closing because: password authentication failed for user "u_md5" \(age=')
     refused(proxy, "gone", "u_clear", "clear secret")
     logged(r'gone/u_clear: server login failed: FATAL database "gone" does not exist',
-           r'gone/u_clear.*: closing because: login failed \(age',
+           r'server .*gone/u_clear.*: closing because: database "gone" does not exist \(age',
            r'client gone/u_clear.*: closing because: .*database "gone" does not exist')
     with proxy.wire(user="u_clear", password="clear secret") as conn:
         conn.value("SELECT 1")

@@ -56,7 +56,12 @@ def test_errors_are_pgbouncers(theirs, pg, folder):
     finally:
         bouncer.stop()
     # Newer than that pgbouncer, or none of its commands.
-    with theirs.console() as console:
+    with theirs.console() as console, theirs.wire() as conn:
+        console("KILL_CLIENT " + [row["id"] for row in console("SHOW CLIENTS")
+                                  if row["database"] == "p1"][0])
+        assert [(fields["C"], fields["M"]) for fields in errors(conn.rest())] == \
+            [("57P01", "admin forced disconnect")]
+        console('SET query_timeout = "7"')
         for command, sqlstate, text in (
                 ("KILL_CLIENT somebody", "08P01", "invalid client pointer supplied"),
                 ("KILL_CLIENT 1000000", "08P01", "client not found"),
@@ -95,7 +100,8 @@ def test_waiting_for_servers(theirs, way):
         theirs.process.send_signal(signal.SIGINT)
     else:
         theirs.command(way)
-    assert [fields["C"] for fields in errors(waiting.rest())] == ["57P01"]
+    assert [(fields["C"], fields["M"]) for fields in errors(waiting.rest())] == \
+        [("57P01", "server shutting down")]
     assert idle.silent(0.3)
     idle.send(query("SELECT 1"))
     assert [fields["C"] for fields in errors(idle.rest())] == ["57P01"]
@@ -232,6 +238,8 @@ def test_a_database_of_the_fallback_is_forgotten(make_proxy):
     def names(view="STATS"):
         return {row["database"] for row in proxy.command(f"SHOW {view}")}
     with proxy.console() as console:
+        with pytest.raises(ConsoleError):
+            console("PAUSE pgbouncer")
         proxy.wire("p1").close()
         for _ in range(2):
             with proxy.wire("p2") as one, proxy.wire("p2") as two:
