@@ -102,6 +102,19 @@ static bool value_duration(const struct pgbouncer_setting *row, const char *valu
 	return true;
 }
 
+/* One of a list of words, which pgbouncer takes in any case. */
+static bool is_word_of_theirs(const struct setting *setting)
+{
+	return setting->type == VALUE_AUTH_TYPE || setting->type == VALUE_POOL_MODE ||
+	       setting->type == VALUE_BALANCE || setting->type == VALUE_SSLMODE;
+}
+
+static void add_lower(struct sbuf *out, const char *text)
+{
+	for (; *text != '\0'; text++)
+		sbuf_add_char(out, *text >= 'A' && *text <= 'Z' ? (char)(*text + 32) : *text);
+}
+
 bool pgbouncer_value(const struct pgbouncer_setting *row, const char *value, struct sbuf *out,
                      struct sbuf *why)
 {
@@ -138,7 +151,9 @@ bool pgbouncer_value(const struct pgbouncer_setting *row, const char *value, str
 		sbuf_add_str(why, "expected 0 or 1");
 		return false;
 	}
-	if (setting->type != VALUE_BOOL)
+	if (is_word_of_theirs(setting))
+		add_lower(out, value);
+	else if (setting->type != VALUE_BOOL)
 		sbuf_add_str(out, value);
 	return true;
 }

@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 struct word {
 	const char *word;
@@ -147,7 +146,7 @@ static const char *word_of(const struct word *words, int value)
 static bool word_find(const struct word *words, const char *text, int64_t *value)
 {
 	for (; words->word != NULL; words++) {
-		if (strcasecmp(words->word, text) == 0) {
+		if (strcmp(words->word, text) == 0) {
 			*value = words->value;
 			return true;
 		}

@@ -14,7 +14,7 @@ INI = """
 ;; a comment
 [databases]
 p1 = host=127.0.0.1 port=%(pg)d pool_size=3
-mine = host=127.0.0.1 port=%(pg)d dbname=p2 user=u_md5 password='md5 secret' pool_mode=transaction
+mine = host=127.0.0.1 port=%(pg)d dbname=p2 user=u_md5 password='md5 secret' pool_mode=Transaction
 by_file = host=127.0.0.1 port=%(pg)d dbname=p2 user=u_scram
 "quoted name" = host=127.0.0.1 port=%(pg)d dbname=p1 connect_query='set application_name = ''it is'''
 p1 = host=127.0.0.1 port=%(pg)d pool_size=2 server_lifetime=0
@@ -37,7 +37,7 @@ auth_type = trust
 auth_file = %(users)s
 admin_users = pgshunt_admin, app
 logfile = %(log)s
-pool_mode = session
+pool_mode = SESSION
 server_check_delay = 10.5
 tcp_user_timeout = 2500
 tcp_defer_accept = 0

@@ -342,7 +342,7 @@ static void test_lookups(void **state)
 	    "  alpha: {host: h2, port: 2}\n  mid: {host: h4}\n"
 	    "databases:\n  b: {server: zeta, shard: s1, pool_size: 5, pool_mode: session}\n"
 	    "  a: {server: alpha, dbname: real}\n"
-	    "users:\n  v: {pool_size: 7, pool_mode: Transaction}\n  u: {}\n"
+	    "users:\n  v: {pool_size: 7, pool_mode: transaction}\n  u: {}\n"
 	    "proxy: {admin_users: [root], stats_users: [watch], pool_size: 9}\n"
 	    "mover:\n  proxies: {p2: {host: x}, p1: {host: y}}\n"
 	    "  plproxy: {hq: {host: h, dbname: d, cluster: c}}\n");
