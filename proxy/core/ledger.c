@@ -100,36 +100,20 @@ void ledger_deallocate_failed(struct ledger *ledger)
 
 void ledger_copy_in(struct ledger *ledger)
 {
-	uint32_t kept = 1; /* the Query or Execute that reads the data */
-	bool ended = false;
-	bool reopened = false;
+	uint32_t syncs = 0;
 
 	ledger->copy_in = true;
-	ledger->data_ahead = false;
-	if (ledger->count == 0)
+	/* Read and ignored by CopyGetData(): the implicit transaction goes on.  Any other message
+	 * ends the COPY with an error. */
+	while (syncs + 1 < ledger->count && ledger_at(ledger, syncs + 1)->op == OWES_SYNC)
+		syncs++;
+	if (syncs == 0)
 		return;
-	for (uint32_t i = 1; i < ledger->count; i++) {
-		struct ledger_entry *entry = ledger_at(ledger, i);
-
-		if (!ended && entry->op == OWES_SYNC) {
-			/* Read and ignored by CopyGetData(): the implicit transaction goes on. */
-			ledger->readies--;
-			reopened = ledger_head(ledger)->op == OWES_EXECUTE;
-			ledger->copied = true;
-			continue;
-		}
-		if (!ended && entry->op == ENDS_COPY) {
-			ended = true;
-			continue;
-		}
-		if (entry->op == OWES_SYNC)
-			reopened = false;
-		*ledger_at(ledger, kept) = *entry;
-		kept++;
-	}
-	ledger->count = kept;
-	ledger->copy_in = !ended;
-	if (reopened)
+	for (uint32_t i = syncs + 1; i < ledger->count; i++)
+		*ledger_at(ledger, i - syncs) = *ledger_at(ledger, i);
+	ledger->count -= syncs;
+	ledger->readies -= syncs;
+	if (ledger->count == 1 && ledger_head(ledger)->op == OWES_EXECUTE)
 		ledger->open = true;
 }
 

@@ -42,7 +42,6 @@ enum ledger_op {
 	GIVES_CLOSE,  /* the proxy answers CloseComplete itself */
 	ENDS_STMT,    /* nothing: a DEALLOCATE as OWES_DEALLOCATE, but in the extended protocol,
 	                 before it */
-	ENDS_COPY,    /* nothing: CopyDone or CopyFail sent before the server asked for data */
 };
 
 struct ledger_entry {
@@ -75,9 +74,7 @@ struct ledger {
 	bool unnamed;      /* … the client's unnamed statement among them */
 	bool skipping;     /* after an error: the server reads up to Sync */
 	bool copy_in;      /* the server reads COPY data */
-	bool data_ahead;   /* COPY data was sent in an open batch before the server asked for it */
-	bool sync_ahead;   /* … and a Sync behind it: ignored, unless the COPY fails before */
-	bool copied;       /* a Sync was taken for ignored since the last ReadyForQuery */
+	bool flushed;      /* a Flush of the proxy's own is the last that was sent */
 };
 
 void ledger_free(struct ledger *ledger);
@@ -85,7 +82,7 @@ void ledger_free(struct ledger *ledger);
 /* Whether the proxy settles such an entry itself when its turn comes. */
 static inline bool ledger_is_given(uint8_t op)
 {
-	return op >= GIVES_PARSE && op <= ENDS_COPY;
+	return op >= GIVES_PARSE && op <= ENDS_STMT;
 }
 
 static inline bool ledger_full(const struct ledger *ledger)
@@ -204,8 +201,7 @@ void ledger_deallocate_failed(struct ledger *ledger);
 /* Whether nothing is owed but what the proxy gives itself. */
 bool ledger_gives_only(const struct ledger *ledger);
 
-/* The server began to read COPY data: the Syncs sent behind the Execute are ignored by it, up to
- * the end of the data if that was sent already. */
+/* The server began to read COPY data: the Syncs sent right behind the Execute are ignored by it. */
 void ledger_copy_in(struct ledger *ledger);
 
 #endif

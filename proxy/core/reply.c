@@ -225,7 +225,6 @@ static void reply_error_in_ledger(struct reply *reply)
 	uint32_t count = 0;
 
 	ledger->copy_in = false;
-	ledger->data_ahead = false;
 	if (op == OWES_QUERY || op == OWES_FUNCTION || op == OWES_HIDDEN_QUERY || op == 0)
 		return;
 	if (op == OWES_DEALLOCATE) {
@@ -320,13 +319,6 @@ static void reply_error(struct reply *reply, size_t total)
 
 	if (whole && !wire_parse_error(reply->data + reply->used + 5, total - 5, &error)) {
 		reply_protocol_error(reply, BE_ERROR_RESPONSE);
-		return;
-	}
-	if (server->ledger.sync_ahead && server->ledger.copied) {
-		/* Whether that Sync fell into the COPY, and so how often the server will be ready,
-		 * cannot be known: nobody is to have it after this. */
-		(void)reply_flush_run(reply);
-		server_doom(server, SERVER_CLOSE_PROTOCOL);
 		return;
 	}
 	fatal = error.severity != NULL &&
@@ -473,8 +465,7 @@ static void reply_ready(struct reply *reply, uint8_t status)
 	}
 	server->tx_status = (char)status;
 	server->ledger.copy_in = false;
-	server->ledger.sync_ahead = false;
-	server->ledger.copied = false;
+	server->ledger.flushed = false;
 	if (op == OWES_HIDDEN_QUERY) {
 		reply_hide(reply, 6);
 		reply->inside_done = true;

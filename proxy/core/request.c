@@ -265,7 +265,6 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		if (ledger->skipping)
 			break;
 		ledger->unnamed = false;
-		ledger->data_ahead = false;
 		ledger->open = false; /* its ReadyForQuery ends what was begun before */
 		if (server->unnamed_of != NULL || request->client->stmts != NULL)
 			return statement_set_unnamed(request->client, server,
@@ -277,8 +276,6 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 			ledger->open = false;
 		break;
 	case FE_SYNC:
-		if (UNLIKELY(ledger->data_ahead))
-			ledger->sync_ahead = true;
 		ledger->unnamed = false;
 		ledger->open = false;
 		ledger->skipping = false;
@@ -307,19 +304,14 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		ledger->open = true;
 		op = OWES_CLOSE;
 		break;
-	case FE_COPY_DATA:
-		if (UNLIKELY(!ledger->copy_in) && ledger->open && ledger->count > 0)
-			ledger->data_ahead = true;
-		return true;
 	case FE_COPY_DONE:
 	case FE_COPY_FAIL:
-		ledger->data_ahead = false;
-		if (ledger->copy_in || ledger->count == 0) {
-			ledger->copy_in = false;
-			return true;
-		}
-		op = ENDS_COPY; /* if what is under way asks for data */
-		break;
+		ledger->copy_in = false;
+		ledger->flushed = false;
+		return true;
+	case FE_COPY_DATA:
+		ledger->flushed = false;
+		return true;
 	default:
 		return true;
 	}
@@ -359,11 +351,6 @@ static bool request_must_stop(const struct client *client, const struct server *
 	if (UNLIKELY(server->ledger.changes > 0) && !server->ledger.open &&
 	    !server->ledger.copy_in && is_extended(type))
 		return true;
-	/* COPY data that came before the server asked for it: whether it reads or ignores it, and
-	 * what it does with a Sync behind it, is known when it has answered. */
-	if (is_copy(type) && !server->ledger.copy_in && !server->ledger.open &&
-	    !server->ledger.skipping && server->ledger.readies > 0)
-		return true;
 	if (LIKELY(!client->pool->database->held))
 		return false;
 	/* A session at its safe point begins nothing. */
@@ -374,6 +361,44 @@ static bool request_must_stop(const struct client *client, const struct server *
 	return !(client->in_session && (client->pool->database->paused || client->replication != 0)) && !server->ledger.open &&
 	       server->ledger.readies > 0 && !is_copy(type) && !server->ledger.skipping &&
 	       !server->ledger.copy_in;
+}
+
+/* COPY data that came before the server asked for it: whether it reads or ignores it, and what it
+ * does with a Sync behind it, is known when it has answered, to which a Flush makes it. */
+static bool request_must_ask(const struct server *server, uint8_t type)
+{
+	return is_copy(type) && !server->ledger.copy_in && server->ledger.count > 0;
+}
+
+static void request_ask(struct server *server)
+{
+	static const uint8_t flush[] = {FE_FLUSH, 0, 0, 0, 4};
+	struct worker *worker = server->worker;
+
+	if (!server->ledger.open || server->ledger.flushed)
+		return;
+	server->ledger.flushed = true;
+	if (conn_send_copy(&worker->to_server, &server->conn, worker, flush, sizeof(flush)) !=
+	    CONN_IO_OK)
+		server_doom(server, SERVER_CLOSE_IO);
+}
+
+#define LAST_SYNCS_MAX 64u
+
+/* Whether nothing but Syncs have come behind COPY data: if it fails before more comes, the server
+ * answers them.  Of very many the first are taken for ignored, so that few are kept. */
+static bool request_ends_with_syncs(const struct request *request)
+{
+	static const uint8_t sync[] = {FE_SYNC, 0, 0, 0, 4};
+	size_t at = request->used;
+
+	if (request->len - at > LAST_SYNCS_MAX * sizeof(sync))
+		return false;
+	for (; request->len - at >= sizeof(sync); at += sizeof(sync)) {
+		if (memcmp(request->data + at, sync, sizeof(sync)) != 0)
+			return false;
+	}
+	return memcmp(request->data + at, sync, request->len - at) == 0;
 }
 
 /* A Query that forgets one of the client's protocol-level statements.  False: it is not such a one,
@@ -592,7 +617,14 @@ static enum step request_message(struct request *request)
 		request->blocked = true;
 		return STEP_STOP;
 	}
+	if (UNLIKELY(request_must_ask(client->server, at[0]))) {
+		request_ask(client->server);
+		request->blocked = true;
+		return STEP_STOP;
+	}
 	if (UNLIKELY(at[0] == FE_SYNC && client->server->ledger.copy_in)) {
+		if (request_ends_with_syncs(request))
+			return STEP_STOP;
 		/* Ignored by a server that reads COPY data.  It is not sent: should an error have
 		 * ended the COPY meanwhile, it would be answered. */
 		request_skip(request, total);

@@ -999,15 +999,29 @@ const void *statement_given(uint8_t op, size_t *len)
 	}
 }
 
-/* The client's name of the statement that the server calls so. */
-static bool find_client_name(const struct client *client, const char *server_name,
-                             struct client_stmt_ref *found)
+static bool is_server_name(struct stmt *stmt, const char *name)
+{
+	return stmt != NULL && strncmp(stmt_name(stmt), name, STMT_NAME_LEN) == 0;
+}
+
+/* The client's name of the statement that the server calls so; maybe it has closed it behind what
+ * the server answers now. */
+static bool find_client_name(const struct client *client, const struct ledger *ledger,
+                             const char *server_name, struct client_stmt_ref *found)
 {
 	size_t cursor = 0;
 
 	while (client_stmts_next(client->stmts, &cursor, found)) {
-		if (strncmp(stmt_name(found->stmt), server_name, STMT_NAME_LEN) == 0)
+		if (is_server_name(found->stmt, server_name))
 			return true;
+	}
+	for (uint32_t i = 0; i < ledger->count; i++) {
+		const struct ledger_entry *entry = ledger_at(ledger, i);
+
+		if (entry->name == NULL || !is_server_name(entry->stmt, server_name))
+			continue;
+		*found = (struct client_stmt_ref){entry->name, strlen(entry->name), entry->stmt};
+		return true;
 	}
 	return false;
 }
@@ -1020,7 +1034,7 @@ bool statement_name_error(struct client *client, struct server *server,
 	struct client_stmt_ref named;
 	size_t before;
 
-	if (LIKELY(at == NULL) || !find_client_name(client, at, &named))
+	if (LIKELY(at == NULL) || !find_client_name(client, &server->ledger, at, &named))
 		return false;
 	if (error->sqlstate != NULL && strcmp(error->sqlstate, "26000") == 0)
 		(void)server_stmts_remove(&server->stmts, stmt_digest(named.stmt));

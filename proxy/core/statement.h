@@ -117,8 +117,8 @@ bool statement_set_unnamed(struct client *client, struct server *server, struct 
 /* What a client without a server is answered then.  Static. */
 const void *statement_deallocated(size_t *len);
 
-/* The message with which the proxy itself settles a GIVES_… or ENDS_COPY entry; NULL, 0 for those
- * that are settled silently.  Static. */
+/* The message with which the proxy itself settles a GIVES_… entry; NULL, 0 for ENDS_STMT, which is
+ * settled silently.  Static. */
 const void *statement_given(uint8_t op, size_t *len);
 
 /* DISCARD ALL or DEALLOCATE ALL was run for this client (NULL: by the proxy): forgets what there

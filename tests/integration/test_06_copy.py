@@ -164,6 +164,39 @@ def test_extended_copy_fail(conn):
     assert kinds(messages) == "EZ" and errors(messages)[0]["C"] == "57014"
 
 
+BAD = copy_data(b"not a number\tx\n")
+ROW = copy_data(b"4000\tline\n")
+SELECT = [parse("SELECT 1"), bind(), execute()]
+
+
+# Sent at once behind the Execute of a COPY, and what comes: in data a Sync is ignored, behind an error
+# it is not.
+@pytest.mark.parametrize("sent,expected", [
+    ([ROW, SYNC, copy_fail("no"), SYNC], "EZ"),
+    ([SYNC, copy_fail("no"), ROW, SYNC, SYNC], "EZZ"),
+    ([copy_fail("no"), ROW, COPY_DONE, SYNC], "EZ"),
+    ([ROW, BAD, SYNC], "EZ"),
+    ([SYNC, BAD, SYNC, SYNC], "EZZ"),
+    ([BAD, COPY_DONE, SYNC, *SELECT, SYNC], "EZ12DCZ"),
+    ([COPY_DONE, ROW, *SELECT, SYNC], "C12DCZ"),
+    ([COPY_DONE, parse(COPY_IN), bind(), execute(), ROW, copy_fail("no"), SYNC], "C12GEZ"),
+    ([FLUSH, ROW, FLUSH, copy_fail("no"), FLUSH, SYNC], "EZ"),
+], ids=range(9))
+def test_extended_copy_in_sent_at_once(conn, sent, expected):
+    conn.send(parse(COPY_IN), bind(), execute(), *sent)
+    messages = [conn.recv()]
+    while kinds(messages).count("Z") < expected.count("Z"):
+        messages.append(conn.recv())
+    assert kinds(messages) == "12G" + expected
+    assert conn.value("SELECT count(*) FROM items WHERE id >= 4000") == "0"
+
+
+def test_copy_data_that_nobody_asked_for_sent_at_once(conn):
+    conn.send(*SELECT, ROW, SYNC, COPY_DONE, *SELECT, copy_fail("no"), ROW, *SELECT, SYNC)
+    assert kinds(conn.ready("I")) == "12DCZ"
+    assert kinds(conn.ready("I")) == "12DC12DCZ"
+
+
 def test_extended_copy_out(conn):
     conn.send(parse("COPY (SELECT 1) TO STDOUT"), bind(), execute(), SYNC)
     assert kinds(conn.ready("I")) == "12HdcCZ"

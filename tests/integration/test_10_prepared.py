@@ -221,10 +221,12 @@ def test_errors_name_the_statement_as_the_client_does(proxy):
     """…and one that a function has deallocated is prepared again."""
     with proxy.wire() as conn:
         run(conn, parse("SELECT $1::int, $2::int", "mine"))
-        for _ in range(2):
-            failed = errors(run(conn, bind([1], "mine"), execute()))[0]
+        for behind in ([], [close("S", "mine"), SYNC, parse("SELECT $1::int, $2::int", "mine"), SYNC]):
+            conn.send(bind([1], "mine"), execute(), SYNC, *behind)
+            failed = errors(conn.ready("I"))[0]
             assert failed["C"] == "08P01" and failed["M"] == (
                 'bind message supplies 1 parameters, but prepared statement "mine" requires 2')
+        assert kinds(conn.ready("I") + conn.ready("I")) == "3Z1Z"
         conn.query("BEGIN")
         run(conn, bind([1, 2], "mine"), execute())
         conn.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$")
