@@ -4,6 +4,7 @@
  */
 #include "conf/config.h"
 
+#include "base/endpoint.h"
 #include "conf/arena.h"
 #include "conf/load.h"
 
@@ -100,9 +101,6 @@ const struct config_database *config_find_shard(const struct config *config, con
 const struct config_server *config_find_server_at(const struct config *config, const char *host,
                                                   int port)
 {
-	char address[512];
-
-	(void)snprintf(address, sizeof(address), "%s:%d", host, port);
 	for (size_t i = 0; i < config->server_count; i++) {
 		const struct config_server *server = &config->servers[i];
 
@@ -118,7 +116,7 @@ const struct config_server *config_find_server_at(const struct config *config, c
 	/* Only then: an address of its own goes before an alias of another server. */
 	for (size_t i = 0; i < config->server_count; i++)
 		for (size_t j = 0; j < config->servers[i].aliases.count; j++)
-			if (strcmp(config->servers[i].aliases.items[j], address) == 0)
+			if (endpoint_is(config->servers[i].aliases.items[j], host, port))
 				return &config->servers[i];
 	return NULL;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: PostgreSQL */
+#include "base/endpoint.h"
 #include "base/mem.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
@@ -187,9 +188,9 @@ bool links_connect(struct loop *loop, struct link **links, size_t count, usec_t 
 	for (size_t i = 0; i < count; i++) {
 		if (links[i]->state == LINK_IDLE)
 			continue;
-		sbuf_printf(error, "%s (%s:%d, database %s, user %s): %s\n", links[i]->name,
-		            links[i]->target.host, links[i]->target.port, links[i]->target.dbname,
-		            links[i]->target.user, link_error(links[i]));
+		sbuf_printf(error, "%s (%s, database %s, user %s): %s\n", links[i]->name,
+		            endpoint_text(links[i]->target.host, links[i]->target.port).text,
+		            links[i]->target.dbname, links[i]->target.user, link_error(links[i]));
 		link_give_up(links[i]);
 		ok = false;
 	}

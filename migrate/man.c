@@ -119,7 +119,7 @@ void command_print_manual(FILE *out)
 
 static void print_case(FILE *out, size_t command)
 {
-	(void)fprintf(out, "\t%s)\n\t\twords=\"", commands[command].name);
+	(void)fprintf(out, "\t%s)\n\t\toptions=\"", commands[command].name);
 	for (size_t j = 0; j < ARRAY_LEN(option_rows); j++) {
 		if (((commands[command].options | COMMON_OPTIONS) & BIT(j)) != 0)
 			(void)fprintf(out, "--%s ", option_rows[j].name);
@@ -132,40 +132,62 @@ void command_print_completion(FILE *out)
 	(void)fputs("# bash completion of pgshunt; printed by pgshunt --completion\n"
 	            "_pgshunt() {\n"
 	            "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}\n"
-	            "\tlocal i command= config= words= names=\n"
+	            "\tlocal i quoted command= config= options= names=\n"
+	            "\tlocal -a offers=()\n"
 	            "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n"
 	            "\t\tcase ${COMP_WORDS[i]} in\n"
 	            "\t\t--config | -c) config=${COMP_WORDS[++i]} ;;\n"
-	            "\t\t--to | --all-of) i=$((i + 1)) ;;\n"
+	            "\t\t--to | --from | --all-of | --slot | --environment) i=$((i + 1)) ;;\n"
 	            "\t\t-*) ;;\n"
 	            "\t\t*) [[ -n $command ]] || command=${COMP_WORDS[i]} ;;\n"
 	            "\t\tesac\n"
 	            "\tdone\n"
 	            "\tcase $prev in\n"
-	            "\t--config | -c)\n"
-	            "\t\tCOMPREPLY=($(compgen -f -- \"$cur\"))\n"
+	            "\t--config | -c | import-pgbouncer)\n"
+	            "\t\tcompopt -o filenames 2>/dev/null\n"
+	            "\t\tmapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
+	            "\t\treturn\n"
+	            "\t\t;;\n"
+	            "\t--environment | import-commcare)\n"
+	            "\t\tcompopt -o filenames 2>/dev/null\n"
+	            "\t\tmapfile -t COMPREPLY < <(compgen -d -- \"$cur\")\n"
 	            "\t\treturn\n"
 	            "\t\t;;\n"
 	            "\tesac\n"
 	            "\tcase $command in\n"
-	            "\t\"\")\n\t\twords=\"",
+	            "\t\"\")\n\t\toptions=\"",
 	            out);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		(void)fprintf(out, "%s ", commands[i].name);
-	(void)fputs("--config --help --version\"\n\t\t;;\n", out);
+	(void)fputs("import-pgbouncer import-commcare --config --help --version\"\n\t\t;;\n", out);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		print_case(out, i);
 	(void)fputs("\tesac\n"
 	            "\tcase $prev in\n"
-	            "\t--to | --all-of)\n"
-	            "\t\twords= names=servers\n"
+	            "\t--to | --from | --all-of)\n"
+	            "\t\toptions= names=servers\n"
+	            "\t\t;;\n"
+	            "\t--slot)\n"
+	            "\t\toptions= names=\n"
 	            "\t\t;;\n"
 	            "\tesac\n"
+	            "\tfor i in $options; do\n"
+	            "\t\toffers+=(\"$i\")\n"
+	            "\tdone\n"
+	            /* A name may have any character in it: it is never expanded. */
 	            "\tif [[ -n $names && $cur != -* ]]; then\n"
-	            "\t\twords=\"$words $(pgshunt ${config:+--config \"$config\"} "
-	            "--complete $names 2>/dev/null)\"\n"
+	            "\t\twhile IFS= read -r i; do\n"
+	            "\t\t\toffers+=(\"$i\")\n"
+	            "\t\tdone < <(pgshunt ${config:+--config \"$config\"} "
+	            "--complete $names 2>/dev/null)\n"
 	            "\tfi\n"
-	            "\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+	            "\tCOMPREPLY=()\n"
+	            "\tfor i in \"${offers[@]}\"; do\n"
+	            "\t\tprintf -v quoted %q \"$i\"\n"
+	            "\t\tif [[ $i == \"$cur\"* || $quoted == \"$cur\"* ]]; then\n"
+	            "\t\t\tCOMPREPLY+=(\"$quoted\")\n"
+	            "\t\tfi\n"
+	            "\tdone\n"
 	            "}\n"
 	            "complete -F _pgshunt pgshunt\n",
 	            out);

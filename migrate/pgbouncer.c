@@ -5,6 +5,7 @@
  */
 #include "migrate/pgbouncer.h"
 
+#include "base/endpoint.h"
 #include "base/mem.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
@@ -309,18 +310,16 @@ server_at(const struct move *move, const struct config_pgbouncer *conf, const ch
 {
 	static const char *const here[] = {"127.0.0.1", "localhost", "::1"};
 	const struct config_server *server = NULL;
-	char *spelled = mem_must_printf("=%s:%d", *host == '\0' ? "localhost" : host, port);
 
 	for (size_t i = 0; server == NULL && i < conf->addresses.count; i++) {
 		const char *item = conf->addresses.items[i];
 		const char *equal = strchr(item, '=');
 		char *name = mem_must_strndup(item, (size_t)(equal - item));
 
-		if (strcmp(equal, spelled) == 0)
+		if (endpoint_is(equal + 1, *host == '\0' ? "localhost" : host, port))
 			server = config_find_server(move->config, name);
 		free(name);
 	}
-	free(spelled);
 	if (server != NULL)
 		return server;
 	if (!is_loopback(host))
@@ -348,7 +347,11 @@ static void address_of(const struct config_pgbouncer *conf, const struct config_
 
 		if (strncmp(item, server->name, len) != 0 || item[len] != '=' || colon == NULL)
 			continue;
-		*host = mem_must_strndup(item + len + 1, (size_t)(colon - item) - len - 1);
+		item += len + 1;
+		if (*item == '[' && colon[-1] == ']')
+			*host = mem_must_strndup(item + 1, (size_t)(colon - item) - 2);
+		else
+			*host = mem_must_strndup(item, (size_t)(colon - item));
 		*port = atoi(colon + 1);
 		return;
 	}
@@ -777,12 +780,15 @@ void bouncers_print(struct move *move)
 
 		if (entry->change)
 			ui_line(ui,
-			        "  %s: database %s is paused%s, led from %s (%s:%d) to %s (%s:%d), "
+			        "  %s: database %s is paused%s, led from %s (%s) to %s (%s), "
 			        "reloaded, resumed",
 			        entry->bouncer->label, entry->name,
 			        entry->behind ? " when the proxies are drained" : "", entry->where,
-			        *entry->host == '\0' ? "socket" : entry->host, entry->port,
-			        move->target.conf->name, entry->new_host, entry->new_port);
+			        endpoint_text(*entry->host == '\0' ? "socket" : entry->host,
+			                      entry->port)
+			            .text,
+			        move->target.conf->name,
+			        endpoint_text(entry->new_host, entry->new_port).text);
 		else
 			ui_line(ui, "  %s: database %s leads to %s: nothing to change",
 			        entry->bouncer->label, entry->name, entry->where);

@@ -212,6 +212,9 @@ bool bouncers_undo(struct move *move) MUST_CHECK;
  * there. */
 int bouncers_reconnect(struct move *move, const char *host, int port, const char *dbname);
 
+/* Every control connection free for a question, as far as the processes can be reached. */
+void bouncers_settle(struct move *move);
+
 /* After the release: entries, waiting clients, settings. */
 bool bouncers_validate(struct move *move) MUST_CHECK;
 

@@ -809,28 +809,75 @@ bool bouncers_undo(struct move *move)
 	return all;
 }
 
+/* The entries of the process that lead there; the caller frees the names. */
+static size_t entries_at(const struct link *link, const char *host, int port, const char *dbname,
+                         char **names, size_t max)
+{
+	size_t found = 0;
+
+	for (int row = 0; row < link_rows(link) && found < max; row++) {
+		const char *at = link_value(link, row, "host");
+		const char *of = link_value(link, row, "database");
+
+		if (at != NULL && of != NULL && strcmp(at, host) == 0 && strcmp(of, dbname) == 0 &&
+		    link_number(link, row, "port", 0) == port)
+			names[found++] = mem_must_strdup(link_value(link, row, "name"));
+	}
+	return found;
+}
+
+/* Whether a server connection of the database is just being logged in; also if that is not known. */
+static bool logs_in(struct move *move, struct bouncer *bouncer, const char *name)
+{
+	struct link *link = &bouncer->control;
+
+	if (!command(move, bouncer, "SHOW POOLS", NULL))
+		return true;
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *database = link_value(link, row, "database");
+
+		if (database != NULL && strcmp(database, name) == 0 &&
+		    link_number(link, row, "sv_login", 0) > 0)
+			return true;
+	}
+	return false;
+}
+
+/* RECONNECT ends logins that are under way, and they count as failed ones: until one succeeds, a
+ * pool that has no other connection refuses its clients (last_login_failed, check_fast_fail()).  A
+ * login that begins after the change needs no RECONNECT, so there is time to wait for it. */
+static bool reconnect_entry(struct move *move, struct bouncer *bouncer, const char *name)
+{
+	usec_t deadline = clock_now() + ASK_TIMEOUT;
+
+	while (logs_in(move, bouncer, name)) {
+		if (clock_now() >= deadline || bouncer->control.state != LINK_IDLE) {
+			ui_line(move->ui, "  %s: connections of database %s are not replaced: %s",
+			        bouncer->label, name,
+			        bouncer->control.state != LINK_IDLE
+			            ? link_error(&bouncer->control)
+			            : "logins are under way all the time");
+			return false;
+		}
+		loop_sleep(&move->loop, DRAIN_EVERY);
+	}
+	return command(move, bouncer, "RECONNECT", name);
+}
+
 int bouncers_reconnect(struct move *move, const char *host, int port, const char *dbname)
 {
 	int count = 0;
 
 	for (size_t i = 0; i < move->bouncer_count; i++) {
 		struct bouncer *bouncer = &move->bouncers[i];
-		struct link *link = &bouncer->control;
 		char *names[64];
-		size_t found = 0;
+		size_t found;
 
 		if (!settle(move, bouncer) || !command(move, bouncer, "SHOW DATABASES", NULL))
 			continue;
-		for (int row = 0; row < link_rows(link) && found < ARRAY_LEN(names); row++) {
-			const char *at = link_value(link, row, "host");
-			const char *of = link_value(link, row, "database");
-
-			if (at != NULL && of != NULL && strcmp(at, host) == 0 &&
-			    strcmp(of, dbname) == 0 && link_number(link, row, "port", 0) == port)
-				names[found++] = mem_must_strdup(link_value(link, row, "name"));
-		}
+		found = entries_at(&bouncer->control, host, port, dbname, names, ARRAY_LEN(names));
 		for (size_t j = 0; j < found; j++) {
-			count += command(move, bouncer, "RECONNECT", names[j]) ? 1 : 0;
+			count += reconnect_entry(move, bouncer, names[j]) ? 1 : 0;
 			free(names[j]);
 		}
 	}
@@ -838,6 +885,12 @@ int bouncers_reconnect(struct move *move, const char *host, int port, const char
 }
 
 /* ---- validate ---- */
+
+void bouncers_settle(struct move *move)
+{
+	for (size_t i = 0; i < move->bouncer_count; i++)
+		(void)!settle(move, &move->bouncers[i]);
+}
 
 static bool validate_bouncer(struct move *move, struct bouncer *bouncer, int64_t *waiting)
 {

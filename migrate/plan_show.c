@@ -2,6 +2,7 @@
 /*
  * The plan as text and as JSON.
  */
+#include "base/endpoint.h"
 #include "migrate/commcare.h"
 #include "migrate/hook.h"
 #include "migrate/json.h"
@@ -145,9 +146,10 @@ void plan_print(struct move *move, bool steps)
 	const struct config_server *from = move->source.conf;
 	const struct config_server *to = move->target.conf;
 
-	ui_line(ui, "plan: move %zu shard%s from %s (%s:%d) to %s (%s:%d)", move->shard_count,
-	        move->shard_count == 1 ? "" : "s", from->name, from->host, from->port, to->name,
-	        to->host, to->port);
+	ui_line(ui, "plan: move %zu shard%s from %s (%s) to %s (%s)", move->shard_count,
+	        move->shard_count == 1 ? "" : "s", from->name,
+	        endpoint_text(from->host, from->port).text, to->name,
+	        endpoint_text(to->host, to->port).text);
 	for (size_t i = 0; i < move->shard_count; i++)
 		ui_line(ui, "  shard %s: database %s", move->shards[i].name,
 		        move->shards[i].dbname);

@@ -27,7 +27,8 @@ static bool ask(struct move *move, struct route *route)
 	sbuf_init(&sql, 4096);
 	sbuf_add_str(&sql, "SHOW SESSIONS ");
 	sql_identifier(&sql, route->database);
-	ok = link_run(&move->loop, &route->link, SESSIONS_PATIENCE, sbuf_text(&sql));
+	ok = link_revive(move, &route->link) &&
+	     link_run(&move->loop, &route->link, SESSIONS_PATIENCE, sbuf_text(&sql));
 	sbuf_free(&sql);
 	return ok;
 }

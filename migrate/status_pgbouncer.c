@@ -2,6 +2,7 @@
 /*
  * pgshunt status: where each pgbouncer sends the shards, and what is paused.
  */
+#include "base/endpoint.h"
 #include "base/mem.h"
 #include "migrate/json.h"
 #include "migrate/pgbouncer.h"
@@ -53,8 +54,8 @@ void status_show_bouncers(struct status *status)
 		               link_run(&move->loop, link, move->config->mover.connect_timeout,
 		                        "SHOW DATABASES");
 
-		status_line(status, "%s (%s:%d)%s%s", bouncer->label, bouncer->target.host,
-		            bouncer->target.port,
+		status_line(status, "%s (%s)%s%s", bouncer->label,
+		            endpoint_text(bouncer->target.host, bouncer->target.port).text,
 		            reached ? ":" : ": UNREACHABLE: ", reached ? "" : link_error(link));
 		for (int row = 0; reached && row < link_rows(link); row++) {
 			const char *name = link_value(link, row, "name");

@@ -3,6 +3,7 @@
  * pgshunt status: where each proxy and each PL/Proxy cluster sends the shards, who is held, and
  * which routes lead to where nobody can work.
  */
+#include "base/endpoint.h"
 #include "base/mem.h"
 #include "migrate/connstr.h"
 #include "migrate/json.h"
@@ -156,7 +157,8 @@ static void show_proxies(struct status *status)
 		bool reached = proxy->status.state == LINK_IDLE;
 
 		status_line(
-		    status, "%s (%s:%d)%s%s", proxy->label, proxy->conf->host, proxy->conf->port,
+		    status, "%s (%s)%s%s", proxy->label,
+		    endpoint_text(proxy->conf->host, proxy->conf->port).text,
 		    reached ? ":" : ": UNREACHABLE: ", reached ? "" : link_error(&proxy->status));
 		for (size_t j = 0; reached && j < move->seen_count; j++) {
 			if (move->seen[j].proxy == proxy &&
@@ -249,8 +251,9 @@ static void show_clusters(struct status *status)
 		sbuf_add_str(&sql, " GROUP BY 1 ORDER BY min(option_name)");
 		ok = link->state == LINK_IDLE && ask(status, link, sbuf_text(&sql));
 		sbuf_free(&sql);
-		status_line(status, "PL/Proxy %s (%s:%d, database %s, cluster %s)%s%s",
-		            conf->plproxy[i].name, conf->plproxy[i].host, conf->plproxy[i].port,
+		status_line(status, "PL/Proxy %s (%s, database %s, cluster %s)%s%s",
+		            conf->plproxy[i].name,
+		            endpoint_text(conf->plproxy[i].host, conf->plproxy[i].port).text,
 		            conf->plproxy[i].dbname, conf->plproxy[i].cluster,
 		            ok ? ":" : ": UNREACHABLE: ", ok ? "" : link_error(link));
 		if (ok)

@@ -3,6 +3,7 @@
  * pgshunt status: what each server is, its replication and slots, and who is connected to which
  * database.
  */
+#include "base/endpoint.h"
 #include "base/mem.h"
 #include "migrate/json.h"
 #include "migrate/status.h"
@@ -141,8 +142,8 @@ static void show_facts(struct status *status, const struct status_server *server
 	const char *delay = link_value(link, 0, "delay");
 	struct sbuf event;
 
-	status_line(status, "server %s (%s:%d): %s, timeline %s, at %s", conf->name, conf->host,
-	            conf->port, server->recovery ? "standby" : "primary",
+	status_line(status, "server %s (%s): %s, timeline %s, at %s", conf->name,
+	            endpoint_text(conf->host, conf->port).text, server->recovery ? "standby" : "primary",
 	            link_value(link, 0, "timeline"), or_none(link_value(link, 0, "lsn")));
 	if (server->recovery)
 		status_line(status,
@@ -262,8 +263,8 @@ void status_show_servers(struct status *status)
 		if (!server->reached) {
 			struct sbuf event;
 
-			status_line(status, "server %s (%s:%d): UNREACHABLE: %s",
-			            server->conf->name, server->conf->host, server->conf->port,
+			status_line(status, "server %s (%s): UNREACHABLE: %s", server->conf->name,
+			            endpoint_text(server->conf->host, server->conf->port).text,
 			            link_error(&server->link));
 			sbuf_init(&event, EVENT_MAX);
 			json_str(&event, "server", server->conf->name);

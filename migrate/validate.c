@@ -15,9 +15,10 @@
 
 #define VALIDATE_SQL_MAX ((size_t)4 * 1024 * 1024)
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
-/* As long as the repairs before it. */
-#define PLPROXY_PATIENCE (20 * USEC_PER_SEC)
+/* For a server or router that died: longer than one that is started again at once needs. */
+#define VALIDATE_PATIENCE (30 * USEC_PER_SEC)
 #define WATCH_EVERY (250 * USEC_PER_MSEC)
+#define LOOK_AGAIN (500 * USEC_PER_MSEC)
 
 /* Client sessions per shard; ours do not count, nor do autovacuum workers, which have a database
  * too. */
@@ -113,6 +114,7 @@ static bool compare_routes(struct move *move)
 			link_close(&proxy->status);
 		(void)!link_revive(move, &proxy->status);
 	}
+	bouncers_settle(move);
 	ok = plan_read_seen(move, &error);
 	if (!ok)
 		move_problem(move, "%s", sbuf_text(&error));
@@ -179,7 +181,25 @@ static bool fence_strays(struct move *move)
 	return ok;
 }
 
-bool phase_validate(struct move *move)
+/* The sessions with the target and all routers so far, -1 = one of them is not there now. */
+static int64_t count_sessions(const struct move *move)
+{
+	const struct link *target = &move->target.link;
+	bool all = target->state == LINK_IDLE;
+	int64_t sessions = target->sessions;
+
+	for (size_t i = 0; i < move->proxy_count; i++) {
+		all = all && move->proxies[i].status.state == LINK_IDLE;
+		sessions += move->proxies[i].status.sessions;
+	}
+	for (size_t i = 0; i < move->bouncer_count; i++) {
+		all = all && move->bouncers[i].control.state == LINK_IDLE;
+		sessions += move->bouncers[i].control.sessions;
+	}
+	return all ? sessions : -1;
+}
+
+static bool look(struct move *move, usec_t deadline)
 {
 	bool ok = flush_target(move);
 
@@ -187,8 +207,27 @@ bool phase_validate(struct move *move)
 	ok = compare_routes(move) && ok;
 	ok = bouncers_validate(move) && ok;
 	ok = commcare_validate(move) && ok;
-	ok = plproxy_verify(move, clock_now() + PLPROXY_PATIENCE) && ok;
-	ok = watch(move) && ok;
+	ok = plproxy_verify(move, deadline) && ok;
+	return watch(move) && ok;
+}
+
+/* A look during which somebody could not be asked says nothing: one that is not there may just be
+ * starting again, and all is looked at anew.  Not if something is to be repaired already. */
+bool phase_validate(struct move *move)
+{
+	usec_t deadline = clock_now() + (move->problems.len == 0 ? VALIDATE_PATIENCE : 0);
+	int64_t before;
+	bool ok;
+
+	for (;;) {
+		before = count_sessions(move);
+		ok = look(move, deadline);
+		if (ok || (before >= 0 && count_sessions(move) == before) ||
+		    clock_now() >= deadline || *move->loop.stop != 0)
+			break;
+		loop_sleep(&move->loop, LOOK_AGAIN);
+		sbuf_reset(&move->evidence);
+	}
 	sessions_after(move);
 	outcome_after(move);
 	return ok;

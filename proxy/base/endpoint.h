@@ -3,11 +3,12 @@
 #ifndef BASE_ENDPOINT_H
 #define BASE_ENDPOINT_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 struct endpoint_text {
-	char text[80]; /* a numeric address has 63 bytes at most */
+	char text[272]; /* the name of a host has 255 bytes at most */
 };
 
 static inline struct endpoint_text endpoint_text(const char *addr, int port)
@@ -15,9 +16,21 @@ static inline struct endpoint_text endpoint_text(const char *addr, int port)
 	const char *const brackets = strchr(addr, ':') == NULL ? "" : "[]";
 	struct endpoint_text out;
 
-	(void)snprintf(out.text, sizeof(out.text), "%.1s%.63s%s:%d", brackets, addr,
+	(void)snprintf(out.text, sizeof(out.text), "%.1s%.255s%s:%d", brackets, addr,
 	               *brackets == '\0' ? "" : brackets + 1, port);
 	return out;
+}
+
+/* Whether `text` means that host and port; brackets may be there or not. */
+static inline bool endpoint_is(const char *text, const char *host, int port)
+{
+	const bool brackets = *text == '[';
+	const size_t len = strlen(host);
+	char rest[16];
+
+	(void)snprintf(rest, sizeof(rest), "%s:%d", brackets ? "]" : "", port);
+	text += brackets;
+	return strncmp(text, host, len) == 0 && strcmp(text + len, rest) == 0;
 }
 
 #endif

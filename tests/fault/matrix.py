@@ -67,6 +67,13 @@ def kill_mover(world):
     world.process.wait()
 
 
+def end_sessions(world):
+    """What an administrator does who does not know them."""
+    for cluster in (world.pg1, world.pg2):
+        cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name LIKE 'pgshunt%' AND pid <> pg_backend_pid()")
+
+
 # `window`: where the record lies. "before" the drain is complete, "held", "after" the release.
 FAULTS = [
     Fault("mover killed, resume", kill_mover, lasts=0),
@@ -86,6 +93,7 @@ FAULTS = [
           may_fail=lambda client, window: ".direct." in client,
           why="clients of the killed pgbouncer lose their connections"),
     Fault("PL/Proxy killed", do("pgx", "crash"), do("pgx", "start")),
+    Fault("mover's sessions ended", end_sessions, lasts=0),
     Fault("pg1 hangs", do("pg1", "freeze"), do("pg1", "thaw"), HANG_LASTS),
     Fault("pg2 hangs", do("pg2", "freeze"), do("pg2", "thaw"), HANG_LASTS),
     Fault("proxy hangs", lambda world: world.proxies["b"].process.send_signal(signal.SIGSTOP),

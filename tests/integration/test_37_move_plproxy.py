@@ -3,8 +3,10 @@
 import glob
 import json
 import os
+import threading
 import time
 
+import psycopg
 import pytest
 
 from pgwire import wait_for
@@ -74,9 +76,45 @@ def test_functions_that_are_not_changed(make_scene, pg, change):
     scene.check_on_pg2()
 
 
+def at_record(scene, record):
+    """The mover in the background, once it stands at that record; removing the file lets it go on."""
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.%s=wait:%s" % (record, mark))
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the record " + record)
+    return mover, mark
+
+
+def end_of(scene, mover):
+    code = mover.wait(60 * SLOW)
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert code == DONE, text
+    return text
+
+
+def slow_login(pg, bouncer, dbname):
+    """A client for whom the pgbouncer is just logging in, which takes a second."""
+    pg.sql("ALTER SYSTEM SET pre_auth_delay = 1")
+    pg.sql("SELECT pg_reload_conf()")
+    wait_for(lambda: pg.value("SHOW pre_auth_delay") == "1s", what="the setting")
+    client = threading.Thread(target=bouncer_query, args=(bouncer, dbname))
+    client.start()
+    wait_for(lambda: any(row["sv_login"] for row in bouncer.admin("SHOW POOLS")), what="the login")
+    pg.sql("ALTER SYSTEM RESET pre_auth_delay")
+    pg.sql("SELECT pg_reload_conf()")
+    return client
+
+
+def bouncer_query(bouncer, dbname):
+    with psycopg.connect(host="127.0.0.1", port=bouncer.port, dbname=dbname, user="app",
+                         connect_timeout=20) as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_statement_and_inverse(make_scene, pg, folder):
     """Kept next to the journal; the inverse takes the change back.  A pgbouncer before the PL/Proxy
-    database gets new sessions."""
+    database gets new sessions, but not while it logs in, upon which it would refuse its clients."""
     scene = make_scene()
     scene.plproxy(pg, "hq_kept", direct=True)
     before = pg.value("SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'hq'", "hq_kept")
@@ -89,8 +127,15 @@ def test_statement_and_inverse(make_scene, pg, folder):
                   scene.run("plan", "p2", "--to", "pg2", "--json").stdout.splitlines()]
         plan = [event for event in events if event["event"] == "plan"][0]["plproxy"][0]
         assert plan["style"] == "foreign server" and plan["statement"].startswith("ALTER SERVER")
-        result = scene.move()
-        assert "plproxy_recycled 1" in result.stdout and "plproxy_calls 1" in result.stdout
+        mover, mark = at_record(scene, "release.outcome")
+        client = slow_login(pg, bouncer, "hq")
+        os.unlink(mark)
+        text = end_of(scene, mover)
+        assert "plproxy_recycled 1" in text and "plproxy_calls 1" in text
+        bouncer_query(bouncer, "hq")
+        client.join(20 * SLOW)
+        pools = [row for row in bouncer.admin("SHOW POOLS") if row["database"] == "hq"]
+        assert not client.is_alive() and pools[0]["cl_waiting"] == 0
     finally:
         bouncer.stop()
     moved = glob.glob(os.path.join(scene.mover["journal_directory"], "*", "plproxy-hq*.sql"))
@@ -102,24 +147,31 @@ def test_statement_and_inverse(make_scene, pg, folder):
                     "hq_kept") == before
 
 
-def test_server_that_starts_again_meanwhile(make_scene, make_cluster):
-    """Of sessions from before nothing is left that could be wrong, and that it cannot be reached for a
-    moment is no reason for a second run."""
-    scene = make_scene()
+def test_all_start_again_meanwhile(make_scene, make_cluster, folder):
+    """Of PL/Proxy sessions from before nothing is left that could be wrong; and that the target or a
+    router cannot be reached for a moment is no reason for a second run."""
+    scene = make_scene(proxies=2)
     hq = make_cluster("hq")
     scene.plproxy(hq, "hq", direct=True)
-    mark = os.path.join(scene.folder, "waits")
-    mover = scene.background("move", "p2", "--to", "pg2",
-                             fault="journal.release.outcome=wait:" + mark)
-    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the release")
-    hq.crash()
-    os.unlink(mark)
-    time.sleep(0.5)
-    hq.start()
-    code = mover.wait(60 * SLOW)
-    with open(os.path.join(scene.folder, "mover.log")) as log:
-        text = log.read()
-    assert code == DONE, text
-    assert "the session from before the move has ended" in text
+    bouncer = PgBouncer(subfolder(folder), "beside", [("p2", "127.0.0.1", scene.pg1.port, "p2")])
+    scene.configure(pgbouncers={"beside": {
+        "host": "127.0.0.1", "port": bouncer.port, "ini": [bouncer.ini],
+        "unix_socket_directories": [bouncer.folder]}})
+    try:
+        mover, mark = at_record(scene, "release.outcome")
+        hq.crash()
+        scene.pg2.crash()
+        scene.proxies[1].kill()
+        bouncer.stop()
+        os.unlink(mark)
+        time.sleep(0.5)
+        for what in (hq, scene.pg2, scene.proxies[1], bouncer):
+            what.start()
+        text = end_of(scene, mover)
+        assert "the session from before the move has ended" in text
+        assert "problems met" in text and "proxy b" in text and "pgbouncer beside" in text
+        assert int(bouncer.database("p2")["port"]) == scene.pg2.port
+    finally:
+        bouncer.stop()
     assert hq.sql("SELECT where_am_i(2)", "hq", "app") == [("pg2 p2",)]
     scene.check_on_pg2()

@@ -2,6 +2,7 @@
 """Help, manual pages and completion come from the tables; --dry-run changes nothing."""
 import os
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -59,15 +60,22 @@ pgshunt() { %s "$@"; }
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pgshunt; printf '%%s\\n' "${COMPREPLY[@]}"
 """ % (program("pgshunt"), program("pgshunt"))
     words = ("pgshunt", "--config", config) + words
-    return set(out("bash", "-c", script, "bash", *words).split())
+    return set(out("bash", "-c", script, "bash", *words).splitlines())
 
 
 def test_completion(make_proxy, pg):
-    config = make_proxy({"pg1": pg}, {"p1": "pg1", "p2": "pg1"}, start=False).config_path
+    strange = "odd $(exit 3) \"'.*"
+    config = make_proxy({"pg1": pg}, {"p1": "pg1", "p2": "pg1", strange: "pg1"},
+                        start=False).config_path
     assert {"plan", "move", "cleanup", "report"} <= complete(config, "")
     assert complete(config, "mo") == {"move"}
     assert {"p1", "p2", "--to", "--verify"} <= complete(config, "move", "")
     assert complete(config, "move", "p2", "--to", "") == {"pg1"}
+    assert complete(config, "standby", "--from", "") == {"pg1"}
+    # A name is one word whatever is in it, and is not run.
+    (word,) = complete(config, "move", "odd")
+    assert shlex.split(word) == [strange]
+    assert complete(config, "move", word[:6]) == {word}
     assert "--exact" in complete(config, "counts", "--e")
     assert "--verify" not in complete(config, "counts", "")
 

@@ -338,7 +338,8 @@ static void test_words(void **state)
 static void test_lookups(void **state)
 {
 	struct config *config = must_load(
-	    "servers:\n  zeta: {host: h1, port: 1, aliases: [\"h2:2\", \"h3:3\"]}\n"
+	    "servers:\n  zeta: {host: h1, port: 1, aliases: [\"h2:2\", \"h3:3\", "
+	    "\"[fe80::1]:4\", \"::1:5\"]}\n"
 	    "  alpha: {host: h2, port: 2}\n  mid: {host: h4}\n"
 	    "databases:\n  b: {server: zeta, shard: s1, pool_size: 5, pool_mode: session}\n"
 	    "  a: {server: alpha, dbname: real}\n"
@@ -368,6 +369,9 @@ static void test_lookups(void **state)
 	/* an address of its own goes before somebody else's alias */
 	assert_string_equal(config_find_server_at(config, "h2", 2)->name, "alpha");
 	assert_string_equal(config_find_server_at(config, "h3", 3)->name, "zeta");
+	assert_string_equal(config_find_server_at(config, "fe80::1", 4)->name, "zeta");
+	assert_string_equal(config_find_server_at(config, "::1", 5)->name, "zeta");
+	assert_null(config_find_server_at(config, "::1", 4));
 	assert_null(config_find_server_at(config, "h1", 2));
 	assert_int_equal(config_pool_size(config, b, v), 7);
 	assert_int_equal(config_pool_size(config, b, u), 5);
