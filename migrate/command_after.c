@@ -177,6 +177,16 @@ static enum exit_code verify_again(struct move *move, const struct command_line 
 	return code;
 }
 
+/* --dry-run */
+static void say_verification(struct move *move)
+{
+	for (size_t i = 0; i < move->shard_count; i++)
+		ui_line(move->ui,
+		        "  database %s: opened on %s to superusers alone for a moment, and compared "
+		        "with that on %s (not done: --dry-run)",
+		        move->shards[i].dbname, move->source.conf->name, move->target.conf->name);
+}
+
 enum exit_code command_verify(const struct command_line *line, const struct config *config,
                               struct ui *ui)
 {
@@ -192,6 +202,8 @@ enum exit_code command_verify(const struct command_line *line, const struct conf
 		code = EXIT_INTERNAL;
 	} else if (code == EXIT_DONE && report_has_comparison(&move, &code)) {
 		ui_line(ui, "the comparison was complete; see \"pgshunt report\"");
+	} else if (code == EXIT_DONE && line->option[OPTION_DRY_RUN] != NULL) {
+		say_verification(&move);
 	} else if (code == EXIT_DONE) {
 		struct sbuf error;
 

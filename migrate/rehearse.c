@@ -293,6 +293,21 @@ static enum exit_code rehearse(struct move *move)
 	return go ? EXIT_DONE : EXIT_REFUSED;
 }
 
+/* --dry-run: the checks were made, nobody is held. */
+static void say_rehearsal(struct move *move)
+{
+	const struct config_mover *conf = &move->config->mover;
+
+	ui_line(move->ui, "  connections to %s are opened (not done: --dry-run)",
+	        move->target.conf->name);
+	if (conf->rehearse_hold > 0)
+		ui_line(move->ui,
+		        "  the clients are held %" PRId64 " times, for %" PRId64
+		        " ms at most (not done: --dry-run)",
+		        (int64_t)conf->rehearse_samples,
+		        (int64_t)(conf->rehearse_hold / USEC_PER_MSEC));
+}
+
 enum exit_code command_rehearse(const struct command_line *line, const struct config *config,
                                 struct ui *ui)
 {
@@ -302,7 +317,9 @@ enum exit_code command_rehearse(const struct command_line *line, const struct co
 	move_init(&move, config, ui);
 	move.loop.tick = NULL; /* these holds need no renewal */
 	code = command_examine(&move, line, false, true);
-	if (code == EXIT_DONE)
+	if (code == EXIT_DONE && line->option[OPTION_DRY_RUN] != NULL)
+		say_rehearsal(&move);
+	else if (code == EXIT_DONE)
 		code = rehearse(&move);
 	move_free(&move);
 	return code;

@@ -160,6 +160,9 @@ def test_killed_with_the_fence_open(make_scene):
     closes it."""
     scene = make_scene()
     scene.move()
+    result = scene.run("verify", "--dry-run")
+    assert result.returncode == DONE and "not done: --dry-run" in result.stdout
+    assert not glob.glob(scene.mover["journal_directory"] + "/*/verify.jsonl")
     assert scene.run("verify", fault="journal.verify.intent=kill").returncode == -signal.SIGKILL
     scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")  # as if a moment later
     scene.pg1.sql("ALTER DATABASE p2 CONNECTION LIMIT 0")

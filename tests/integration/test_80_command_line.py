@@ -84,6 +84,9 @@ def test_dry_runs(make_scene):
     scene = make_scene(mover={"lease": "60s"})
     result = scene.run("move", "p2", "--to", "pg2", "--dry-run")
     assert result.returncode == DONE and "steps:" in result.stdout
+    result = scene.run("rehearse", "p2", "--to", "pg2", "--dry-run")
+    assert result.returncode == DONE and "not done: --dry-run" in result.stdout
+    assert "go" not in result.stdout.splitlines()
     scene.check_on_pg1()
     mover = scene.background("move", "p2", "--to", "pg2", fault="journal.barrier.outcome=kill")
     mover.wait(60 * SLOW)
