@@ -95,11 +95,33 @@ static int compare_hosts(const void *a, const void *b)
 	return strcmp(((const struct count *)a)->host, ((const struct count *)b)->host);
 }
 
+/* A field of CSV (RFC 4180). */
+static void add_field(struct sbuf *out, const char *text)
+{
+	if (strpbrk(text, ",\"\r\n") == NULL) {
+		sbuf_add_str(out, text);
+		return;
+	}
+	sbuf_add_char(out, '"');
+	for (; *text != '\0'; text++) {
+		if (*text == '"')
+			sbuf_add_char(out, '"');
+		sbuf_add_char(out, *text);
+	}
+	sbuf_add_char(out, '"');
+}
+
 static void add_row(struct ui *ui, struct sbuf *event, const char *name, int64_t rows,
                     int64_t total)
 {
-	ui_line(ui, "%s,%" PRId64 ",%" PRId64, name, rows, total == 0 ? 0 : 100 * rows / total);
+	struct sbuf field;
+
+	sbuf_init(&field, COUNTS_MAX);
+	add_field(&field, name);
+	ui_line(ui, "%s,%" PRId64 ",%" PRId64, sbuf_text(&field), rows,
+	        total == 0 ? 0 : 100 * rows / total);
 	json_int(event, name, rows);
+	sbuf_free(&field);
 }
 
 static void print_table(struct ui *ui, const char *title, struct count *counts, size_t count)

@@ -336,6 +336,11 @@ bool promote_await(struct move *move) MUST_CHECK;
 
 /* ---- plproxy.c ---- */
 
+/* The options of a cluster, or what its functions return (*functions): rows of option_name and
+ * option_value. */
+bool plproxy_ask(struct loop *loop, struct link *link, const char *cluster,
+                 bool *functions) MUST_CHECK;
+
 bool plproxy_plan(struct move *move, struct sbuf *error) MUST_CHECK;
 /* Opens the sessions that will show what an old backend does; keeps statement and inverse next to
  * the journal. */

@@ -138,46 +138,60 @@ static bool take_options(struct move *move, struct plproxy *cluster, struct sbuf
 	return ok;
 }
 
-static void options_sql(const struct plproxy *cluster, struct sbuf *sql)
-{
-	if (cluster->functions) {
-		sbuf_add_str(sql, "SELECT 'p' || (n - 1) AS option_name, part AS option_value FROM"
-		                  " plproxy.get_cluster_partitions(");
-		sql_literal(sql, cluster->conf->cluster);
-		sbuf_add_str(sql, ") WITH ORDINALITY AS parts (part, n)");
-		return;
-	}
-	sbuf_add_str(sql, "SELECT o.option_name, o.option_value FROM pg_foreign_server s,"
-	                  " pg_options_to_table(s.srvoptions) o WHERE s.srvname = ");
-	sql_literal(sql, cluster->conf->cluster);
-}
-
 /* SQL/MED goes before functions, as in PL/Proxy. */
-static bool find_style(struct move *move, struct plproxy *cluster)
+static bool find_style(struct loop *loop, struct link *link, const char *cluster, bool *functions)
 {
-	struct link *link = &cluster->link;
 	struct sbuf sql;
 	bool ok;
 
-	cluster->functions = false;
-	free(cluster->version);
-	cluster->version = NULL;
 	sbuf_init(&sql, PLPROXY_SQL_MAX);
 	sbuf_add_str(&sql, "SELECT to_regprocedure('plproxy.get_cluster_partitions(text)') IS NOT"
 	                   " NULL AND NOT EXISTS (SELECT FROM pg_foreign_server WHERE srvname = ");
-	sql_literal(&sql, cluster->conf->cluster);
+	sql_literal(&sql, cluster);
 	sbuf_add_str(&sql, ") AS functions");
-	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
-	if (ok && link_true(link, 0, "functions")) {
-		cluster->functions = true;
-		sbuf_reset(&sql);
+	ok = link_run(loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	*functions = ok && link_true(link, 0, "functions");
+	sbuf_free(&sql);
+	return ok;
+}
+
+bool plproxy_ask(struct loop *loop, struct link *link, const char *cluster, bool *functions)
+{
+	struct sbuf sql;
+	bool ok;
+
+	if (!find_style(loop, link, cluster, functions))
+		return false;
+	sbuf_init(&sql, PLPROXY_SQL_MAX);
+	if (*functions) {
 		/* They are the operator's, and may count on it. */
-		sbuf_add_str(&sql, USUAL_PATH "SELECT plproxy.get_cluster_version(");
-		sql_literal(&sql, cluster->conf->cluster);
-		sbuf_add_str(&sql, ") AS version");
-		ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
-		cluster->version = mem_must_strdup(link_value(link, 0, "version"));
+		sbuf_add_str(&sql, USUAL_PATH
+		             "SELECT 'p' || (n - 1) AS option_name, part AS option_value FROM"
+		             " plproxy.get_cluster_partitions(");
+		sql_literal(&sql, cluster);
+		sbuf_add_str(&sql, ") WITH ORDINALITY AS parts (part, n)");
+	} else {
+		sbuf_add_str(&sql, "SELECT o.option_name, o.option_value FROM pg_foreign_server s,"
+		                   " pg_options_to_table(s.srvoptions) o WHERE s.srvname = ");
+		sql_literal(&sql, cluster);
 	}
+	ok = link_run(loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	return ok;
+}
+
+static bool read_version(struct move *move, struct plproxy *cluster)
+{
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, PLPROXY_SQL_MAX);
+	sbuf_add_str(&sql, USUAL_PATH "SELECT plproxy.get_cluster_version(");
+	sql_literal(&sql, cluster->conf->cluster);
+	sbuf_add_str(&sql, ") AS version");
+	ok = link_run(&move->loop, &cluster->link, ASK_TIMEOUT, sbuf_text(&sql));
+	free(cluster->version);
+	cluster->version = mem_must_strdup(ok ? link_value(&cluster->link, 0, "version") : NULL);
 	sbuf_free(&sql);
 	return ok;
 }
@@ -278,21 +292,21 @@ static void explain_functions(struct move *move, struct plproxy *cluster, struct
 /* Reads the options of one cluster; a second time, too. */
 static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf *error)
 {
-	struct sbuf sql;
+	struct link *link = &cluster->link;
 	bool ok = false;
 
 	drop_options(move, cluster);
-	sbuf_init(&sql, PLPROXY_SQL_MAX);
-	if (find_style(move, cluster))
-		options_sql(cluster, &sql);
-	if (sql.len == 0 || !link_run(&move->loop, &cluster->link, ASK_TIMEOUT, sbuf_text(&sql)))
-		sbuf_printf(error, "%s: %s\n", cluster->label, link_error(&cluster->link));
-	else if (link_rows(&cluster->link) == 0)
+	if (!plproxy_ask(&move->loop, link, cluster->conf->cluster, &cluster->functions))
+		sbuf_printf(error, "%s: %s\n", cluster->label, link_error(link));
+	else if (link_rows(link) == 0)
 		sbuf_printf(error, "%s: database %s has no cluster %s, or it has no options\n",
 		            cluster->label, cluster->conf->dbname, cluster->conf->cluster);
 	else
 		ok = take_options(move, cluster, error);
-	sbuf_free(&sql);
+	if (ok && cluster->functions && !read_version(move, cluster)) {
+		sbuf_printf(error, "%s: %s\n", cluster->label, link_error(link));
+		ok = false;
+	}
 	if (ok && cluster->functions && has_changes(move, cluster) &&
 	    cluster->conf->change_sql[0] == '\0') {
 		explain_functions(move, cluster, error);

@@ -197,16 +197,59 @@ static bool wants_name(const struct status *status, const char *name)
 	       (database != NULL && status_wants(status, database->dbname));
 }
 
+/* "p3", "4 partitions, p4 to p7": those with the text of this row.  Empty if the row is no
+ * partition, or not the first of them. */
+static void partitions_of(const struct link *link, int row, struct sbuf *out)
+{
+	const char *value = link_value(link, row, "option_value");
+	const char *first = NULL;
+	const char *last = NULL;
+	int low = 0;
+	int high = 0;
+	int count = 0;
+
+	for (int i = 0; i < link_rows(link); i++) {
+		const char *name = link_value(link, i, "option_name");
+		const char *other = link_value(link, i, "option_value");
+		int number;
+
+		if (name == NULL || other == NULL || value == NULL || strcmp(value, other) != 0 ||
+		    !partition_number(name, &number))
+			continue;
+		if (count == 0 && i != row)
+			return;
+		if (count == 0 || number < low) {
+			low = number;
+			first = name;
+		}
+		if (count++ == 0 || number > high) {
+			high = number;
+			last = name;
+		}
+	}
+	if (count == 1)
+		sbuf_add_str(out, first);
+	else if (count > 1)
+		sbuf_printf(out, "%d partitions, %s to %s", count, first, last);
+}
+
 /* Partitions that lead to the same place are one line. */
 static void show_cluster(struct status *status, const struct config_plproxy *conf,
                          const struct link *link)
 {
 	for (int row = 0; row < link_rows(link); row++) {
-		const char *value = link_value(link, row, "value");
+		const char *value = link_value(link, row, "option_value");
+		struct sbuf options;
 		char *dbname;
 		char *host;
 		char *port;
 
+		sbuf_init(&options, EVENT_MAX);
+		partitions_of(link, row, &options);
+		if (options.len == 0) {
+			sbuf_free(&options);
+			continue;
+		}
 		if (take_address(value, &dbname, &host, &port) && wants_name(status, dbname)) {
 			const char *where = place_of(status->move, host == NULL ? "" : host,
 			                             port == NULL ? 5432 : atoi(port));
@@ -214,18 +257,19 @@ static void show_cluster(struct status *status, const struct config_plproxy *con
 
 			status_line(status, "  database %s: to %s (%s:%s): %s", dbname, where,
 			            host == NULL ? "" : host, port == NULL ? "5432" : port,
-			            link_value(link, row, "options"));
+			            sbuf_text(&options));
 			sbuf_init(&event, EVENT_MAX);
 			json_str(&event, "plproxy", conf->name);
 			json_str(&event, "database", dbname);
 			json_str(&event, "to", where);
-			json_str(&event, "options", link_value(link, row, "options"));
+			json_str(&event, "options", sbuf_text(&options));
 			ui_event(status->move->ui, "partitions", sbuf_text(&event));
 			sbuf_free(&event);
 		}
 		free(dbname);
 		free(host);
 		free(port);
+		sbuf_free(&options);
 	}
 }
 
@@ -235,22 +279,15 @@ static void show_clusters(struct status *status)
 
 	for (size_t i = 0; i < conf->plproxy_count; i++) {
 		struct link *link = &status->clusters[i];
-		struct sbuf sql;
+		bool functions;
 		bool ok;
 
 		if (link->state != LINK_IDLE)
 			link_connect(link);
 		(void)!loop_wait(&status->move->loop, &link, 1, clock_now() + conf->connect_timeout,
 		                 true);
-		sbuf_init(&sql, LINE_MAX_BYTES);
-		sbuf_add_str(&sql, "SELECT option_value AS value, count(*) || ' partitions, ' ||"
-		                   " min(option_name) || ' to ' || max(option_name) AS options FROM"
-		                   " pg_foreign_server, pg_options_to_table(srvoptions) WHERE"
-		                   " option_name ~ '^p?[0-9]+$' AND srvname = ");
-		sql_literal(&sql, conf->plproxy[i].cluster);
-		sbuf_add_str(&sql, " GROUP BY 1 ORDER BY min(option_name)");
-		ok = link->state == LINK_IDLE && ask(status, link, sbuf_text(&sql));
-		sbuf_free(&sql);
+		ok = link->state == LINK_IDLE &&
+		     plproxy_ask(&status->move->loop, link, conf->plproxy[i].cluster, &functions);
 		status_line(status, "PL/Proxy %s (%s, database %s, cluster %s)%s%s",
 		            conf->plproxy[i].name,
 		            endpoint_text(conf->plproxy[i].host, conf->plproxy[i].port).text,

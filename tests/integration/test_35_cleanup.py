@@ -62,7 +62,10 @@ Host,# Docs,%%
         expected % (300, 50, 16, 250, 83, 300))
     scene.configure(count_tables=["NOTES=items WHERE id > 1"])
     scene.pg2.sql("INSERT INTO items VALUES (1), (2), (3)", "p2")
-    assert "\nNOTES\nTotal,2,\n" in scene.run("counts", "--exact").stdout
+    scene.proxy.databases["p2"]["shard"] = 'two, or "p2"'
+    scene.proxy.write()
+    text = scene.run("counts", "--exact").stdout
+    assert "\nNOTES\nTotal,2,\n" in text and '\n"two, or ""p2""",2,100\n' in text
 
 
 def test_validate(make_scene):

@@ -45,6 +45,8 @@ def test_functions(make_scene, pg):
     functions(scene, pg, "hq_functions")
     with pg.connect("hq_functions", autocommit=True) as conn:
         assert conn.execute("SELECT where_am_i(2)").fetchone() == ("pg1 p2",)
+        assert "database p2: to pg1 (127.0.0.1:%d): 2 partitions, p2 to p3\n" % scene.pg1.port in \
+            scene.run("status").stdout
         result = scene.move(REFUSED)
         old = "dbname=p2 host=127.0.0.1 port=%d user=app" % scene.pg1.port
         new = "dbname=p2 host=127.0.0.1 port=%d user=app" % scene.pg2.port
@@ -94,10 +96,10 @@ def end_of(scene, mover):
 
 
 def slow_login(pg, bouncer, dbname):
-    """A client for whom the pgbouncer is just logging in, which takes a second."""
-    pg.sql("ALTER SYSTEM SET pre_auth_delay = 1")
+    """A client for whom the pgbouncer is just logging in, which takes two seconds."""
+    pg.sql("ALTER SYSTEM SET pre_auth_delay = 2")
     pg.sql("SELECT pg_reload_conf()")
-    wait_for(lambda: pg.value("SHOW pre_auth_delay") == "1s", what="the setting")
+    wait_for(lambda: pg.value("SHOW pre_auth_delay") == "2s", what="the setting")
     client = threading.Thread(target=bouncer_query, args=(bouncer, dbname))
     client.start()
     wait_for(lambda: any(row["sv_login"] for row in bouncer.admin("SHOW POOLS")), what="the login")
