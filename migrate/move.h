@@ -156,6 +156,7 @@ struct move {
 	size_t other_count;
 	int64_t epoch;
 	unsigned prepared_in; /* session of the target's link that has promote_prepare()'s */
+	unsigned opened_in;   /* the one that has opened the shards, 0 = none yet */
 
 	/* what was learned */
 	char *system_identifier;
@@ -333,6 +334,11 @@ enum target_state promote_probe(struct move *move) MUST_CHECK;
 
 /* Until the target is a primary or promote_timeout has passed. */
 bool promote_await(struct move *move) MUST_CHECK;
+
+/* The commit that opened the shards is not flushed before the clients' first: if the target went
+ * down since, they are opened again, after the same proof, until `deadline`.  False if that could
+ * not be done. */
+bool promote_reopen(struct move *move, usec_t deadline) MUST_CHECK;
 
 /* ---- plproxy.c ---- */
 

@@ -274,8 +274,9 @@ bool phase_proof(struct move *move)
 		hold_send_swaps(move);
 	/* The look that saw the promotion has brought it. */
 	ok = !move->resumed && link_ok(link) && link_value(link, 0, "history") != NULL;
-	while (!ok && !(ok = link_revive(move, link) && promote_prepare(move) &&
-	                     link_run(&move->loop, link, ASK_TIMEOUT, "EXECUTE pgshunt_proof")) &&
+	while (!ok &&
+	       !(ok = link_revive(move, link) && promote_prepare(move) &&
+	              link_run(&move->loop, link, ASK_TIMEOUT, "EXECUTE pgshunt_proof")) &&
 	       clock_now() < deadline) {
 		ui_error(move->ui, "%s: %s", link->name, link_error(link));
 		link_close(link);
@@ -287,6 +288,13 @@ bool phase_proof(struct move *move)
 	if (!ok)
 		close_others(move);
 	return ok;
+}
+
+static void open_sql(const struct move *move, struct sbuf *out)
+{
+	others_sql(move, out);
+	fence_sql(move, true, out);
+	sbuf_add_str(out, end_others_sql);
 }
 
 bool phase_open(struct move *move)
@@ -303,9 +311,7 @@ bool phase_open(struct move *move)
 	 * again. PL/Proxy is changed meanwhile.
 	 */
 	sbuf_init(&sql, PROMOTE_SQL_MAX);
-	others_sql(move, &sql);
-	fence_sql(move, true, &sql);
-	sbuf_add_str(&sql, end_others_sql);
+	open_sql(move, &sql);
 	link_send(link, sbuf_text(&sql));
 	if (!move->resumed)
 		plproxy_send(move);
@@ -320,7 +326,33 @@ bool phase_open(struct move *move)
 	sbuf_free(&sql);
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
+	move->opened_in = link->sessions;
 	json_int(&move->evidence, "opened", (int64_t)move->shard_count);
 	json_int(&move->evidence, "others_fenced", (int64_t)move->other_count);
 	return true;
+}
+
+bool promote_reopen(struct move *move, usec_t deadline)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+	bool ok;
+
+	if (link->sessions == move->opened_in && link_run(&move->loop, link, ASK_TIMEOUT, "SELECT"))
+		return true;
+	ui_error(move->ui, "%s: %s; when it answers, the shards are opened once more", link->name,
+	         link_error(link));
+	sbuf_init(&sql, PROMOTE_SQL_MAX);
+	open_sql(move, &sql);
+	while (!(ok = link_revive(move, link) && promote_prepare(move) &&
+	              link_run(&move->loop, link, ASK_TIMEOUT, "EXECUTE pgshunt_proof")) &&
+	       clock_now() < deadline) {
+		link_close(link);
+		loop_sleep(&move->loop, REPEAT_EVERY);
+	}
+	ok = ok && check_proof(move) && link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	if (ok)
+		move->opened_in = link->sessions;
+	return ok;
 }

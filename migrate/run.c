@@ -164,7 +164,8 @@ static enum exit_code finish_forward(struct move *move)
 	usec_t deadline = clock_now() + REPAIR_PATIENCE;
 	bool ok;
 
-	ok = hold_repair(move, deadline);
+	ok = promote_reopen(move, deadline);
+	ok = hold_repair(move, deadline) && ok;
 	ok = plproxy_repair(move, deadline) && ok;
 	ui_hurry(move->ui, false);
 	if (!journal_sync(&move->journal))

@@ -140,20 +140,25 @@ def test_proxy_dies_in_the_hold(make_scene):
         scene.check_on_pg2()
 
 
-def test_proxy_dies_after_the_promotion(make_scene):
-    """It comes back held; the move is completed there too."""
+def test_proxy_and_target_die_after_the_promotion(make_scene):
+    """The proxy comes back held, the target perhaps with closed shards; the move is completed."""
     scene = make_scene(proxies=2)
-    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.open.outcome=sleep:1500")
-    wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
-             "the promotion")
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.open.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the promotion")
     scene.proxies[1].kill()
+    scene.pg2.crash()
+    os.unlink(mark)
     time.sleep(0.5)
+    scene.pg2.start()
     scene.proxies[1].start()
     assert scene.proxies[1].held()["state"] == "held"
     code = mover.wait(90 * SLOW)
-    assert code in (DONE, FORWARD)
-    if code == FORWARD:
-        assert scene.run("resume").returncode == DONE
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert code == DONE, text
+    assert "the shards are opened once more" in text
     scene.check_on_pg2()
 
 
