@@ -156,7 +156,6 @@ struct move {
 	size_t other_count;
 	int64_t epoch;
 	unsigned prepared_in; /* session of the target's link that has promote_prepare()'s */
-	unsigned opened_in;   /* the one that has opened the shards, 0 = none yet */
 
 	/* what was learned */
 	char *system_identifier;

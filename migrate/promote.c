@@ -326,7 +326,6 @@ bool phase_open(struct move *move)
 	sbuf_free(&sql);
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
-	move->opened_in = link->sessions;
 	json_int(&move->evidence, "opened", (int64_t)move->shard_count);
 	json_int(&move->evidence, "others_fenced", (int64_t)move->other_count);
 	return true;
@@ -338,7 +337,9 @@ bool promote_reopen(struct move *move, usec_t deadline)
 	struct sbuf sql;
 	bool ok;
 
-	if (link->sessions == move->opened_in && link_run(&move->loop, link, ASK_TIMEOUT, "SELECT"))
+	/* They were opened in the session that had what promote_prepare() prepares. */
+	if (link->sessions == move->prepared_in &&
+	    link_run(&move->loop, link, ASK_TIMEOUT, "SELECT"))
 		return true;
 	ui_error(move->ui, "%s: %s; when it answers, the shards are opened once more", link->name,
 	         link_error(link));
@@ -352,7 +353,5 @@ bool promote_reopen(struct move *move, usec_t deadline)
 	}
 	ok = ok && check_proof(move) && link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
 	sbuf_free(&sql);
-	if (ok)
-		move->opened_in = link->sessions;
 	return ok;
 }
