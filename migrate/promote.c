@@ -274,9 +274,8 @@ bool phase_proof(struct move *move)
 		hold_send_swaps(move);
 	/* The look that saw the promotion has brought it. */
 	ok = !move->resumed && link_ok(link) && link_value(link, 0, "history") != NULL;
-	while (!ok &&
-	       !(ok = link_revive(move, link) && promote_prepare(move) &&
-	              link_run(&move->loop, link, ASK_TIMEOUT, "EXECUTE pgshunt_proof")) &&
+	while (!ok && !(ok = link_revive(move, link) && promote_prepare(move) &&
+	                     link_run(&move->loop, link, ASK_TIMEOUT, "EXECUTE pgshunt_proof")) &&
 	       clock_now() < deadline) {
 		ui_error(move->ui, "%s: %s", link->name, link_error(link));
 		link_close(link);
