@@ -21,8 +21,7 @@ enum pgbouncer_how {
 	PGB_SYSLOG,
 	PGB_VERBOSE,
 	PGB_PLACE,
-	PGB_NONE,
-	PGB_REFUSED
+	PGB_NONE
 };
 
 struct pgbouncer_setting {

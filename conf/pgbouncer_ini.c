@@ -240,11 +240,8 @@ static void translate_row(struct translation *t, const struct pgbouncer_setting 
 	if (value == NULL)
 		return; /* not given, and our default is as good */
 	if (setting == NULL) {
-		if (row->how == PGB_NONE && given)
+		if (given)
 			comment(t, item, indent, row->name, row->note);
-		else if (row->how != PGB_NONE && given)
-			complain(t, item, row->name,
-			         row->note != NULL ? row->note : "is not known here");
 		return;
 	}
 	if (setting->type == VALUE_DURATION && strncmp(value, "-1", 2) == 0)
