@@ -41,6 +41,7 @@ enum mail_type {
 	/* compute thread -> worker */
 	MAIL_COMPUTED,     /* struct compute_job (core/compute.h) */
 	MAIL_RECONNECT,    /* mail_database: name, "" = all: what is open now is closed when free */
+	MAIL_LEAVE,        /* mail_database: name = the text of a command that waits (leave.h) */
 	MAIL_KILL,         /* mail_database: name, "" = all: end of all clients and servers */
 	MAIL_SUSPEND,      /* mail_database: stand still.  Answer: MAIL_SUSPENDED */
 	MAIL_RESUME,       /* mail_database: go on */

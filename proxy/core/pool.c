@@ -3,6 +3,7 @@
 
 #include "auth/user.h"
 #include "base/log.h"
+#include "core/leave.h"
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
@@ -298,6 +299,7 @@ void pool_tick(struct pool *pool, usec_t now)
 	if (UNLIKELY(pool->database->held))
 		gate_tick_held(pool, now);
 	timeout_tick(pool, now);
+	leave_tick(pool, now);
 	if (UNLIKELY(pool->clients[CLIENT_AUTH].count > 0))
 		replication_tick(pool, now);
 	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0))

@@ -133,6 +133,7 @@ struct pool {
 	struct trials *trials;     /* what is known of startup parameters (trial.h), or NULL */
 	struct param_set *boot;    /* of the last client that was given a server (boot.h) */
 	usec_t retry_at;       /* no dialling before */
+	usec_t leave_at;       /* the next look of leave_tick() */
 	char *last_error;      /* of the last failed dial or login; NULL: none since a success */
 	char last_sqlstate[6]; /* "" if the server gave none */
 	bool last_permanent;   /* such that waiting would not help */

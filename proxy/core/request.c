@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "core/client.h"
 #include "core/keep.h"
+#include "core/leave.h"
 #include "core/ledger.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -239,6 +240,16 @@ static void server_note_query(struct server *server, const uint8_t *text, size_t
 
 	memcpy(server->query, text, n);
 	server->query[n] = '\0';
+	server->query_noted = server->request_start;
+}
+
+/* Of those commands only for which it is noted (leave.h). */
+static void server_note_parse(struct server *server, const uint8_t *body, size_t len)
+{
+	size_t name = strnlen((const char *)body, len) + 1;
+
+	if (name < len && UNLIKELY(leave_begins(body + name, len - name)))
+		server_note_query(server, body + name, len - name);
 }
 
 static void request_note_start(struct request *request, struct server *server)
@@ -465,6 +476,8 @@ static enum step request_forward(struct request *request, struct server *server,
 
 	request_note_start(request, server);
 	if (is_extended(type)) {
+		if (type == FE_PARSE)
+			server_note_parse(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);
 		if (type != FE_EXECUTE && !client->in_session && !server->ledger.skipping &&
 		    worker->routes->config->proxy.max_prepared_statements > 0 &&
 		    !statement_passes(client, server, msg, n)) {

@@ -13,6 +13,7 @@
 #include "core/client.h"
 #include "core/compute.h"
 #include "core/conn_tls.h"
+#include "core/leave.h"
 #include "core/mail.h"
 #include "core/pool.h"
 #include "core/proxy.h"
@@ -237,6 +238,9 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 	case MAIL_RECONNECT:
 		gate_reconnect(worker, mail->name);
 		break;
+	case MAIL_LEAVE:
+		leave_databases(worker, mail->name);
+		break;
 	case MAIL_KILL:
 		gate_kill(worker, mail->name);
 		break;
@@ -323,6 +327,7 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 		worker_free_pool_letter(worker, (struct mail_pool *)letter);
 		return;
 	case MAIL_RECONNECT:
+	case MAIL_LEAVE:
 	case MAIL_KILL:
 	case MAIL_SUSPEND:
 	case MAIL_RESUME:
@@ -363,6 +368,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		free(letter);
 		break;
 	case MAIL_RECONNECT:
+	case MAIL_LEAVE:
 	case MAIL_KILL:
 	case MAIL_SUSPEND:
 	case MAIL_RESUME:

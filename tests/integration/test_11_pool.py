@@ -7,6 +7,7 @@ import pytest
 
 import pgwire
 from pgwire import LoginError, errors, query, rows, wait_for
+from proxy import USERS
 from servers import SLOW
 
 pytestmark = pytest.mark.threads
@@ -171,6 +172,35 @@ def test_old_server_is_closed(make_proxy, pg):
         time.sleep(1)
         assert conn.value("SELECT pg_backend_pid()") == pid
         conn.query("COMMIT")
+
+
+def test_idle_servers_leave_a_database_that_is_dropped(make_proxy, pg):
+    """CREATE and DROP DATABASE fail if somebody else is still connected to it after five seconds."""
+    pg.sql("CREATE ROLE maker LOGIN CREATEDB")
+    proxy = make_proxy(databases={"*": "pg"}, secrets={**USERS, "maker": "x"}, workers=2)
+    with proxy.wire("postgres", "maker", "x") as maker:
+        maker.query('CREATE DATABASE "Ma""de"')
+        clients = [proxy.wire('Ma"de', "app") for _ in range(4)]
+        for client in clients:
+            client.query("BEGIN")
+        for client in clients:
+            client.query("COMMIT")
+        assert not errors(maker.query('CREATE DATABASE copied TEMPLATE "Ma""de"'))
+        for client in clients:
+            client.value("SELECT 1")
+        maker.send(pgwire.parse('  drop\ndatabase "Ma""de"'), pgwire.bind(), pgwire.execute(),
+                   pgwire.SYNC)
+        assert not errors(maker.ready())
+        with proxy.wire("copied", "app") as client:
+            client.value("SELECT 1")
+            # Without the right to do so nobody has to leave.
+            pid = client.value("SELECT pg_backend_pid()")
+            with proxy.wire("postgres", "app") as other:
+                assert errors(other.query("DROP DATABASE copied"))[0]["C"] == "42501"
+            assert client.value("SELECT pg_backend_pid()") == pid
+        assert not errors(maker.query("DROP DATABASE copied"))
+        for client in clients:
+            client.close()
 
 
 def test_client_that_leaves_in_a_transaction_does_not_harm_the_pool(make_proxy):
