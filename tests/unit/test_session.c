@@ -79,8 +79,9 @@ static void test_prepare_body(void **state)
 {
 	(void)state;
 	assert_string_equal(sql_prepare_body("PREPARE q AS SELECT 1"), " SELECT 1");
-	assert_string_equal(sql_prepare_body("prepare \"as\" (numeric(9, 2), \"as\") as /* x */ SELECT 1 AS a"),
-	                    " /* x */ SELECT 1 AS a");
+	assert_string_equal(
+	    sql_prepare_body("prepare \"as\" (numeric(9, 2), \"as\") as /* x */ SELECT 1 AS a"),
+	    " /* x */ SELECT 1 AS a");
 	assert_null(sql_prepare_body("PREPARE q"));
 	assert_null(sql_prepare_body(""));
 	assert_null(sql_prepare_body("PREPARE q (as"));
@@ -286,6 +287,23 @@ static void test_neutral_timeout(void **state)
 	session_state_free(a);
 }
 
+/* To compile them can take longer than a hold may. */
+static void test_questions_are_not_compiled(void **state)
+{
+	static const char off[] = "set_config('jit', 'off', true)";
+	struct session_state *a = begin();
+	struct sbuf out;
+
+	(void)state;
+	assert_true(session_state_finish(a));
+	sbuf_init(&out, (size_t)1 << 20);
+	assert_int_equal(temp_shape_add(a, &out), 1);
+	assert_true(sbuf_ok(&out));
+	assert_non_null(memmem(out.data, out.len, off, sizeof(off) - 1));
+	sbuf_free(&out);
+	session_state_free(a);
+}
+
 static void test_classes(void **state)
 {
 	const struct session_abilities none = {0};
@@ -377,14 +395,16 @@ static void assert_early(const char *kind, const char *name, const char *value, 
 	if (strcmp(name, "idle_session_timeout") != 0)
 		assert_true(put(a, "base", "idle_session_timeout", "0", NULL));
 	if (strcmp(name, "default_transaction_isolation") != 0)
-		assert_true(put(a, "base", "default_transaction_isolation", "read committed", NULL));
+		assert_true(
+		    put(a, "base", "default_transaction_isolation", "read committed", NULL));
 	assert_true(put(a, kind, name, value, NULL));
 	assert_true(session_state_finish(a));
 	assert_int_equal(replay_is_early(a), early);
-	/* What is late comes with the rest or after the promotion, never twice, never not at all. */
+	/* What is late comes with the rest or after the promotion, never twice, never not at all.
+	 */
 	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
-	assert_int_equal(memmem(replay.out.data, replay.out.len, "RESET client_encoding", 21) != NULL,
-	                 early);
+	assert_int_equal(
+	    memmem(replay.out.data, replay.out.len, "RESET client_encoding", 21) != NULL, early);
 	replay_free(&replay);
 	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
 	assert_int_equal(replay.steps == 0, early);
@@ -494,8 +514,9 @@ static void test_probe_outcomes(void **state)
 {
 	/* of the two steps; m: it is known, and movable */
 	static const char *const cases[] = {"++m", "0+m", "-+p", "0-p", "+ p"};
-	static const char unknown[] = "temporary object \"a\"b\": its ON COMMIT cannot be learnt; so none "
-				      "of its 2 temporary objects goes along";
+	static const char unknown[] =
+	    "temporary object \"a\"b\": its ON COMMIT cannot be learnt; so none "
+	    "of its 2 temporary objects goes along";
 	const struct session_abilities abilities = {.temporary = true};
 	size_t i;
 
@@ -507,10 +528,9 @@ static void test_probe_outcomes(void **state)
 		struct session_state *a = begin_temporary();
 
 		assert_true(temp_probe_done(a, cases[i], cases[i][1] == ' ' ? 1 : 2));
-		assert_class(a, NULL, &abilities,
-		             cases[i][2] == 'm' ? SESSION_MOVABLE : SESSION_PINNED,
-		             "1 prepared statement, 2 temporary objects",
-		             cases[i][2] == 'm' ? "" : unknown);
+		assert_class(
+		    a, NULL, &abilities, cases[i][2] == 'm' ? SESSION_MOVABLE : SESSION_PINNED,
+		    "1 prepared statement, 2 temporary objects", cases[i][2] == 'm' ? "" : unknown);
 		session_state_free(a);
 	}
 }
@@ -547,12 +567,19 @@ static void test_copies_are_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_prepare_alone), cmocka_unit_test(test_prepare_body), cmocka_unit_test(test_custom_names),
-	    cmocka_unit_test(test_facts),         cmocka_unit_test(test_digest_is_canonical),
-	    cmocka_unit_test(test_bad_answers),   cmocka_unit_test(test_neutral_timeout),
-	    cmocka_unit_test(test_classes),       cmocka_unit_test(test_replay),
+	    cmocka_unit_test(test_prepare_alone),
+	    cmocka_unit_test(test_prepare_body),
+	    cmocka_unit_test(test_custom_names),
+	    cmocka_unit_test(test_facts),
+	    cmocka_unit_test(test_digest_is_canonical),
+	    cmocka_unit_test(test_bad_answers),
+	    cmocka_unit_test(test_neutral_timeout),
+	    cmocka_unit_test(test_questions_are_not_compiled),
+	    cmocka_unit_test(test_classes),
+	    cmocka_unit_test(test_replay),
 	    cmocka_unit_test(test_what_a_standby_can_be_given),
-	    cmocka_unit_test(test_temporary_tables), cmocka_unit_test(test_probe_outcomes),
+	    cmocka_unit_test(test_temporary_tables),
+	    cmocka_unit_test(test_probe_outcomes),
 	    cmocka_unit_test(test_copies_are_bounded),
 	};
 
