@@ -12,6 +12,8 @@
 
 /* So many of those who wait are looked at when a server is opened or closed for them. */
 #define WAITING_LOOKED_AT 32
+/* So many different startup parameters are told apart when connections are opened for a swap. */
+#define SWAP_BOOTS_LOOKED_AT 64
 
 static bool suits(const struct server *server, const struct client *client)
 {
@@ -78,29 +80,68 @@ bool boot_wants_server(struct pool *pool)
 	return !pool->session || find_uncovered(pool, &client, &all) || !all;
 }
 
-/* For a swap as many are opened as there are now: like the clients that have those.  The ones that
- * nobody has taken yet are those of the first clients that have none. */
-static struct param_set *boot_for_swap(struct pool *pool)
+/* Of those opened for a swap that no session has taken yet: how many are like this. */
+static size_t count_for_swap(struct pool *pool, const struct param_set *boot)
 {
-	static const enum server_state states[] = {SERVER_DIALING, SERVER_LOGIN};
-	size_t n = pool->servers[SERVER_WARMING].count + pool->servers[SERVER_PREPARED].count;
+	static const enum server_state states[] = {SERVER_DIALING, SERVER_LOGIN, SERVER_WARMING,
+	                                           SERVER_PREPARED};
 	struct list_node *node;
 	struct list_node *tmp;
+	size_t count = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		LIST_FOREACH(&pool->servers[states[i]], node, tmp)
 		{
-			n += CONTAINER_OF(node, struct server, node)->for_swap;
+			const struct server *server = CONTAINER_OF(node, struct server, node);
+
+			count += server->for_swap && server->move == NULL && server->boot == boot;
 		}
 	}
+	return count;
+}
+
+size_t boot_swap_missing(struct pool *pool, struct param_set **first)
+{
+	struct {
+		const struct param_set *boot;
+		size_t there;
+	} seen[SWAP_BOOTS_LOOKED_AT];
+	size_t kinds = 0;
+	size_t missing = 0;
+	struct list_node *node;
+	struct list_node *tmp;
+
 	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
 	{
 		const struct client *client = CONTAINER_OF(node, struct client, node);
+		size_t i = 0;
 
-		if ((client->move == NULL || client->move->fresh == NULL) && n-- == 0)
-			return client->boot;
+		if (client->replication != 0 ||
+		    (client->move != NULL && client->move->fresh != NULL))
+			continue;
+		while (i < kinds && seen[i].boot != client->boot)
+			i++;
+		if (i == SWAP_BOOTS_LOOKED_AT)
+			continue;
+		if (i == kinds) {
+			seen[kinds].boot = client->boot;
+			seen[kinds++].there = count_for_swap(pool, client->boot);
+		}
+		if (seen[i].there > 0) {
+			seen[i].there--;
+		} else if (missing++ == 0) {
+			*first = client->boot;
+		}
 	}
-	return pool->boot;
+	return missing;
+}
+
+/* For a swap as many are opened as there are now: like the clients that have those. */
+static struct param_set *boot_for_swap(struct pool *pool)
+{
+	struct param_set *first;
+
+	return boot_swap_missing(pool, &first) > 0 ? first : pool->boot;
 }
 
 struct param_set *boot_for_server(struct pool *pool, bool for_swap)

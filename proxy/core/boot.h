@@ -29,6 +29,10 @@ bool boot_wants_server(struct pool *pool);
 /* What a server is to be opened with that is being dialled. */
 struct param_set *boot_for_server(struct pool *pool, bool for_swap);
 
+/* How many sessions have no connection for a swap yet and none of those that were opened is for
+ * them; *first: what the first of them wants, if there is one. */
+size_t boot_swap_missing(struct pool *pool, struct param_set **first);
+
 /* Whether the client may have the server, if their boots are not the same pointer.  The server is
  * doomed if nobody may. */
 bool boot_accepts(struct pool *pool, struct server *server, const struct client *client);

@@ -6,6 +6,7 @@
  */
 #include "base/log.h"
 #include "base/mem.h"
+#include "core/boot.h"
 #include "core/cancel.h"
 #include "core/keep.h"
 #include "core/mail.h"
@@ -437,7 +438,7 @@ void gate_prepare_report(struct database *database)
 {
 	struct mail_database *mail;
 
-	if (database->swap_pending == 0 && database->sessions_pending > 0)
+	if (database->swap_pending == 0 && (database->sessions_pending > 0 || database->held))
 		session_all_prepared(database);
 	if (database->swap_pending > 0 || database->sessions_pending > 0 ||
 	    database->swap_token == 0)
@@ -487,7 +488,7 @@ void gate_prepared(struct server *server, bool ready)
 	if (ready) {
 		server_set_state(server, SERVER_PREPARED);
 		if (!database->swap_trial)
-			session_server_prepared(pool);
+			session_server_prepared(server);
 	}
 	if (database->swap_pending == 0)
 		return;
@@ -503,14 +504,24 @@ void gate_prepared(struct server *server, bool ready)
 	gate_prepare_report(database);
 }
 
+bool gate_prepare_one(struct pool *pool)
+{
+	pool->swap_left++;
+	pool->database->swap_pending++;
+	gate_prepare_dial(pool);
+	return pool->database->swap_pending > 0;
+}
+
 /* As many as the pool has now: every client that runs or waits finds one after the release.  Of a
  * trial one, if it has any. */
 static void gate_prepare_pool(struct pool *pool)
 {
 	struct database *database = pool->database;
 	struct list_node *node;
+	struct param_set *boot;
 	size_t wanted = 0;
 	size_t there = 0;
+	size_t missing;
 
 	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
 		struct list_node *tmp;
@@ -524,12 +535,15 @@ static void gate_prepare_pool(struct pool *pool)
 		}
 	}
 	there += pool->swap_left;
-	if (database->swap_trial && wanted > 1)
-		wanted = 1;
-	if (there < wanted) {
-		pool->swap_left += (unsigned)(wanted - there);
-		database->swap_pending += (unsigned)(wanted - there);
-	}
+	/* Those that are there may be for clients with other startup parameters. */
+	missing = pool->session ? boot_swap_missing(pool, &boot) : 0;
+	missing = missing > pool->swap_left ? missing - pool->swap_left : 0;
+	if (there < wanted && wanted - there > missing)
+		missing = wanted - there;
+	if (database->swap_trial)
+		missing = wanted > 0 && there == 0 ? 1 : 0;
+	pool->swap_left += (unsigned)missing;
+	database->swap_pending += (unsigned)missing;
 	for (size_t at_once = 1 + wanted / PREPARE_ONE_OF; at_once > 0 && pool->swap_left > 0;
 	     at_once--)
 		gate_prepare_dial(pool);

@@ -258,6 +258,8 @@ void pool_free_all(struct worker *worker);
 void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token,
                   bool trial);
 void gate_prepare_end(struct worker *worker, const char *database);
+/* One more, in a hold.  False: none is being opened. */
+bool gate_prepare_one(struct pool *pool) MUST_CHECK;
 /* Answers PREPARE SWAP, if everything is there. */
 void gate_prepare_report(struct database *database);
 /* A connection to the target of a swap is ready, or will never be: the next one is dialled. */

@@ -18,6 +18,7 @@
 
 #include <assert.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -211,6 +212,19 @@ void server_unlink(struct server *server)
 		gate_check_drained(database);
 }
 
+/* Why it has gone; of a session that is set up again when it can be, why that cannot be. */
+static void server_tell_end(const struct server *server, char detail[256])
+{
+	const char *why = server_close_text((enum server_close)server->close_reason);
+
+	if (server->client->in_session &&
+	    server->worker->routes->config->proxy.session_recover_after > 0)
+		(void)snprintf(detail, 256, "%s; its session cannot be set up on another one: %s",
+		               why, session_unrecoverable(server));
+	else
+		(void)snprintf(detail, 256, "%s", why);
+}
+
 /* What the client is told, or where it goes, whose server has gone. */
 static void server_leave_client(struct server *server)
 {
@@ -244,10 +258,13 @@ static void server_leave_client(struct server *server)
 		server_unlink(server);
 		client_doom(client, CLIENT_CLOSE_SERVER_LOST);
 	} else {
+		char detail[256];
+
+		server_tell_end(server, detail);
 		server_unlink(server);
 		client_doom_theirs(client, CLIENT_CLOSE_SERVER_LOST, "08006", "server conn crashed?",
 				   "the server closed the connection unexpectedly",
-				   server_close_text((enum server_close)server->close_reason),
+				   detail,
 				   "Connect again. If a COMMIT was under way, check whether it took "
 				   "effect before you repeat the transaction.");
 	}

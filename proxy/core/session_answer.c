@@ -65,6 +65,7 @@ void session_failed(struct session_move *move, const char *why)
 
 	session_note_failure(move, why);
 	move->reconnect = false;
+	move->ahead_epoch = 0;
 	session_drop_fresh(move);
 	if (!move->parked)
 		return; /* what to do about it is decided at the next step */

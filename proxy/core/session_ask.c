@@ -69,6 +69,25 @@ static unsigned ask_unnamed(struct session_move *move, struct sbuf *out)
 	return 1;
 }
 
+/* Whether its unnamed statement can be prepared again: what it is about may have gone, or the
+ * session may not find it any more.  After a promotion it would be too late to learn that. */
+static unsigned ask_try_unnamed(struct session_move *move, struct sbuf *out)
+{
+	struct stmt *unnamed;
+
+	free(move->unnamed_failure);
+	move->unnamed_failure = NULL;
+	if (!session_seen_unnamed(move->client, &unnamed)) {
+		out->failed = true;
+		return 0;
+	}
+	if (unnamed == NULL)
+		return 0;
+	replay_try_unnamed(unnamed, out);
+	stmt_unref(unnamed);
+	return 1;
+}
+
 static void ask_state(const struct session_move *move, const struct session_state *like,
                       struct sbuf *out)
 {
@@ -142,6 +161,7 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		steps += move->state_steps;
 		break;
 	case SESSION_ASKS_STATE:
+		steps += ask_try_unnamed(move, out);
 		ask_state(move, NULL, out);
 		steps++;
 		break;
@@ -277,12 +297,20 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 		return; /* the first says most */
 	if (!wire_parse_error(body, len, &error))
 		memset(&error, 0, sizeof(error));
+	if (error.sqlstate == NULL)
+		error.sqlstate = "XX000";
 	sbuf_init(&text, 1024);
 	sbuf_printf(&text, "%s (%s)", error.message == NULL ? "unknown error" : error.message,
-	            error.sqlstate == NULL ? "XX000" : error.sqlstate);
+	            error.sqlstate);
+	if (move->question == SESSION_ASKS_STATE && move->steps_left > move->state_steps) {
+		if (!replay_try_again(error.sqlstate))
+			move->unnamed_failure = sbuf_take(&text);
+		sbuf_free(&text);
+		return;
+	}
 	move->failure = sbuf_take(&text);
 	(void)snprintf(move->failure_sqlstate, sizeof(move->failure_sqlstate), "%s",
-	               error.sqlstate == NULL ? "XX000" : error.sqlstate);
+	               error.sqlstate);
 	move->failure_in_state = move->answer != NULL && move->steps_left == move->state_steps;
 }
 

@@ -149,9 +149,10 @@ static void session_prepare_one(struct session_move *move)
 	session_enqueue(move, database);
 }
 
-/* A session that is known, and has none yet, takes it. */
-void session_server_prepared(struct pool *pool)
+/* A session that is known, has none yet, and for whose client it was opened takes it. */
+void session_server_prepared(struct server *server)
 {
+	struct pool *pool = server->pool;
 	struct database *database = pool->database;
 	struct list_node *node;
 	struct list_node *tmp;
@@ -162,9 +163,9 @@ void session_server_prepared(struct pool *pool)
 	{
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
 
-		if (move->client->pool == pool && move->fresh == NULL && move->asked == NULL &&
-		    !list_linked(&move->queued) && move->class_since != 0 &&
-		    move->class != SESSION_PINNED) {
+		if (move->client->pool == pool && move->client->boot == server->boot &&
+		    move->fresh == NULL && move->asked == NULL && !list_linked(&move->queued) &&
+		    move->class_since != 0 && move->class != SESSION_PINNED) {
 			session_enqueue(move, database);
 			return;
 		}
@@ -179,8 +180,10 @@ void session_all_prepared(struct database *database)
 	LIST_FOREACH(&database->sessions, node, tmp)
 	{
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+		const bool waits = move->pending || (database->held && !move->parked &&
+		                                     move->ahead_epoch == database->hold_epoch);
 
-		if (move->pending && move->fresh == NULL && move->asked == NULL)
+		if (waits && move->fresh == NULL && move->asked == NULL)
 			session_enqueue(move, database);
 	}
 }

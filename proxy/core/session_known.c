@@ -97,6 +97,14 @@ void session_classify_state(struct session_move *move)
 	session_verdict_init(&verdict);
 	session_classify(move->state, seen == NULL ? NULL : seen->facts, unnamed,
 	                 seen == NULL ? NULL : seen->startup, &abilities, &verdict);
+	if (unnamed != NULL && move->unnamed_failure != NULL) {
+		char reason[400];
+
+		(void)snprintf(reason, sizeof(reason),
+		               "an unnamed statement that cannot be prepared any more: %s",
+		               move->unnamed_failure);
+		session_verdict_pin(&verdict, reason);
+	}
 	stmt_unref(unnamed);
 	session_add_declared(move, &verdict);
 	/* One that has failed stays pinned while it is the same. */

@@ -136,16 +136,25 @@ void session_park(struct session_move *move)
 	client_go_on(client); /* what it has asked waits for a server from now on */
 }
 
+const char *session_unrecoverable(const struct server *server)
+{
+	const struct session_move *move = server->client->move;
+
+	if (move == NULL || move->state == NULL || !session_known(move, server) ||
+	    !server_quiet(server) || conn_unsent(&server->conn) > 0)
+		return "active since it was asked, or not asked yet";
+	if (move->parked || move->asked != NULL)
+		return "being asked or moved";
+	if (move->class == SESSION_PINNED)
+		return "pinned";
+	return session_state_bound(move->state);
+}
+
 bool session_recovers(const struct server *server)
 {
-	const struct client *client = server->client;
-	const struct session_move *move = client->move;
-
-	return client->in_session && move != NULL && !move->parked && move->asked == NULL &&
-	       move->state != NULL && server_quiet(server) && session_known(move, server) &&
-	       move->class != SESSION_PINNED && !session_state_bound(move->state) &&
-	       conn_unsent(&server->conn) == 0 &&
-	       server->worker->routes->config->proxy.session_recover_after > 0;
+	return server->client->in_session &&
+	       server->worker->routes->config->proxy.session_recover_after > 0 &&
+	       session_unrecoverable(server) == NULL;
 }
 
 void session_recover(struct server *server)

@@ -79,6 +79,7 @@ void session_end(struct client *client)
 	free(move->what);
 	free(move->why);
 	free(move->failure);
+	free(move->unnamed_failure);
 	free(move->failed_why);
 	free(move->moved_from);
 	free(move->moved_to);
@@ -213,6 +214,21 @@ static bool session_set_up(struct session_move *move)
 	return true;
 }
 
+/* It came after PREPARE SWAP, or what was opened for it then has gone.  One is opened now, once in
+ * a hold: that its state cannot be set up is to be known before the swap. */
+static bool session_awaits_fresh(struct session_move *move)
+{
+	struct database *database = session_database(move);
+
+	if (move->fresh != NULL || move->class == SESSION_CLEAN || database->swapped ||
+	    database->swap_target == NULL || database->swap_trial)
+		return false;
+	if (move->ahead_epoch == database->hold_epoch)
+		return database->swap_pending > 0;
+	move->ahead_epoch = database->hold_epoch;
+	return gate_prepare_one(move->client->pool);
+}
+
 /* The database is held, and the state known: off its server, or what is decided for pinned ones. */
 static void session_step_held(struct session_move *move)
 {
@@ -222,6 +238,8 @@ static void session_step_held(struct session_move *move)
 	}
 	move->pass = false;
 	session_find_fresh(move);
+	if (session_awaits_fresh(move))
+		return;
 	/* What cannot be set up is to be known before anything has happened. */
 	if (move->fresh == NULL || move->stage == SESSION_STAGE_NONE || session_set_up(move))
 		session_park(move);

@@ -99,6 +99,8 @@ struct session_move {
 	char digest_failed[SESSION_DIGEST_SIZE]; /* a state that could not be given to a server … */
 	char *failed_why;                        /* … and why */
 	char *failure;                           /* the first error of the answer */
+	char
+	    *unnamed_failure; /* why its unnamed statement cannot be prepared again; NULL: it can */
 	char failure_sqlstate[6];
 	char digest_before[SESSION_DIGEST_SIZE]; /* of the last move: on the old server … */
 	char digest_after[SESSION_DIGEST_SIZE];  /* … and on the new one; "": never moved */
@@ -108,6 +110,7 @@ struct session_move {
 	char *moved_to;
 	char *lost;      /* what was lost then; NULL: nothing */
 	usec_t retry_at; /* no dialling before */
+	uint64_t ahead_epoch; /* of the hold in which one was opened for it before the swap */
 	usec_t asked_at;
 	usec_t asked_ready_at; /* server->ready_at when its state was last asked for */
 	bool unreadable;       /* the answer is not a state */
@@ -155,7 +158,7 @@ bool session_is_parked(const struct client *client);
 void session_server_ready(struct server *server);
 
 /* PREPARE SWAP has opened one more. */
-void session_server_prepared(struct pool *pool);
+void session_server_prepared(struct server *server);
 
 /* … and opens no more: those that are waited for and got none are to say so. */
 void session_all_prepared(struct database *database);
@@ -175,6 +178,10 @@ bool session_known(const struct session_move *move, const struct server *server)
 /* Its linked server ends, or says so, while nothing is asked of it: whether the session can be set up
  * again elsewhere (session_recover_after). */
 bool session_recovers(const struct server *server);
+
+/* … or why not, were it to end now; NULL: it can.  Of what has died with a server nothing can be
+ * read any more, and others may have taken the locks or sent the notifications meanwhile. */
+const char *session_unrecoverable(const struct server *server);
 
 /* … and is: the client waits for that as one whose old server was lost in a hold. */
 void session_recover(struct server *server);

@@ -298,6 +298,14 @@ static void session_state_columns(struct filler *filler, const struct client *cl
 		session_digest(rows, move->digest);
 	else
 		rowset_null(rows);
+	if (filler->worker->routes->config->proxy.session_recover_after == 0) {
+		rowset_null(rows);
+	} else {
+		const char *why = client->server == NULL ? "being asked or moved"
+		                                         : session_unrecoverable(client->server);
+
+		rowset_text(rows, why == NULL ? "yes" : why);
+	}
 }
 
 static void session_row(struct filler *filler, const struct client *client)

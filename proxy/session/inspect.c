@@ -461,17 +461,22 @@ size_t session_state_count_kind(const struct session_state *state, enum session_
 	return count;
 }
 
-bool session_state_bound(const struct session_state *state)
+const char *session_state_bound(const struct session_state *state)
 {
-	static const enum session_kind bound[] = {SESSION_LOCK, SESSION_CHANNEL, SESSION_CURSOR,
-	                                          SESSION_TEMPORARY};
+	static const struct {
+		enum session_kind kind;
+		const char *words;
+	} bound[] = {{SESSION_LOCK, "advisory locks"},
+	             {SESSION_CHANNEL, "channels listened to"},
+	             {SESSION_CURSOR, "cursors"},
+	             {SESSION_TEMPORARY, "temporary objects"}};
 	size_t i;
 
 	for (i = 0; i < ARRAY_LEN(bound); i++) {
-		if (session_state_count_kind(state, bound[i]) > 0)
-			return true;
+		if (session_state_count_kind(state, bound[i].kind) > 0)
+			return bound[i].words;
 	}
-	return false;
+	return NULL;
 }
 
 const struct session_row *session_state_find(const struct session_state *state,

@@ -98,8 +98,9 @@ bool session_state_again(const struct session_state *state);
 size_t session_state_count(const struct session_state *state);
 const struct session_row *session_state_at(const struct session_state *state, size_t i);
 size_t session_state_count_kind(const struct session_state *state, enum session_kind kind);
-/* Has something that lives in its server alone: locks, channels, cursors or temporary objects. */
-bool session_state_bound(const struct session_state *state);
+/* Something that lives in its server alone, in words: locks, channels, cursors or temporary
+ * objects; NULL: there is nothing of that. */
+const char *session_state_bound(const struct session_state *state);
 
 /* The row of that kind and name, or NULL. */
 const struct session_row *session_state_find(const struct session_state *state,

@@ -216,6 +216,22 @@ unsigned replay_try_add(const struct session_state *old, struct sbuf *out)
 	return steps;
 }
 
+void replay_try_unnamed(const struct stmt *unnamed, struct sbuf *out)
+{
+	const size_t text = strnlen(unnamed->text, unnamed->len - 1) + 1;
+
+	/* Who waits for a lock here lets the client's next request wait. */
+	session_add_run(out,
+	                "SELECT WHERE pg_catalog.set_config('lock_timeout', '10', true) IS NULL");
+	session_add_parse(out, unnamed->text, unnamed->text + text, unnamed->len - text);
+	wire_add_sync(out);
+}
+
+bool replay_try_again(const char *sqlstate)
+{
+	return strcmp(sqlstate, "55P03") == 0 || strcmp(sqlstate, "57014") == 0;
+}
+
 /* ---- cursors ---- */
 
 static void replay_cursors(struct replay *replay, const struct session_state *old)

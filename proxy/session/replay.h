@@ -45,6 +45,13 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
  * will; the steps.  An error means that this one cannot be carried. */
 unsigned replay_try_add(const struct session_state *old, struct sbuf *out);
 
+/* The same for the unnamed statement, which no server tells, by one step: it leaves nothing behind,
+ * not even if it fails, and waits for no lock. */
+void replay_try_unnamed(const struct stmt *unnamed, struct sbuf *out);
+
+/* Whether such an error says nothing about the statement: it may be tried again. */
+bool replay_try_again(const char *sqlstate);
+
 void replay_free(struct replay *replay);
 
 /* What step number `i`, from 0, does: "prepared statement \"p1\"".  For messages to people. */

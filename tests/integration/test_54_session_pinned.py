@@ -2,7 +2,7 @@
 """Sessions that cannot be moved: named before anything has happened, and what is done about them."""
 import pytest
 
-from pgwire import errors, query, rows, wait_for
+from pgwire import SYNC, bind, close, errors, execute, parse, query, rows, wait_for
 from proxy import ConsoleError
 from servers import SLOW
 
@@ -62,6 +62,40 @@ def test_what_is_pinned(make):
             conn.query("DISCARD ALL")
             proxy.hold("p2", "LEASE 60s")
             proxy.command("RELEASE p2")
+
+
+def hide(conn, name):
+    """A statement that could not be prepared now: the session does not find its table any more."""
+    conn.send(parse("SELECT count(*) FROM items", name) + SYNC)
+    assert not errors(conn.ready())
+    conn.send(parse("SELECT set_config('search_path', 'pg_catalog', false)", "elsewhere") +
+              bind([], "elsewhere") + execute() + close("S", "elsewhere") + SYNC)
+    assert rows(conn.ready()) == [["pg_catalog"]]
+
+
+@pytest.mark.parametrize("name", ["", "named"])
+def test_a_statement_that_no_server_takes_any_more(make, name):
+    """Found out before the swap, also of a session that came when connections had been opened for it."""
+    proxy = make("abort")
+    proxy.command("PREPARE SWAP p2 TO other")
+    with proxy.wire("p2") as conn:
+        hide(conn, name)
+        with pytest.raises(ConsoleError) as error:
+            proxy.hold("p2")
+        assert error.value.sqlstate == "55P03" and '"items"' in error.value.fields["D"]
+        if name == "":
+            assert "unnamed statement" in listed(proxy)[""]["why"]
+        conn.query("SET search_path TO public")
+        if name == "":  # which that query has ended
+            hide(conn, name)
+            conn.send(parse("SELECT 1") + SYNC)
+            conn.ready()
+        proxy.hold("p2", "LEASE 60s")
+        proxy.command("SWAP p2 TO other FORCE")
+        proxy.command("RELEASE p2")
+        conn.send(bind([], name) + execute() + SYNC)
+        assert not errors(conn.ready())
+        assert conn.value("SHOW cluster_name") == "other"
 
 
 def test_wait(make):

@@ -4,9 +4,11 @@ alone.
 
 Each round plays random commands that change the state of a session on pairs of sessions, moves one
 of each pair between two steps, and compares every answer and everything visible.  A failure names its
-seed: PGSHUNT_SESSION_SEED=… plays it again.  PGSHUNT_SESSION_ROUNDS=… plays more, by default few:
+seed: PGSHUNT_SESSION_SEED=… plays it again.  PGSHUNT_SESSION_ROUNDS=… plays more, by default few, and
+PGSHUNT_SESSION_PAIRS=… with more sessions in each, which takes less time than as many rounds:
 
-    PGSHUNT_BIN=… PGSHUNT_SESSION_ROUNDS=500 pytest -k random tests/integration/test_56_random_sessions.py
+    PGSHUNT_BIN=… PGSHUNT_SESSION_ROUNDS=40 PGSHUNT_SESSION_PAIRS=30 \
+        pytest -k random_sessions_moved tests/integration/test_56_random_sessions.py
 """
 import os
 import random
@@ -19,7 +21,8 @@ from session_pairs import CHANNELS, ROLES, SCHEMA, Difference, Pair, Plan, login
 
 SEED = os.environ.get("PGSHUNT_SESSION_SEED")
 ROUNDS = int(os.environ.get("PGSHUNT_SESSION_ROUNDS", "1"))
-PAIRS, MOVES, STEPS = 6, 2, 10
+PAIRS = int(os.environ.get("PGSHUNT_SESSION_PAIRS", "6"))
+MOVES, STEPS = 2, 10
 
 STARTUP = [{}, {}, {"TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"},
            {"options": "-c work_mem=3MB -c my.own=startup", "client_encoding": "LATIN1"}]

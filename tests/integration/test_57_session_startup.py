@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pgwire import errors, query, wait_for
+from pgwire import SYNC, errors, parse, query, wait_for
 
 STARTUP = {"DateStyle": "German, DMY", "TimeZone": "Asia/Tokyo", "statement_timeout": "77s",
            "options": "-c work_mem=7MB -c my.own=mine"}
@@ -135,6 +135,34 @@ def test_after_a_swap(make_scene):
         conn.query("SET TimeZone = UTC; RESET TimeZone")
         assert conn.value("SHOW TimeZone") == "Asia/Tokyo"
         assert conn.value("SELECT where_am_i(1)") == "pg2 p2"
+
+
+def test_connections_for_a_swap_suit_the_clients(make_proxy, pg, other):
+    """One that was lost is opened again for whom it was, whatever others are there for nobody."""
+    proxy = make_proxy({"pg": pg, "other": other}, pool_mode="session", workers=1)
+    left = [proxy.wire("p2") for _ in range(3)]
+    for conn in left:
+        conn.query("SELECT 1")
+    for conn in left:
+        conn.close()
+
+    def pool(column):
+        return [row[column] for row in proxy.command("SHOW POOLS") if row["user"] == "app"]
+    wait_for(lambda: pool("sv_idle") == ["3"], what="their servers")
+    with proxy.wire("p2", **STARTUP) as conn, proxy.wire("p2") as plain:
+        # The new server refuses it: its table is not found any more.
+        conn.send(parse("SELECT count(*) FROM items", "lost") + SYNC)
+        conn.ready()
+        conn.query("SET search_path TO pg_catalog")
+        plain.query("SELECT 1")
+        proxy.command("PREPARE SWAP p2 TO other")
+        row, = [row for row in proxy.command("SHOW SESSIONS p2") if row["why"]]
+        assert '"items"' in row["why"]
+        assert pool("sv_prepared") == ["2"]
+        conn.query("DEALLOCATE ALL")
+        proxy.command("PREPARE SWAP p2 TO other")
+        # The third was taken at once.
+        assert pool("sv_prepared") == ["2"]
 
 
 def test_pool_mode_changes(make_proxy):
