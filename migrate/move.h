@@ -189,6 +189,7 @@ struct move {
 	enum phase failed_phase;
 	struct verify *verify; /* the comparison, NULL = not asked for */
 	struct sbuf problems;  /* after the promotion: what must be repaired, a line each */
+	char sessions_seen[128]; /* in the checks: how many can be moved; "": there are none */
 	struct sbuf sessions;  /* after the release: the inside of a JSON array (sessions.h) */
 	int64_t sessions_moved;
 	struct sbuf evidence;  /* of the current phase: the inside of a JSON object */

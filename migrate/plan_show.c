@@ -154,6 +154,8 @@ void plan_print(struct move *move, bool steps)
 		ui_line(ui, "  shard %s: database %s", move->shards[i].name,
 		        move->shards[i].dbname);
 	print_routers(move);
+	if (move->sessions_seen[0] != '\0')
+		ui_line(ui, "  sessions of session pools: %s", move->sessions_seen);
 	for (size_t i = 0; i < move->other_count; i++)
 		ui_line(ui,
 		        "  %s: the copy of database %s is closed after the promotion; it stays in "

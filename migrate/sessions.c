@@ -7,6 +7,7 @@
 #include "migrate/ui.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,6 +138,9 @@ void check_sessions(struct checks *checks)
 			           sessions.stopping > 0 ? ": as they are, the move will be undone"
 			                                 : "");
 		each_line(&sessions, find_line, checks);
+		if (strcmp(sbuf_text(&text), "none") != 0)
+			(void)snprintf(checks->move->sessions_seen,
+			               sizeof(checks->move->sessions_seen), "%s", sbuf_text(&text));
 		check_pass(checks, CHECK_SESSIONS, "%s", sbuf_text(&text));
 	}
 	sbuf_free(&text);

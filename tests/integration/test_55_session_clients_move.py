@@ -64,15 +64,15 @@ def test_sessions_are_moved(scene):
 
 
 def test_undone_for_a_pinned_one(scene):
-    """It is named by check; the move is undone, and every session is where it was."""
+    """It is named by the plan; the move is undone, and every session is where it was."""
     scene.configure(hold_timeout="1s")
     conn = session(scene.proxy, "movable")
     pinned = scene.proxies[1].wire("p2", application_name="pinned")
     pinned.query("CREATE TEMP VIEW basket AS SELECT 0 AS a")
     before = [each.value("SELECT pg_backend_pid()") for each in (conn, pinned)]
-    checked = scene.run("check", "p2", "--to", "pg2")
-    assert "1 movable, 1 pinned" in checked.stdout + checked.stderr
-    assert "basket" in checked.stdout + checked.stderr
+    planned = scene.run("plan", "p2", "--to", "pg2")
+    assert "sessions of session pools: 0 clean, 1 movable, 1 pinned" in planned.stdout
+    assert "basket" in planned.stdout + planned.stderr
     undone = scene.move(UNDONE)
     assert "basket" in undone.stdout + undone.stderr
     assert [each.value("SELECT pg_backend_pid()") for each in (conn, pinned)] == before
