@@ -99,8 +99,7 @@ struct session_move {
 	char digest_failed[SESSION_DIGEST_SIZE]; /* a state that could not be given to a server … */
 	char *failed_why;                        /* … and why */
 	char *failure;                           /* the first error of the answer */
-	char
-	    *unnamed_failure; /* why its unnamed statement cannot be prepared again; NULL: it can */
+	char *unnamed_failure; /* its unnamed statement cannot be prepared again; NULL: it can */
 	char failure_sqlstate[6];
 	char digest_before[SESSION_DIGEST_SIZE]; /* of the last move: on the old server … */
 	char digest_after[SESSION_DIGEST_SIZE];  /* … and on the new one; "": never moved */
