@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +42,7 @@ static const char usage[] =
     "  -d, --daemon         go to the background once the configuration has been read\n"
     "  -R, --takeover       take the listening sockets over from the pgshuntd that runs, which lets\n"
     "                       its clients finish and ends; starts as usual if none runs\n"
-    "  -u, --user USER      only checked: pgshuntd runs as the user who starts it\n"
+    "  -u, --user USER      user to become if root starts it, instead of the setting user\n"
     "      --settings       print the table of all settings (Markdown)\n"
     "      --man            print the manual page\n"
     "  -V, --version        print the version\n"
@@ -136,16 +137,34 @@ static bool arguments_parse(int argc, char **argv, struct arguments *args, int *
 	return true;
 }
 
-/* What the command line says of the process itself; false with a message. */
-static bool main_settle(const struct arguments *args, struct config *config)
+/* False with a message. */
+static bool main_become(const char *name)
 {
-	const struct passwd *user = args->user == NULL ? NULL : getpwnam(args->user);
+	const struct passwd *user = getpwnam(name);
 
-	if (args->user != NULL && (user == NULL || user->pw_uid != geteuid())) {
-		(void)fprintf(stderr, "pgshuntd: start it as user \"%s\": it never changes its user\n",
-			      args->user);
+	if (user == NULL) {
+		(void)fprintf(stderr, "pgshuntd: there is no user \"%s\"\n", name);
 		return false;
 	}
+	if (user->pw_uid == geteuid() && user->pw_uid == getuid())
+		return true;
+	/* The last of them gives up the right to do the others. */
+	if (geteuid() != 0 || initgroups(name, user->pw_gid) != 0 || setgid(user->pw_gid) != 0 ||
+	    setuid(user->pw_uid) != 0) {
+		(void)fprintf(stderr, "pgshuntd: cannot become user \"%s\": %s\n", name,
+		              geteuid() != 0 ? "only root can" : strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+/* What the command line and the settings say of the process itself; false with a message. */
+static bool main_settle(const struct arguments *args, struct config *config)
+{
+	const char *user = args->user != NULL ? args->user : config->proxy.user;
+
+	if (user[0] != '\0' && !main_become(user))
+		return false;
 	if (args->verbose)
 		config->proxy.log_level = LOG_LEVEL_DEBUG; /* nobody else knows it yet */
 	if (args->daemon && config->proxy.log_file[0] == '\0' &&

@@ -4,7 +4,10 @@
 #include "base/log.h"
 #include "conf/config.h"
 
+#include <errno.h>
+#include <grp.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 void listeners_close(struct listeners *listeners)
@@ -26,6 +29,24 @@ static bool listeners_take_inherited(struct listeners *listeners, struct inherit
 		         "unix_socket_directory are not used",
 		         listeners->count);
 	return listeners->inherited;
+}
+
+static bool listeners_set_group(const char *path, const struct config_proxy *conf,
+                                struct sbuf *error)
+{
+	const char *name = conf->unix_socket_group;
+	const struct group *group = name[0] == '\0' ? NULL : getgrnam(name);
+
+	if (name[0] == '\0')
+		return true;
+	if (group == NULL) {
+		sbuf_printf(error, "unix_socket_group: there is no group \"%s\"", name);
+		return false;
+	}
+	if (chown(path, (uid_t)-1, group->gr_gid) == 0)
+		return true;
+	sbuf_printf(error, "unix_socket_group \"%s\": %s", name, strerror(errno));
+	return false;
 }
 
 bool listeners_open(struct listeners *listeners, const struct config_proxy *conf,
@@ -50,9 +71,9 @@ bool listeners_open(struct listeners *listeners, const struct config_proxy *conf
 		                          conf->listen_backlog, (unsigned)conf->unix_socket_mode,
 		                          given, listeners->unix_path, error);
 
-		good = fd >= 0;
-		if (good)
+		if (fd >= 0)
 			listeners->fds[listeners->count++] = fd;
+		good = fd >= 0 && listeners_set_group(listeners->unix_path, conf, error);
 	}
 	if (!good)
 		listeners_close(listeners);

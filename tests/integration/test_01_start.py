@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 """Starting, the command line, and errors of the configuration."""
+import grp
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import yaml
 
 import pgwire
 from proxy import program
-from servers import SLOW, free_port
+from servers import OWNER, SLOW, free_port
 
 
 def pgshuntd(*args, **kwargs):
@@ -242,3 +244,26 @@ def test_example_configuration_is_right(tmp_path):
     path.write_text(yaml.safe_dump(local(config)))
     result = pgshuntd("--config", str(path), "--check-config")
     assert result.returncode == 0, result.stderr
+
+
+def test_becomes_another_user(make_proxy):
+    """As root; others stay who they are."""
+    owner = OWNER or pwd.getpwuid(os.getuid())
+    group = grp.getgrgid(owner.pw_gid).gr_name
+    proxy = make_proxy(start=False, user="nosuchuser")
+    refused = pgshuntd("--config", proxy.config_path)
+    assert refused.returncode == 1 and 'there is no user "nosuchuser"' in refused.stderr
+    proxy.settings.update(user=owner.pw_name, unix_socket_directory=proxy.folder,
+                          unix_socket_group=group)
+    proxy.write()
+    for path, _, names in os.walk(proxy.folder):
+        for name in [path, *(os.path.join(path, name) for name in names)]:
+            os.chown(name, owner.pw_uid, owner.pw_gid)
+    proxy.start()
+    with open("/proc/%d/status" % proxy.process.pid) as status:
+        ids = {line.split(":")[0]: line.split()[1:] for line in status}
+    assert ids["Uid"] == [str(owner.pw_uid)] * 4 and ids["Gid"] == [str(owner.pw_gid)] * 4
+    assert "0" not in ids["Groups"] or owner.pw_uid == 0
+    socket = os.stat(os.path.join(proxy.folder, ".s.PGSQL.%d" % proxy.port))
+    assert socket.st_gid == owner.pw_gid
+    assert proxy.wire().value("SELECT 1") == "1"
