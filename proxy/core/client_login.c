@@ -476,11 +476,9 @@ static void login_refuse_count(struct client *client, const char *message, const
 
 /* Counts the client among those of its user and database; false: there are too many, unless it is an
  * operator, and it is doomed. */
-static bool login_count(struct client *client, const char *name, struct database_share *database,
-			bool operator)
+static bool login_count(struct client *client, struct user_share *user,
+			struct database_share *database, bool operator)
 {
-	struct user_share *user = share_user(client->worker->proxy->shares, name);
-
 	client->user_share = user;
 	if (user == NULL || database == NULL) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
@@ -509,6 +507,17 @@ static bool login_count(struct client *client, const char *name, struct database
 	return true;
 }
 
+/* As a rule the pool's user is the client's, and then nothing that is shared need be searched; NULL:
+ * there is no memory. */
+static struct user_share *login_user_share(const struct client *client, const struct pool *pool)
+{
+	struct user_share *user = pool->share->user_share;
+
+	return LIKELY(strcmp(user->name, client->login->user) == 0)
+		   ? user
+		   : share_user(client->worker->proxy->shares, client->login->user);
+}
+
 static void login_to_console(struct client *client)
 {
 	struct worker *worker = client->worker;
@@ -525,7 +534,7 @@ static void login_to_console(struct client *client)
 		return;
 	}
 	/* With the socket goes what has been received behind the login (see login_step_all). */
-	if (!login_count(client, login->user, share,
+	if (!login_count(client, share_user(worker->proxy->shares, login->user), share,
 			 login->owner || config_is_admin(worker->routes->config, login->user)))
 		return;
 	client->counted = false; /* but by who has the socket from now on */
@@ -680,7 +689,7 @@ void login_after_auth(struct client *client)
 		return;
 	}
 	if (!login_can_start(client, pool) ||
-	    !login_count(client, login->user, pool->database->share, false))
+	    !login_count(client, login_user_share(client, pool), pool->database->share, false))
 		return;
 	list_remove(&worker->joining, &client->node);
 	client->pool = pool;

@@ -26,11 +26,9 @@
 /* Of so many connections to the target of a swap a pool opens one at a time: nobody waits for them,
  * while each takes its host, which has other databases, milliseconds to start. */
 #define PREPARE_ONE_OF 32
-/* With a swap prepared, connections to the old server that were idle for so long are closed, so
- * many at a time: each takes its host milliseconds to end, which the fence would have to wait for.
- */
+/* With a swap prepared, connections to the old server that were idle for so long are closed: each
+ * takes its host milliseconds to end, which the fence would have to wait for. */
 #define TRIM_IDLE (50 * USEC_PER_MSEC)
-#define TRIM_AT_ONCE 3
 
 /* ---- hold and release ---- */
 
@@ -108,22 +106,22 @@ bool gate_leaves_server(const struct database *database)
 	return database->held && (database->paused || gate_is_prepared(database));
 }
 
-void gate_trim(struct pool *pool, usec_t now)
+static void gate_trim_pool(struct pool *pool)
 {
-	const struct database *database = pool->database;
-	size_t closed = 0;
+	struct server *server;
 
-	if (database->held || !gate_is_prepared(database) || database->swap_pending > 0)
+	if (pool->servers[SERVER_IDLE].count <= 1)
 		return;
 	/* The most recently used are in front, and those that wait for work are at the end. */
-	while (closed++ < TRIM_AT_ONCE && pool->servers[SERVER_IDLE].count > 1) {
-		struct server *server =
-		    CONTAINER_OF(list_last(&pool->servers[SERVER_IDLE]), struct server, node);
-
-		if (now - server->since < TRIM_IDLE)
-			break;
+	server = CONTAINER_OF(list_last(&pool->servers[SERVER_IDLE]), struct server, node);
+	if (pool->worker->now - server->since >= TRIM_IDLE)
 		server_doom(server, SERVER_CLOSE_MOVED);
-	}
+}
+
+void gate_trim(struct database *database)
+{
+	if (gate_is_prepared(database) && database->swap_pending == 0)
+		gate_for_each_pool(database, gate_trim_pool);
 }
 
 static void gate_leave_idle(struct pool *pool)

@@ -19,6 +19,9 @@
 #define NARROW_LEAST 2
 #define NARROW_SPAN (5 * USEC_PER_MSEC)
 #define NARROW_CALM 8
+/* What is left idle is closed one by one, one in so many spans: a few at once would be felt by
+ * the other databases of the server's host. */
+#define NARROW_TRIM 6
 /* A hold that has not come by then has other worries. */
 #define NARROW_MAX (30 * USEC_PER_SEC)
 
@@ -86,6 +89,8 @@ static void release_next(struct database *database)
 /* The end of a span before a hold. */
 static void narrow_next(struct database *database)
 {
+	if (++database->pace_spans % NARROW_TRIM == 0)
+		gate_trim(database);
 	if (database->worker->now >= database->narrow_end) {
 		pace_widen(database);
 	} else if (longest_wait(database) >= NARROW_SPAN) {

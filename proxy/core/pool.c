@@ -292,7 +292,6 @@ void pool_tick(struct pool *pool, usec_t now)
 	struct list_node *tmp;
 
 	pool_tick_servers(pool, now);
-	gate_trim(pool, now);
 	pool_tick_removed(pool);
 	if (UNLIKELY(pool->some_at_eof))
 		pool_tick_eof(pool);

@@ -66,7 +66,8 @@ struct database {
 	/* pace.h */
 	unsigned pace;         /* so many clients at most have a server; 0: no bound */
 	bool narrowed;         /* it is that before a hold */
-	unsigned pace_calm;    /* spans in which nobody waited for long */
+	unsigned pace_spans;   /* that have passed */
+	unsigned pace_calm;    /* … in which nobody waited for long */
 	usec_t narrow_end;
 	struct event *pace_timer;
 	/* PREPARE SWAP */
@@ -244,8 +245,8 @@ void gate_kill(struct worker *worker, const char *database);
  * closed as soon as nobody uses them: backends take milliseconds to end, and the fence waits for
  * them.  If the swap does not come about, new ones are opened at the release. */
 bool gate_leaves_server(const struct database *database);
-/* Before that hold, the surplus of them is closed, a few at a time (every 100 ms). */
-void gate_trim(struct pool *pool, usec_t now);
+/* Before that hold, one of the surplus of each pool is closed. */
+void gate_trim(struct database *database);
 void gate_release(struct worker *worker, const char *database, bool lapsed);
 void gate_check_drained(struct database *database);
 /* Every client of the database, in all workers, is at its safe point. */
