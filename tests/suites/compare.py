@@ -4,8 +4,8 @@
 
     compare.py FOLDER EXPLAINED
 
-FOLDER has SUITE.MODE/results/TEST.out for the modes direct, session and transaction.  EXPLAINED says
-why lines differ: "[suite mode]" or "[suite mode test …]" begins a section, "# text" is a reason and
+FOLDER has SUITE.MODE/results/TEST.out for the mode direct and others.  EXPLAINED says why lines
+differ: "[suite mode,mode…]" or "[suite mode,mode… test …]" begins a section, "# text" is a reason and
 each line after it a regular expression that a differing line ("-direct", "+through the proxy") must
 match as a whole.  A reason whose test is named in the section and that has no expressions explains
 every line of these tests.  Prints what nothing explains, of a test the first lines only, and the number of these lines at
@@ -22,13 +22,13 @@ SHOWN = 30  # lines of a test
 
 
 class Reason:
-    def __init__(self, suite, mode, tests, text):
-        self.suite, self.mode, self.tests, self.text = suite, mode, tests, text
+    def __init__(self, suite, modes, tests, text):
+        self.suite, self.modes, self.tests, self.text = suite, modes, tests, text
         self.patterns = []
         self.used = 0
 
     def explains(self, suite, mode, test, line):
-        return ((suite, mode) == (self.suite, self.mode) and
+        return (suite == self.suite and mode in self.modes and
                 (not self.tests or test in self.tests) and
                 (any(pattern.fullmatch(line) for pattern in self.patterns) or
                  not self.patterns and bool(self.tests)))
@@ -40,8 +40,8 @@ def read_reasons(path):
         for number, line in enumerate(file, 1):
             line = line.rstrip("\n")
             if line.startswith("["):
-                suite, mode, *tests = line.strip("[]").split()
-                section = suite, mode, tests
+                suite, modes, *tests = line.strip("[]").split()
+                section = suite, modes.split(","), tests
                 fresh = True
             elif line.startswith("#") and section:
                 if fresh:
@@ -133,8 +133,8 @@ def main():
                 for suite, mode in runs if mode != "direct")
     ran = {tuple(run) for run in runs}
     for reason in reasons:
-        if (reason.suite, reason.mode) in ran:
-            print("%4d lines: %s %s: %s" % (reason.used, reason.suite, reason.mode, reason.text))
+        if any((reason.suite, mode) in ran for mode in reason.modes):
+            print("%4d lines: %s: %s" % (reason.used, reason.suite, reason.text))
     print("%d lines differ without an explanation" % total)
     return 1 if total else 0
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: PostgreSQL
 # PostgreSQL's own test suites, from Debian's source package, through pgshuntd:
 #
-#   sh tests/suites/postgresql.sh [regress|isolation|pipeline …]
+#   sh tests/suites/postgresql.sh [regress|contrib|isolation|pipeline …]
 #
 #   regress     the SQL regression tests (pg_regress, parallel_schedule)
+#   contrib     those of PL/pgSQL and of the extensions; dblink and postgres_fdw come back through the proxy
 #   isolation   the isolation tests (isolationtester), which hold several sessions against each other
 #   pipeline    libpq_pipeline, the test program of libpq's pipelines, with its protocol traces
 #
@@ -13,10 +14,9 @@
 #   session      session pooling
 #   moving       the same, and ten times a second RECONNECT: between two of its transactions every
 #                session that can be moved goes on at a fresh server connection
-#   transaction  transaction pooling, one test after the other
+#   transaction  transaction pooling, one test after the other; psql's sessions clean up at their end
 #
-# What came out directly is compared with what came through the
-# proxy; every line that differs must be explained in tests/suites/postgresql.explained.  The last
+# What came out directly is compared with what came through the proxy; every line that differs must be explained in tests/suites/postgresql.explained.  The last
 # line is the number of lines that are not.  Environment:
 #
 #   SUITE_MODES="session moving"   modes to run; by default session
@@ -28,10 +28,14 @@ repo=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/lib.sh
 . "$repo/tests/lib.sh"
 
-suites=${*:-regress isolation pipeline}
+suites=${*:-regress contrib isolation pipeline}
 modes=${SUITE_MODES:-session}
 pgxs=$PGBIN/../lib/pgxs/src/test
 explained=$repo/tests/suites/postgresql.explained
+modules="adminpack amcheck auto_explain bloom btree_gin btree_gist citext cube dblink dict_int dict_xsyn \
+earthdistance file_fdw fuzzystrmatch hstore intarray isn lo ltree pageinspect pg_surgery pg_trgm \
+pg_visibility pgcrypto pgstattuple postgres_fdw seg tablefunc tsm_system_rows tsm_system_time unaccent \
+uuid-ossp xml2"
 work=
 proxy_pid=
 moving_pid=
@@ -108,8 +112,8 @@ suite_build() {
 			"$source/src/test/modules/libpq_pipeline/libpq_pipeline.c" \
 			-L"$("$PGBIN/pg_config" --pkglibdir)" -L"$("$PGBIN/pg_config" --libdir)" \
 			-lpgcommon -lpgport -lpq -lm 2>>"$work/cc.log" &&
-		cc -O1 -fPIC -shared $suite_include -o "$work/lib/backend_pid.so" \
-			"$repo/tests/suites/backend_pid.c" -lpq 2>>"$work/cc.log" || {
+		cc -O1 -fPIC -shared -D_GNU_SOURCE $suite_include -o "$work/lib/preload.so" \
+			"$repo/tests/suites/preload.c" -lpq 2>>"$work/cc.log" || {
 		cat "$work/cc.log" >&2
 		die "the C parts of the suites do not compile"
 	}
@@ -120,46 +124,52 @@ suite_build() {
 
 # --- servers --------------------------------------------------------------------------------------
 
-# A new server, and the proxy in front of it unless the mode is `direct`; the port is in $suite_port.
+# A new server, and the proxy in front of it unless the mode is `direct`; clients use $suite_host.  The
+# proxy has the server's port at another address: dblink and postgres_fdw, who ask the server for
+# it, come to the proxy, too.
 suite_start() {
 	data=$work/$1.data
+	suite_host=127.0.0.1
+	[ "$1" = direct ] || suite_host=127.0.0.2
 	as_db "$PGBIN/initdb" -D "$data" -U postgres -E UTF8 --locale=C --no-sync -A trust \
 		>"$data.initdb.log" 2>&1 || die "initdb failed; see $data.initdb.log"
+	export PGHOST="$suite_host"
 	pg_start "$data" fsync=off max_prepared_transactions=2 max_connections=150
-	suite_port=$port
+	unset PGHOST
 	# As pg_regress makes the database.
-	for suite_database in regression isolation_regression pipeline; do
-		sql "$port" postgres -c "CREATE DATABASE $suite_database TEMPLATE = template0"
-		for suite_setting in lc_messages=C lc_monetary=C lc_numeric=C lc_time=C \
-			bytea_output=hex timezone_abbreviations=Default; do
-			sql "$port" postgres -c "ALTER DATABASE $suite_database SET \
-				${suite_setting%%=*} TO '${suite_setting##*=}'"
-		done
+	for suite_name in regression isolation_regression pipeline; do
+		suite_database "$1" $suite_name
 	done
 	[ "$1" = direct ] || suite_proxy "$1"
 }
 
+# As pg_regress makes a database.  In transaction pooling it has what pg_regress has psql ask for at its
+# logins, too, for RESET leads to that there.
+suite_database() {
+	for suite_setting in lc_messages=C lc_monetary=C lc_numeric=C lc_time=C bytea_output=hex \
+		timezone_abbreviations=Default TimeZone=America/Los_Angeles "DateStyle=Postgres, MDY" \
+		IntervalStyle=postgres_verbose; do
+		case $1,$suite_setting in
+		transaction,* | *,lc_* | *,bytea_output=* | *,timezone_abbreviations=*)
+			say "ALTER DATABASE $2 SET ${suite_setting%%=*} TO '${suite_setting##*=}';" ;;
+		esac
+	done >"$work/settings.sql"
+	sql "$port" postgres -c "SET client_min_messages TO warning" \
+		-c "DROP DATABASE IF EXISTS $2 WITH (FORCE)" \
+		-c "CREATE DATABASE $2 TEMPLATE = template0" -f "$work/settings.sql"
+}
+
 suite_proxy() {
-	suite_port=$(free_port)
 	suite_pool_mode=$1
 	[ "$1" != moving ] || suite_pool_mode=session
 	mkdir -p "$work/state"
 	[ "$(id -u)" -ne 0 ] || chown postgres:postgres "$work/state"
 	rm -f "$work/state"/*
 	printf '"postgres" ""\n"pgshunt_admin" ""\n' >"$work/userlist.txt"
-	# In transaction pooling what a session leaves behind is the next one's.  So there the tests run
-	# one by one, each on server connections that are new.
-	cat >"$work/launcher" <<SH
-#!/bin/sh
-"$PGBIN/psql" -X -q "host=127.0.0.1 port=$suite_port user=pgshunt_admin dbname=pgshunt" \\
-	-c RECONNECT >/dev/null || exit
-exec "\$@"
-SH
-	chmod 755 "$work/launcher"
 	cat >"$work/pgshunt.yml" <<YAML
 proxy:
-  listen_addresses: [127.0.0.1]
-  port: $suite_port
+  listen_addresses: [$suite_host]
+  port: $port
   auth_type: trust
   users_file: $work/userlist.txt
   state_directory: $work/state
@@ -175,7 +185,7 @@ YAML
 	chmod 644 "$work/userlist.txt" "$work/pgshunt.yml"
 	spawn "$work/$1.proxy.log" "$build/pgshuntd" --config "$work/pgshunt.yml"
 	proxy_pid=$spawned
-	wait_for 20 sql "$suite_port" postgres -c "SELECT 1" ||
+	wait_for 20 as_db "$PGBIN/pg_isready" -q -h "$suite_host" -p "$port" ||
 		die "pgshuntd does not answer: $(tail -n 5 "$work/$1.proxy.log")"
 	[ "$1" != moving ] || suite_move
 }
@@ -183,29 +193,64 @@ YAML
 # Stops by itself with its psql, when the proxy has gone.
 suite_move() {
 	(while sleep 0.1 && echo "RECONNECT;"; do :; done |
-		"$PGBIN/psql" -X -q "host=127.0.0.1 port=$suite_port user=pgshunt_admin dbname=pgshunt" \
+		"$PGBIN/psql" -X -q "host=$suite_host port=$port user=pgshunt_admin dbname=pgshunt" \
 			>/dev/null 2>&1) &
 	moving_pid=$!
 }
 
 # --- the suites; each leaves its files in $work/out/SUITE.MODE -------------------------------------
 
+# In transaction pooling what a session leaves behind is the next one's.  So there the tests run one by
+# one, and psql's sessions clean up.  $2 is the database, $3 the sources, then options.
+suite_pg_regress() {
+	suite_launcher="env"
+	[ "$1" != transaction ] || suite_launcher="env SUITE_DISCARD=1 LD_PRELOAD=$work/lib/preload.so"
+	suite_args="--use-existing --dbname=$2 --inputdir=$3"
+	shift 3
+	# shellcheck disable=SC2086
+	as_db "$pgxs/regress/pg_regress" --bindir="$PGBIN" --dlpath="$work/lib" --host="$suite_host" \
+		--port="$port" --user=postgres --launcher="$suite_launcher" $suite_args "$@" 2>&1 || :
+}
+
 suite_regress() {
 	suite_options=--max-concurrent-tests=20
-	[ "$1" != transaction ] || suite_options="--max-connections=1 --launcher=$work/launcher"
-	# shellcheck disable=SC2086
-	as_db "$pgxs/regress/pg_regress" --bindir="$PGBIN" --inputdir="$source/src/test/regress" \
-		--outputdir="$out" --dlpath="$work/lib" --use-existing --dbname=regression \
-		--host=127.0.0.1 --port="$suite_port" --user=postgres $suite_options \
-		--schedule="$source/src/test/regress/parallel_schedule" >"$out/log" 2>&1 || :
+	[ "$1" != transaction ] || suite_options=--max-connections=1
+	suite_pg_regress "$1" regression "$source/src/test/regress" --outputdir="$out" $suite_options \
+		--schedule="$source/src/test/regress/parallel_schedule" >"$out/log"
+}
+
+# A module's tests in a new database; tests of different modules may have one name.
+suite_contrib() {
+	mkdir "$out/results"
+	for suite_module in src/pl/plpgsql/src $modules; do
+		suite_from=$source/$suite_module
+		[ -e "$suite_from" ] || suite_from=$source/contrib/$suite_module
+		suite_module=$(basename "${suite_module%/src}")
+		suite_into=$out/$suite_module
+		as_db mkdir "$suite_into"
+		suite_database "$1" contrib_regression
+		# dblink's test waits for a process of the server to end with its client.
+		sql "$port" postgres -c "ALTER DATABASE contrib_regression SET statement_timeout TO '20s'"
+		# Where \copy reads their data.
+		cd "$suite_from"
+		# shellcheck disable=SC2046
+		suite_pg_regress "$1" contrib_regression "$suite_from" --outputdir="$suite_into" \
+			$(sed -e ':a' -e '/\\$/{N;s/\\\n//;ba' -e '}' "$suite_from/Makefile" |
+				sed -n 's/\$([^)]*)//g; s/^REGRESS *= *//p') |
+			sed -E "s/^(test )? *([^ ]+ +\.\.\. )/test $suite_module.\2/" >>"$out/log"
+		for suite_result in "$suite_into"/results/*.out; do
+			mv "$suite_result" "$out/results/$suite_module.${suite_result##*/}"
+		done
+	done
+	cd "$work"
 }
 
 # The tester recognises who waits for whom by process ids; those of the proxy are not the server's.
 suite_isolation() {
 	as_db "$pgxs/isolation/pg_isolation_regress" --bindir="$PGBIN" \
 		--inputdir="$source/src/test/isolation" --outputdir="$out" --use-existing \
-		--dbname=isolation_regression --host=127.0.0.1 --port="$suite_port" --user=postgres \
-		--launcher="env LD_PRELOAD=$work/lib/backend_pid.so" \
+		--dbname=isolation_regression --host="$suite_host" --port="$port" --user=postgres \
+		--launcher="env LD_PRELOAD=$work/lib/preload.so" \
 		--schedule="$source/src/test/isolation/isolation_schedule" >"$out/log" 2>&1 || :
 }
 
@@ -216,7 +261,7 @@ suite_pipeline() {
 		suite_verdict=ok
 		suite_trace=$source/src/test/modules/libpq_pipeline/traces/$suite_test.trace
 		as_db timeout 120 "$work/lib/libpq_pipeline" -r 700 -t "$out/results/$suite_test.trace" \
-			"$suite_test" "host=127.0.0.1 port=$suite_port user=postgres dbname=pipeline" \
+			"$suite_test" "host=$suite_host port=$port user=postgres dbname=pipeline" \
 			>"$out/results/$suite_test.out" 2>&1 || suite_verdict=FAILED
 		if [ -e "$suite_trace" ] && [ "$suite_verdict" = ok ]; then
 			cmp -s "$suite_trace" "$out/results/$suite_test.trace" || suite_verdict=FAILED
