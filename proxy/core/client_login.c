@@ -177,8 +177,10 @@ static bool login_want_options(struct client *client, const char *text)
 	bool good = wire_options_parse(text, &options);
 
 	if (!good)
-		client_doom_fatal(client, CLIENT_CLOSE_STARTUP, options.sqlstate, options.error,
-				  NULL, options.hint);
+		client_doom_theirs(client, CLIENT_CLOSE_STARTUP, options.sqlstate,
+				   "unsupported options startup parameter: only '-c config=val' and "
+				   "'--config=val' are allowed",
+				   options.error, NULL, options.hint);
 	for (size_t i = 0; good && i < options.count; i++)
 		good = login_ignores(client, options.items[i].name, true) ||
 		       login_want(client, options.items[i].name, options.items[i].value);

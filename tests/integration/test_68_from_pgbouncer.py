@@ -62,6 +62,10 @@ def test_errors_are_pgbouncers(theirs, pg, folder):
         assert [(fields["C"], fields["M"]) for fields in errors(conn.rest())] == \
             [("57P01", "admin forced disconnect")]
         console('SET query_timeout = "7"')
+        with pytest.raises(LoginError) as error:
+            theirs.wire(options="-d 1")
+        assert error.value.fields["M"].startswith("unsupported options startup parameter: only '-c")
+        assert error.value.fields["D"] == 'unsupported switch "-d" in parameter "options"'
         for command, sqlstate, text in (
                 ("KILL_CLIENT somebody", "08P01", "invalid client pointer supplied"),
                 ("KILL_CLIENT 1000000", "08P01", "client not found"),
