@@ -18,6 +18,8 @@
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
 /* How often SHOW is asked while it drains and while it is paused. */
 #define DRAIN_EVERY (20 * USEC_PER_MSEC)
+/* For logins that are under way before connections are replaced. */
+#define LOGIN_PATIENCE (2 * USEC_PER_SEC)
 #define WATCH_EVERY (50 * USEC_PER_MSEC)
 #define SLICE (1 * USEC_PER_MSEC)
 /* What the cancelled or terminated get to end. */
@@ -848,7 +850,7 @@ static bool logs_in(struct move *move, struct bouncer *bouncer, const char *name
  * login that begins after the change needs no RECONNECT, so there is time to wait for it. */
 static bool reconnect_entry(struct move *move, struct bouncer *bouncer, const char *name)
 {
-	usec_t deadline = clock_now() + ASK_TIMEOUT;
+	usec_t deadline = clock_now() + LOGIN_PATIENCE;
 
 	while (logs_in(move, bouncer, name)) {
 		if (clock_now() >= deadline || bouncer->control.state != LINK_IDLE) {

@@ -95,19 +95,6 @@ def end_of(scene, mover):
     return text
 
 
-def slow_login(pg, bouncer, dbname):
-    """A client for whom the pgbouncer is just logging in, which takes two seconds."""
-    pg.sql("ALTER SYSTEM SET pre_auth_delay = 2")
-    pg.sql("SELECT pg_reload_conf()")
-    wait_for(lambda: pg.value("SHOW pre_auth_delay") == "2s", what="the setting")
-    client = threading.Thread(target=bouncer_query, args=(bouncer, dbname))
-    client.start()
-    wait_for(lambda: any(row["sv_login"] for row in bouncer.admin("SHOW POOLS")), what="the login")
-    pg.sql("ALTER SYSTEM RESET pre_auth_delay")
-    pg.sql("SELECT pg_reload_conf()")
-    return client
-
-
 def bouncer_query(bouncer, dbname):
     with psycopg.connect(host="127.0.0.1", port=bouncer.port, dbname=dbname, user="app",
                          connect_timeout=20) as conn:
@@ -120,7 +107,12 @@ def test_statement_and_inverse(make_scene, pg, folder):
     scene = make_scene()
     scene.plproxy(pg, "hq_kept", direct=True)
     before = pg.value("SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'hq'", "hq_kept")
-    bouncer = PgBouncer(subfolder(folder), "front", [("hq", "127.0.0.1", pg.port, "hq_kept")])
+    entry = "%%s = host=127.0.0.1 port=%d dbname=hq_kept%%s\n" % pg.port
+    # The login of "slow" ends when the lock is there.
+    slow = " connect_query='SELECT pg_advisory_lock_shared(1)'"
+    bouncer = PgBouncer(subfolder(folder), "front", [],
+                        entries=entry % ("hq", "") + entry % ("slow", slow))
+    client = threading.Thread(target=bouncer_query, args=(bouncer, "slow"))
     try:
         scene.configure(pgbouncers={"front": {
             "host": "127.0.0.1", "port": bouncer.port,
@@ -129,15 +121,17 @@ def test_statement_and_inverse(make_scene, pg, folder):
                   scene.run("plan", "p2", "--to", "pg2", "--json").stdout.splitlines()]
         plan = [event for event in events if event["event"] == "plan"][0]["plproxy"][0]
         assert plan["style"] == "foreign server" and plan["statement"].startswith("ALTER SERVER")
-        mover, mark = at_record(scene, "release.outcome")
-        client = slow_login(pg, bouncer, "hq")
-        os.unlink(mark)
-        text = end_of(scene, mover)
-        assert "plproxy_recycled 1" in text and "plproxy_calls 1" in text
-        bouncer_query(bouncer, "hq")
+        with pg.connect("hq_kept", autocommit=True) as conn:
+            conn.execute("SELECT pg_advisory_lock(1)")
+            client.start()
+            wait_for(lambda: any(row["sv_login"] for row in bouncer.admin("SHOW POOLS")),
+                     what="the login")
+            result = scene.move()
+        assert "plproxy_recycled 1" in result.stdout and "plproxy_calls 1" in result.stdout
+        assert "connections of database slow are not replaced" in result.stdout
+        bouncer_query(bouncer, "slow")
         client.join(20 * SLOW)
-        pools = [row for row in bouncer.admin("SHOW POOLS") if row["database"] == "hq"]
-        assert not client.is_alive() and pools[0]["cl_waiting"] == 0
+        assert not client.is_alive()
     finally:
         bouncer.stop()
     moved = glob.glob(os.path.join(scene.mover["journal_directory"], "*", "plproxy-hq*.sql"))
