@@ -127,11 +127,11 @@ def test_statement_and_inverse(make_scene, pg, folder):
             wait_for(lambda: any(row["sv_login"] for row in bouncer.admin("SHOW POOLS")),
                      what="the login")
             result = scene.move()
-        assert "plproxy_recycled 1" in result.stdout and "plproxy_calls 1" in result.stdout
-        assert "connections of database slow are not replaced" in result.stdout
         bouncer_query(bouncer, "slow")
         client.join(20 * SLOW)
         assert not client.is_alive()
+        assert "plproxy_recycled 1" in result.stdout and "plproxy_calls 1" in result.stdout
+        assert "connections of database slow are not replaced" in result.stdout
     finally:
         bouncer.stop()
     moved = glob.glob(os.path.join(scene.mover["journal_directory"], "*", "plproxy-hq*.sql"))
