@@ -10,7 +10,8 @@
 
 #define SLOT_FREE 0x40000000u
 #define SLOT_NONE 0x3fffffffu
-#define SLOTS_FIRST 256u
+#define SLOTS_FIRST 1024u
+#define SLOTS_SPARE 512u /* of which the one that was free longest is taken */
 
 struct share_registry {
 	pthread_mutex_t lock;
@@ -21,7 +22,9 @@ struct share_registry {
 	atomic_uint timeouts;
 	uint32_t *slots; /* worker, or SLOT_FREE + the next free slot */
 	uint32_t slot_count;
-	uint32_t slot_free; /* SLOT_NONE: all are taken */
+	uint32_t slot_free; /* the one that was free longest; SLOT_NONE: all are taken */
+	uint32_t slot_last; /* the one that was given back last */
+	uint32_t slots_spare;
 	unsigned workers;
 	atomic_uint pool_count;
 	unsigned user_count;
@@ -366,6 +369,16 @@ struct user_share *share_user(struct share_registry *registry, const char *name)
 	return share;
 }
 
+/* Behind all that are free; the list from `first` to `last` is linked already. */
+static void share_slots_add(struct share_registry *registry, uint32_t first, uint32_t last)
+{
+	if (registry->slot_free == SLOT_NONE)
+		registry->slot_free = first;
+	else
+		registry->slots[registry->slot_last] = SLOT_FREE | first;
+	registry->slot_last = last;
+}
+
 static bool share_slots_grow(struct share_registry *registry)
 {
 	uint32_t count = registry->slot_count == 0 ? SLOTS_FIRST : registry->slot_count * 2;
@@ -377,7 +390,8 @@ static bool share_slots_grow(struct share_registry *registry)
 	for (uint32_t i = registry->slot_count; i < count; i++)
 		slots[i] = SLOT_FREE | (i + 1 < count ? i + 1 : SLOT_NONE);
 	registry->slots = slots;
-	registry->slot_free = registry->slot_count;
+	share_slots_add(registry, registry->slot_count, count - 1);
+	registry->slots_spare += count - registry->slot_count;
 	registry->slot_count = count;
 	return true;
 }
@@ -387,11 +401,13 @@ bool share_slot_take(struct share_registry *registry, unsigned worker, uint32_t 
 	bool good;
 
 	(void)pthread_mutex_lock(&registry->lock);
-	good = registry->slot_free != SLOT_NONE || share_slots_grow(registry);
+	good = (registry->slots_spare < SLOTS_SPARE && share_slots_grow(registry)) ||
+	       registry->slot_free != SLOT_NONE;
 	if (good) {
 		*slot = registry->slot_free;
 		registry->slot_free = registry->slots[*slot] & ~SLOT_FREE;
 		registry->slots[*slot] = worker;
+		registry->slots_spare--;
 	}
 	(void)pthread_mutex_unlock(&registry->lock);
 	return good;
@@ -407,8 +423,9 @@ void share_slot_move(struct share_registry *registry, uint32_t slot, unsigned wo
 void share_slot_give_back(struct share_registry *registry, uint32_t slot)
 {
 	(void)pthread_mutex_lock(&registry->lock);
-	registry->slots[slot] = SLOT_FREE | registry->slot_free;
-	registry->slot_free = slot;
+	registry->slots[slot] = SLOT_FREE | SLOT_NONE;
+	share_slots_add(registry, slot, slot);
+	registry->slots_spare++;
 	(void)pthread_mutex_unlock(&registry->lock);
 }
 

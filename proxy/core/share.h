@@ -138,7 +138,8 @@ bool share_is_disabled(struct share_registry *registry, const char *database);
 
 /*
  * Cancel keys: which worker has the client of a slot.  The pid of a client's key is its slot + 1,
- * so the key stays good when the client goes to another worker.  Any thread (takes a lock: logins,
+ * so the key stays good when the client goes to another worker.  As process ids, they come again
+ * late: poolers of clients tell connections apart by them.  Any thread (takes a lock: logins,
  * relocations and cancel requests only).
  */
 bool share_slot_take(struct share_registry *registry, unsigned worker, uint32_t *slot) MUST_CHECK;
