@@ -177,7 +177,6 @@ void accept_listen(struct worker *worker, int fd)
 							 USEC_PER_SEC));
 	acceptor->event = event_new(worker->base, fd, EV_READ | EV_PERSIST, accept_ready, acceptor);
 	acceptor->pause = event_new(worker->base, -1, 0, accept_again, acceptor);
-	poller_give_way_to(worker->poller, fd);
 	acceptor->next = worker->acceptors;
 	worker->acceptors = acceptor;
 	if (acceptor->event == NULL || acceptor->pause == NULL ||

@@ -6,7 +6,6 @@
 #include "core/admin_internal.h"
 #include "core/takeover.h"
 
-#include <event2/event_struct.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -5,14 +5,12 @@
 #include "core/conn_tls.h"
 #include "core/worker.h"
 
-#include "net/tls.h"
 #include "wire/message.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -20,46 +18,11 @@
 #define CHUNK_LEAST 512u
 #define SEND_JOINED_MAX 2048
 
-static uint32_t conn_epoll_events(const struct conn *conn)
+static bool conn_register(struct conn *conn)
 {
-	return ((conn->events & EV_READ) != 0 ? (uint32_t)EPOLLIN : 0u) |
-	       ((conn->events & EV_WRITE) != 0 ? (uint32_t)EPOLLOUT : 0u);
-}
-
-/* The end came with the last bytes, and the socket may say nothing more. */
-static bool conn_has_tls_end(const struct conn *conn)
-{
-	return conn->tls != NULL && !conn->eof && tls_ended(conn->tls);
-}
-
-/* What the socket has is told once: where the callback did not receive it all, it is asked for
- * again. */
-static void conn_ready(struct poller_watch *watch, uint32_t events)
-{
-	struct conn *conn = CONTAINER_OF(watch, struct conn, watch);
-	struct poller *poller = conn->poller;
-	const bool ending = (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-	short what = 0;
-	bool gone = false;
-
-	if ((events & EPOLLIN) != 0 || ending)
-		what |= EV_READ;
-	if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0)
-		what |= EV_WRITE;
-	what &= conn->events;
-	conn->ending = conn->ending || ending;
-	if (UNLIKELY(what == 0))
-		return;
-	conn->gone = &gone;
-	conn->unread = conn->unread || (what & EV_READ) != 0;
-	conn->callback(conn->fd, what, conn->arg);
-	if (UNLIKELY(!gone && conn_has_tls_end(conn)) && (conn->events & EV_READ) != 0)
-		conn->callback(conn->fd, EV_READ, conn->arg);
-	if (gone)
-		return;
-	conn->gone = NULL;
-	if (UNLIKELY(conn->unread) && (conn->events & EV_READ) != 0)
-		poller_change(poller, watch, conn->fd, conn_epoll_events(conn));
+	if (conn->events == 0)
+		return true;
+	return event_add(&conn->event, NULL) == 0;
 }
 
 bool conn_open(struct conn *conn, struct worker *worker, int fd, event_callback_fn callback,
@@ -69,29 +32,17 @@ bool conn_open(struct conn *conn, struct worker *worker, int fd, event_callback_
 	conn->events = EV_READ;
 	conn->eof = false;
 	conn->reset = false;
-	conn->ending = false;
-	conn->unread = false;
-	conn->gone = NULL;
-	conn->poller = worker->poller;
-	conn->callback = callback;
-	conn->arg = arg;
-	conn->watch.ready = conn_ready;
-	if (poller_add(conn->poller, &conn->watch, fd, EPOLLIN))
-		return true;
-	conn->poller = NULL;
-	return false;
+	if (event_assign(&conn->event, worker->base, fd, EV_READ | EV_PERSIST, callback, arg) != 0)
+		return false;
+	return conn_register(conn);
 }
 
 int conn_detach(struct conn *conn)
 {
 	int fd = conn->fd;
 
-	if (conn->poller != NULL)
-		poller_remove(conn->poller, &conn->watch, fd);
-	conn->poller = NULL;
-	if (conn->gone != NULL)
-		*conn->gone = true;
-	conn->gone = NULL;
+	if (fd >= 0 && conn->events != 0)
+		(void)event_del(&conn->event);
 	conn->events = 0;
 	conn->fd = -1;
 	tls_free(conn->tls);
@@ -128,10 +79,19 @@ void conn_close(struct conn *conn, struct worker *worker)
 
 void conn_want(struct conn *conn, short events)
 {
-	if (conn->events == events || conn->poller == NULL)
+	if (conn->events == events || conn->fd < 0)
 		return;
+	if (conn->events != 0)
+		(void)event_del(&conn->event);
 	conn->events = events;
-	poller_change(conn->poller, &conn->watch, conn->fd, conn_epoll_events(conn));
+	if (events == 0)
+		return;
+	(void)event_assign(&conn->event, event_get_base(&conn->event), conn->fd,
+			   (short)(events | EV_PERSIST), event_get_callback(&conn->event),
+			   event_get_callback_arg(&conn->event));
+	/* The descriptor was registered before: what was freed then is there to be used again. */
+	if (!conn_register(conn))
+		conn->events = 0;
 }
 
 static struct chunk *chunk_new(size_t cap)
@@ -199,7 +159,6 @@ static inline enum conn_io conn_recv(struct conn *conn, void *to, size_t len, si
 	do {
 		n = recv(conn->fd, to, len, 0);
 	} while (n < 0 && errno == EINTR);
-	conn_note_received(conn, n, len);
 	if (n > 0) {
 		*got = (size_t)n;
 		return CONN_IO_OK;

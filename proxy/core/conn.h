@@ -17,9 +17,9 @@
 #define CORE_CONN_H
 
 #include "base/compiler.h"
-#include "net/poller.h"
 
 #include <event2/event.h>
+#include <event2/event_struct.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,16 +37,10 @@ struct chunk {
 
 struct conn {
 	int fd; /* -1: closed */
-	short events; /* that are wanted: EV_READ, EV_WRITE */
+	short events; /* of `event`: EV_READ, EV_WRITE */
 	bool eof;     /* the peer has sent its last byte */
 	bool reset;   /* … or has closed with bytes unread */
-	bool ending;  /* the kernel has told of an end, or of an error, which has yet to be received */
-	bool unread;  /* the socket may have more than was received, and does not tell again of it */
-	struct poller_watch watch;
-	struct poller *poller; /* NULL: not watched */
-	event_callback_fn callback; /* with EV_READ, EV_WRITE */
-	void *arg;
-	bool *gone; /* inside the callback: set when it closes the connection */
+	struct event event;
 	struct chunk *in;
 	struct chunk *out;
 	struct tls *tls; /* NULL: not encrypted */
@@ -97,7 +91,7 @@ struct input conn_pending(struct conn *conn, struct worker *worker);
  * system call. */
 static inline bool conn_has_news(const struct conn *conn)
 {
-	return conn->watch.place != 0;
+	return (conn->event.ev_evcallback.evcb_flags & EVLIST_ACTIVE) != 0;
 }
 
 /* Puts bytes back before what `in` holds.  False: no memory. */

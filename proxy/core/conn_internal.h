@@ -10,21 +10,12 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
 
 /* Room for `len` more bytes behind what conn->in holds. */
 bool conn_reserve_in(struct conn *conn, size_t len) MUST_CHECK;
 
 /* Keeps bytes in conn->out that the kernel did not take. */
 enum conn_io conn_keep_bytes(struct conn *conn, const void *data, size_t len) MUST_CHECK;
-
-/* What recv() has returned for `len` bytes.  Fewer are all that was there (epoll(7)), but an end behind
- * them is not told of again. */
-static inline void conn_note_received(struct conn *conn, ssize_t got, size_t len)
-{
-	if (got <= 0 || ((size_t)got < len && LIKELY(!conn->ending)))
-		conn->unread = false;
-}
 
 /* `got` bytes have come behind the `kept` ones, where those lie. */
 static inline enum conn_io conn_received_behind(struct conn *conn, size_t kept, size_t got,

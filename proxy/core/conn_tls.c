@@ -116,7 +116,6 @@ static enum conn_io conn_tls_recv(struct conn *conn, struct conn_tls_io *io, siz
 	do {
 		n = recv(conn->fd, io->in, limit, 0);
 	} while (n < 0 && errno == EINTR);
-	conn_note_received(conn, n, limit);
 	if (n < 0)
 		return errno == EAGAIN || errno == EWOULDBLOCK ? CONN_IO_AGAIN : CONN_IO_ERROR;
 	if (n == 0) {
@@ -128,8 +127,12 @@ static enum conn_io conn_tls_recv(struct conn *conn, struct conn_tls_io *io, siz
 		sent = conn_tls_send(conn, io);
 	if (status != TLS_OK || sent != CONN_IO_OK)
 		return CONN_IO_ERROR;
-	if (*got > 0)
+	if (*got > 0) {
+		/* The end came with it, and the socket may say nothing more. */
+		if (UNLIKELY(tls_ended(conn->tls)))
+			event_active(&conn->event, EV_READ, 0);
 		return CONN_IO_OK;
+	}
 	if (!tls_ended(conn->tls))
 		return CONN_IO_AGAIN;
 	conn->eof = true;

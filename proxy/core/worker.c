@@ -526,7 +526,6 @@ void worker_join(struct worker *worker)
 void worker_close(struct worker *worker)
 {
 	mailbox_close(&worker->mailbox);
-	poller_free(worker->poller);
 	event_base_free(worker->base);
 }
 
@@ -544,10 +543,6 @@ static bool worker_make_base(struct worker *worker)
 	if (worker->base == NULL ||
 	    !mailbox_open(&worker->mailbox, worker->base, worker_receive, worker))
 		return false;
-	worker->poller = poller_new(worker->base);
-	if (worker->poller == NULL)
-		return false;
-	poller_give_way_to(worker->poller, worker->mailbox.wake_fd);
 	worker->dns = evdns_base_new(worker->base, EVDNS_BASE_INITIALIZE_NAMESERVERS);
 	if (worker->dns == NULL) {
 		/* No name servers are configured: the hosts file still serves. */

@@ -52,7 +52,6 @@ struct worker {
 	unsigned index;
 	pthread_t thread;
 	struct event_base *base;
-	struct poller *poller;       /* of the connections of clients and servers */
 	struct evdns_base *dns;
 	struct event *tick;
 	struct event *stand_still;   /* SUSPEND */

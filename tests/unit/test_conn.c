@@ -40,7 +40,6 @@ static int setup(void **state)
 
 	scene->worker = calloc(1, sizeof(*scene->worker));
 	scene->worker->base = event_base_new();
-	scene->worker->poller = poller_new(scene->worker->base);
 	scene->worker->inbuf = malloc(WORKER_INBUF);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) != 0)
 		return -1;
@@ -57,7 +56,6 @@ static int teardown(void **state)
 	assert_int_equal(scene->conn.fd, -1);
 	if (scene->far >= 0)
 		(void)close(scene->far);
-	poller_free(scene->worker->poller);
 	event_base_free(scene->worker->base);
 	free(scene->worker->inbuf);
 	free(scene->worker);
@@ -333,198 +331,6 @@ static void test_wanted_events(void **state)
 	assert_int_equal(scene->seen, EV_WRITE);
 }
 
-static void run_base(struct scene *scene)
-{
-	(void)event_base_loop(scene->worker->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
-}
-
-struct reader {
-	struct scene *scene;
-	struct conn *conn;
-	size_t limit;
-	size_t got;
-	unsigned calls;
-	bool pauses; /* wants no more after each call */
-	struct reader *closes;
-};
-
-static void on_reader(evutil_socket_t fd, short what, void *arg)
-{
-	struct reader *reader = arg;
-	struct input input;
-
-	(void)fd;
-	assert_int_equal(what, EV_READ);
-	reader->calls++;
-	if (reader->closes != NULL) {
-		assert_true(conn_has_news(reader->closes->conn));
-		conn_close(reader->closes->conn, reader->scene->worker);
-	}
-	if (reader->pauses)
-		conn_want_read(reader->conn, false);
-	if (reader->limit == 0 || conn_receive(reader->conn, reader->scene->worker, reader->limit,
-	                                       &input) != CONN_IO_OK)
-		return;
-	reader->got += input.len;
-}
-
-static void reader_open(struct scene *scene, struct reader *reader, struct conn *conn, int fds[2])
-{
-	*conn = (struct conn){.fd = -1};
-	reader->scene = scene;
-	reader->conn = conn;
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-	assert_true(conn_open(conn, scene->worker, fds[0], on_reader, reader));
-}
-
-/* The kernel tells once: what was left in the socket is not forgotten. */
-static void test_what_is_left_is_told_again(void **state)
-{
-	struct scene *scene = *state;
-	struct reader reader = {.limit = 4};
-	struct conn conn;
-	int fds[2];
-
-	reader_open(scene, &reader, &conn, fds);
-	assert_int_equal(send(fds[1], "0123456789", 10, 0), 10);
-	for (int i = 0; i < 5; i++)
-		run_base(scene);
-	assert_int_equal(reader.got, 10);
-	assert_int_equal(reader.calls, 3);
-
-	/* Nothing is received at first, then with pauses. */
-	reader = (struct reader){.scene = scene, .conn = &conn};
-	assert_int_equal(send(fds[1], "0123456789", 10, 0), 10);
-	run_base(scene);
-	assert_true(reader.calls > 0);
-	reader.limit = 4;
-	reader.pauses = true;
-	for (int i = 0; i < 5; i++) {
-		size_t before = reader.got;
-
-		run_base(scene);
-		assert_true(reader.got <= before + 4);
-		conn_want_read(&conn, true);
-	}
-	assert_int_equal(reader.got, 10);
-	conn_close(&conn, scene->worker);
-	(void)close(fds[1]);
-}
-
-/* An end that was told of together with the last bytes comes after them. */
-static void test_end_behind_bytes(void **state)
-{
-	struct scene *scene = *state;
-	struct reader reader = {.limit = 100};
-	struct conn conn;
-	int fds[2];
-
-	reader_open(scene, &reader, &conn, fds);
-	assert_int_equal(send(fds[1], "last", 4, 0), 4);
-	(void)close(fds[1]);
-	run_base(scene);
-	assert_int_equal(reader.got, 4);
-	for (int i = 0; i < 3 && !conn.eof; i++)
-		run_base(scene);
-	assert_true(conn.eof);
-	assert_int_equal(reader.calls, 2);
-	conn_close(&conn, scene->worker);
-}
-
-/* Of two that have something, the one ends the other: that one is not told any more. */
-static void test_closed_by_another(void **state)
-{
-	struct scene *scene = *state;
-	struct reader readers[2] = {{.limit = 100}, {.limit = 100}};
-	struct conn conns[2];
-	int fds[2][2];
-
-	for (int i = 0; i < 2; i++)
-		reader_open(scene, &readers[i], &conns[i], fds[i]);
-	for (int i = 0; i < 2; i++) {
-		readers[i].closes = &readers[1 - i];
-		assert_int_equal(send(fds[i][1], "x", 1, 0), 1);
-	}
-	run_base(scene);
-	run_base(scene);
-	assert_int_equal(readers[0].calls + readers[1].calls, 1);
-	for (int i = 0; i < 2; i++) {
-		conn_close(&conns[i], scene->worker);
-		(void)close(fds[i][1]);
-	}
-}
-
-struct bounce {
-	struct scene *scene;
-	struct conn conn;
-	int far;
-	unsigned calls;
-	bool stopped;
-};
-
-/* Says something to itself again and again. */
-static void on_bounce(evutil_socket_t fd, short what, void *arg)
-{
-	struct bounce *bounce = arg;
-	struct input input;
-
-	(void)fd;
-	(void)what;
-	if (conn_receive(&bounce->conn, bounce->scene->worker, 0, &input) == CONN_IO_OK)
-		bounce->calls++;
-	if (!bounce->stopped)
-		assert_int_equal(send(bounce->far, "x", 1, 0), 1);
-}
-
-static void on_other(evutil_socket_t fd, short what, void *arg)
-{
-	struct bounce *bounce = arg;
-
-	(void)what;
-	assert_true(bounce->calls > 0);
-	bounce->stopped = true;
-	if (fd >= 0)
-		(void)event_base_loopbreak(bounce->scene->worker->base);
-}
-
-/* However busy the connections are, the event base has its turn: for timers, and for descriptors. */
-static void test_others_have_their_turn(void **state)
-{
-	struct scene *scene = *state;
-	struct event_base *base = scene->worker->base;
-	struct bounce bounce = {.scene = scene};
-	struct event *timer = event_new(base, -1, 0, on_other, &bounce);
-	const struct timeval soon = {0, 5000};
-	struct event *other;
-	int fds[2];
-	int letters[2];
-
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, letters), 0);
-	assert_true(conn_open(&bounce.conn, scene->worker, fds[0], on_bounce, &bounce));
-	bounce.far = fds[1];
-	assert_int_equal(send(fds[1], "x", 1, 0), 1);
-	assert_int_equal(event_add(timer, &soon), 0);
-	while (!bounce.stopped)
-		(void)event_base_loop(base, EVLOOP_ONCE);
-	event_free(timer);
-	run_base(scene);
-
-	other = event_new(base, letters[0], EV_READ, on_other, &bounce);
-	assert_int_equal(event_add(other, NULL), 0);
-	poller_give_way_to(scene->worker->poller, letters[0]);
-	bounce.stopped = false;
-	assert_int_equal(send(fds[1], "x", 1, 0), 1);
-	assert_int_equal(send(letters[1], "x", 1, 0), 1);
-	assert_int_equal(event_base_dispatch(base), 0);
-	assert_true(bounce.stopped);
-	event_free(other);
-	conn_close(&bounce.conn, scene->worker);
-	(void)close(fds[1]);
-	(void)close(letters[0]);
-	(void)close(letters[1]);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -540,10 +346,6 @@ int main(void)
 	    TEST(test_peer_is_gone),
 	    TEST(test_turning_to_another),
 	    TEST(test_wanted_events),
-	    TEST(test_what_is_left_is_told_again),
-	    TEST(test_end_behind_bytes),
-	    TEST(test_closed_by_another),
-	    TEST(test_others_have_their_turn),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
