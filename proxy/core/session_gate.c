@@ -421,6 +421,11 @@ void session_tick(struct database *database)
 		if (move->asked == NULL && !move->parked && !move->reconnect && !database->held &&
 		    database->swap_target == NULL)
 			session_carry_drop(move);
+		/* It may have given up since what it had to keep its server for. */
+		if (move->kept_at != 0 && move->asked == NULL && !move->parked &&
+		    session_outdated(move->client) && server_quiet(move->client->server) &&
+		    !session_known(move, move->client->server) && session_shall_reconnect(move))
+			move->reconnect = true;
 		/* A server that could not be opened is tried again. */
 		if (move->asked == NULL && (move->parked || move->reconnect || move->wanted))
 			session_step(move);

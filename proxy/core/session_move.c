@@ -15,6 +15,8 @@
 
 /* Of more steps than this the outcomes are not kept: far more tables than are ever carried. */
 #define SESSION_OUTCOMES_MAX ((size_t)64 * 1024)
+/* Behind RECONNECT, without asking again whether it still has what keeps it at its server. */
+#define KEPT_FOR USEC_PER_SEC
 
 const char *session_name(const struct session_move *move, char text[128])
 {
@@ -281,6 +283,7 @@ static void session_step_linked(struct session_move *move)
 	/* Its locks are taken, by itself, as long as it has this connection. */
 	if (move->class == SESSION_PINNED || (move->reconnect && session_has_locks(move))) {
 		move->reconnect = false; /* it keeps the server that it has */
+		move->kept_at = client->worker->now;
 		session_settled(move);
 		return;
 	}
@@ -343,6 +346,15 @@ void session_step(struct session_move *move)
 		session_step_parked(move);
 }
 
+bool session_shall_reconnect(const struct session_move *move)
+{
+	const struct client *client = move->client;
+	const struct database *database = client->pool->database;
+
+	return !database->held && client->server->born <= database->reconnect_at &&
+	       (move->kept_at == 0 || client->worker->now - move->kept_at >= KEPT_FOR);
+}
+
 bool session_at_safe_point(struct client *client)
 {
 	struct database *database = client->pool->database;
@@ -359,7 +371,7 @@ bool session_at_safe_point(struct client *client)
 		move = session_move_get(client);
 	if (move == NULL)
 		return false;
-	if (!database->held && !move->wanted && client->server->born <= database->reconnect_at)
+	if (!move->wanted && session_shall_reconnect(move))
 		move->reconnect = true;
 	session_step(move);
 	return client->server == NULL || client->doomed;

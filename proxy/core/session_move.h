@@ -111,6 +111,7 @@ struct session_move {
 	usec_t retry_at; /* no dialling before */
 	uint64_t ahead_epoch; /* of the hold in which one was opened for it before the swap */
 	usec_t asked_at;
+	usec_t kept_at;       /* RECONNECT: found to have to keep its server; 0: never */
 	usec_t asked_ready_at; /* server->ready_at when its state was last asked for */
 	bool unreadable;       /* the answer is not a state */
 	bool failure_in_state; /* the error came to the question for the state */
@@ -130,6 +131,10 @@ struct session_move {
 
 /* Found or made; NULL: no memory. */
 struct session_move *session_move_get(struct client *client) MUST_CHECK;
+
+/* Whether RECONNECT means it, at this safe point.  One that had to keep its server for what it has is
+ * asked again, but not after each of its transactions: its next request would wait for the answer. */
+bool session_shall_reconnect(const struct session_move *move) MUST_CHECK;
 
 /* Does what can be done next, if anything.  The client may be parked, or linked with another
  * server, after it. */

@@ -99,6 +99,30 @@ def test_reconnect_leaves_a_session_with_locks_where_it_is(proxy, pg):
         assert not errors(conn.query("SELECT 1"))
 
 
+def test_a_session_that_keeps_its_server_is_not_asked_after_each_transaction(proxy, pg):
+    """But when it has given up what kept it there, it goes, idle as it is."""
+    pg.sql("ALTER ROLE app2 SET log_statement = 'all'")
+    try:
+        with proxy.wire("p2", user="app2") as conn:
+            pid = conn.value("SELECT pg_backend_pid()")
+
+            def asked():
+                with open(pg.log, errors="replace") as log:
+                    return sum(1 for line in log if "[%s]" % pid in line and "inspect" in line)
+            conn.query("SELECT pg_advisory_lock(7)")
+            proxy.command("RECONNECT p2")
+            wait_for(asked, what="a question for its state")
+            for _ in range(200):
+                assert not errors(conn.query("SELECT 1"))
+            assert conn.value("SELECT pg_backend_pid()") == pid
+            assert asked() < 100
+            conn.query("SELECT pg_advisory_unlock(7)")
+            wait_for(lambda: int(pid) not in pg.sessions("p2", "app2"), what="another server")
+            assert conn.value("SELECT pg_backend_pid()") != pid
+    finally:
+        pg.sql("ALTER ROLE app2 RESET log_statement")
+
+
 @pytest.mark.parametrize("prepare", [True, False], ids=["prepared", "unprepared"])
 def test_the_new_server_is_configured_otherwise(proxy, prepare):
     """What a session has set goes along; what it has not is the new server's, also after a RESET."""
