@@ -321,6 +321,14 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_protocol_error(reply, BE_ERROR_RESPONSE);
 		return;
 	}
+	if (UNLIKELY(server->ledger.copy_in && server->ledger.sync_kept) &&
+	    reply_head_op(reply) == OWES_EXECUTE) {
+		/* Whether the server would have answered that Sync, and read on behind it, cannot be
+		 * known. */
+		(void)reply_flush_run(reply);
+		server_doom(server, SERVER_CLOSE_PROTOCOL);
+		return;
+	}
 	fatal = error.severity != NULL &&
 	        (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0);
 	if (hidden || server->client == NULL) {

@@ -378,7 +378,8 @@ static bool request_must_stop(const struct client *client, const struct server *
  * does with a Sync behind it, is known when it has answered, to which a Flush makes it. */
 static bool request_must_ask(const struct server *server, uint8_t type)
 {
-	return is_copy(type) && !server->ledger.copy_in && server->ledger.count > 0;
+	return UNLIKELY(is_copy(type)) && !server->ledger.copy_in && server->ledger.count > 0 &&
+	       !ledger_gives_only(&server->ledger);
 }
 
 static void request_ask(struct server *server)
@@ -640,6 +641,7 @@ static enum step request_message(struct request *request)
 			return STEP_STOP;
 		/* Ignored by a server that reads COPY data.  It is not sent: should an error have
 		 * ended the COPY meanwhile, it would be answered. */
+		client->server->ledger.sync_kept = true;
 		request_skip(request, total);
 		return STEP_NEXT;
 	}
