@@ -213,6 +213,8 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 		pool->database->swap_error = strdup(error);
 		return;
 	}
+	if (server->stale)
+		return; /* it says nothing of the server that the database has now */
 	free(pool->last_error);
 	pool->last_error = strdup(error);
 	(void)snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s", sqlstate);

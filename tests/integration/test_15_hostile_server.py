@@ -3,6 +3,7 @@
 import base64
 import random
 import struct
+import threading
 import time
 
 import pytest
@@ -52,6 +53,26 @@ def test_fake_server_works(fake):
         for _ in range(3):
             assert rows(conn.query("SELECT 1")) == [["1"]]
     others_are_fine(proxy)
+
+
+def test_login_that_fails_when_the_database_has_another_server(fake):
+    tried, go = threading.Event(), threading.Event()
+
+    def script(peer):
+        peer.startup()
+        tried.set()
+        go.wait(20)
+        peer.send(message("E", b"SFATAL\0C28000\0Mgo away\0\0"))
+    proxy = fake(script, login_timeout="20s", connect_timeout="20s", query_wait_timeout="20s")
+    with pgwire.Conn(proxy.host, proxy.port) as conn:
+        conn.send(pgwire.startup({"user": "app", "database": "q"}))
+        assert tried.wait(20)
+        proxy.databases["q"] = {"server": "pg", "dbname": "p1"}
+        proxy.write()
+        proxy.command("RELOAD")
+        go.set()
+        assert not errors(conn.until("Z"))
+        assert conn.value("SELECT 1") == "1"
 
 
 SCRAM_FIRST = auth(10, b"SCRAM-SHA-256\0\0")
