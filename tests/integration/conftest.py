@@ -181,6 +181,13 @@ def session_endpoint(request, pg, shared_proxies):
         proxy.check_alive()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"make_scene", "module_scene"} & set(item.fixturenames):
+            item.add_marker("scene")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """A failed test shows the end of the log of every proxy that took part."""
