@@ -151,9 +151,9 @@ def test_proxy_and_target_die_after_the_promotion(make_scene):
     scene.pg2.crash()
     os.unlink(mark)
     time.sleep(0.5)
-    scene.pg2.start()
     scene.proxies[1].start()
     assert scene.proxies[1].held()["state"] == "held"
+    scene.pg2.start()
     code = mover.wait(90 * SLOW)
     with open(os.path.join(scene.folder, "mover.log")) as log:
         text = log.read()
@@ -238,6 +238,9 @@ def test_fence_that_somebody_lifts(make_scene, point, code):
                              fault="journal.%s=wait:%s" % (point, mark))
     wait_for(lambda: os.path.exists(mark), 60 * SLOW, point)
     scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
+    if code == UNDONE:  # it is looked for on the target
+        wait_for(lambda: scene.pg2.value("SELECT datallowconn FROM pg_database "
+                                         "WHERE datname = 'p2'"), 30 * SLOW, "its replay")
     os.unlink(mark)
     assert mover.wait(60 * SLOW) == code
     with open(os.path.join(scene.folder, "mover.log")) as log:
