@@ -845,9 +845,9 @@ static bool logs_in(struct move *move, struct bouncer *bouncer, const char *name
 	return false;
 }
 
-/* RECONNECT ends logins that are under way, and they count as failed ones: until one succeeds, a
- * pool that has no other connection refuses its clients (last_login_failed, check_fast_fail()).  A
- * login that begins after the change needs no RECONNECT, so there is time to wait for it. */
+/* RECONNECT ends logins that are under way, and they count as failed ones: the clients of a pool that
+ * has no other connection then wait for server_login_retry, 15 seconds by default.  A login that
+ * begins after the change needs no RECONNECT, so there is time to wait for it. */
 static bool reconnect_entry(struct move *move, struct bouncer *bouncer, const char *name)
 {
 	usec_t deadline = clock_now() + LOGIN_PATIENCE;

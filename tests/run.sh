@@ -184,7 +184,7 @@ stage_fuzz() {
 	[ -n "$targets" ] || count 0 1 "fuzz targets found"
 }
 
-# clang's warnings for every file; it makes programs of them in the fuzz stage.
+# clang's warnings for every file, without making programs of them.
 clang_warnings() {
 	rm -rf "$work/clang"
 	cmake -S "$repo" -B "$work/clang" -G Ninja -DCMAKE_C_COMPILER=clang \
