@@ -348,12 +348,6 @@ void session_reconnect(struct database *database)
 
 /* ---- time ---- */
 
-static bool session_outdated(const struct client *client)
-{
-	return client->in_session && client->server != NULL &&
-	       client->server->born <= client->pool->database->reconnect_at;
-}
-
 /* Whether there are still sessions that RECONNECT has left to their next safe point. */
 static bool session_some_outdated(struct database *database)
 {
@@ -423,8 +417,8 @@ void session_tick(struct database *database)
 			session_carry_drop(move);
 		/* It may have given up since what it had to keep its server for. */
 		if (move->kept_at != 0 && move->asked == NULL && !move->parked &&
-		    session_outdated(move->client) && server_quiet(move->client->server) &&
-		    !session_known(move, move->client->server) && session_shall_reconnect(move))
+		    session_shall_reconnect(move) && server_quiet(move->client->server) &&
+		    !session_known(move, move->client->server))
 			move->reconnect = true;
 		/* A server that could not be opened is tried again. */
 		if (move->asked == NULL && (move->parked || move->reconnect || move->wanted))

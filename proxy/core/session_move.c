@@ -346,12 +346,18 @@ void session_step(struct session_move *move)
 		session_step_parked(move);
 }
 
+bool session_outdated(const struct client *client)
+{
+	return client->in_session && client->server != NULL &&
+	       client->server->born <= client->pool->database->reconnect_at;
+}
+
 bool session_shall_reconnect(const struct session_move *move)
 {
 	const struct client *client = move->client;
 	const struct database *database = client->pool->database;
 
-	return !database->held && client->server->born <= database->reconnect_at &&
+	return !database->held && session_outdated(client) &&
 	       (move->kept_at == 0 || client->worker->now - move->kept_at >= KEPT_FOR);
 }
 

@@ -132,6 +132,9 @@ struct session_move {
 /* Found or made; NULL: no memory. */
 struct session_move *session_move_get(struct client *client) MUST_CHECK;
 
+/* Whether the client's session has a server of before a RECONNECT. */
+bool session_outdated(const struct client *client) MUST_CHECK;
+
 /* Whether RECONNECT means it, at this safe point.  One that had to keep its server for what it has is
  * asked again, but not after each of its transactions: its next request would wait for the answer. */
 bool session_shall_reconnect(const struct session_move *move) MUST_CHECK;

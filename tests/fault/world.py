@@ -19,7 +19,7 @@ import yaml
 from pgwire import wait_for
 from proxy import ADMIN, ADMIN_PASSWORD, Proxy, program
 from scene import TABLE
-from servers import BINDIR, OWNER, SLOW, Cluster, PgBouncer, free_port, run, start
+from servers import BINDIR, OWNER, SLOW, Cluster, PgBouncer, copy, free_port, run, start
 
 # name, port of, mode, options; the way a client takes is part of the name.
 CLIENTS = [
@@ -73,7 +73,7 @@ class World:
         self.pg1.stop()
         self.pg2.stop()
         for cluster in (self.pg1, self.pg2):
-            self.copy(cluster.data, cluster.data + ".base")
+            copy(cluster.data, cluster.data + ".base")
         self.pgx.create()
         self.pgx.sql("CREATE DATABASE hq")
         options = ", ".join("p%d 'dbname=p%d host=127.0.0.1 port=%d'" % (n, n // 2 + 1, self.pg1.port)
@@ -137,11 +137,6 @@ class World:
         self.bouncer = None
         self.direct = None
 
-    @staticmethod
-    def copy(source, target):
-        shutil.rmtree(target, ignore_errors=True)
-        subprocess.run(["cp", "-a", source, target], check=True)
-
     def await_streaming(self):
         wait_for(lambda: self.pg1.sql("SELECT state FROM pg_stat_replication") == [("streaming",)],
                  30 * SLOW, "streaming replication")
@@ -154,7 +149,8 @@ class World:
         if not self.fresh:
             self.end()
             for cluster in (self.pg1, self.pg2):
-                self.copy(cluster.data + ".base", cluster.data)
+                shutil.rmtree(cluster.data, ignore_errors=True)
+                copy(cluster.data + ".base", cluster.data)
                 cluster.start()
             self.await_streaming()
             for proxy in self.proxies.values():

@@ -32,7 +32,7 @@ class Scene:
         self.folder = subfolder
         self.make_cluster = make_cluster
         if not BEGINNING:
-            self.begin(BEGINNING)
+            self.begin()
         self.pg1 = make_cluster("pg1", copy_of=BEGINNING["pg1"])
         self.pg2 = make_cluster.standby(self.pg1, "pg2", copy_of=BEGINNING["pg2"],
                                         **(standby or {}))
@@ -59,7 +59,7 @@ class Scene:
             proxy.start()
         self.load_process = None
 
-    def begin(self, beginning):
+    def begin(self):
         """What every scene begins with is made once: it would be the larger part of many tests."""
         pg1 = self.make_cluster("pg1")
         for name in ("p1", "p2"):
@@ -70,7 +70,7 @@ class Scene:
             cluster.stop()
             path = os.path.join(self.folder, "beginning." + cluster.name)
             copy(cluster.data, path)
-            beginning[cluster.name] = path
+            BEGINNING[cluster.name] = path
 
     def file(self, name, text):
         path = os.path.join(self.folder, name)
