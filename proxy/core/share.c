@@ -10,7 +10,9 @@
 
 #define SLOT_FREE 0x40000000u
 #define SLOT_NONE 0x3fffffffu
-#define SLOTS_FIRST 1024u
+/* One less than a power of two, then and whenever they grow: a slot and one fit into so many bits of a
+ * cancel key (cancel.h). */
+#define SLOTS_FIRST 1023u
 #define SLOTS_SPARE 512u /* of which the one that was free longest is taken */
 
 struct share_registry {
@@ -381,7 +383,7 @@ static void share_slots_add(struct share_registry *registry, uint32_t first, uin
 
 static bool share_slots_grow(struct share_registry *registry)
 {
-	uint32_t count = registry->slot_count == 0 ? SLOTS_FIRST : registry->slot_count * 2;
+	uint32_t count = registry->slot_count == 0 ? SLOTS_FIRST : registry->slot_count * 2 + 1;
 	uint32_t *slots =
 	    count > SLOT_NONE ? NULL : realloc(registry->slots, count * sizeof(*slots));
 

@@ -204,6 +204,22 @@ static void test_slots(void **state)
 	assert_false(share_slot_find(registry, 1u << 30, &worker));
 }
 
+/* A slot and one has to fit into the 18 bits that a key has for it (cancel.h), also when the slots go
+ * round. */
+static void test_slots_fit_into_keys(void **state)
+{
+	struct share_registry *registry = *state;
+	uint32_t slot;
+
+	for (unsigned i = 0; i < 131072; i++)
+		assert_true(share_slot_take(registry, 1, &slot));
+	for (unsigned i = 0; i < 262144; i++) {
+		assert_true(share_slot_take(registry, 1, &slot));
+		assert_true(slot + 1 < 1u << 18);
+		share_slot_give_back(registry, slot);
+	}
+}
+
 static void *take_slots(void *arg)
 {
 	struct share_registry *registry = arg;
@@ -243,6 +259,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_limits_of_database_and_user, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_limit_under_contention, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_slots, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_slots_fit_into_keys, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_slots_under_contention, setup, teardown),
 	};
 
