@@ -15,7 +15,7 @@
 /* So many different startup parameters are told apart when connections are opened for a swap. */
 #define SWAP_BOOTS_LOOKED_AT 64
 
-static bool suits(const struct server *server, const struct client *client)
+bool boot_suits(const struct server *server, const struct client *client)
 {
 	return server->boot == client->boot ||
 	       (server->refused != NULL && server->refused == client->boot);
@@ -35,7 +35,8 @@ static size_t count_suiting(struct pool *pool, const struct client *client, bool
 			const struct server *server = CONTAINER_OF(node, struct server, node);
 
 			count += !server->for_swap && !server->stale && server->replication == 0 &&
-			         suits(server, client);
+			         (server->promised == NULL || server->promised == client) &&
+			         boot_suits(server, client);
 		}
 	}
 	return count;
@@ -159,7 +160,7 @@ struct param_set *boot_for_server(struct pool *pool, bool for_swap)
 bool boot_accepts(struct pool *pool, struct server *server, const struct client *client)
 {
 	if (pool->session)
-		return suits(server, client);
+		return boot_suits(server, client);
 	/* The pool mode was changed. */
 	if (server->boot != NULL)
 		server_doom(server, SERVER_CLOSE_STALE);
@@ -181,7 +182,7 @@ static bool is_wanted(struct pool *pool, const struct server *server)
 
 	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
 	{
-		if (suits(server, CONTAINER_OF(node, struct client, node)))
+		if (boot_suits(server, CONTAINER_OF(node, struct client, node)))
 			return true;
 		if (++count == WAITING_LOOKED_AT)
 			break;

@@ -23,6 +23,9 @@
 
 struct wire_error;
 
+/* Whether the server was opened with what the client asks for. */
+bool boot_suits(const struct server *server, const struct client *client);
+
 /* Whether somebody waits for whom no server is there or being opened. */
 bool boot_wants_server(struct pool *pool);
 

@@ -13,6 +13,7 @@
 #include "core/server.h"
 #include "core/session_move.h"
 #include "core/starttls.h"
+#include "core/told.h"
 #include "core/worker.h"
 #include "wire/build.h"
 
@@ -433,54 +434,102 @@ static bool cancel_key_fits(const struct client *client, const struct cancel_key
 	       cancel_key_equal(&key, given);
 }
 
+/* ---- whose it is ---- */
+
+bool cancel_slot(const struct proxy *proxy, uint32_t pid, uint32_t *slot)
+{
+	/* Without a number of its own a process has all of the id for its clients. */
+	const bool own = proxy->peer_id == 0 || pid >> PEER_SHIFT == proxy->peer_id;
+
+	*slot = (proxy->peer_id == 0 ? pid : pid & SLOT_MASK) - 1;
+	return own && *slot != UINT32_MAX;
+}
+
+struct cancel_fit {
+	const struct proxy *proxy;
+	const struct cancel_key *given;
+};
+
+static bool cancel_fits_told(const struct told *told, void *arg)
+{
+	const struct cancel_fit *fit = arg;
+	struct cancel_key key;
+
+	return cancel_make_key(fit->proxy, told->slot, told->number, told->long_key, &key) &&
+	       cancel_key_equal(&key, fit->given);
+}
+
+/* Which worker has it; *client: NULL if that one has to look for the slot.  False: nobody has. */
+static bool cancel_find_owner(const struct proxy *proxy, const struct cancel_ask *ask,
+			      unsigned *owner, struct client **client)
+{
+	struct cancel_fit fit = {proxy, &ask->key};
+	struct told told;
+	uint32_t slot;
+
+	if (told_find(proxy->told, ask->pid, cancel_fits_told, &fit, &told)) {
+		*owner = told.worker;
+		*client = told.client;
+		return true;
+	}
+	*client = NULL;
+	return cancel_slot(proxy, ask->pid, &slot) && share_slot_find(proxy->shares, slot, owner);
+}
+
+static void cancel_mail(struct proxy *proxy, unsigned owner, const struct cancel_ask *ask)
+{
+	struct mail_cancel *mail = mail_new(sizeof(*mail), MAIL_CANCEL);
+
+	if (mail == NULL)
+		return;
+	mail->ask = *ask;
+	mailbox_post(owner == SHARE_SLOT_CONSOLE ? &proxy->mailbox
+						 : &proxy->workers[owner].mailbox,
+		     &mail->letter);
+}
+
+static bool cancel_ask_peers(struct worker *worker, const struct cancel_ask *ask);
+
 /* For nobody here. */
-static void cancel_misfit(struct worker *worker, uint32_t pid, const struct cancel_key *key)
+static void cancel_misfit(struct worker *worker, const struct cancel_ask *ask)
 {
-	worker->stats.cancels_wrong++;
 	log_debug("cancel request that fits no client");
-	handover_cancel_from_worker(worker->proxy, pid, key);
+	if (!cancel_ask_peers(worker, ask))
+		worker->stats.cancels_wrong++;
+	handover_cancel_from_worker(worker->proxy, ask);
 }
 
-void cancel_client(struct worker *worker, uint32_t slot, const struct cancel_key *key)
-{
-	struct client *client = cancel_find(worker, slot);
-
-	if (client == NULL)
-		cancel_request(worker, slot + 1, key); /* it may have gone to another worker */
-	else if (cancel_key_fits(client, key))
-		cancel_do(client);
-	else
-		cancel_misfit(worker, slot + 1, key);
-}
-
-void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key *key)
+void cancel_request(struct worker *worker, const struct cancel_ask *ask)
 {
 	struct client *client;
 	unsigned owner;
-	struct mail_cancel *mail;
+	uint32_t slot;
 
-	if (pid == 0)
-		return;
-	if (!share_slot_find(worker->proxy->shares, pid - 1, &owner)) {
-		cancel_misfit(worker, pid, key);
+	if (!cancel_find_owner(worker->proxy, ask, &owner, &client)) {
+		cancel_misfit(worker, ask);
 		return;
 	}
-	if (owner == worker->index) {
-		client = cancel_find(worker, pid - 1);
-		if (client != NULL && cancel_key_fits(client, key))
-			cancel_do(client);
-		else
-			cancel_misfit(worker, pid, key);
+	if (owner != worker->index) {
+		cancel_mail(worker->proxy, owner, ask);
 		return;
 	}
-	mail = mail_new(sizeof(*mail), MAIL_CANCEL);
-	if (mail == NULL)
-		return;
-	mail->slot = pid - 1;
-	mail->key = *key;
-	mailbox_post(owner == SHARE_SLOT_CONSOLE ? &worker->proxy->mailbox
-						 : &worker->proxy->workers[owner].mailbox,
-		     &mail->letter);
+	if (client == NULL && cancel_slot(worker->proxy, ask->pid, &slot))
+		client = cancel_find(worker, slot);
+	if (client != NULL && !client->doomed && cancel_key_fits(client, &ask->key))
+		cancel_do(client);
+	else
+		cancel_misfit(worker, ask);
+}
+
+bool cancel_request_from_main(struct proxy *proxy, const struct cancel_ask *ask)
+{
+	struct client *client;
+	unsigned owner;
+
+	if (!cancel_find_owner(proxy, ask, &owner, &client))
+		return false;
+	cancel_mail(proxy, owner, ask);
+	return true;
 }
 
 /* ---- peers ---- */
@@ -538,17 +587,18 @@ static void cancel_serve_peer(struct worker *worker, unsigned peer_id)
 
 /* To the process that has the client: with the key as it came, and `forwards` more. */
 static void cancel_forward(struct worker *worker, const struct config_peer *peer, unsigned peer_id,
-			   uint32_t pid, const struct cancel_key *given, uint8_t forwards)
+			   const struct cancel_ask *ask, uint8_t forwards)
 {
 	const struct cancel_peer_load load = cancel_peer_load(worker, peer_id);
 	const unsigned most = cancel_peer_most(worker, peer);
 	uint8_t key[CANCEL_KEY_LONG + 1];
 	struct cancel *cancel = NULL;
 
-	memcpy(key, given->bytes, given->len);
-	key[given->len] = forwards;
+	memcpy(key, ask->key.bytes, ask->key.len);
+	key[ask->key.len] = forwards;
 	if (load.waiting < most * PEER_WAITING_MAX)
-		cancel = cancel_new(worker, peer->host, peer->port, pid, key, given->len + 1u);
+		cancel = cancel_new(worker, peer->host, peer->port, ask->pid, key,
+				    ask->key.len + 1u);
 	if (cancel == NULL) {
 		worker->stats.cancels_failed++;
 		return;
@@ -563,29 +613,56 @@ static void cancel_forward(struct worker *worker, const struct config_peer *peer
 	list_append(&worker->cancels, &cancel->node);
 }
 
+/* It was not forwarded often enough yet, and its key is as processes of ours give them. */
+static bool cancel_can_go_on(const struct cancel_ask *ask)
+{
+	return ask->forwards > 0 && (ask->key.len == 4 || ask->key.len == CANCEL_KEY_LONG);
+}
+
+/* Servers' process ids do not say which process told them to a client.  False: nobody is asked. */
+static bool cancel_ask_peers(struct worker *worker, const struct cancel_ask *ask)
+{
+	const struct config *config = worker->routes->config;
+	bool asked = false;
+
+	if (worker->proxy->peer_id == 0 || !config->proxy.session_backend_pid ||
+	    !cancel_can_go_on(ask))
+		return false;
+	for (size_t i = 0; i < config->peer_count; i++) {
+		const unsigned peer_id = (unsigned)strtoul(config->peers[i].name, NULL, 10);
+
+		if (peer_id == worker->proxy->peer_id)
+			continue;
+		cancel_forward(worker, &config->peers[i], peer_id, ask, 0);
+		asked = true;
+	}
+	return asked;
+}
+
 void cancel_take(struct worker *worker, uint32_t pid, const void *bytes, size_t len)
 {
-	/* Without a number of its own a process has all of the id for its clients. */
 	const unsigned own = worker->proxy->peer_id;
 	const unsigned peer_id = own == 0 ? 0 : pid >> PEER_SHIFT;
 	const uint8_t last = ((const uint8_t *)bytes)[len - 1];
 	const bool forwarded =
 	    own != 0 && (len == 4 + 1 || len == CANCEL_KEY_LONG + 1) && last < FORWARDS_MAX;
-	const struct cancel_key key = cancel_given_key(bytes, forwarded ? len - 1 : len);
-	const uint8_t left = forwarded ? last : FORWARDS_MAX;
+	const struct cancel_ask ask = {
+	    .pid = pid,
+	    .forwards = forwarded ? last : FORWARDS_MAX,
+	    .key = cancel_given_key(bytes, forwarded ? len - 1 : len),
+	};
 	const struct config_peer *peer = NULL;
+	struct client *client;
+	unsigned owner;
 
 	worker->stats.cancels_taken++;
-	if (peer_id == own) {
-		cancel_request(worker, own == 0 ? pid : pid & SLOT_MASK, &key);
-		return;
-	}
-	if (peer_id != 0)
+	if (peer_id != own && peer_id != 0 &&
+	    !cancel_find_owner(worker->proxy, &ask, &owner, &client))
 		peer = config_find_peer(worker->routes->config, peer_id);
 	if (peer == NULL)
-		cancel_misfit(worker, pid, &key); /* perhaps of the process before, without peers */
-	else if (left > 0 && (key.len == 4 || key.len == CANCEL_KEY_LONG))
-		cancel_forward(worker, peer, peer_id, pid, &key, (uint8_t)(left - 1));
+		cancel_request(worker, &ask);
+	else if (cancel_can_go_on(&ask))
+		cancel_forward(worker, peer, peer_id, &ask, (uint8_t)(ask.forwards - 1));
 }
 
 void cancel_drop_all(struct worker *worker)

@@ -8,12 +8,13 @@
  * statement still runs then.  Worker thread.
  *
  * Several processes may stand behind one address, and the request comes to any of them.  The process
- * id in a client's key therefore says whose client it is:
+ * id in a client's key is that of its server (told.h), or else says whose client it is:
  *
  *   bits 31 .. 18  peer_id of the process (0: it has no peers)     17 .. 0  slot of the client + 1
  *
  * A request for another process is forwarded to that one with one byte behind the key: how often it
- * may be forwarded yet, so that processes that know each other by wrong addresses end it.
+ * may be forwarded yet, so that processes that know each other by wrong addresses end it.  One that
+ * fits nobody may be of a client that was told its server's id: it is forwarded once, to all.
  */
 #ifndef CORE_CANCEL_H
 #define CORE_CANCEL_H
@@ -37,6 +38,13 @@ struct cancel_key {
 	uint8_t bytes[CANCEL_KEY_LONG];
 };
 
+/* A CancelRequest as it came. */
+struct cancel_ask {
+	uint32_t pid;
+	uint8_t forwards; /* so often it may be forwarded yet */
+	struct cancel_key key;
+};
+
 /* The key of a client with that slot and random number.  A long one is made from these, with a
  * secret of the process: no client has to keep it.  False: OpenSSL failed. */
 bool cancel_make_key(const struct proxy *proxy, uint32_t slot, uint32_t number, bool is_long,
@@ -51,11 +59,14 @@ uint32_t cancel_pid(const struct proxy *proxy, uint32_t slot);
  * is for, or forwarded to the process that has the client. */
 void cancel_take(struct worker *worker, uint32_t pid, const void *bytes, size_t len);
 
-/* For a client of this process, with its slot + 1: handled here, or mailed to its worker. */
-void cancel_request(struct worker *worker, uint32_t pid, const struct cancel_key *key);
+/* For a client of this process: handled here, or mailed to its worker. */
+void cancel_request(struct worker *worker, const struct cancel_ask *ask);
 
-/* The same for a client of this worker.  Wrong keys are ignored. */
-void cancel_client(struct worker *worker, uint32_t slot, const struct cancel_key *key);
+/* The same from the main thread.  False: there is no such client. */
+bool cancel_request_from_main(struct proxy *proxy, const struct cancel_ask *ask) MUST_CHECK;
+
+/* The slot in a process id; false: it is not one of this process'. */
+bool cancel_slot(const struct proxy *proxy, uint32_t pid, uint32_t *slot) MUST_CHECK;
 
 /* Refuses, as cancelled, the request of a client that is WAITING. */
 void cancel_waiting(struct client *client);

@@ -7,6 +7,7 @@
 #include "core/address.h"
 #include "core/client_login.h"
 #include "core/pool.h"
+#include "core/promise.h"
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
@@ -197,6 +198,7 @@ void client_doom(struct client *client, enum client_close reason)
 		client_tell_memory(client);
 	client->doomed = true;
 	client->close_reason = (uint8_t)reason;
+	promise_forget_client(client);
 	list_remove(client_list(client), &client->node);
 	if (client->state == CLIENT_WAITING) {
 		if (client->counted_held)

@@ -17,6 +17,7 @@
 #include "core/conn_tls.h"
 #include "core/mail.h"
 #include "core/pool.h"
+#include "core/promise.h"
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
@@ -735,18 +736,18 @@ static void login_log(const struct client *client)
 		 client->conn.tls == NULL ? "" : " tls=", conn_tls_text(&client->conn, tls));
 }
 
-bool login_welcome(struct client *client)
+bool login_welcome(struct client *client, const struct server *server)
 {
 	struct worker *worker = client->worker;
 	struct sbuf out;
 	struct cancel_key key;
+	const uint32_t pid = promise_pid(client, server); /* which the key is made for */
 	bool sent;
 
 	sbuf_init(&out, PARAM_MAX_SQL);
 	(void)param_set_write_status(client->params, &out);
 	if (client_make_key(client, &key))
-		wire_add_backend_key(&out, cancel_pid(worker->proxy, client->slot), key.bytes,
-				     key.len);
+		wire_add_backend_key(&out, pid, key.bytes, key.len);
 	if (worker->routes->config->proxy.login_notify_message[0] != '\0') {
 		const struct wire_error notice = {
 		    .severity = "NOTICE",
@@ -767,11 +768,16 @@ bool login_welcome(struct client *client)
 	return sent;
 }
 
+bool login_is_ready(struct client *client)
+{
+	return trial_is_over(client) && promise_is_settled(client);
+}
+
 void client_login_step(struct client *client)
 {
 	struct pool *pool = client->pool;
 
-	if (client->doomed || client->state != CLIENT_WELCOME || !trial_is_over(client))
+	if (client->doomed || client->state != CLIENT_WELCOME || !login_is_ready(client))
 		return;
 	client->params = pool_login_params(pool, client->login);
 	if (pool->session) {
@@ -784,7 +790,7 @@ void client_login_step(struct client *client)
 	if (client->params == NULL)
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	else
-		(void)!login_welcome(client);
+		(void)!login_welcome(client, promise_of(client));
 }
 
 /* Uses what has come, as far as the login goes. */

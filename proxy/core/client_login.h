@@ -28,6 +28,7 @@ struct client_login {
 	struct param_set *wanted; /* its startup parameters */
 	struct param_set *trial;  /* … of which a server has to be asked (trial.h); NULL: none */
 	usec_t trial_since;       /* 0: not yet */
+	usec_t promise_since;     /* waits for a server that could be promised (promise.h); 0: not yet */
 	char *at_start;           /* one of them that is only for the start of a session, or NULL */
 	struct client_auth *auth;
 	struct compute_job *job; /* a costly step is being done elsewhere: bytes wait */
@@ -39,6 +40,7 @@ struct client_login {
 	struct auth_user *found; /* a reference; NULL: no such user, or nobody to ask */
 	bool absent;             /* the former */
 	bool owner;              /* of this process: may do everything in the console */
+	bool promise_asked;      /* other workers were asked for one */
 	uint8_t answered;        /* SSLRequest and GSSENCRequest */
 	struct address *address; /* whose logins it is counted in; NULL: none */
 	struct mail_console *console; /* on its way to the console, and its slot with it */
@@ -53,8 +55,12 @@ bool login_send_buf(struct client *client, const struct sbuf *out) MUST_CHECK;
 /* The client is who it says it is; AuthenticationOk is in worker->to_client, unsent. */
 void login_after_auth(struct client *client);
 
-/* client->params and what else ends a login; the client is IDLE then.  False: it is doomed. */
-bool login_welcome(struct client *client) MUST_CHECK;
+/* Nothing is to be waited for any more. */
+bool login_is_ready(struct client *client) MUST_CHECK;
+
+/* client->params and what else ends a login, with the process id of the server (NULL: the proxy's
+ * own); the client is IDLE then.  False: it is doomed. */
+bool login_welcome(struct client *client, const struct server *server) MUST_CHECK;
 
 /* Goes on with the bytes that came while a step was done elsewhere. */
 void login_go_on(struct client *client);

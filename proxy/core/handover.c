@@ -70,21 +70,22 @@ static void handover_set_stage(struct handover *handover, enum handover_stage st
 
 /* ---- cancel requests ---- */
 
-void handover_cancel(struct handover *handover, uint32_t pid, const struct cancel_key *key)
+void handover_cancel(struct handover *handover, const struct cancel_ask *ask)
 {
+	const struct cancel_key *key = &ask->key;
 	char text[32 + 2 * CANCEL_KEY_LONG];
 	int n;
 
 	if (handover == NULL || handover->former_fd < 0 || key->len == 0)
 		return;
-	n = snprintf(text, sizeof(text), "CANCEL %" PRIu32 " ", pid);
+	n = snprintf(text, sizeof(text), "CANCEL %" PRIu32 " ", ask->pid);
 	for (size_t i = 0; i < key->len; i++)
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%02x", key->bytes[i]);
 	/* If its queue is full of them already, one more would not help. */
 	(void)!fdpass_send(handover->former_fd, text, NULL, 0);
 }
 
-void handover_cancel_from_worker(struct proxy *proxy, uint32_t pid, const struct cancel_key *key)
+void handover_cancel_from_worker(struct proxy *proxy, const struct cancel_ask *ask)
 {
 	struct mail_cancel *mail;
 
@@ -93,8 +94,7 @@ void handover_cancel_from_worker(struct proxy *proxy, uint32_t pid, const struct
 	mail = mail_new(sizeof(*mail), MAIL_CANCEL_FORMER);
 	if (mail == NULL)
 		return;
-	mail->slot = pid - 1;
-	mail->key = *key;
+	mail->ask = *ask;
 	mailbox_post(&proxy->mailbox, &mail->letter);
 }
 
@@ -102,34 +102,24 @@ void handover_cancel_from_worker(struct proxy *proxy, uint32_t pid, const struct
 static void handover_take_cancel(struct handover *handover, const char *text)
 {
 	struct proxy *proxy = handover->proxy;
-	struct cancel_key key = {0};
-	struct mail_cancel *mail;
-	unsigned worker;
+	struct cancel_ask ask = {0};
+	struct cancel_key *key = &ask.key;
 	char *at;
 	const unsigned long pid = strtoul(text, &at, 10);
 
 	while (*at == ' ')
 		at++;
-	while (key.len < sizeof(key.bytes) && at[0] != '\0' && at[1] != '\0') {
+	while (key->len < sizeof(key->bytes) && at[0] != '\0' && at[1] != '\0') {
 		const char digits[3] = {at[0], at[1], '\0'};
 
-		key.bytes[key.len++] = (uint8_t)strtoul(digits, NULL, 16);
+		key->bytes[key->len++] = (uint8_t)strtoul(digits, NULL, 16);
 		at += 2;
 	}
 	if (pid == 0 || pid > UINT32_MAX)
 		return;
-	if (!share_slot_find(proxy->shares, (uint32_t)pid - 1, &worker)) {
-		handover_cancel(handover, (uint32_t)pid, &key);
-		return;
-	}
-	mail = mail_new(sizeof(*mail), MAIL_CANCEL);
-	if (mail == NULL)
-		return;
-	mail->slot = (uint32_t)pid - 1;
-	mail->key = key;
-	mailbox_post(worker == SHARE_SLOT_CONSOLE ? &proxy->mailbox
-	                                          : &proxy->workers[worker].mailbox,
-	             &mail->letter);
+	ask.pid = (uint32_t)pid;
+	if (!cancel_request_from_main(proxy, &ask))
+		handover_cancel(handover, &ask);
 }
 
 /* ---- the process before ---- */

@@ -42,9 +42,9 @@ void handover_withdraw(struct handover *handover);
 void handover_end_former(struct handover *handover, bool immediate);
 
 /* A cancel request that fits no client of this process: perhaps one of the former's. */
-void handover_cancel(struct handover *handover, uint32_t pid, const struct cancel_key *key);
+void handover_cancel(struct handover *handover, const struct cancel_ask *ask);
 
 /* The same, in a worker. */
-void handover_cancel_from_worker(struct proxy *proxy, uint32_t pid, const struct cancel_key *key);
+void handover_cancel_from_worker(struct proxy *proxy, const struct cancel_ask *ask);
 
 #endif

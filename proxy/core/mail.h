@@ -122,13 +122,13 @@ struct mail_server {
 	struct letter letter;
 	struct pool_share *share;
 	unsigned from; /* MAIL_SERVER_WANTED */
+	bool login;    /* … for a login: only one that is promised to nobody */
 	struct server_parcel parcel;
 };
 
 struct mail_cancel {
 	struct letter letter;
-	uint32_t slot;
-	struct cancel_key key;
+	struct cancel_ask ask;
 };
 
 struct mail_console {

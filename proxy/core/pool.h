@@ -119,10 +119,13 @@ struct pool {
 	const char *session_pin; /* "user", "database": whose session_pin is on; NULL: neither's */
 	int64_t session_temp_tables; /* most bytes of temporary tables of a session */
 	int64_t session_cursors;     /* … and of its cursors' rows */
+	size_t promised;       /* servers that are (promise.h) */
 	size_t parked;         /* clients whose session's server is kept */
 	bool some_at_eof;      /* clients may wait that have sent their last byte */
 	struct limit_wait limit_wait;
-	bool asked;            /* another worker has been asked for a server */
+	bool letting_in;       /* inside pool_let_in() */
+	bool asked;            /* another worker has been asked for a server … */
+	bool asked_login;      /* … for a login */
 	unsigned asked_last;   /* … this one */
 	unsigned swap_left;    /* connections to the target of a swap that are still to be dialled */
 	struct list clients[CLIENT_STATE_COUNT]; /* those after login: WELCOME to ACTIVE */

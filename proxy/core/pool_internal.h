@@ -16,6 +16,13 @@ struct pool *pool_enter(struct worker *worker, const char *name, const char *use
 /* An idle server that the client could be given now; it stays in its list. */
 struct server *pool_take_idle(struct pool *pool, const struct client *client);
 
+/* Asks the workers from `first` on that seem to have one, until one gives it; `login`: one that is promised
+ * to nobody.  False: nobody is being asked. */
+bool pool_ask(struct pool *pool, unsigned first, bool login);
+
+/* The same of those that are promised to nobody, whether they have to be checked first or not. */
+struct server *pool_find_unpromised(struct pool *pool, const struct client *client);
+
 /* ---- pool_room.c ---- */
 
 /* Dials what `demand` clients need beyond `coming` servers, as far as the limits allow. */

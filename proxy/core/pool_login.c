@@ -55,7 +55,7 @@ static struct client *pool_first_let_in(struct pool *pool)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);
 
-		if (trial_is_over(client))
+		if (login_is_ready(client))
 			return client;
 	}
 	return NULL;
@@ -65,11 +65,16 @@ void pool_let_in(struct pool *pool)
 {
 	struct client *client;
 
+	/* One that goes on may have the pool look for a server, and come back here. */
+	if (pool->letting_in)
+		return;
+	pool->letting_in = true;
 	while ((client = pool_first_let_in(pool)) != NULL) {
 		client_login_step(client);
 		if (!client->doomed)
 			client_go_on(client); /* what it has sent behind its login */
 	}
+	pool->letting_in = false;
 }
 
 void pool_set_welcome(struct pool *pool, struct param_set *welcome)
@@ -222,6 +227,8 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 	pool->retry_at = now + pool->worker->routes->config->proxy.server_login_retry;
 	if (pool->failing_since == 0)
 		pool->failing_since = now;
+	if (pool->session)
+		pool_let_in(pool); /* those who waited for a promise only */
 	/* Somebody else's server may still come free; without any there is no hope. */
 	if (pool->last_permanent && pool->last_error != NULL && !pool->database->held &&
 	    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) <= 1)

@@ -10,6 +10,7 @@
 #include "core/mail.h"
 #include "core/pace.h"
 #include "core/pool_internal.h"
+#include "core/promise.h"
 #include "core/proxy.h"
 #include "core/route.h"
 #include "core/session_move.h"
@@ -36,6 +37,13 @@ void pool_publish_idle(struct pool *pool)
 	if (pool->worker->proxy->worker_count > 1)
 		atomic_store_explicit(&pool->share->worker[pool->worker->index].idle,
 		                      (int)pool->servers[SERVER_IDLE].count, memory_order_seq_cst);
+	if (UNLIKELY(pool->session)) {
+		/* (Of the promised ones a few may be in a check.) */
+		const int idle = (int)pool->servers[SERVER_IDLE].count - (int)pool->promised;
+
+		atomic_store_explicit(&pool->share->worker[pool->worker->index].unpromised,
+				      idle > 0 ? idle : 0, memory_order_relaxed);
+	}
 }
 
 static usec_t pool_waiting_since(struct pool *pool)
@@ -107,28 +115,32 @@ static bool pool_give_older(struct pool *pool, struct server *server)
 /* Asks a worker, from `first` on, that seems to have an idle server.  (Here a wait was published
  * before idle servers are looked for, there an idle server before waits are: one of both sees the
  * other.) */
-static void pool_ask(struct pool *pool, unsigned first)
+bool pool_ask(struct pool *pool, unsigned first, bool login)
 {
 	const struct worker *me = pool->worker;
 
 	if (pool->asked || me->proxy->worker_count == 1)
-		return;
+		return pool->asked;
 	for (unsigned i = first; i < me->proxy->worker_count; i++) {
+		struct pool_share_worker *other = &pool->share->worker[i];
 		struct mail_server *mail;
 
-		if (i == me->index ||
-		    atomic_load_explicit(&pool->share->worker[i].idle, memory_order_seq_cst) == 0)
+		if (i == me->index || atomic_load_explicit(login ? &other->unpromised : &other->idle,
+							   memory_order_seq_cst) == 0)
 			continue;
 		mail = mail_new(sizeof(*mail), MAIL_SERVER_WANTED);
 		if (mail == NULL)
-			return;
+			return false;
 		mail->share = pool_share_ref(pool->share);
 		mail->from = me->index;
+		mail->login = login;
 		pool->asked = true;
+		pool->asked_login = login;
 		pool->asked_last = i;
 		mailbox_post(&me->proxy->workers[i].mailbox, &mail->letter);
-		return;
+		return true;
 	}
+	return false;
 }
 
 /* ---- giving servers to clients ---- */
@@ -144,7 +156,17 @@ static bool pool_wants_check(const struct pool *pool, const struct server *serve
 	       conf->server_check_query[0] != '\0' && !(server->checked && unused < CHECK_HOLDS);
 }
 
-/* Has as many idle servers checked as clients wait for one. */
+/* Not one for whose client it would be too early. */
+static bool pool_may_check(const struct pool *pool, const struct server *server, bool promised)
+{
+	const bool early = server->promised != NULL && server->promised->state != CLIENT_WAITING &&
+			   !promise_yields(pool, server, NULL, pool->worker->now);
+
+	return !early && (server->promised != NULL) == promised && !pool_outdated(pool, server) &&
+	       pool_wants_check(pool, server);
+}
+
+/* Has as many idle servers checked as clients wait for one; those that were promised first. */
 static size_t pool_check_idle(struct pool *pool, size_t demand)
 {
 	const char *text = pool->worker->routes->config->proxy.server_check_query;
@@ -158,23 +180,108 @@ static size_t pool_check_idle(struct pool *pool, size_t demand)
 		if (CONTAINER_OF(node, struct server, node)->task == SERVER_TASK_CHECK)
 			checking++;
 	}
-	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
-	{
-		struct server *server = CONTAINER_OF(node, struct server, node);
+	for (int promised = pool->session ? 1 : 0; promised >= 0; promised--) {
+		LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+		{
+			struct server *server = CONTAINER_OF(node, struct server, node);
 
-		if (checking >= demand)
-			break;
-		if (!pool_outdated(pool, server) && pool_wants_check(pool, server) &&
-		    server_start_task(server, SERVER_TASK_CHECK, query))
-			checking++;
+			if (checking >= demand)
+				break;
+			if (pool_may_check(pool, server, promised > 0) &&
+			    server_start_task(server, SERVER_TASK_CHECK, query))
+				checking++;
+		}
 	}
 	return checking;
 }
 
-struct server *pool_take_idle(struct pool *pool, const struct client *client)
+enum pool_fit {
+	FITS,
+	FITS_NOT,
+	FITS_CHECKED, /* perhaps, after a check */
+};
+
+static enum pool_fit pool_look(struct pool *pool, struct server *server,
+			       const struct client *client)
 {
 	/* A server has just ended in its hands. */
 	const bool suspicious = client->resends > 0;
+
+	if (pool_outdated(pool, server)) {
+		server_doom(server, SERVER_CLOSE_STALE);
+		return FITS_NOT;
+	}
+	if (UNLIKELY(server->boot != client->boot) && !boot_accepts(pool, server, client))
+		return FITS_NOT;
+	if (pool_wants_check(pool, server))
+		return FITS_CHECKED;
+	if (UNLIKELY(suspicious || conn_has_news(&server->conn) ||
+		     pool->worker->now - server->since > PEEK_AFTER) &&
+	    conn_seems_dead(&server->conn, pool->worker)) {
+		server_doom(server, SERVER_CLOSE_PEER);
+		return FITS_NOT;
+	}
+	return FITS;
+}
+
+/* The one that was promised to the client. */
+static struct server *pool_take_promised(struct pool *pool, const struct client *client)
+{
+	struct server *server = promise_of(client);
+
+	return LIKELY(server == NULL) || server->state != SERVER_IDLE ||
+		       pool_look(pool, server, client) != FITS
+		   ? NULL
+		   : server;
+}
+
+/* It is being checked, or will be. */
+static bool pool_checks_promised(const struct pool *pool, const struct client *client)
+{
+	const struct server *server = promise_of(client);
+
+	return UNLIKELY(server != NULL) && pool->worker->now - client->asked < CHECK_HOLDS &&
+	       (server->state != SERVER_IDLE || pool_wants_check(pool, server));
+}
+
+struct server *pool_take_idle(struct pool *pool, const struct client *client)
+{
+	struct server *server = pool_take_promised(pool, client);
+	struct list_node *node;
+	struct list_node *tmp;
+	bool skipped = false;
+
+	if (server != NULL || pool_checks_promised(pool, client))
+		return server;
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		enum pool_fit fit;
+
+		server = CONTAINER_OF(node, struct server, node);
+		if (UNLIKELY(server->promised != NULL) && server->promised != client) {
+			skipped = true;
+			continue;
+		}
+		fit = pool_look(pool, server, client);
+		if (LIKELY(fit == FITS))
+			return server;
+		if (fit == FITS_CHECKED)
+			return NULL; /* pool_check_idle() does it; those behind it need it, too */
+	}
+	if (LIKELY(!skipped))
+		return NULL;
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		server = CONTAINER_OF(node, struct server, node);
+		if (promise_yields(pool, server, client, client->asked) &&
+		    pool_look(pool, server, client) == FITS)
+			return server;
+	}
+	return NULL;
+}
+
+struct server *pool_find_unpromised(struct pool *pool, const struct client *client)
+{
 	struct list_node *node;
 	struct list_node *tmp;
 
@@ -182,20 +289,8 @@ struct server *pool_take_idle(struct pool *pool, const struct client *client)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
-		if (pool_outdated(pool, server)) {
-			server_doom(server, SERVER_CLOSE_STALE);
-		} else if (UNLIKELY(server->boot != client->boot) &&
-			   !boot_accepts(pool, server, client)) {
-			continue;
-		} else if (pool_wants_check(pool, server)) {
-			return NULL; /* pool_check_idle() does it; those behind it need it, too */
-		} else if (UNLIKELY(suspicious || conn_has_news(&server->conn) ||
-				    pool->worker->now - server->since > PEEK_AFTER) &&
-			   conn_seems_dead(&server->conn, pool->worker)) {
-			server_doom(server, SERVER_CLOSE_PEER);
-		} else {
+		if (server->promised == NULL && pool_look(pool, server, client) != FITS_NOT)
 			return server;
-		}
 	}
 	return NULL;
 }
@@ -369,9 +464,10 @@ bool pool_serve(struct pool *pool, struct client *client)
 		client_set_state(client, CLIENT_WAITING); /* for its session's server */
 		return false;
 	}
-	if (!pool->database->held && !pool->worker->stopping && !pace_reached(pool->database) &&
-	    pool_first_waiting(pool) == NULL) {
-		struct server *server = pool_take_idle(pool, client);
+	if (!pool->database->held && !pool->worker->stopping && !pace_reached(pool->database)) {
+		struct server *server = LIKELY(pool_first_waiting(pool) == NULL)
+					    ? pool_take_idle(pool, client)
+					    : pool_take_promised(pool, client);
 
 		if (server != NULL)
 			return pool_link(pool, server, client);
@@ -432,7 +528,7 @@ void pool_kick(struct pool *pool)
 		limit_leave(pool);
 		return;
 	}
-	pool_ask(pool, 0);
+	(void)pool_ask(pool, 0, false);
 	pool_dial(pool, demand, pool_check_idle(pool, demand));
 }
 
@@ -479,20 +575,57 @@ void pool_server_free(struct pool *pool, struct server *server)
 		pool->database->pace++;
 	if (pool->clients[CLIENT_WAITING].count + pool->clients[CLIENT_WELCOME].count > 0)
 		pool_kick(pool);
+	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0))
+		pool_let_in(pool);
 }
 
 /* ---- letters of other workers ---- */
 
+/* One for another worker, whose first client waits since `since`. */
+static struct server *pool_spare(struct pool *pool, usec_t since, bool login)
+{
+	struct server *spare = NULL;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
+	{
+		struct server *server = CONTAINER_OF(node, struct server, node);
+
+		if (server->promised == NULL ||
+		    (!login && (spare == NULL || spare->promised != NULL) &&
+		     promise_yields(pool, server, NULL, since)))
+			spare = server;
+	}
+	return spare;
+}
+
 void pool_asked(struct worker *worker, struct mail_server *mail)
 {
 	struct pool *pool = pool_find_share(worker, mail->share);
-	struct list_node *node = pool == NULL ? NULL : list_last(&pool->servers[SERVER_IDLE]);
+	const usec_t since = atomic_load_explicit(&mail->share->worker[mail->from].waiting_since,
+						  memory_order_relaxed);
+	struct server *server =
+	    pool == NULL ? NULL : pool_spare(pool, since == 0 ? worker->now : since, mail->login);
 
-	if (node == NULL || pool->database->held || pool->clients[CLIENT_WAITING].count > 0 ||
-	    !server_pack(CONTAINER_OF(node, struct server, node), &mail->parcel))
+	if (server == NULL || pool->database->held || pool->clients[CLIENT_WAITING].count > 0 ||
+	    !server_pack(server, &mail->parcel))
 		mail->parcel.fd = -1;
 	mail->letter.type = MAIL_SERVER;
 	mailbox_post(&worker->proxy->workers[mail->from].mailbox, &mail->letter);
+}
+
+/* The next worker in their order; once round, so that nobody is asked for ever. */
+static void pool_ask_others(struct pool *pool)
+{
+	if (!pool->database->held &&
+	    pool->clients[CLIENT_WAITING].count + pool->clients[CLIENT_WELCOME].count > 0 &&
+	    pool_ask(pool, pool->asked_last + 1, pool->asked_login))
+		return;
+	if (pool->asked_login && pool->clients[CLIENT_WAITING].count > 0)
+		pool_kick(pool); /* these would take others, too */
+	if (pool->clients[CLIENT_WELCOME].count > 0)
+		pool_let_in(pool);
 }
 
 void pool_given(struct worker *worker, struct pool_share *share, struct server_parcel *parcel)
@@ -507,10 +640,7 @@ void pool_given(struct worker *worker, struct pool_share *share, struct server_p
 	pool->asked = false;
 	if (parcel->fd < 0) {
 		pool_publish_waiting(pool);
-		/* The others in their order; once round, so that nobody is asked for ever. */
-		if (!pool->database->held &&
-		    pool->clients[CLIENT_WAITING].count + pool->clients[CLIENT_WELCOME].count > 0)
-			pool_ask(pool, pool->asked_last + 1);
+		pool_ask_others(pool);
 		return;
 	}
 	server = server_unpack(parcel, pool);

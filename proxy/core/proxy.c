@@ -18,6 +18,7 @@
 #include "core/handover.h"
 #include "core/secure.h"
 #include "core/takeover.h"
+#include "core/told.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -44,8 +45,16 @@ static void proxy_worker_stopped(struct proxy *proxy)
 /* A session of the console may have the number of a client of the process before. */
 static void proxy_cancel_former(struct proxy *proxy, struct mail_cancel *mail)
 {
-	handover_cancel(proxy->handover, mail->slot + 1, &mail->key);
+	handover_cancel(proxy->handover, &mail->ask);
 	free(mail);
+}
+
+static void proxy_cancel_console(struct proxy *proxy, const struct cancel_ask *ask)
+{
+	uint32_t slot;
+
+	if (proxy->console_cancel != NULL && cancel_slot(proxy, ask->pid, &slot))
+		proxy->console_cancel(slot + 1, &ask->key);
 }
 
 static void proxy_receive(void *owner, struct letter *letter)
@@ -57,9 +66,7 @@ static void proxy_receive(void *owner, struct letter *letter)
 		proxy->console(proxy, (struct mail_console *)letter);
 		break;
 	case MAIL_CANCEL:
-		if (proxy->console_cancel != NULL)
-			proxy->console_cancel(((struct mail_cancel *)letter)->slot + 1,
-					      &((struct mail_cancel *)letter)->key);
+		proxy_cancel_console(proxy, &((struct mail_cancel *)letter)->ask);
 		proxy_cancel_former(proxy, (struct mail_cancel *)letter);
 		break;
 	case MAIL_CANCEL_FORMER:
@@ -679,8 +686,9 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	proxy->descriptors = proxy_count_descriptors();
 	proxy->base = event_base_new();
 	proxy->shares = share_registry_new(proxy_count_workers(config));
+	proxy->told = told_table_new();
 	proxy->worker_count = proxy_count_workers(config);
-	if (proxy->base == NULL || proxy->shares == NULL ||
+	if (proxy->base == NULL || proxy->shares == NULL || proxy->told == NULL ||
 	    !crypto_random(proxy->cancel_secret, sizeof(proxy->cancel_secret)) ||
 	    pthread_mutex_init(&proxy->users_lock, NULL) != 0 ||
 	    !mailbox_open(&proxy->mailbox, proxy->base, proxy_receive, proxy) ||
@@ -752,6 +760,7 @@ static void proxy_free(struct proxy *proxy)
 	auth_cache_free(proxy->auth_cache);
 	address_table_free(proxy->addresses);
 	share_registry_free(proxy->shares);
+	told_table_free(proxy->told);
 	event_base_free(proxy->base);
 	(void)pthread_mutex_destroy(&proxy->users_lock);
 	free(proxy->workers);

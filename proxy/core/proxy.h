@@ -51,6 +51,7 @@ struct proxy {
 	char *config_path;
 	struct route_table *routes; /* the present one, a reference */
 	struct share_registry *shares; /* any thread */
+	struct told_table *told;       /* the same */
 	struct worker *workers;     /* any thread: index and mailbox */
 	unsigned worker_count;      /* any thread */
 	atomic_uint client_count;   /* any thread: connections, in their login too */

@@ -176,7 +176,7 @@ void relocate_client(struct client *client)
 	struct mail_client *mail;
 
 	if (client->doomed || client->state != CLIENT_IDLE || client->server != NULL ||
-	    client->pool->session || client->conn.eof || conn_kept(&client->conn) > 0 ||
+	    client->pool->session || client->seen != NULL || client->conn.eof || conn_kept(&client->conn) > 0 ||
 	    conn_unsent(&client->conn) > 0 || client->boot != NULL || client->discard > 0 ||
 	    client->discard_to_sync || worker->shutting_down || client->pool->database->held ||
 	    client->pool->internal)

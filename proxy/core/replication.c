@@ -82,7 +82,7 @@ void replication_begin(struct server *server)
 	server->own = NULL;
 	client->login->replication = NULL;
 	param_set_replace(&client->params, param_set_ref(server->params));
-	if (!login_welcome(client)) {
+	if (!login_welcome(client, server)) {
 		server_doom(server, SERVER_CLOSE_CLIENT_GONE);
 		return;
 	}

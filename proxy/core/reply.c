@@ -9,11 +9,11 @@
  */
 #include "base/log.h"
 #include "core/boot.h"
-#include "core/cancel.h"
 #include "core/client.h"
 #include "core/keep.h"
 #include "core/ledger.h"
 #include "core/pool.h"
+#include "core/promise.h"
 #include "core/relocate.h"
 #include "core/route.h"
 #include "core/server.h"
@@ -511,11 +511,11 @@ static void reply_settles(struct reply *reply, size_t total, uint8_t head, uint8
 }
 
 /* A client recognises its own notifications by the number of the server process that it was told
- * at its login (documentation of PQbackendPID), which is the proxy's. */
+ * at its login (documentation of PQbackendPID), which may be the proxy's, or of the server before. */
 static void reply_sign(const struct server *server, const struct client *client, uint8_t *msg)
 {
 	if ((int32_t)wire_get_be32(msg + WIRE_HEADER_LEN) == server->backend_pid)
-		wire_put_be32(msg + WIRE_HEADER_LEN, cancel_pid(server->worker->proxy, client->slot));
+		wire_put_be32(msg + WIRE_HEADER_LEN, promise_told(client));
 }
 
 /* A notification in the middle of what the proxy asks a session's server is the client's. */

@@ -8,6 +8,7 @@
 #include "core/client.h"
 #include "core/conn_tls.h"
 #include "core/pool.h"
+#include "core/promise.h"
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
@@ -182,6 +183,8 @@ void server_redial(struct server *server)
 void server_link(struct server *server, struct client *client)
 {
 	assert(server->client == NULL && client->server == NULL);
+	promise_forget_server(server);
+	promise_forget_client(client);
 	server->client = client;
 	client->server = server;
 	resend_begin(server);
@@ -278,6 +281,7 @@ void server_doom(struct server *server, enum server_close reason)
 		mem_complain("server connections are closed");
 	server->doomed = true;
 	server->close_reason = (uint8_t)reason;
+	promise_forget_server(server);
 	if (server->client != NULL)
 		server_leave_client(server);
 	if (UNLIKELY(server->move != NULL))
@@ -446,6 +450,7 @@ bool server_pack(struct server *server, struct server_parcel *parcel)
 		param_set_replace(&server->boot, NULL);
 	}
 	param_set_replace(&server->refused, NULL);
+	promise_forget_server(server);
 	list_remove(&server->pool->servers[server->state], &server->node);
 	pool_publish_idle(server->pool);
 	param_set_unref(server->params);

@@ -64,6 +64,7 @@ struct server {
 	struct worker *worker;
 	struct pool *pool;
 	struct client *client; /* ACTIVE: whose transaction or session it serves */
+	struct client *promised; /* who was told its process id, and gets it first (promise.h); or NULL */
 	struct session_move *move; /* of the session that it is kept, opened or asked for; or NULL */
 	struct ledger ledger;
 	uint32_t left;          /* bytes of the current message still to come */

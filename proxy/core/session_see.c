@@ -2,6 +2,7 @@
 #include "core/session_see.h"
 
 #include "core/client.h"
+#include "core/proxy.h"
 #include "core/worker.h"
 #include "session/facts.h"
 #include "session/params.h"
@@ -173,6 +174,7 @@ void session_see_end(struct client *client)
 
 	if (seen == NULL)
 		return;
+	told_remove(client->worker->proxy->told, &seen->told);
 	client->seen = NULL;
 	param_set_unref(seen->startup);
 	free(seen->unnamed);

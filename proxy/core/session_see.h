@@ -8,6 +8,7 @@
 #define CORE_SESSION_SEE_H
 
 #include "base/compiler.h"
+#include "core/told.h"
 #include "wire/message.h"
 
 #include <stdbool.h>
@@ -16,6 +17,7 @@
 
 struct client;
 struct param_set;
+struct server;
 struct session_facts;
 struct stmt;
 
@@ -35,6 +37,8 @@ struct session_seen {
 	struct session_facts *facts;     /* what it did that changes a session, or NULL */
 	struct session_unnamed *unnamed; /* its unnamed statement, or NULL */
 	struct param_set *startup;       /* what it asked for at its login, or NULL */
+	struct server *promised;         /* for its first request (promise.h), or NULL */
+	struct told told;                /* whose process id it was told */
 };
 
 /* client->seen; NULL: no memory, and the client was doomed. */

@@ -75,6 +75,7 @@ struct pool_share {
 	 * on a cache line of its own, because each is written by another thread. */
 	struct pool_share_worker {
 		_Alignas(64) atomic_int idle;
+		atomic_int unpromised; /* of these; session pools (core/promise.h) */
 		_Atomic int64_t waiting_since; /* 0: nobody waits */
 	} worker[];
 };

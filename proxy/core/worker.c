@@ -439,8 +439,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		relocate_receive(worker, (struct mail_client *)letter);
 		break;
 	case MAIL_CANCEL:
-		cancel_client(worker, ((struct mail_cancel *)letter)->slot,
-			      &((struct mail_cancel *)letter)->key);
+		cancel_request(worker, &((struct mail_cancel *)letter)->ask);
 		free(letter);
 		break;
 	default:

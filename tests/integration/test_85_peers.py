@@ -61,6 +61,21 @@ def test_forwarded(make_peers, pg, version):
             assert errors(conn.ready("I"))[0]["C"] == "57014"
 
 
+@pytest.mark.parametrize("version", [PROTOCOL_3_0, PROTOCOL_3_2])
+def test_session_pools(make_peers, pg, version):
+    """The process id is the server's, and says nothing of whose client it is."""
+    first, second, third = make_peers(1, 2, 3, pool_mode="session")
+    for mine, other in ((first, second), (third, first)):
+        with login(mine, version) as conn:
+            pid, key = conn.key
+            assert conn.value("SELECT pg_backend_pid()") == str(struct.unpack("!I", pid)[0])
+            sleeping(conn, pg)
+            cancel(other.folder, other.port, pid, key[:-1] + bytes([key[-1] ^ 1]))
+            assert conn.silent()
+            cancel(other.folder, other.port, pid, key)
+            assert errors(conn.ready("I"))[0]["C"] == "57014"
+
+
 def test_a_command_of_the_console(make_peers):
     first, second = make_peers(1, 2)
     with login(first, user="pgshunt", dbname="pgshunt") as console, login(first) as conn:
@@ -125,7 +140,12 @@ def test_how_it_goes_on(make_proxy):
     cancel(proxy.host, proxy.port, pid, b"mnop\0")
     cancel(proxy.host, proxy.port, pid, b"mnop\3")
     cancel(proxy.host, proxy.port, pid, b"k" * 40)
-    cancel(proxy.host, proxy.port, struct.pack("!I", 8 << 18 | 77), b"mnop")
+    # Of a process that nobody knows, or of a server: whoever has told it to a client.
+    cancel(proxy.host, proxy.port, struct.pack("!I", 8 << 18 | 77), b"mnop\0")
+    cancel(proxy.host, proxy.port, struct.pack("!I", 77), b"mnop\2")
+    conn, bytes_got = peer.request()
+    assert bytes_got[8:] == struct.pack("!I", 77) + b"mnop\0"
+    conn.close()
     peer.nobody()
     assert proxy.command("SHOW PEERS") == [
         {"peer_id": "1", "host": "/nowhere", "port": "6432", "pool_size": "4"},
