@@ -381,7 +381,8 @@ static void check_auth_dbname(struct loader *loader, const char *name, const str
 		            "%s.auth_dbname: cannot use the reserved \"%s\" database as an "
 		            "auth_dbname",
 		            label, name);
-	else if (config_database_of(loader->config, name) == NULL)
+	else if (config_database_of(loader->config, name) == NULL &&
+	         !loader->config->proxy.as_pgbouncer) /* whose file may name any */
 		problem_add(loader->problems, place->line, place->column,
 		            "%s.auth_dbname: there is no database %s in this file", label,
 		            problem_quote(name, quoted));
@@ -399,7 +400,8 @@ static void check_auth_databases(struct loader *loader)
 		                  "proxy");
 		check_one_source(loader, "proxy", loader->proxy, "auth_");
 	}
-	for (size_t i = 0; i < config->database_count; i++) {
+	/* pgbouncer tells whoever has to be asked for there, not who starts it. */
+	for (size_t i = 0; i < config->database_count && !config->proxy.as_pgbouncer; i++) {
 		const struct node *key = loader->keys[CONFIG_ENTRY_DATABASE][i];
 
 		check_auth_dbname(

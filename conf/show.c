@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * The settings as text.  There is no secret in a configuration, so nothing has to be left out, but
- * for a password in auth_ldap_options.
+ * for those that settings.def says.
  */
 #include "conf/show.h"
 
@@ -21,6 +21,11 @@ size_t config_setting_count(void)
 const struct config_setting *config_setting_at(size_t index)
 {
 	return &setting_table[index].text;
+}
+
+static bool is_secret(const struct setting *setting, const char *value)
+{
+	return setting->text.secret != NULL && strstr(value, setting->text.secret) != NULL;
 }
 
 /* Shows the settings of one section or entry, which lies at `base`. */
@@ -43,9 +48,8 @@ static void show_section(enum setting_section section, const char *label, const 
 		sbuf_reset(&value);
 		if (!value_is_unset(setting, base)) {
 			value_format(setting, base, &value);
-			row.value = strstr(sbuf_text(&value), "ldapbindpasswd") == NULL
-			                ? sbuf_text(&value)
-			                : "(with a password)";
+			row.value = is_secret(setting, sbuf_text(&value)) ? "(with a password)"
+			                                                  : sbuf_text(&value);
 		}
 		show(arg, &row);
 	}

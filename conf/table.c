@@ -89,6 +89,7 @@ static const char log_format_text[] = "one of:"
 #define NO false
 #define INHERIT NULL
 #define REQUIRED NULL, .text.required = true
+#define HIDDEN_WITH(word) "", .text.secret = (word)
 
 #define PLACE(part, label, holder, setting)                                                        \
 	.section = (part), .text.section = (label), .offset = offsetof(holder, setting)

@@ -54,9 +54,10 @@ struct hba_rule {
 
 struct hba;
 
-/* NULL: `errors` has a line for each problem, "file:line: …". */
-struct hba *hba_load(const char *path, struct sbuf *errors) MUST_CHECK;
-struct hba *hba_parse(const char *path, const char *text, size_t len,
+/* NULL: `errors` has a line for each problem, "file:line: …".  `theirs`: as pgbouncer, which passes
+ * wrong lines over (`errors` has them all the same), but takes cert and peer on lines of any type. */
+struct hba *hba_load(const char *path, bool theirs, struct sbuf *errors) MUST_CHECK;
+struct hba *hba_parse(const char *path, const char *text, size_t len, bool theirs,
                       struct sbuf *errors) MUST_CHECK;
 
 struct hba *hba_ref(struct hba *hba);
@@ -87,6 +88,7 @@ void hba_format_options(const struct hba_rule *rule, struct sbuf *out);
 
 struct hba {
 	_Atomic unsigned refs;
+	bool theirs; /* see hba_load() */
 	struct hba_rule *rules;
 	size_t count;
 	char **files;

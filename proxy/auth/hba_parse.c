@@ -203,7 +203,28 @@ static bool check_names(struct field *field, bool users, const struct line *line
 
 /* ---- method and options ---- */
 
-static bool parse_method(struct hba_rule *rule, const struct line *line, size_t at,
+/* cert and peer where they cannot be had.  Passed over, the line would leave those to the next one
+ * whom pgbouncer does not let in by it. */
+static bool check_where(struct hba_rule *rule, bool theirs, const struct line *line,
+                        struct sbuf *errors)
+{
+	const bool good = rule->method == AUTH_TYPE_CERT   ? rule->conn == HBA_HOSTSSL
+	                  : rule->method == AUTH_TYPE_PEER ? rule->conn == HBA_LOCAL
+	                                                   : true;
+
+	if (good || (theirs && rule->method == AUTH_TYPE_CERT)) /* see clientcert */
+		return true;
+	if (theirs) {
+		rule->method = AUTH_TYPE_REJECT;
+		return true;
+	}
+	return tokens_fail(errors, line,
+	                   rule->method == AUTH_TYPE_CERT
+	                       ? "cert authentication is only supported on hostssl connections"
+	                       : "peer authentication is only supported on local sockets");
+}
+
+static bool parse_method(struct hba_rule *rule, bool theirs, const struct line *line, size_t at,
                          struct sbuf *errors)
 {
 	const char *word;
@@ -239,15 +260,9 @@ static bool parse_method(struct hba_rule *rule, const struct line *line, size_t 
 		return tokens_fail(errors, line, "this pgshuntd was built without LDAP");
 	if (rule->method == AUTH_TYPE_LDAP)
 		rule->ldap = auth_ldap_new();
-	if (rule->method == AUTH_TYPE_PEER && rule->conn != HBA_LOCAL)
-		return tokens_fail(errors, line,
-		                   "peer authentication is only supported on local sockets");
-	if (rule->method == AUTH_TYPE_CERT && rule->conn != HBA_HOSTSSL)
-		return tokens_fail(errors, line,
-		                   "cert authentication is only supported on hostssl connections");
 	if (rule->method == AUTH_TYPE_CERT)
 		rule->clientcert = HBA_CERT_VERIFY_FULL;
-	return true;
+	return check_where(rule, theirs, line, errors);
 }
 
 static bool option_clientcert(struct hba_rule *rule, const char *value, const struct line *line,
@@ -365,7 +380,7 @@ static bool parse_type(struct hba_rule *rule, const struct line *line, struct sb
 	return true;
 }
 
-static bool parse_rule(struct hba_rule *rule, struct line *line, struct sbuf *errors)
+static bool parse_rule(struct hba_rule *rule, bool theirs, struct line *line, struct sbuf *errors)
 {
 	size_t at = 3;
 
@@ -385,7 +400,7 @@ static bool parse_rule(struct hba_rule *rule, struct line *line, struct sbuf *er
 		return false;
 	if (rule->conn != HBA_LOCAL && !parse_address(rule, line, &at, errors))
 		return false;
-	if (!parse_method(rule, line, at++, errors))
+	if (!parse_method(rule, theirs, line, at++, errors))
 		return false;
 	for (; at < line->count; at++) {
 		for (size_t i = 0; i < line->fields[at].count; i++) {
@@ -401,7 +416,7 @@ static bool hba_take(void *owner, struct line *line, struct sbuf *errors)
 	struct hba *hba = owner;
 	struct hba_rule rule = {.line = line->number};
 
-	if (!parse_rule(&rule, line, errors)) {
+	if (!parse_rule(&rule, hba->theirs, line, errors)) {
 		hba_rule_free(&rule);
 		return false;
 	}
@@ -411,10 +426,11 @@ static bool hba_take(void *owner, struct line *line, struct sbuf *errors)
 	return true;
 }
 
-static struct hba *hba_new(void)
+static struct hba *hba_new(bool theirs)
 {
 	struct hba *hba = mem_must_alloc(sizeof(*hba));
 
+	hba->theirs = theirs;
 	atomic_init(&hba->refs, 1);
 	return hba;
 }
@@ -426,22 +442,23 @@ static struct hba *hba_if(struct hba *hba, const char *path, bool good, struct s
 		sbuf_printf(errors, "%s: it contains no entries\n", path);
 		good = false;
 	}
-	if (good)
+	if (good || (hba->theirs && hba->count > 0))
 		return hba;
 	hba_unref(hba);
 	return NULL;
 }
 
-struct hba *hba_load(const char *path, struct sbuf *errors)
+struct hba *hba_load(const char *path, bool theirs, struct sbuf *errors)
 {
-	struct hba *hba = hba_new();
+	struct hba *hba = hba_new(theirs);
 
 	return hba_if(hba, path, tokens_load(path, hba_take, hba, errors), errors);
 }
 
-struct hba *hba_parse(const char *path, const char *text, size_t len, struct sbuf *errors)
+struct hba *hba_parse(const char *path, const char *text, size_t len, bool theirs,
+                      struct sbuf *errors)
 {
-	struct hba *hba = hba_new();
+	struct hba *hba = hba_new(theirs);
 
 	return hba_if(hba, path, tokens_parse(path, text, len, hba_take, hba, errors), errors);
 }

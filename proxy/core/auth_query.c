@@ -497,7 +497,7 @@ static bool target_refused(struct worker *worker, const struct target *target)
 }
 
 /* Whether the database in which is to be asked is there and not disabled; false: the client is doomed.
- * One of the file is there; SET may have named another. */
+ * One of our own file is there; pgbouncer's, or SET, may name another. */
 static bool auth_database_usable(struct client *client)
 {
 	const struct worker *worker = client->worker;
@@ -510,7 +510,10 @@ static bool auth_database_usable(struct client *client)
 		return true;
 	name = target.database;
 	if (config_is_console(name) || route_find(worker->routes, name) == NULL) {
-		log_error("authentication database \"%s\" is not configured", name);
+		if (config_is_console(name))
+			log_error("cannot use the reserved \"%s\" database as an auth_dbname", name);
+		else
+			log_error("authentication database \"%s\" is not configured", name);
 		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "F0000", NO_ANSWER, NULL,
 		                  "The database of auth_dbname is not configured.");
 		return false;

@@ -211,8 +211,8 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
 		if (pool_login_is_late(conf, server, now)) {
-			pool_server_failed(pool, server, "the server did not finish the login", "");
 			server_doom(server, SERVER_CLOSE_LOGIN_TIMEOUT);
+			pool_server_failed(pool, server, "the server did not finish the login", "");
 		}
 	}
 	LIST_FOREACH(&pool->servers[SERVER_RESETTING], node, tmp)
@@ -314,15 +314,8 @@ void pool_tick(struct pool *pool, usec_t now)
 			                   "the login timed out: no server connection to be had",
 			                   pool->last_error, NULL);
 	}
-	if (pool->last_error != NULL && !pool->database->held) {
-		usec_t patience = pool_patience(pool);
-
-		if (pool->last_permanent &&
-		    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) == 0)
-			pool_refuse_waiting(pool, now);
-		else if (patience > 0)
-			pool_refuse_waiting(pool, now - patience);
-	}
+	if (pool->last_error != NULL && !pool->database->held)
+		pool_tick_failing(pool);
 	pool_kick(pool);
 	if (pool->min_size > 0)
 		pool_keep_min(pool);

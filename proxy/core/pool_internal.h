@@ -44,7 +44,11 @@ void pool_keep_min(struct pool *pool);
  */
 usec_t pool_patience(const struct pool *pool);
 
-/* Those who wait since before `before` are told why there is no server. */
-void pool_refuse_waiting(struct pool *pool, usec_t before);
+/* Those who wait since some time from `after` to `before` are told why there is no server; one of
+ * the two is a bound: `after` is 0, or `before` is now. */
+void pool_refuse_waiting(struct pool *pool, usec_t after, usec_t before);
+
+/* Ends the waiting of those who are to wait no longer; while logins fail. */
+void pool_tick_failing(struct pool *pool);
 
 #endif

@@ -131,6 +131,7 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 	pool->last_error = NULL;
 	pool->failing_since = 0;
 	pool->retry_at = 0;
+	atomic_store_explicit(&pool->share->succeeded_at, server->born, memory_order_relaxed);
 	if (server->boot != NULL)
 		trial_passed(pool, server->boot, server->params);
 	welcome = server->boot == NULL ? param_set_ref(server->params)
@@ -144,9 +145,12 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 		pool_mail_learned(pool);
 }
 
-/* Errors that waiting does not mend: authentication, unknown database, missing privilege. */
-static bool sqlstate_permanent(const char *sqlstate)
+/* Errors that waiting does not mend: authentication, unknown database, missing privilege; for
+ * pgbouncer all that a server says but that it is starting up. */
+static bool sqlstate_permanent(const char *sqlstate, bool as_pgbouncer)
 {
+	if (as_pgbouncer)
+		return sqlstate[0] != '\0' && strcmp(sqlstate, "57P03") != 0;
 	return strncmp(sqlstate, "28", 2) == 0 || strncmp(sqlstate, "3D", 2) == 0 ||
 	       strcmp(sqlstate, "42501") == 0 || strncmp(sqlstate, "0A", 2) == 0;
 }
@@ -160,7 +164,42 @@ usec_t pool_patience(const struct pool *pool)
 	           : conf->connect_timeout;
 }
 
-void pool_refuse_waiting(struct pool *pool, usec_t before)
+/* Whether clients may hope for a server that there is, besides `failing` ones.  Those from before a
+ * RECONNECT are nobody's any more. */
+static bool pool_has_others(const struct pool *pool, int failing)
+{
+	return atomic_load_explicit(&pool->share->servers, memory_order_relaxed) > failing &&
+	       (pool->database->reconnect_at == 0 ||
+	        atomic_load_explicit(&pool->share->succeeded_at, memory_order_relaxed) >
+	            pool->database->reconnect_at);
+}
+
+/*
+ * As pgbouncer: who was waiting when logins began to fail goes on doing so, for a server that is
+ * restarted may be back within query_wait_timeout; who comes later is told at once.
+ */
+static void pool_refuse_newcomers(struct pool *pool)
+{
+	const size_t coming = pool->servers[SERVER_DIALING].count + pool->servers[SERVER_LOGIN].count;
+
+	if (!pool_has_others(pool, (int)coming))
+		pool_refuse_waiting(pool, pool->failing_since + 1, pool->worker->now);
+}
+
+void pool_tick_failing(struct pool *pool)
+{
+	const usec_t now = pool->worker->now;
+	const usec_t patience = pool_patience(pool);
+
+	if (pool->last_permanent && !pool_has_others(pool, 0))
+		pool_refuse_waiting(pool, 0, now);
+	else if (pool->worker->routes->config->proxy.as_pgbouncer && !pool->database->lapsed)
+		pool_refuse_newcomers(pool);
+	else if (patience > 0)
+		pool_refuse_waiting(pool, 0, now - patience);
+}
+
+void pool_refuse_waiting(struct pool *pool, usec_t after, usec_t before)
 {
 	const char *sqlstate = pool->last_sqlstate[0] == '\0' ? "08006" : pool->last_sqlstate;
 	struct list_node *node;
@@ -181,19 +220,21 @@ void pool_refuse_waiting(struct pool *pool, usec_t before)
 	{
 		struct client *client = CONTAINER_OF(node, struct client, node);
 
-		if (client->since <= before)
+		if (client->since >= after && client->since <= before)
 			client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate, text, NULL,
 			                  NULL);
 	}
-	/* In order of age; a refused client may come back with its next request at the end. */
+	/* In order of age; a refused client may come back with its next request at the end.  (Who
+	 * comes after such a one may get a server by it: no walk along the list.) */
 	for (size_t n = pool->clients[CLIENT_WAITING].count; n > 0; n--) {
 		struct client *client;
 
-		node = list_first(&pool->clients[CLIENT_WAITING]);
+		node = after > 0 ? list_last(&pool->clients[CLIENT_WAITING])
+				 : list_first(&pool->clients[CLIENT_WAITING]);
 		if (node == NULL)
 			break;
 		client = CONTAINER_OF(node, struct client, node);
-		if (client->since > before)
+		if (client->since < after || client->since > before)
 			break;
 		client_refuse_request(client, sqlstate, text, NULL);
 	}
@@ -208,6 +249,8 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 		server_log(server, LOG_LEVEL_WARNING, "server login failed: FATAL %s", error);
 	else
 		server_log(server, LOG_LEVEL_WARNING, "connection failed: %s", error);
+	if (server->doomed)
+		server_log_end(server); /* before the clients know */
 	pool->worker->stats.servers_failed++;
 	if (server->replication != 0) {
 		replication_failed(server, error, sqlstate);
@@ -223,7 +266,8 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 	free(pool->last_error);
 	pool->last_error = strdup(error);
 	(void)snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s", sqlstate);
-	pool->last_permanent = sqlstate_permanent(sqlstate);
+	pool->last_permanent =
+	    sqlstate_permanent(sqlstate, pool->worker->routes->config->proxy.as_pgbouncer);
 	pool->retry_at = now + pool->worker->routes->config->proxy.server_login_retry;
 	if (pool->failing_since == 0)
 		pool->failing_since = now;
@@ -231,8 +275,8 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 		pool_let_in(pool); /* those who waited for a promise only */
 	/* Somebody else's server may still come free; without any there is no hope. */
 	if (pool->last_permanent && pool->last_error != NULL && !pool->database->held &&
-	    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) <= 1)
-		pool_refuse_waiting(pool, now);
+	    !pool_has_others(pool, 1))
+		pool_refuse_waiting(pool, 0, now);
 }
 
 void pool_refuse_late(struct pool *pool, struct client *client)

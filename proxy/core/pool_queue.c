@@ -534,7 +534,6 @@ void pool_kick(struct pool *pool)
 
 void pool_server_free(struct pool *pool, struct server *server)
 {
-	/* One that is new serves once, however short its lifetime is. */
 	const bool fresh = server->state == SERVER_LOGIN;
 
 	if (server->doomed)
@@ -547,7 +546,9 @@ void pool_server_free(struct pool *pool, struct server *server)
 		server_doom(server, SERVER_CLOSE_MOVED);
 		return;
 	}
-	if (pool->lifetime > 0 && !fresh && pool->worker->now - server->born > pool->lifetime) {
+	/* Everyone serves once, however short its lifetime is. */
+	if (pool->lifetime > 0 && server->used &&
+	    pool->worker->now - server->born > pool->lifetime) {
 		server_doom(server, SERVER_CLOSE_LIFETIME);
 		return;
 	}

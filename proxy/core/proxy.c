@@ -6,6 +6,7 @@
 #include "auth/hba.h"
 #include "auth/ident.h"
 #include "auth/ldap.h"
+#include "auth/tokens.h"
 #include "auth/userlist.h"
 #include "auth/pam.h"
 #include "base/log.h"
@@ -295,6 +296,26 @@ static void access_free(struct access *access)
 	*access = (struct access){0};
 }
 
+/* NULL: `error` says why. */
+static struct hba *access_load_hba(const struct config_proxy *conf, struct sbuf *error)
+{
+	struct sbuf wrong;
+	struct hba *hba;
+
+	sbuf_init(&wrong, TOKENS_ERRORS_MAX);
+	hba = hba_load(conf->auth_hba_file, conf->as_pgbouncer, &wrong);
+	if (hba == NULL) {
+		sbuf_add_str(error, sbuf_text(&wrong));
+	} else {
+		const char *line = sbuf_text(&wrong);
+
+		for (size_t n; (n = strcspn(line, "\n")) > 0; line += n + (line[n] != '\0'))
+			log_warning("%.*s: the line is passed over", (int)n, line);
+	}
+	sbuf_free(&wrong);
+	return hba;
+}
+
 static bool access_load(struct access *access, const struct config *config,
                         const struct userlist *previous, struct sbuf *error)
 {
@@ -304,7 +325,7 @@ static bool access_load(struct access *access, const struct config *config,
 	*access = (struct access){.auth_type = conf->auth_type,
 	                          .users = access_load_users(conf, previous, error)};
 	if (conf->auth_type == CONFIG_AUTH_HBA) {
-		access->hba = hba_load(conf->auth_hba_file, error);
+		access->hba = access_load_hba(conf, error);
 		good = access->hba != NULL;
 		if (conf->auth_ident_file[0] != '\0') {
 			access->ident = ident_load(conf->auth_ident_file, error);

@@ -79,8 +79,8 @@ static void server_dialled(void *arg, int fd, const char *error)
 	} else if (fd < 0) {
 		if (server->host_text != NULL)
 			server->pool->host++; /* the next attempt is another host's */
-		pool_server_failed(server->pool, server, error, "");
 		server_doom(server, fd == DIAL_UNRESOLVED ? SERVER_CLOSE_DNS : SERVER_CLOSE_DIAL);
+		pool_server_failed(server->pool, server, error, "");
 	} else {
 		const struct config_proxy *conf = &worker->routes->config->proxy;
 		const struct sock_keepalive keepalive = {
@@ -190,6 +190,7 @@ void server_link(struct server *server, struct client *client)
 	resend_begin(server);
 	server->pool->database->active++;
 	server->checked = false;
+	server->used = true;
 	server->ready_at = server->worker->now;
 	server_set_state(server, SERVER_ACTIVE);
 	client_set_state(client, CLIENT_ACTIVE);
@@ -305,7 +306,7 @@ void server_log(const struct server *server, enum log_level level, const char *f
 	va_end(ap);
 }
 
-static void server_log_end(const struct server *server)
+void server_log_end(struct server *server)
 {
 	const struct pool *pool = server->pool;
 	const usec_t age = server->worker->now - server->born;
@@ -318,6 +319,9 @@ static void server_log_end(const struct server *server)
 	                       : server_close_text((enum server_close)server->close_reason);
 	const char *error = login ? NULL : server->error;
 
+	if (server->end_logged)
+		return;
+	server->end_logged = true;
 	server_log(server,
 		  close_reasons[server->close_reason].loud ? LOG_LEVEL_WARNING
 		  : quiet                                  ? LOG_LEVEL_DEBUG

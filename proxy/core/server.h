@@ -73,6 +73,8 @@ struct server {
 	bool doomed;            /* to be closed at the end of this turn */
 	bool stale;             /* of a former route, or RELOAD: to be closed when free */
 	bool spoilt;            /* the same, for what was done on it */
+	bool used;              /* by a client */
+	bool end_logged;
 	bool counted;           /* in the pool's share */
 	bool checked;           /* server_check_query has succeeded since its last client */
 	bool failing;           /* a block is made to fail on it (keep.h) */
@@ -138,6 +140,9 @@ void server_set_state(struct server *server, enum server_state state);
 
 /* To be closed at the end of the turn; the first reason counts. */
 void server_doom(struct server *server, enum server_close reason);
+
+/* The log says, once, that and why a doomed server is closed. */
+void server_log_end(struct server *server);
 
 /* Closes and frees a doomed server (worker's end of turn only). */
 void server_destroy(struct server *server);

@@ -94,8 +94,8 @@ static void server_login_fail(struct server *server, const char *error, const ch
 {
 	free(server->error);
 	server->error = strdup(error);
-	pool_server_failed(server->pool, server, error, sqlstate);
 	server_doom(server, SERVER_CLOSE_LOGIN);
+	pool_server_failed(server->pool, server, error, sqlstate);
 }
 
 static void server_login_startup(struct server *server);

@@ -69,6 +69,7 @@ struct pool_share {
 	bool internal;      /* of the pools of auth_query's questions (core/pool.h) */
 	atomic_int servers; /* connections, dialling ones included, prepared ones not */
 	atomic_int limit;
+	_Atomic usec_t succeeded_at; /* when the last server that let us in was dialled */
 	atomic_uint refs;
 	struct pool_share *next;
 	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each

@@ -477,6 +477,8 @@ static enum statement_result statement_parse_again(struct client *client, struct
 	               STMT_CLIENT_NAME_MAX, parse->name);
 	if (!statement_expect(client, server, "42P05", "42P05", text))
 		return STATEMENT_FAILED;
+	client_log(client, LOG_LEVEL_INFO, "prepared statement '%.*s' was already prepared",
+	           STMT_CLIENT_NAME_MAX, parse->name);
 	wire_put_be32(head + 1, (uint32_t)(4 + STMT_NAME_LEN + 1 + parse->def_len));
 	return send_copy(server, head, sizeof(head)) &&
 	               send_copy(server, stmt_name(old), STMT_NAME_LEN + 1) &&

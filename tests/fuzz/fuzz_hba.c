@@ -51,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	sbuf_init(&errors, TOKENS_ERRORS_MAX);
 	if (data[0] % 3 == 0) {
-		struct hba *hba = hba_parse("hba", text, size - 1, &errors);
+		struct hba *hba = hba_parse("hba", text, size - 1, (data[0] & 1) != 0, &errors);
 
 		good = hba != NULL;
 		if (good)

@@ -237,8 +237,11 @@ def test_errors_name_the_statement_as_the_client_does(proxy):
 
 
 def test_name_that_exists_already(proxy):
-    """As in PostgreSQL: an error, and the old statement stays."""
+    """As in PostgreSQL: an error, and the old statement stays.  And a name that is longer than
+    those a server lets itself be asked for."""
     with proxy.wire() as conn:
+        assert kinds(run(conn, parse("SELECT 1", "n" * 16000))) == "1Z"
+        assert kinds(run(conn, describe("S", "n" * 16000), close("S", "n" * 16000))) == "tT3Z"
         run(conn, parse("SELECT 'old'", "dup"))
         messages = run(conn, parse("SELECT 'new'", "dup"))
         assert kinds(messages) == "EZ"

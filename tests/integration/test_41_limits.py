@@ -210,7 +210,12 @@ def test_reset_in_every_mode(make_proxy):
 
 def test_lifetime_of_a_database(make_proxy):
     """A connection that is over its lifetime when it is made serves once."""
-    proxy = make_proxy(databases={"p1": {"server": "pg", "server_lifetime": "1ms"}, "p2": "pg"})
+    proxy = make_proxy(databases={"p1": {"server": "pg", "server_lifetime": "1ms"}, "p2": "pg"},
+                       log_level="info")
+    # … also where its first use is the proxy's own: to try what a client wants at its start.
+    with proxy.wire(enable_seqscan="off") as conn:
+        assert conn.value("SHOW enable_seqscan") == "off"
+        assert proxy.log().count("new connection to server") == 1
     with proxy.wire() as conn:
         assert len({conn.value("SELECT pg_backend_pid()") for _ in range(3)}) == 3
     with proxy.wire("p2") as conn:

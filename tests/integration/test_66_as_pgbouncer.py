@@ -4,6 +4,8 @@ import os
 import pwd
 import re
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -150,6 +152,18 @@ def test_auth_dbname_by_the_fallback(make_proxy):
     with pytest.raises(Exception) as error:
         proxy.command("RELOAD")
     assert 'cannot use the reserved "pgbouncer" database' in error.value.fields["D"]
+    # That of one database is looked for when somebody has to be asked for, as there.
+    proxy.settings.update(auth_dbname="postgres", as_pgbouncer=True, admin_users=["app"])
+    proxy.databases.update(p1={"server": "pg", "auth_dbname": "pgbouncer"}, p3={
+        "server": "pg", "dbname": "p1", "auth_dbname": "nowhere"})
+    del proxy.databases["*"]
+    proxy.databases["postgres"] = "pg"
+    proxy.reload()
+    for dbname, why in (("p1", 'cannot use the reserved "pgbouncer" database as an auth_dbname'),
+                        ("p3", 'authentication database "nowhere" is not configured')):
+        wait_for(lambda name=dbname: refused(proxy, name, "u_scram", "scram secret")["M"] ==
+                 "bouncer config error", what="the reload")
+        assert why in proxy.log()
 
 
 def test_the_log_has_pgbouncers_words(make_proxy):
@@ -215,7 +229,7 @@ def test_refusals_have_pgbouncers_words(make_proxy):
     assert "auto-database: auth" not in proxy.log()
     proxy.command("SET auth_dbname = pgbouncer")
     assert refused(proxy, user="u_md5", password="md5 secret")["M"] == "bouncer config error"
-    assert 'authentication database "pgbouncer" is not configured' in proxy.log()
+    assert 'cannot use the reserved "pgbouncer" database as an auth_dbname' in proxy.log()
     with proxy.wire(user="u_clear", password="clear secret") as conn:
         assert conn.value("SELECT 1") == "1"
     proxy.command("SET auth_dbname = auth")
@@ -251,10 +265,73 @@ def test_server_connect_timeout_is_for_the_login_too(make_proxy):
         peer.recv()
     with FakeServer(script) as mute:
         proxy = make_proxy({"mute": mute.check}, {"q": "mute"}, as_pgbouncer=True,
-                           connect_timeout="300ms", log_level="info")
-        with pytest.raises(LoginError):
-            proxy.wire("q")
-        wait_for(lambda: "closing because: connect timeout" in proxy.log(), what="the end of the server's")
+                           connect_timeout="300ms", query_timeout="1s", log_level="info")
+        assert refused(proxy, "q")["M"] == "query_timeout"
+        assert "closing because: connect timeout" in proxy.log()
+
+
+def test_who_waits_when_logins_begin_to_fail(make_proxy):
+    """He gets the server when it is back; who comes in between is told at once."""
+    back = threading.Event()
+
+    def script(peer):
+        peer.startup()
+        if back.is_set():
+            peer.send(WELCOME)
+            peer.serve()
+    with FakeServer(script) as server:
+        proxy = make_proxy({"down": server.check}, {"q": "down"}, as_pgbouncer=True, workers=1,
+                           connect_timeout="200ms", server_login_retry="400ms", log_level="info")
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(proxy.wire, "q")
+            wait_for(lambda: server.count >= 3, what="the third attempt")
+            fields = refused(proxy, "q")
+            assert fields["M"].startswith("server login has been failing, cached error: ")
+            assert not first.done()
+            back.set()
+            with first.result() as conn:
+                assert conn.value("SELECT 1") == "1"
+
+
+def test_the_server_wants_another_password(make_proxy):
+    """Who waits is told at once, also where the only servers are those from before a RECONNECT."""
+    known = threading.Event()
+    refusal = message("E", b"SFATAL\0C28P01\0Mpassword authentication failed\0\0")
+
+    def script(peer):
+        peer.startup()
+        if known.is_set():
+            peer.send(refusal)
+            return
+        known.set()
+        peer.send(WELCOME)
+        peer.request()
+        peer.send(message("C", b"BEGIN\0") + message("Z", b"T"))
+        peer.recv()
+    with FakeServer(script) as server:
+        proxy = make_proxy({"fake": server.check}, {"q": "fake"}, as_pgbouncer=True, workers=1,
+                           server_login_retry="1h", log_level="info")
+        with proxy.wire("q") as first:
+            first.query("BEGIN")
+            proxy.command("RECONNECT")
+            with proxy.wire("q") as second:
+                second.send(query("SELECT 1"))
+                assert [fields["M"] for fields in errors(second.rest())] == \
+                    ["password authentication failed"]
+            log = proxy.log()
+            assert log.index("closing because: password") < log.index("request refused: password")
+
+
+def test_wrong_lines_of_an_hba_file_are_passed_over(make_proxy):
+    proxy = make_proxy(start=False, auth_type="hba", auth_hba_file="hba.conf", as_pgbouncer=True)
+    with open(os.path.join(proxy.folder, "hba.conf"), "w") as rules:
+        rules.write("host p1 app example.org reject\nhost p1 u_clear all cert\n"
+                    "host all all all trust\n")
+    proxy.start()
+    proxy.wire().close()
+    assert refused(proxy, "p1", "u_clear", "clear secret")["M"] == \
+        "connection requires a valid client certificate"
+    assert re.search(r'WARNING .*hba.conf:1: "example.org".*: the line is passed over', proxy.log())
 
 
 def test_the_usual_check_of_a_server_is_an_empty_query(make_proxy):

@@ -41,7 +41,7 @@ static struct hba *parse(const char *text)
 	struct hba *hba;
 
 	sbuf_init(&errors, TOKENS_ERRORS_MAX);
-	hba = hba_parse("pg_hba.conf", text, strlen(text), &errors);
+	hba = hba_parse("pg_hba.conf", text, strlen(text), false, &errors);
 	if (hba == NULL)
 		fail_msg("%s", sbuf_text(&errors));
 	assert_int_equal(errors.len, 0);
@@ -264,13 +264,47 @@ static void test_errors(void **state)
 
 		sbuf_init(&errors, TOKENS_ERRORS_MAX);
 		assert_null(
-		    hba_parse("pg_hba.conf", cases[i].text, strlen(cases[i].text), &errors));
+		    hba_parse("pg_hba.conf", cases[i].text, strlen(cases[i].text), false, &errors));
 		if (strstr(sbuf_text(&errors), cases[i].error) == NULL)
 			fail_msg("%s: %s instead of %s", cases[i].text, sbuf_text(&errors),
 			         cases[i].error);
 		assert_int_equal(errors.data[errors.len - 1], '\n');
 		sbuf_free(&errors);
 	}
+}
+
+/* As pgbouncer: what is wrong is passed over, but where that would let in whom it does not. */
+static void test_theirs(void **state)
+{
+	static const char text[] = "host all u1 some.host trust\n"
+				   "host all u2 10.0.0.0/8 cert\n"
+				   "host all u3 10.0.0.0/8 peer\n"
+				   "host all u4 10.0.0.0/8 gss\n"
+				   "local all +role trust\n"
+				   "host all all 10.0.0.0/8 md5\n";
+	static const struct {
+		const char *user;
+		size_t line;
+	} fits[] = {{"u1", 6}, {"u2", 2}, {"u3", 3}, {"u4", 6}};
+	struct sbuf errors;
+	struct hba *hba;
+
+	(void)state;
+	sbuf_init(&errors, TOKENS_ERRORS_MAX);
+	hba = hba_parse("f", text, strlen(text), true, &errors);
+	assert_non_null(hba);
+	assert_int_equal(hba_count(hba), 3);
+	for (size_t i = 0; i < sizeof(fits) / sizeof(fits[0]); i++)
+		assert_int_equal(line_for(hba, "10.1.2.3", false, "d", fits[i].user), fits[i].line);
+	assert_int_equal(hba_rule_at(hba, 0)->clientcert, HBA_CERT_VERIFY_FULL);
+	assert_int_equal(hba_rule_at(hba, 1)->method, AUTH_TYPE_REJECT);
+	assert_non_null(strstr(sbuf_text(&errors), "f:1: "));
+	assert_non_null(strstr(sbuf_text(&errors), "f:5: "));
+	hba_unref(hba);
+	sbuf_reset(&errors);
+	assert_null(hba_parse("f", "nonsense\n", 9, true, &errors));
+	assert_null(hba_load("/nowhere/hba.conf", true, &errors));
+	sbuf_free(&errors);
 }
 
 static void test_every_error_is_told(void **state)
@@ -280,7 +314,7 @@ static void test_every_error_is_told(void **state)
 
 	(void)state;
 	sbuf_init(&errors, TOKENS_ERRORS_MAX);
-	assert_null(hba_parse("f", text, strlen(text), &errors));
+	assert_null(hba_parse("f", text, strlen(text), false, &errors));
 	assert_non_null(strstr(sbuf_text(&errors), "f:1: "));
 	assert_non_null(strstr(sbuf_text(&errors), "f:3: "));
 	sbuf_free(&errors);
@@ -323,7 +357,7 @@ static void test_files(void **state)
 	    "local one @users trust\ninclude more\ninclude_dir sub\nlocal two x,@users md5\n");
 	(void)snprintf(path, sizeof(path), "%s/main", folder);
 	sbuf_init(&errors, TOKENS_ERRORS_MAX);
-	hba = hba_load(path, &errors);
+	hba = hba_load(path, false, &errors);
 	if (hba == NULL)
 		fail_msg("%s", sbuf_text(&errors));
 	assert_int_equal(hba_count(hba), 4);
@@ -337,7 +371,7 @@ static void test_files(void **state)
 	assert_true(strcmp(hba_rule_at(hba, 1)->file + strlen(folder), "/more") == 0);
 	hba_unref(hba);
 	(void)snprintf(path, sizeof(path), "%s/loop", folder);
-	assert_null(hba_load(path, &errors));
+	assert_null(hba_load(path, false, &errors));
 	assert_non_null(strstr(sbuf_text(&errors), "maximum nesting depth exceeded"));
 	sbuf_free(&errors);
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -420,6 +454,7 @@ int main(void)
 	    cmocka_unit_test(test_lines),
 	    cmocka_unit_test(test_methods_and_options),
 	    cmocka_unit_test(test_errors),
+	    cmocka_unit_test(test_theirs),
 	    cmocka_unit_test(test_every_error_is_told),
 	    cmocka_unit_test(test_files),
 	    cmocka_unit_test(test_maps),

@@ -87,7 +87,7 @@ static void test_bad(void **state)
 	assert_int_equal(check(WIRE_FRONTEND, 'Q', 0, &total), WIRE_HEADER_TOO_SHORT);
 	assert_int_equal(check(WIRE_FRONTEND, 'Q', 0xffffffff, &total), WIRE_HEADER_TOO_LONG);
 	assert_int_equal(check(WIRE_FRONTEND, 'Q', 0x80000000, &total), WIRE_HEADER_TOO_LONG);
-	assert_int_equal(check(WIRE_FRONTEND, 'D', 10001, &total), WIRE_HEADER_TOO_LONG);
+	assert_int_equal(check(WIRE_FRONTEND, 'E', 10001, &total), WIRE_HEADER_TOO_LONG);
 	assert_int_equal(total, 0);
 }
 
