@@ -312,6 +312,8 @@ static void translate_main(struct translation *t)
 	}
 	if (ini_find(ini, SECTION_MAIN, "as_pgbouncer") == NULL)
 		line(t, NULL, "  as_pgbouncer: true");
+	if (ini_find(ini, SECTION_MAIN, "log_format") == NULL)
+		line(t, NULL, "  log_format: pgbouncer");
 	if (ini_find(ini, SECTION_MAIN, "state_directory") == NULL) {
 		if (t->people)
 			line(t, NULL,

@@ -22,7 +22,7 @@ struct config_setting {
 	const char *fallback; /* the default as text; NULL = required or inherited */
 	const char *least;    /* NULL = no range */
 	const char *most;
-	const char *secret;   /* a value with this word in it is not shown; NULL = all are */
+	const char *secret; /* a value with this word in it is not shown; NULL = all are */
 	bool required;
 	bool reloadable;
 	const char *help;

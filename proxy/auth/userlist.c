@@ -68,6 +68,11 @@ struct auth_user *userlist_find(const struct userlist *list, const char *name)
 	return NULL;
 }
 
+const char *userlist_name(const struct userlist *list, size_t index)
+{
+	return auth_user_name(list->users[index]);
+}
+
 bool userlist_scram_usual(const struct userlist *list)
 {
 	return list->scram_usual;

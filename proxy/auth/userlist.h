@@ -52,6 +52,7 @@ struct auth_user *userlist_find(const struct userlist *list, const char *name);
 bool userlist_scram_usual(const struct userlist *list);
 
 size_t userlist_count(const struct userlist *list);
+const char *userlist_name(const struct userlist *list, size_t index);
 
 /*
  * Derives the SCRAM secrets of all plain passwords, 1 to 2 ms each, so that no login has to.  Not

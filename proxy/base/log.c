@@ -11,22 +11,24 @@
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 static const struct {
 	const char *name;
 	const char *label;
+	const char *theirs; /* LOG_FORMAT_PGBOUNCER */
 	int priority;
 } levels[] = {
-    [LOG_LEVEL_ERROR] = {"error", "ERROR", LOG_ERR},
-    [LOG_LEVEL_WARNING] = {"warning", "WARNING", LOG_WARNING},
-    [LOG_LEVEL_INFO] = {"info", "INFO", LOG_INFO},
-    [LOG_LEVEL_DEBUG] = {"debug", "DEBUG", LOG_DEBUG},
+    [LOG_LEVEL_ERROR] = {"error", "ERROR", "ERROR", LOG_ERR},
+    [LOG_LEVEL_WARNING] = {"warning", "WARNING", "WARNING", LOG_WARNING},
+    [LOG_LEVEL_INFO] = {"info", "INFO", "LOG", LOG_INFO},
+    [LOG_LEVEL_DEBUG] = {"debug", "DEBUG", "DEBUG", LOG_DEBUG},
 };
 
 atomic_int log_current_level = LOG_LEVEL_INFO;
 static atomic_bool use_syslog;
-static atomic_bool use_json;
+static atomic_int format_now = LOG_FORMAT_TEXT;
 static _Atomic uint64_t written[LOG_LEVELS];
 static _Thread_local int worker = -1;
 static atomic_int output = STDERR_FILENO;
@@ -87,7 +89,7 @@ void log_to_syslog(const char *ident)
 
 void log_set_format(enum log_format format)
 {
-	atomic_store(&use_json, format == LOG_FORMAT_JSON);
+	atomic_store(&format_now, (int)format);
 }
 
 void log_set_worker(unsigned number)
@@ -114,6 +116,13 @@ static const char *or_empty(const char *text)
 	return text == NULL ? "" : text;
 }
 
+static struct endpoint_text server_address(const struct log_about *about)
+{
+	return about->server_address == NULL
+	           ? (struct endpoint_text){.text = ""}
+	           : endpoint_text(about->server_address, about->server_port);
+}
+
 /* "client app/shop@10.0.0.7:5432: " */
 static void log_format_about(char *out, size_t size, const struct log_about *about)
 {
@@ -125,8 +134,10 @@ static void log_format_about(char *out, size_t size, const struct log_about *abo
 	if (about->server != NULL) {
 		if (about->server_pid > 0)
 			(void)snprintf(pid, sizeof(pid), " pid %d", about->server_pid);
-		(void)snprintf(out, size, "server %.128s %.128s/%.128s%s: ", about->server,
-		               or_empty(about->database), or_empty(about->user), pid);
+		(void)snprintf(out, size, "server %.128s %.128s/%.128s%s%s%s: ", about->server,
+		               or_empty(about->database), or_empty(about->user),
+		               about->server_address == NULL ? "" : "@", server_address(about).text,
+		               pid);
 	} else {
 		const struct endpoint_text client =
 		    endpoint_text(or_empty(about->client_address), about->client_port);
@@ -151,17 +162,54 @@ static size_t log_format_text(char line[LOG_LINE_MAX], enum log_level level, con
 	return strlen(line);
 }
 
+/* "2026-01-31 15:29:18.003 UTC [4711] LOG C-0x2a: shop/app@10.0.0.7:5432 message", in local time.
+ */
+static size_t log_format_theirs(char line[LOG_LINE_MAX], enum log_level level, usec_t wall,
+                                const struct log_about *about, const char *message)
+{
+	const time_t second = (time_t)(wall / USEC_PER_SEC);
+	char whom[512] = "";
+	char when[64];
+	char zone[16];
+	struct tm tm;
+	int head = 0;
+
+	if (!atomic_load(&use_syslog) && localtime_r(&second, &tm) != NULL &&
+	    strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm) > 0 &&
+	    strftime(zone, sizeof(zone), "%Z", &tm) > 0)
+		head = snprintf(line, LOG_LINE_MAX, "%s.%03d %s [%d] %s ", when,
+		                (int)(wall % USEC_PER_SEC / 1000), zone, (int)getpid(),
+		                levels[level].theirs);
+	if (about != NULL && about->server != NULL)
+		(void)snprintf(
+		    whom, sizeof(whom), "S-0x%x: %.128s/%.128s@%.128s ",
+		    (unsigned)about->server_pid, or_empty(about->database), or_empty(about->user),
+		    about->server_address == NULL ? about->server : server_address(about).text);
+	else if (about != NULL)
+		(void)snprintf(
+		    whom, sizeof(whom), "C-0x%llx: %.128s/%.128s@%s ",
+		    (unsigned long long)about->client_id, or_empty(about->database),
+		    or_empty(about->user),
+		    endpoint_text(or_empty(about->client_address), about->client_port).text);
+	(void)snprintf(line + head, LOG_LINE_MAX - (size_t)head - 1, "%s%s", whom, message);
+	log_make_printable(line + head);
+	return strlen(line);
+}
+
 /* The line with its line feed; its length. */
 static size_t log_format(char line[LOG_LINE_MAX], enum log_level level,
                          const struct log_about *about, unsigned left_out, const char *message)
 {
+	const int format = atomic_load(&format_now);
+	const usec_t wall = clock_wall();
 	char when[CLOCK_TEXT_MAX];
 	size_t len;
 
-	(void)clock_format(clock_wall(), when);
-	if (atomic_load(&use_json))
+	(void)clock_format(wall, when);
+	if (format == LOG_FORMAT_JSON)
 		return log_format_json(line, level, when, worker, about, left_out, message);
-	len = log_format_text(line, level, when, about, message);
+	len = format == LOG_FORMAT_PGBOUNCER ? log_format_theirs(line, level, wall, about, message)
+	                                     : log_format_text(line, level, when, about, message);
 	line[len] = '\n';
 	return len + 1;
 }
@@ -226,8 +274,8 @@ static void log_emit(enum log_level level, const struct log_about *about, unsign
 	log_put(line, len);
 }
 
-void log_write_about(const struct log_about *about, enum log_level level, const char *fmt,
-                     va_list ap)
+void log_vwrite_about(const struct log_about *about, enum log_level level, const char *fmt,
+                      va_list ap)
 {
 	char message[LOG_MESSAGE_MAX];
 
@@ -237,12 +285,21 @@ void log_write_about(const struct log_about *about, enum log_level level, const 
 	log_emit(level, about, 0, message);
 }
 
+void log_write_about(const struct log_about *about, enum log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_vwrite_about(about, level, fmt, ap);
+	va_end(ap);
+}
+
 void log_write(enum log_level level, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
-	log_write_about(NULL, level, fmt, ap);
+	log_vwrite_about(NULL, level, fmt, ap);
 	va_end(ap);
 }
 

@@ -20,7 +20,8 @@
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 #define LOG_LEVELS (LOG_LEVEL_DEBUG + 1)
 
-enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
+/* LOG_FORMAT_PGBOUNCER: text as pgbouncer's log has it, for whatever reads that. */
+enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON, LOG_FORMAT_PGBOUNCER };
 
 /* Lines of a lower importance than `level` are dropped.  Any thread, any time. */
 void log_set_level(enum log_level level);
@@ -73,12 +74,16 @@ struct log_about {
 	int client_port;
 	uint64_t client_id;
 	const char *server;
+	const char *server_address; /* in texts only */
+	int server_port;
 	int server_pid;
 };
 
 void log_write(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
-void log_write_about(const struct log_about *about, enum log_level level, const char *fmt,
-                     va_list ap) PRINTF_LIKE(3, 0);
+void log_write_about(const struct log_about *about, enum log_level level, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
+void log_vwrite_about(const struct log_about *about, enum log_level level, const char *fmt,
+                      va_list ap) PRINTF_LIKE(3, 0);
 
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_write(LOG_LEVEL_WARNING, __VA_ARGS__)

@@ -4,6 +4,7 @@
  * finishes those that need both.
  */
 #include "auth/hba.h"
+#include "auth/userlist.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "conf/pgbouncer.h"
@@ -338,16 +339,18 @@ static void users_named(struct admin *admin, struct rowset *out, const char *nam
 
 struct users_filler {
 	const struct config *config;
+	const struct userlist *users;
 	struct rowset *out;
 };
 
-/* Those whom the configuration does not name. */
+/* Those whom neither the configuration nor the users file names. */
 static void users_seen(void *arg, const struct user_share *user)
 {
 	const struct users_filler *filler = arg;
 
 	if (config_find_user(filler->config, user->name) == NULL &&
-	    !config_names_console_user(filler->config, user->name))
+	    !config_names_console_user(filler->config, user->name) &&
+	    userlist_find(filler->users, user->name) == NULL)
 		users_row(filler->out, filler->config, user->name, atomic_load(&user->clients),
 		          atomic_load(&user->servers));
 }
@@ -357,7 +360,8 @@ static void users_fill(struct admin *admin, struct rowset *out)
 	const struct config *config = admin->proxy->config;
 	const struct config_list *lists[] = {&config->proxy.admin_users,
 	                                     &config->proxy.stats_users};
-	struct users_filler filler = {config, out};
+	const struct userlist *users = admin->proxy->users; /* this thread sets it */
+	struct users_filler filler = {config, users, out};
 
 	for (size_t i = 0; i < config->user_count; i++)
 		users_named(admin, out, config->users[i].name);
@@ -369,6 +373,13 @@ static void users_fill(struct admin *admin, struct rowset *out)
 			    (l == 0 || !config_is_admin(config, name)))
 				users_named(admin, out, name);
 		}
+	}
+	for (size_t i = 0; i < userlist_count(users); i++) {
+		const char *name = userlist_name(users, i);
+
+		if (config_find_user(config, name) == NULL &&
+		    !config_names_console_user(config, name))
+			users_named(admin, out, name);
 	}
 	share_each_user(admin->proxy->shares, users_seen, &filler);
 }
@@ -613,6 +624,22 @@ static struct census census_take(const struct rowset *pools)
 	return census;
 }
 
+/* So many rows has SHOW USERS. */
+static int64_t users_count(struct admin *admin)
+{
+	struct rowset_cell cells[COLUMNS_MAX];
+	struct rowset users;
+	size_t offset = 0;
+	int64_t count = 0;
+
+	rowset_init(&users, VIEW_USERS);
+	users_fill(admin, &users);
+	while (rowset_next(&users, &offset, cells))
+		count++;
+	rowset_free(&users);
+	return count;
+}
+
 static void lists_fill(struct admin *admin, struct rowset *out, const struct rowset *pools)
 {
 	const struct config *config = admin->proxy->config;
@@ -620,7 +647,7 @@ static void lists_fill(struct admin *admin, struct rowset *out, const struct row
 	const int64_t all = (int64_t)atomic_load(&admin->proxy->client_count) + census.console;
 
 	list_row(out, "databases", (int64_t)config->database_count + 1); /* and the console */
-	list_row(out, "users", (int64_t)config->user_count);
+	list_row(out, "users", users_count(admin));
 	list_row(out, "peers", (int64_t)config->peer_count);
 	list_row(out, "pools", census.pools);
 	list_row(out, "peer_pools", (int64_t)config->peer_count);
@@ -789,10 +816,13 @@ static void stats_log(const struct rowset *sum)
 	if (!rowset_next(sum, &offset, cells))
 		return;
 	log_info(
-	    "stats: %lld xacts/s, %lld queries/s, in %lld B/s, out %lld B/s, xact %lld us, query "
-	    "%lld us, wait %lld us",
+	    "stats: %lld xacts/s, %lld queries/s, %lld client parses/s, %lld server parses/s, "
+	    "%lld binds/s, in %lld B/s, out %lld B/s, xact %lld us, query %lld us, wait %lld us",
 	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 2]),
 	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 3]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 9]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 10]),
+	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 11]),
 	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 4]),
 	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 5]),
 	    (long long)rowset_cell_int(&cells[STATS_TOTALS + 6]),

@@ -335,7 +335,7 @@ void client_log(const struct client *client, enum log_level level, const char *f
 	about.client_address = peer.addr;
 	about.client_port = peer.port;
 	va_start(ap, fmt);
-	log_write_about(&about, level, fmt, ap);
+	log_vwrite_about(&about, level, fmt, ap);
 	va_end(ap);
 }
 

@@ -302,7 +302,7 @@ void server_log(const struct server *server, enum log_level level, const char *f
 	va_list ap;
 
 	va_start(ap, fmt);
-	log_write_about(&about, level, fmt, ap);
+	log_vwrite_about(&about, level, fmt, ap);
 	va_end(ap);
 }
 

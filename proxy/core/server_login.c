@@ -390,11 +390,15 @@ static void server_login_log(const struct server *server)
 		return;
 	sock_local(server->conn.fd, &local);
 	sock_peer(server->conn.fd, &peer);
-	log_info("server %s pid %d %s/%s@%s new connection to server (from %s)%s%s",
-		 server->target->name, (int)server->backend_pid, pool->database->name, pool->user,
-		 endpoint_text(peer.addr, peer.port).text,
-		 endpoint_text(local.addr, local.port).text,
-		 server->conn.tls == NULL ? "" : " tls=", conn_tls_text(&server->conn, tls));
+	log_write_about(&(struct log_about){.database = pool->database->name,
+	                                    .user = pool->user,
+	                                    .server = server->target->name,
+	                                    .server_address = peer.addr,
+	                                    .server_port = peer.port,
+	                                    .server_pid = (int)server->backend_pid},
+	                LOG_LEVEL_INFO, "new connection to server (from %s)%s%s",
+	                endpoint_text(local.addr, local.port).text,
+	                server->conn.tls == NULL ? "" : " tls=", conn_tls_text(&server->conn, tls));
 }
 
 void server_login_done(struct server *server)

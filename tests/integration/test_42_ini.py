@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """pgshuntd on a pgbouncer.ini as it is; its translation to YAML; its errors with their lines."""
 import os
+import re
 import subprocess
 
 import psycopg
@@ -90,8 +91,14 @@ def test_starts_as_it_is(ini):
     assert pools["postgres"]["pool_mode"] == "session"
     assert ini.command("SHOW PEERS")[1] == {"peer_id": "16383", "host": "/run/other",
                                             "port": "6543", "pool_size": "7"}
+    # … in the format of pgbouncer's, for whatever reads that.
     with open(ini.values["log"]) as log:
-        assert "is ready" in log.read()
+        text = log.read()
+    begin = r"\n\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[%d\] LOG " % ini.process.pid
+    for line in (r"pgshuntd \S+ is ready", r"C-0x[0-9a-f]+: p1/app@127\.0\.0\.1:\d+ logged in",
+                 r"S-0x[0-9a-f]+: p1/app@127\.0\.0\.1:%(pg)d new connection to server "
+                 r"\(from 127\.0\.0\.1:" % ini.values):
+        assert re.search(begin + line, "\n" + text)
     assert "is ready" not in ini.log()
     # A reload with an error changes nothing and says where it is.
     write(ini, INI, MORE + "pool_size = 3\nquery_timeout = soon\n")

@@ -164,6 +164,8 @@ def test_clients_of_the_console_are_shown(make_proxy):
         users = {row["name"]: row for row in console("SHOW USERS")}
         assert users[STATS]["current_client_connections"] == "1"
         assert users[STATS]["pool_size"] == ""
+        # Those of the users file, whether they have come or not.
+        assert set(proxy.secrets) <= set(users) and lists["users"] == str(len(users))
         stats = [row for row in console("SHOW STATS") if row["database"] == "pgbouncer"][0]
         assert stats["total_client_login_count"] == "2"
         # This one and eight before it.

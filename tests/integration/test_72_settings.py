@@ -40,8 +40,8 @@ def test_log_stats(make_proxy):
     with proxy.wire("p1") as conn:
         def counted():
             conn.query("SELECT 1")
-            found = re.findall(r"stats: (\d+) xacts/s, (\d+) queries/s, in (\d+) B/s, out (\d+) B/s, "
-                               r"xact (\d+) us, query (\d+) us, wait (\d+) us", proxy.log())
+            found = re.findall(r"stats: (\d+) xacts/s, (\d+) queries/s, 0 client parses/s, 0 "
+                               r"server parses/s, 0 binds/s, in (\d+) B/s, out (\d+) B/s, xact (\d+) us, query (\d+) us, wait (\d+) us", proxy.log())
             return [line for line in found if int(line[0]) > 0 and int(line[1]) > 0 and int(line[3]) > 0]
         wait_for(counted, 20 * SLOW, "a line with figures")
         proxy.command("SET log_stats = 0")

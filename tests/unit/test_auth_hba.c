@@ -277,11 +277,11 @@ static void test_errors(void **state)
 static void test_theirs(void **state)
 {
 	static const char text[] = "host all u1 some.host trust\n"
-				   "host all u2 10.0.0.0/8 cert\n"
-				   "host all u3 10.0.0.0/8 peer\n"
-				   "host all u4 10.0.0.0/8 gss\n"
-				   "local all +role trust\n"
-				   "host all all 10.0.0.0/8 md5\n";
+	                           "host all u2 10.0.0.0/8 cert\n"
+	                           "host all u3 10.0.0.0/8 peer\n"
+	                           "host all u4 10.0.0.0/8 gss\n"
+	                           "local all +role trust\n"
+	                           "host all all 10.0.0.0/8 md5\n";
 	static const struct {
 		const char *user;
 		size_t line;
