@@ -384,6 +384,28 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	return pool_settle(server, client) && (LIKELY(!client->failed) || pool_fail_block(server));
 }
 
+/* The server did not take what the client asked for. */
+static void pool_sync_failed(struct server *server, struct client *client)
+{
+	char text[512];
+	char sqlstate[sizeof(server->error_sqlstate)];
+
+	if (server_has_leftover(server, server->error_sqlstate)) {
+		client->in_session = false;
+		server_unlink(server);
+		server_doom(server, SERVER_CLOSE_LEFTOVER);
+		pool_wait_first(client->pool, client);
+		return;
+	}
+	(void)snprintf(text, sizeof(text), "%s", server->error);
+	memcpy(sqlstate, server->error_sqlstate, sizeof(sqlstate));
+	server_release(server); /* perhaps to another worker */
+	client_doom_fatal(client, CLIENT_CLOSE_PARAMETERS, sqlstate, text,
+	                  "A parameter that this connection asked for was refused by the "
+	                  "server.",
+	                  NULL);
+}
+
 void pool_sync_done(struct server *server)
 {
 	struct client *client = server->client;
@@ -393,16 +415,7 @@ void pool_sync_done(struct server *server)
 		return;
 	}
 	if (server->error != NULL) {
-		char text[512];
-		char sqlstate[sizeof(server->error_sqlstate)];
-
-		(void)snprintf(text, sizeof(text), "%s", server->error);
-		memcpy(sqlstate, server->error_sqlstate, sizeof(sqlstate));
-		server_release(server); /* perhaps to another worker */
-		client_doom_fatal(client, CLIENT_CLOSE_PARAMETERS, sqlstate, text,
-		                  "A parameter that this connection asked for was refused by the "
-		                  "server.",
-		                  NULL);
+		pool_sync_failed(server, client);
 		return;
 	}
 	server->proven = true;

@@ -332,7 +332,8 @@ static void reply_error(struct reply *reply, size_t total)
 	fatal = error.severity != NULL &&
 	        (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0);
 	if (hidden || server->client == NULL) {
-		if (UNLIKELY(server->tried != NULL) && hidden && !fatal)
+		if (UNLIKELY(server->tried != NULL) && hidden && !fatal &&
+		    !server_has_leftover(server, error.sqlstate))
 			trial_refused(server->pool, server->tried, &error);
 		reply_keep_error(server, &error);
 		reply_hide(reply, total);

@@ -274,6 +274,11 @@ static void server_leave_client(struct server *server)
 	}
 }
 
+bool server_has_leftover(const struct server *server, const char *sqlstate)
+{
+	return server->proven && sqlstate != NULL && strcmp(sqlstate, "57014") == 0;
+}
+
 void server_doom(struct server *server, enum server_close reason)
 {
 	if (server->doomed)

@@ -144,6 +144,10 @@ void server_doom(struct server *server, enum server_close reason);
 /* The log says, once, that and why a doomed server is closed. */
 void server_log_end(struct server *server);
 
+/* Whether a query of the proxy's own failed there for a statement_timeout that a former client has left
+ * behind: no other client is to have it, and this one can have another connection. */
+bool server_has_leftover(const struct server *server, const char *sqlstate);
+
 /* Closes and frees a doomed server (worker's end of turn only). */
 void server_destroy(struct server *server);
 

@@ -235,6 +235,8 @@ void trial_answered(struct server *server)
 		trial_passed(pool, asked, server->params);
 	} else if (server->tx_status != 'I') {
 		server_doom(server, SERVER_CLOSE_RESET);
+	} else if (server_has_leftover(server, server->error_sqlstate)) {
+		server_doom(server, SERVER_CLOSE_LEFTOVER);
 	}
 	param_set_unref(asked);
 	if (!server->doomed)

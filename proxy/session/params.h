@@ -31,8 +31,8 @@
  * it, another reported one as it came, an extra in lower case.  Values are bytes without a zero;
  * reported ones are in the client_encoding of the set, extras in the server's encoding, as
  * PostgreSQL does not convert a startup packet.  Two values are normalised as the server would:
- * client_encoding ("utf-8" becomes "UTF8") and application_name (what is not printable ASCII
- * becomes '?').
+ * client_encoding ("utf-8" becomes "UTF8") and application_name (63 bytes, in which what is
+ * not printable ASCII becomes '?').
  */
 #ifndef SESSION_PARAMS_H
 #define SESSION_PARAMS_H

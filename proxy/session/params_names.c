@@ -203,6 +203,18 @@ static const char *find_encoding(const char *value)
 	return row == NULL ? NULL : row->name;
 }
 
+/* How many bytes PostgreSQL keeps of an identifier (NAMEDATALEN - 1), without half a UTF-8 character. */
+static size_t identifier_len(const char *value, size_t len)
+{
+	size_t kept = 63;
+
+	if (len <= kept)
+		return len;
+	while (kept > 0 && ((unsigned char)value[kept] & 0xc0) == 0x80)
+		kept--;
+	return kept;
+}
+
 bool param_normalise_value(const char *name, const char *value, char *out)
 {
 	size_t len = strnlen(value, PARAM_MAX_VALUE + 1);
@@ -218,7 +230,10 @@ bool param_normalise_value(const char *name, const char *value, char *out)
 			len = strlen(encoding);
 		}
 	}
-	memcpy(out, value, len + 1);
+	if (strcmp(name, "application_name") == 0)
+		len = identifier_len(value, len);
+	memcpy(out, value, len);
+	out[len] = '\0';
 	if (strcmp(name, "application_name") == 0) {
 		for (i = 0; i < len; i++)
 			if (out[i] < ' ' || out[i] > '~')

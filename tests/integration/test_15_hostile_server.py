@@ -312,6 +312,30 @@ def test_flood_of_notices_between_transactions(fake):
     others_are_fine(proxy)
 
 
+@pytest.mark.parametrize("asked", ["application_name", "work_mem"])
+def test_timeout_that_a_former_client_left(fake, asked):
+    """Its statement_timeout ends what the proxy sets for the next one: that gets another connection."""
+    peers = []
+
+    def script(peer):
+        peers.append(peer)
+        peer.startup()
+        peer.send(WELCOME)
+        while msg := peer.recv():
+            if peer is peers[0] and b"set_config" in msg[1]:
+                peer.send(message("E", b"SERROR\0C57014\0Mtoo late\0\0"), READY)
+            else:
+                peer.send(ROW, DONE, READY)
+    proxy = fake(script, pool_size=1)
+    with proxy.wire("q") as one:
+        assert rows(one.query("SET statement_timeout = 1")) == [["1"]]
+        with proxy.wire("q", **{asked: "64kB"}) as two:
+            assert rows(two.query("SELECT 1")) == [["1"]]
+        assert rows(one.query("SELECT 1")) == [["1"]]
+    assert len(peers) == 2
+    others_are_fine(proxy)
+
+
 def test_server_that_dies_while_reading_a_large_query(fake):
     def script(peer):
         peer.startup()

@@ -229,6 +229,8 @@ static void bounds_and_bad_names(void **state)
 	param_set_unref(set);
 }
 
+#define SIXTY "a-name-of-twenty-char" "a-name-of-twenty-char" "sixty-of-them-now-"
+
 static void values_are_normalised(void **state)
 {
 	static const char *const spellings[][2] = {
@@ -245,6 +247,10 @@ static void values_are_normalised(void **state)
 	}
 	add(pool, &set, "application_name", "a\xc3\xbc\n~ b", false);
 	assert_string_equal(param_set_get(set, "application_name"), "a???~ b");
+	add(pool, &set, "application_name", SIXTY "12\xc3\xbc" "3", false);
+	assert_string_equal(param_set_get(set, "application_name"), SIXTY "12");
+	add(pool, &set, "application_name", SIXTY "1234", false);
+	assert_string_equal(param_set_get(set, "application_name"), SIXTY "123");
 	param_set_unref(set);
 }
 
