@@ -64,13 +64,27 @@ static bool cancel_at_safe_point(struct server *server)
 	       server_quiet(server) && session_at_safe_point(server->client);
 }
 
+/* What the client has sent meanwhile goes on; `next`: it is to be cancelled. */
+static void cancel_go_on(struct server *server, bool next)
+{
+	struct client *client = server->client;
+
+	client_go_on(client);
+	/* If it has left, the server may be another worker's. */
+	if (next && client->server == server && !server->doomed && !ledger_quiet(&server->ledger) &&
+	    !server_busy_inside(server))
+		cancel_server(server);
+}
+
 /* The server may go on: with what its client has sent meanwhile, or with another client. */
 static void cancel_over(struct server *server)
 {
 	bool again = server->cancel_again;
+	bool next = server->cancel_next;
 
 	server->cancelling = false;
 	server->cancel_again = false;
+	server->cancel_next = false;
 	if (server->doomed)
 		return;
 	if (server->state == SERVER_CANCELLED)
@@ -78,7 +92,7 @@ static void cancel_over(struct server *server)
 	else if (again && !ledger_quiet(&server->ledger))
 		cancel_server(server);
 	else if (server->client != NULL && !cancel_at_safe_point(server))
-		client_go_on(server->client);
+		cancel_go_on(server, next);
 }
 
 static void cancel_free(struct cancel *cancel)
@@ -381,9 +395,16 @@ static void cancel_do(struct client *client)
 		cancel_waiting(client);
 		return;
 	}
-	/* At its safe point there is nothing to cancel: it must not hit what comes next. */
-	if (client->server == NULL || ledger_quiet(&client->server->ledger))
+	if (client->server == NULL)
 		return;
+	if (ledger_quiet(&client->server->ledger)) {
+		/* At its safe point there is nothing to cancel: it must not hit what comes next.  But
+		 * what has come already waits for the end of the cancel request before. */
+		if (client->server->cancelling &&
+		    (conn_kept(&client->conn) > 0 || conn_has_news(&client->conn)))
+			client->server->cancel_next = true;
+		return;
+	}
 	if (server_busy_inside(client->server))
 		client->cancelled = !client->failed; /* its request follows the proxy's own query */
 	else

@@ -5,7 +5,7 @@
  * documentation 55.2.8).  A server with a request under way gets no further statement before that
  * request's connection is closed, so it can never hit what comes after, of this client or another.
  * One is under way for a server at most; those that come meanwhile are one more after it, if the
- * statement still runs then.  Worker thread.
+ * statement still runs then, or the client had sent the next one.  Worker thread.
  *
  * Several processes may stand behind one address, and the request comes to any of them.  The process
  * id in a client's key is that of its server (told.h), or else says whose client it is:

@@ -81,6 +81,7 @@ struct server {
 	bool proven;            /* has answered since its login */
 	bool cancelling;        /* a cancel request for it is under way */
 	bool cancel_again;      /* … and another came since that was sent */
+	bool cancel_next;       /* … or for what the client has sent meanwhile */
 	bool apart;             /* this block has SET what texts mean: what is prepared is its own */
 	bool altered;           /* … and has altered what statements return */
 	bool given;             /* statements were prepared in this batch */

@@ -6,7 +6,8 @@ import time
 import pytest
 
 import pgwire
-from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, wait_for
+from fakeserver import DONE, READY, ROW, WELCOME, FakeServer
+from pgwire import SYNC, bind, errors, execute, kinds, message, parse, query, rows, wait_for
 from servers import SLOW, stopped
 
 pytestmark = pytest.mark.threads
@@ -95,6 +96,41 @@ def test_driver(endpoint, pg):
             conn.execute("SELECT pg_sleep(60) /* driver cancel */")
         thread.join()
         assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_request_behind_a_cancelled_one(make_proxy, pg, mode):
+    """It waits until that cancel request is over, and can be cancelled as well."""
+    first, over, second = (threading.Event() for _ in range(3))
+    cancels = []
+
+    def script(peer):
+        peer.startup()
+        if peer.version == pgwire.CANCEL_REQUEST:
+            cancels.append(peer)
+            (second if first.is_set() else first).set()
+            over.wait(30)
+            return
+        peer.send(WELCOME)
+        for event in (first, second):
+            peer.request()
+            peer.send(message("E", b"SERROR\0C57014\0Mcancelled\0\0") if event.wait(10) else
+                      ROW + DONE, READY)
+        peer.serve()
+    with FakeServer(script) as server:
+        proxy = make_proxy({"fake": server.check}, {"q": "fake"}, pool_mode=mode, workers=1)
+        with proxy.wire("q") as conn:
+            conn.send(query("SELECT 'one'"))
+            wait_for(lambda: "active" in [row["state"] for row in proxy.command("SHOW SERVERS")],
+                     what="the query")
+            conn.cancel()
+            assert errors(conn.ready("I"))[0]["C"] == "57014"
+            conn.send(query("SELECT 'two'"))
+            conn.cancel()
+            over.set()
+            assert errors(conn.ready("I"))[0]["C"] == "57014"
+            assert rows(conn.query("SELECT 'three'")) == [["1"]]
+    assert len(cancels) == (2 if mode == "session" else 1)  # else it had not been sent
 
 
 def test_keys_are_the_proxys_own(proxied, pg):
