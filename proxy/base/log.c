@@ -162,8 +162,7 @@ static size_t log_format_text(char line[LOG_LINE_MAX], enum log_level level, con
 	return strlen(line);
 }
 
-/* "2026-01-31 15:29:18.003 UTC [4711] LOG C-0x2a: shop/app@10.0.0.7:5432 message", in local time.
- */
+/* "2026-01-31 15:29:18.003 UTC [4711] LOG C-0x2a: shop/app@10.0.0.7:5432 message", local time. */
 static size_t log_format_theirs(char line[LOG_LINE_MAX], enum log_level level, usec_t wall,
                                 const struct log_about *about, const char *message)
 {
