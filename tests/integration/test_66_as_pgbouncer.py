@@ -153,16 +153,16 @@ def test_auth_dbname_by_the_fallback(make_proxy):
         proxy.command("RELOAD")
     assert 'cannot use the reserved "pgbouncer" database' in error.value.fields["D"]
     # That of one database is looked for when somebody has to be asked for, as there.
-    proxy.settings.update(auth_dbname="postgres", as_pgbouncer=True, admin_users=["app"])
+    proxy.settings.update(auth_dbname="postgres", as_pgbouncer=True)
     proxy.databases.update(p1={"server": "pg", "auth_dbname": "pgbouncer"}, p3={
         "server": "pg", "dbname": "p1", "auth_dbname": "nowhere"})
     del proxy.databases["*"]
     proxy.databases["postgres"] = {"server": "pg"}
-    proxy.reload()
+    proxy.write()
+    proxy.command("RELOAD")
     for dbname, why in (("p1", 'cannot use the reserved "pgbouncer" database as an auth_dbname'),
                         ("p3", 'authentication database "nowhere" is not configured')):
-        wait_for(lambda name=dbname: refused(proxy, name, "u_scram", "scram secret")["M"] ==
-                 "bouncer config error", what="the reload")
+        assert refused(proxy, dbname, "u_scram", "scram secret")["M"] == "bouncer config error"
         assert why in proxy.log()
 
 
