@@ -586,7 +586,7 @@ static void login_leave_for_console(struct client *client, const uint8_t *rest, 
 		}
 	}
 	mail->tls = conn_take_tls(&client->conn);
-	mail->fd = conn_detach(&client->conn);
+	mail->fd = conn_detach(&client->conn, client->worker);
 	share_slot_move(worker->proxy->shares, client->slot, SHARE_SLOT_CONSOLE);
 	client->slot_given = true;
 	mailbox_post(&worker->proxy->mailbox, &mail->letter);

@@ -5,6 +5,7 @@
 #include "core/conn_tls.h"
 #include "core/worker.h"
 
+#include "net/ring.h"
 #include "wire/message.h"
 
 #include <errno.h>
@@ -32,15 +33,25 @@ bool conn_open(struct conn *conn, struct worker *worker, int fd, event_callback_
 	conn->events = EV_READ;
 	conn->eof = false;
 	conn->reset = false;
+	conn->put_off = false;
+	conn->broken = false;
 	if (event_assign(&conn->event, worker->base, fd, EV_READ | EV_PERSIST, callback, arg) != 0)
 		return false;
 	return conn_register(conn);
 }
 
-int conn_detach(struct conn *conn)
+/* Before anything else is done with the socket. */
+static inline void conn_settle(const struct conn *conn, struct worker *worker)
+{
+	if (UNLIKELY(conn->put_off))
+		conn_send_put_off(worker);
+}
+
+int conn_detach(struct conn *conn, struct worker *worker)
 {
 	int fd = conn->fd;
 
+	conn_settle(conn, worker);
 	if (fd >= 0 && conn->events != 0)
 		(void)event_del(&conn->event);
 	conn->events = 0;
@@ -70,9 +81,10 @@ void conn_close(struct conn *conn, struct worker *worker)
 
 	conn_forget_output(&worker->to_client, conn);
 	conn_forget_output(&worker->to_server, conn);
+	conn_settle(conn, worker);
 	if (UNLIKELY(conn->tls != NULL) && conn->fd >= 0)
 		conn_tls_goodbye(conn, worker);
-	fd = conn_detach(conn);
+	fd = conn_detach(conn, worker);
 	if (fd >= 0)
 		(void)close(fd);
 }
@@ -181,6 +193,9 @@ enum conn_io conn_receive(struct conn *conn, struct worker *worker, size_t limit
 	size_t got = 0;
 	enum conn_io io;
 
+	conn_settle(conn, worker);
+	if (UNLIKELY(conn->broken))
+		return CONN_IO_ERROR;
 	if (UNLIKELY(conn->tls != NULL))
 		return conn_tls_receive(conn, worker, limit, input);
 	if (kept > WORKER_INBUF / 2) {
@@ -277,17 +292,21 @@ static enum conn_io conn_keep_output(struct out_vec *out, struct conn *conn, siz
 	return CONN_IO_OK;
 }
 
+static void conn_join_parts(const struct out_vec *out, uint8_t *joined)
+{
+	for (int i = 0; i < out->count; i++) {
+		memcpy(joined, out->part[i].data, out->part[i].len);
+		joined += out->part[i].len;
+	}
+}
+
 /* A few parts of a small message: one copy costs less than the kernel's reading of a vector. */
 static ssize_t conn_send_small(const struct out_vec *out, const struct conn *conn)
 {
 	uint8_t joined[SEND_JOINED_MAX];
-	size_t len = 0;
 
-	for (int i = 0; i < out->count; i++) {
-		memcpy(joined + len, out->part[i].data, out->part[i].len);
-		len += out->part[i].len;
-	}
-	return send(conn->fd, joined, len, MSG_NOSIGNAL);
+	conn_join_parts(out, joined);
+	return send(conn->fd, joined, out->bytes, MSG_NOSIGNAL);
 }
 
 static ssize_t conn_send_vector(const struct out_vec *out, const struct conn *conn)
@@ -320,6 +339,51 @@ static enum conn_io conn_send_parts(struct out_vec *out, struct conn *conn, size
 	return CONN_IO_OK;
 }
 
+/* What the kernel has made of what was put off. */
+static void conn_put_off_sent(void *owner, const uint8_t *data, size_t len, int result)
+{
+	struct conn *conn = owner;
+
+	conn->put_off = false;
+	if (LIKELY(result == (int)len))
+		return;
+	if (result == -EAGAIN || result == -EINTR)
+		result = 0;
+	if (result >= 0 && conn_keep_bytes(conn, data + result, len - (size_t)result) == CONN_IO_OK)
+		return;
+	/* It ends when it is next read from. */
+	conn->broken = true;
+	conn->reset = true;
+	if (conn->events != 0)
+		event_active(&conn->event, EV_READ, 0);
+}
+
+void conn_send_put_off(struct worker *worker)
+{
+	if (worker->ring != NULL && ring_count(worker->ring) > 0)
+		ring_send(worker->ring, conn_put_off_sent);
+}
+
+/* False: it is to be sent now. */
+static bool conn_put_off(const struct out_vec *out, struct worker *worker)
+{
+	struct conn *conn = out->conn;
+
+	if (worker->ring == NULL || out->bytes > RING_BYTES || conn_unsent(conn) > 0)
+		return false;
+	if (ring_count(worker->ring) == RING_SENDS)
+		conn_send_put_off(worker);
+	if (ring_count(worker->ring) == 0) {
+		/* Nobody else has anything to say. */
+		if (event_base_get_num_events(worker->base, EVENT_BASE_COUNT_ACTIVE) == 0)
+			return false;
+		event_active(worker->batch_end, EV_TIMEOUT, 0);
+	}
+	conn_join_parts(out, ring_add(worker->ring, conn->fd, out->bytes, conn));
+	conn->put_off = true;
+	return true;
+}
+
 enum conn_io conn_flush_parts(struct out_vec *out, struct worker *worker)
 {
 	struct conn *conn = out->conn;
@@ -328,7 +392,10 @@ enum conn_io conn_flush_parts(struct out_vec *out, struct worker *worker)
 
 	if (UNLIKELY(conn->tls != NULL))
 		return conn_tls_flush(out, worker);
-	if (out->bytes > 0) {
+	conn_settle(conn, worker);
+	if (UNLIKELY(conn->broken))
+		io = CONN_IO_ERROR;
+	else if (out->bytes > 0 && !conn_put_off(out, worker)) {
 		if (conn_unsent(conn) == 0)
 			io = conn_send_parts(out, conn, &sent);
 		if (io == CONN_IO_OK && sent < out->bytes)
@@ -402,7 +469,10 @@ enum conn_io conn_send_copy(struct out_vec *out, struct conn *conn, struct worke
 
 void conn_send_last(struct conn *conn, struct worker *worker, const void *data, size_t len)
 {
-	if (conn->fd < 0 || conn_unsent(conn) > 0)
+	if (conn->fd < 0)
+		return;
+	conn_settle(conn, worker);
+	if (conn_unsent(conn) > 0)
 		return;
 	if (conn->tls == NULL)
 		(void)send(conn->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -413,8 +483,10 @@ void conn_send_last(struct conn *conn, struct worker *worker, const void *data, 
 bool conn_seems_dead(struct conn *conn, struct worker *worker)
 {
 	uint8_t byte;
-	ssize_t n = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	ssize_t n;
 
+	conn_settle(conn, worker);
+	n = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 	if (LIKELY(n < 0))
 		return false;
 	if (n > 0 && conn->tls != NULL)

@@ -9,6 +9,9 @@
  *   socket -> worker->inbuf (or in) -> conn_send() into the peer's out_vec -> conn_flush() -> socket
  *                                                                         \-> out, and EV_WRITE
  *
+ * While the present batch of events has more of them, small sends are put off: one system call for
+ * all at its end (net/ring.h).  Whatever else is done with the socket first sends what was put off.
+ *
  * An encrypted connection is used no differently: core/conn_tls.h.
  *
  * Worker thread only.  Nothing here closes a connection.
@@ -40,6 +43,8 @@ struct conn {
 	short events; /* of `event`: EV_READ, EV_WRITE */
 	bool eof;     /* the peer has sent its last byte */
 	bool reset;   /* … or has closed with bytes unread */
+	bool put_off; /* something for it is to be sent at the end of the batch of events */
+	bool broken;  /* … and could not be */
 	struct event event;
 	struct chunk *in;
 	struct chunk *out;
@@ -57,7 +62,7 @@ bool conn_open(struct conn *conn, struct worker *worker, int fd, event_callback_
 	       void *arg) MUST_CHECK;
 
 /* Unregisters, frees both chunks and the TLS (see conn_take_tls()).  Returns the descriptor, now the caller's, or -1. */
-int conn_detach(struct conn *conn);
+int conn_detach(struct conn *conn, struct worker *worker);
 
 /* The same, and closes the descriptor. */
 void conn_close(struct conn *conn, struct worker *worker);
@@ -173,6 +178,9 @@ bool conn_peer_left(const struct conn *conn);
 
 /* Forgets what was gathered for this connection, which is about to be closed. */
 void conn_forget_output(struct out_vec *out, const struct conn *conn);
+
+/* Sends what was put off, for all connections of the worker. */
+void conn_send_put_off(struct worker *worker);
 
 /* Sends what `out` holds, on EV_WRITE. */
 enum conn_io conn_write_more(struct conn *conn, struct worker *worker) MUST_CHECK;

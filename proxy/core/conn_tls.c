@@ -80,6 +80,7 @@ enum conn_io conn_start_tls(struct conn *conn, struct worker *worker, struct tls
 	enum conn_io sent;
 	size_t got = 0;
 
+	conn_send_put_off(worker);
 	conn->tls = tls;
 	if (io == NULL || tls == NULL)
 		return CONN_IO_ERROR;

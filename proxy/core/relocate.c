@@ -175,9 +175,12 @@ void relocate_client(struct client *client)
 	struct worker *target = &worker->proxy->workers[worker->shed_to];
 	struct mail_client *mail;
 
+	/* What the kernel does not take of it is then seen here. */
+	conn_send_put_off(worker);
 	if (client->doomed || client->state != CLIENT_IDLE || client->server != NULL ||
-	    client->pool->session || client->seen != NULL || client->conn.eof || conn_kept(&client->conn) > 0 ||
-	    conn_unsent(&client->conn) > 0 || client->boot != NULL || client->discard > 0 ||
+	    client->pool->session || client->seen != NULL || client->conn.eof ||
+	    conn_kept(&client->conn) > 0 || conn_unsent(&client->conn) > 0 ||
+	    client->conn.broken || client->boot != NULL || client->discard > 0 ||
 	    client->discard_to_sync || worker->shutting_down || client->pool->database->held ||
 	    client->pool->internal)
 		return;
@@ -188,7 +191,7 @@ void relocate_client(struct client *client)
 	list_remove(&client->pool->clients[client->state], &client->node);
 	conn_forget_output(&worker->to_client, &client->conn);
 	mail->tls = conn_take_tls(&client->conn);
-	mail->fd = conn_detach(&client->conn);
+	mail->fd = conn_detach(&client->conn, client->worker);
 	mail->client = client;
 	param_set_unref(client->params);
 	client->params = NULL;

@@ -135,23 +135,30 @@ static bool resend_was_unread(const struct server *server, enum conn_io io)
 	return ioctl(server->conn.fd, SIOCOUTQ, &unread) == 0 && unread > 0;
 }
 
+static bool resend_one_send(const struct server *server)
+{
+	return server->resend.alone || server->ledger.count <= RESEND_ONE_SEND;
+}
+
 void resend_judge_end(struct server *server, enum conn_io io)
 {
 	const struct resend *resend = &server->resend;
 
 	if (resend->len == 0)
 		return;
-	resend_conclude(server, resend->parting && !resend_simple(server)
-	                            ? true
-	                            : resend->alone && resend_was_unread(server, io));
+	if (UNLIKELY(server->conn.broken))
+		resend_conclude(server, resend_one_send(server));
+	else
+		resend_conclude(server, resend->parting && !resend_simple(server)
+		                            ? true
+		                            : resend->alone && resend_was_unread(server, io));
 }
 
 void resend_judge_unsent(struct server *server)
 {
 	struct resend *resend = &server->resend;
 
-	resend_conclude(server, resend->fresh &&
-	                            (resend->alone || server->ledger.count <= RESEND_ONE_SEND));
+	resend_conclude(server, resend->fresh && resend_one_send(server));
 	resend->len = 0;
 }
 

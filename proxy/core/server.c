@@ -466,7 +466,7 @@ bool server_pack(struct server *server, struct server_parcel *parcel)
 	server->params = NULL;
 	server->unnamed_of = NULL;
 	parcel->tls = conn_take_tls(&server->conn);
-	parcel->fd = conn_detach(&server->conn);
+	parcel->fd = conn_detach(&server->conn, server->worker);
 	parcel->server = server;
 	server->worker = NULL;
 	server->pool = NULL;

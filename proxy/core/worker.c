@@ -22,6 +22,7 @@
 #include "core/server.h"
 #include "core/session_move.h"
 #include "core/view.h"
+#include "net/ring.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -466,6 +467,7 @@ static void worker_stand_still(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	conn_send_put_off(worker);
 	while (worker->suspended && !worker->stopping) {
 		if (!worker->suspend_answered)
 			worker_answer_suspend(worker);
@@ -473,6 +475,13 @@ static void worker_stand_still(evutil_socket_t fd, short what, void *arg)
 	}
 	worker->suspended = false;
 	worker->now = clock_now();
+}
+
+static void worker_batch_end(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	conn_send_put_off(arg);
 }
 
 /* ---- life ---- */
@@ -487,6 +496,9 @@ static void worker_free(struct worker *worker)
 		event_free(worker->tick);
 	if (worker->stand_still != NULL)
 		event_free(worker->stand_still);
+	if (worker->batch_end != NULL)
+		event_free(worker->batch_end);
+	ring_free(worker->ring);
 	if (worker->dns != NULL)
 		evdns_base_free(worker->dns, 0);
 	stmt_store_free(worker->stmts);
@@ -549,6 +561,11 @@ static bool worker_make_base(struct worker *worker)
 		if (worker->dns != NULL)
 			(void)evdns_base_load_hosts(worker->dns, "/etc/hosts");
 	}
+	/* Containers may forbid it, and old kernels lack it: then each is sent by itself. */
+	worker->ring = ring_new();
+	worker->batch_end = event_new(worker->base, -1, 0, worker_batch_end, worker);
+	if (worker->batch_end == NULL)
+		return false;
 	worker->stand_still = event_new(worker->base, -1, 0, worker_stand_still, worker);
 	if (worker->stand_still == NULL)
 		return false;

@@ -26,6 +26,7 @@ struct hba;
 struct auth_ldap;
 struct ident;
 struct proxy;
+struct ring;
 struct route_table;
 struct userlist;
 
@@ -88,6 +89,8 @@ struct worker {
 	struct out_vec to_client;
 	struct out_vec to_server;
 	uint8_t *inbuf;              /* WORKER_INBUF */
+	struct ring *ring;           /* sends that are put off; NULL: none is */
+	struct event *batch_end;     /* behind the events of the present batch: they are sent */
 	struct conn_tls_io *tls_io;  /* buffers of encrypted connections; NULL: there were none */
 	atomic_uint client_count;    /* read by the main thread, which gives new ones to the least */
 	atomic_uint linked;          /* while shutting down: clients that have a server; before: UINT_MAX */

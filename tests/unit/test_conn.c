@@ -6,6 +6,7 @@
 #include "core/conn.h"
 
 #include "core/worker.h"
+#include "net/ring.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -331,6 +332,196 @@ static void test_wanted_events(void **state)
 	assert_int_equal(scene->seen, EV_WRITE);
 }
 
+/* ---- put off to the end of the batch ---- */
+
+struct pair {
+	struct worker *worker;
+	struct conn conn[2];
+	int far[2];
+	const char *text;
+	unsigned calls;
+	unsigned errors;
+	void (*act)(struct pair *pair, struct conn *conn);
+};
+
+static void on_batch_end(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	conn_send_put_off(arg);
+}
+
+static void on_pair(evutil_socket_t fd, short what, void *arg)
+{
+	struct pair *pair = arg;
+	struct conn *conn = &pair->conn[fd == pair->conn[0].fd ? 0 : 1];
+	struct input input;
+	enum conn_io io = conn_receive(conn, pair->worker, 0, &input);
+
+	(void)what;
+	if (io != CONN_IO_OK) {
+		pair->errors += io == CONN_IO_ERROR;
+		conn_want_read(conn, false);
+		return;
+	}
+	pair->calls++;
+	assert_int_equal(
+	    conn_send(&pair->worker->to_client, conn, pair->worker, pair->text, strlen(pair->text)),
+	    CONN_IO_OK);
+	assert_int_equal(conn_flush(&pair->worker->to_client, pair->worker), CONN_IO_OK);
+	if (pair->calls == 1)
+		assert_true(conn->put_off);
+	if (pair->act != NULL)
+		pair->act(pair, conn);
+}
+
+/* Two that have said something: the first answer is put off.  False: the kernel has no ring for us.
+ */
+static bool pair_open(struct pair *pair, struct scene *scene)
+{
+	struct worker *worker = scene->worker;
+	int fds[2];
+
+	*pair = (struct pair){.worker = worker, .text = "answer"};
+	worker->ring = ring_new();
+	if (worker->ring == NULL)
+		return false;
+	worker->batch_end = event_new(worker->base, -1, 0, on_batch_end, worker);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+		pair->far[i] = fds[1];
+		assert_true(conn_open(&pair->conn[i], worker, fds[0], on_pair, pair));
+		assert_int_equal(send(fds[1], "x", 1, 0), 1);
+	}
+	return true;
+}
+
+static void pair_turn(const struct pair *pair)
+{
+	(void)event_base_loop(pair->worker->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+}
+
+static void pair_close(struct pair *pair)
+{
+	for (int i = 0; i < 2; i++) {
+		conn_close(&pair->conn[i], pair->worker);
+		if (pair->far[i] >= 0)
+			(void)close(pair->far[i]);
+	}
+	event_free(pair->worker->batch_end);
+	ring_free(pair->worker->ring);
+	pair->worker->ring = NULL;
+}
+
+static void expect_at(int fd, const char *text)
+{
+	char got[64] = "";
+
+	assert_int_equal(recv(fd, got, sizeof(got) - 1, MSG_DONTWAIT), (ssize_t)strlen(text));
+	assert_string_equal(got, text);
+}
+
+static void test_put_off_is_sent_at_the_end(void **state)
+{
+	struct pair pair;
+
+	if (!pair_open(&pair, *state))
+		return;
+	pair_turn(&pair);
+	assert_int_equal(pair.calls, 2);
+	for (int i = 0; i < 2; i++) {
+		assert_false(pair.conn[i].put_off);
+		expect_at(pair.far[i], "answer");
+	}
+	pair_close(&pair);
+}
+
+static void act_again(struct pair *pair, struct conn *conn)
+{
+	assert_int_equal(conn_send(&pair->worker->to_client, conn, pair->worker, "!", 1),
+	                 CONN_IO_OK);
+	assert_int_equal(conn_flush(&pair->worker->to_client, pair->worker), CONN_IO_OK);
+}
+
+static void act_close(struct pair *pair, struct conn *conn)
+{
+	conn_close(conn, pair->worker);
+}
+
+static void act_last(struct pair *pair, struct conn *conn)
+{
+	conn_send_last(conn, pair->worker, "!", 1);
+}
+
+/* Whatever is done with the connection comes behind what was put off. */
+static void test_put_off_keeps_the_order(void **state)
+{
+	static void (*const acts[])(struct pair *, struct conn *) = {act_again, act_last,
+	                                                             act_close};
+	struct pair pair;
+
+	for (size_t n = 0; n < ARRAY_LEN(acts); n++) {
+		if (!pair_open(&pair, *state))
+			return;
+		pair.act = acts[n];
+		pair_turn(&pair);
+		assert_int_equal(pair.calls, 2);
+		for (int i = 0; i < 2; i++)
+			expect_at(pair.far[i], acts[n] == act_close ? "answer" : "answer!");
+		pair_close(&pair);
+	}
+}
+
+static void act_leave(struct pair *pair, struct conn *conn)
+{
+	int i = conn == &pair->conn[0] ? 0 : 1;
+
+	(void)close(pair->far[i]);
+	pair->far[i] = -1;
+}
+
+/* The peer has gone before it could be sent: the connection's user learns of it, once. */
+static void test_put_off_to_nobody(void **state)
+{
+	struct pair pair;
+
+	if (!pair_open(&pair, *state))
+		return;
+	pair.act = act_leave;
+	for (int i = 0; i < 3; i++)
+		pair_turn(&pair);
+	assert_int_equal(pair.errors, 2);
+	assert_true(pair.conn[0].broken && pair.conn[1].broken);
+	pair_close(&pair);
+}
+
+/* What the kernel does not take is sent when it does. */
+static void test_put_off_is_kept(void **state)
+{
+	struct pair pair;
+	char filler[4096] = "";
+	char got[4096];
+	size_t filled = 0;
+	ssize_t n;
+
+	if (!pair_open(&pair, *state))
+		return;
+	while ((n = send(pair.conn[0].fd, filler, sizeof(filler), MSG_DONTWAIT)) > 0)
+		filled += (size_t)n;
+	pair_turn(&pair);
+	expect_at(pair.far[1], "answer");
+	assert_int_equal(conn_unsent(&pair.conn[0]), 6);
+	assert_true((pair.conn[0].events & EV_WRITE) != 0);
+	while (filled > 0) {
+		n = recv(pair.far[0], got, filled < sizeof(got) ? filled : sizeof(got), 0);
+		assert_true(n > 0);
+		filled -= (size_t)n;
+	}
+	assert_int_equal(conn_write_more(&pair.conn[0], pair.worker), CONN_IO_OK);
+	expect_at(pair.far[0], "answer");
+	pair_close(&pair);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -346,6 +537,10 @@ int main(void)
 	    TEST(test_peer_is_gone),
 	    TEST(test_turning_to_another),
 	    TEST(test_wanted_events),
+	    TEST(test_put_off_is_sent_at_the_end),
+	    TEST(test_put_off_keeps_the_order),
+	    TEST(test_put_off_to_nobody),
+	    TEST(test_put_off_is_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
