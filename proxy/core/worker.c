@@ -562,7 +562,8 @@ static bool worker_make_base(struct worker *worker)
 			(void)evdns_base_load_hosts(worker->dns, "/etc/hosts");
 	}
 	/* Containers may forbid it, and old kernels lack it: then each is sent by itself. */
-	worker->ring = ring_new();
+	if (worker->routes->config->proxy.use_io_uring)
+		worker->ring = ring_new();
 	worker->batch_end = event_new(worker->base, -1, 0, worker_batch_end, worker);
 	if (worker->batch_end == NULL)
 		return false;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: PostgreSQL
 """Clients fill one worker, and leave it for another when it is busy, with all that is theirs."""
+import os
 import threading
 import time
 
@@ -23,8 +24,17 @@ def test_idle_clients_share_a_worker(make_proxy):
         conn.close()
 
 
-def test_busy_clients_go_where_there_is_time(make_proxy):
-    proxy = make_proxy(workers=2, worker_fill=1, pool_size=4, log_level="info")
+def rings(proxy):
+    folder = "/proc/%d/fd" % proxy.process.pid
+    return ["io_uring" in os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder)].count(True)
+
+
+@pytest.mark.parametrize("use_io_uring", [True, False])
+def test_busy_clients_go_where_there_is_time(make_proxy, use_io_uring):
+    proxy = make_proxy(workers=2, worker_fill=1, pool_size=4, log_level="info",
+                       use_io_uring=use_io_uring)
+    # Where the kernel has none for us there is none either way.
+    assert rings(proxy) in ((0, 2) if use_io_uring else (0,))
     stop = threading.Event()
     failed = []
 
