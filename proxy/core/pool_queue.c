@@ -508,6 +508,7 @@ void pool_kick(struct pool *pool)
 {
 	struct client *client;
 	size_t demand;
+	bool login;
 
 	if (pool->database->held || pool->worker->stopping)
 		return;
@@ -535,13 +536,14 @@ void pool_kick(struct pool *pool)
 	}
 	pool_publish_waiting(pool);
 	demand = pool_count_waiting(pool);
+	login = demand == 0;
 	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0) && trial_wants_server(pool))
 		demand++;
 	if (demand == 0) {
 		limit_leave(pool);
 		return;
 	}
-	(void)pool_ask(pool, 0, false);
+	(void)pool_ask(pool, 0, login && promise_has_room(pool));
 	pool_dial(pool, demand, pool_check_idle(pool, demand));
 }
 

@@ -25,8 +25,7 @@ static bool below(const atomic_int *count, const atomic_int *limit)
 	return most == 0 || atomic_load_explicit(count, memory_order_relaxed) < most;
 }
 
-/* Another connection could be opened now. */
-static bool has_room(const struct pool *pool)
+bool promise_has_room(const struct pool *pool)
 {
 	const struct pool_share *share = pool->share;
 
@@ -43,7 +42,7 @@ bool promise_yields(const struct pool *pool, const struct server *server,
 {
 	if (LIKELY(server->promised == NULL) || server->promised == client)
 		return true;
-	return pool->worker->now - since >= PROMISE_FIRM || !has_room(pool);
+	return pool->worker->now - since >= PROMISE_FIRM || !promise_has_room(pool);
 }
 
 /* ---- at the login ---- */
@@ -158,7 +157,7 @@ bool promise_is_settled(struct client *client)
 	coming = count_coming(pool, client);
 	if (coming > 0 && coming > count_before(pool, client))
 		return false;
-	return !has_room(pool) || !open_one(pool, client);
+	return !promise_has_room(pool) || !open_one(pool, client);
 }
 
 uint32_t promise_told(const struct client *client)

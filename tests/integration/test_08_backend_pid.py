@@ -117,6 +117,18 @@ def test_it_costs_nobody_a_server(make_proxy, pg):
         wait_for(lambda: proxy.command("SHOW POOLS")[0]["sv_idle"] == "2", what="idle servers")
 
 
+def test_the_first_ones_get_one_each(make_proxy):
+    """The second login comes to a worker that knows no server yet, while the first worker has one."""
+    for _ in range(8):
+        proxy = make_proxy(pool_mode="session", pool_size=2, workers=2)
+        conns = [proxy.wire() for _ in range(2)]
+        pids = [str(told(conn)) for conn in conns]
+        assert [conn.value("SELECT pg_backend_pid()") for conn in conns] == pids
+        for conn in conns:
+            conn.close()
+        proxy.stop()
+
+
 def test_no_login_waits(make_proxy, pg):
     """In a hold, and while the server takes no connection."""
     proxy = make_proxy(pool_mode="session", server_login_retry="100ms", workers=1)
