@@ -18,6 +18,8 @@ from systems import Direct, OWNER, Pgbouncer, Pgshuntd, Yardstick
 SECTIONS = ["transactions", "session", "pipelines", "bulk", "memory", "connections", "syscalls", "tls",
             "databases", "move"]
 
+PIPELINE = "\\startpipeline\n" + "SELECT 1;\n" * 10 + "\\endpipeline\n"
+
 
 def spread(values, digits=1):
     """Median, and the range if there is one."""
@@ -166,8 +168,7 @@ class Bench:
                     for protocol in ("simple", "extended", "prepared")], "session")
 
     def section_pipelines(self):
-        script = "\\startpipeline\n" + "SELECT 1;\n" * 10 + "\\endpipeline\n"
-        self.cells("pipelines of ten", script, [(16, "extended"), (16, "prepared")])
+        self.cells("pipelines of ten", PIPELINE, [(16, "extended"), (16, "prepared")])
 
     def section_bulk(self):
         """A large result and a large COPY: CPU a gigabyte, and how far the memory grows."""
@@ -277,12 +278,12 @@ class Bench:
         table("Connections (login, SELECT 1, logout; 4 clients)",
               ["", "direct", "pgshuntd", "pgbouncer", "÷ pgbouncer"], rows)
 
-    def databases_once(self, system, names, clients):
+    def databases_once(self, system, names, clients, protocol, script):
         """The rate of all databases together, each with a pgbench of its own at the same time."""
         rates = {}
 
         def run(name):
-            rates[name] = self.pgbench(system, "SELECT 1;\n", clients // len(names), "simple",
+            rates[name] = self.pgbench(system, script, clients // len(names), protocol,
                                        "-T", str(self.options.seconds), dbname=name)[1]
         threads = [threading.Thread(target=run, args=(name,)) for name in names]
         for thread in threads:
@@ -294,22 +295,28 @@ class Bench:
         return sum(rates.values())
 
     def section_databases(self):
-        """Two databases at once: as many workers as CPUs against the one process of pgbouncer."""
+        """Two databases at once: as many workers as CPUs against the one process of pgbouncer.
+        In pipelines of prepared statements PostgreSQL has the least to do for each statement."""
         rows = []
         systems = self.systems(Pgshuntd, Pgbouncer)
-        for names in (["bench"], ["bench", "bench2"]):
-            figures = {}
-            for system in self.rounds(systems):
-                rate = self.databases_once(system, names, 32)
-                self.say("databases: %s, %d: %.0f/s" % (system.name, len(names), rate))
-                figures.setdefault(system.name, []).append(rate)
-                self.note("databases", (len(names), system.name), rate)
-            rows.append([len(names)] + [spread(figures[system.name], 0) for system in systems] +
+        cells = [(number, protocol, pipelined) for protocol, pipelined in
+                 (("simple", False), ("prepared", False), ("prepared", True)) for number in (1, 2)]
+        for number, protocol, pipelined in self.few(cells):
+            what = "pipelines of ten, prepared" if pipelined else protocol
+            script = PIPELINE if pipelined else "SELECT 1;\n"
+            figures = {system.name: [] for system in systems}
+            for system in self.rounds([each for each in systems
+                                       if protocol != "prepared" or each.prepared]):
+                rate = self.databases_once(system, ["bench", "bench2"][:number], 32, protocol, script)
+                self.say("databases: %s, %d, %s: %.0f/s" % (system.name, number, what, rate))
+                figures[system.name].append(rate)
+                self.note("databases", (number, what, system.name), rate)
+            rows.append([number, what] + [spread(figures[system.name], 0) for system in systems] +
                         [ratio(figures["pgshuntd"], figures["pgbouncer"])])
         for system in systems:
             system.stop()
-        table("Databases at once (SELECT 1, 32 clients in all, transactions a second)",
-              ["databases", "pgshuntd", "pgbouncer", "÷ pgbouncer"], rows)
+        table("Databases at once (SELECT 1, 32 clients in all, transactions or pipelines a second)",
+              ["databases", "protocol", "pgshuntd", "pgbouncer", "÷ pgbouncer"], rows)
 
     def section_syscalls(self):
         """System calls of the proxy for a small round trip."""
