@@ -119,6 +119,7 @@ struct config_list {
 #define CONFIG_C_LOG_LEVEL enum log_level
 #define CONFIG_C_LOG_FORMAT enum log_format
 #define CONFIG_C_LOG_DESTINATION enum config_log_destination
+#define CONFIG_C_SYSLOG_FACILITY int
 #define CONFIG_FIELD(name, type, fallback, least, most, reload, help) CONFIG_C_##type name;
 
 struct config_proxy {

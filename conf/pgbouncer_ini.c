@@ -140,7 +140,7 @@ static bool is_word(const struct setting *setting)
 	       setting->type == VALUE_SIZE || setting->type == VALUE_AUTH_TYPE ||
 	       setting->type == VALUE_POOL_MODE || setting->type == VALUE_BALANCE ||
 	       setting->type == VALUE_LOG_LEVEL || setting->type == VALUE_LOG_DESTINATION ||
-	       setting->type == VALUE_LOG_FORMAT;
+	       setting->type == VALUE_LOG_FORMAT || setting->type == VALUE_SYSLOG_FACILITY;
 }
 
 static void write_setting(struct translation *t, const struct ini_item *item, int indent,

@@ -29,6 +29,7 @@
 #define TYPE_TEXT_LOG_LEVEL log_level_text
 #define TYPE_TEXT_LOG_FORMAT log_format_text
 #define TYPE_TEXT_LOG_DESTINATION log_destination_text
+#define TYPE_TEXT_SYSLOG_FACILITY syslog_facility_text
 
 #define ENUM_TEXT_ROW(constant, word) " " word
 static const char auth_type_text[] = "one of:"
@@ -77,6 +78,10 @@ static const char log_level_text[] = "one of:"
     ;
 static const char log_destination_text[] = "one of:"
 #define CONFIG_LOG_DESTINATION_ROW ENUM_TEXT_ROW
+#include "conf/enums.def"
+    ;
+static const char syslog_facility_text[] = "one of:"
+#define CONFIG_SYSLOG_FACILITY_ROW ENUM_TEXT_ROW
 #include "conf/enums.def"
     ;
 static const char log_format_text[] = "one of:"

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <syslog.h>
 
 struct word {
 	const char *word;
@@ -61,6 +62,10 @@ static const struct word log_level_words[] = {
     {NULL, 0}};
 static const struct word log_destination_words[] = {
 #define CONFIG_LOG_DESTINATION_ROW WORD_ROW
+#include "conf/enums.def"
+    {NULL, 0}};
+static const struct word syslog_facility_words[] = {
+#define CONFIG_SYSLOG_FACILITY_ROW WORD_ROW
 #include "conf/enums.def"
     {NULL, 0}};
 static const struct word log_format_words[] = {
@@ -130,6 +135,8 @@ static const struct word *words_of(enum value_type type)
 		return log_format_words;
 	case VALUE_LOG_DESTINATION:
 		return log_destination_words;
+	case VALUE_SYSLOG_FACILITY:
+		return syslog_facility_words;
 	default:
 		return NULL;
 	}

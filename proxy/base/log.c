@@ -78,12 +78,12 @@ bool log_to_file(const char *path)
 	return true;
 }
 
-void log_to_syslog(const char *ident)
+void log_to_syslog(const char *ident, int facility)
 {
 	static char kept[64];
 
 	(void)snprintf(kept, sizeof(kept), "%s", ident);
-	openlog(kept, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	openlog(kept, LOG_PID | LOG_NDELAY, facility);
 	atomic_store(&use_syslog, true);
 }
 

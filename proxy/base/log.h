@@ -58,7 +58,7 @@ bool log_level_parse(const char *word, enum log_level *level) MUST_CHECK;
  * lines go on to where they went. */
 void log_to_stderr(void);
 bool log_to_file(const char *path) MUST_CHECK;
-void log_to_syslog(const char *ident);
+void log_to_syslog(const char *ident, int facility);
 
 static inline bool log_wanted(enum log_level level)
 {

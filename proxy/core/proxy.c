@@ -386,7 +386,7 @@ static void proxy_apply_log(const struct config *config)
 	log_set_limit((unsigned)conf->log_rate_limit);
 	if (conf->log_file[0] == '\0') {
 		if (conf->log_destination == CONFIG_LOG_SYSLOG)
-			log_to_syslog(conf->syslog_ident);
+			log_to_syslog(conf->syslog_ident, conf->syslog_facility);
 		else
 			log_to_stderr();
 	} else if (!log_to_file(conf->log_file)) {

@@ -4,12 +4,14 @@ import json
 import os
 import re
 import signal
+import sys
 
 import pytest
 
 import pgwire
 from pgwire import query, wait_for
-from servers import SLOW
+from proxy import program
+from servers import SLOW, start
 
 
 def objects(proxy):
@@ -143,3 +145,46 @@ def test_file_that_is_moved_away(make_proxy):
         conn.send(query("SELECT 1"))
         conn.ready("I")
     wait_for(lambda: "logged in" in open(path).read(), 20 * SLOW, "its lines")
+
+
+# A /dev of its own, in which somebody listens at the socket of syslog.
+WITH_SYSLOG = r"""
+set -e
+mkdir "$1/dev"
+mount -t tmpfs tmpfs "$1/dev"
+for name in null zero random urandom; do
+	: >"$1/dev/$name"
+	mount --bind "/dev/$name" "$1/dev/$name"
+done
+mount --rbind "$1/dev" /dev
+"$3" -c 'import socket, sys
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+listener.bind("/dev/log")
+with open(sys.argv[1], "ab", buffering=0) as out:
+    while True:
+        out.write(listener.recv(65536) + bytes([10]))' "$2" &
+until [ -S /dev/log ]; do sleep 0.02; done
+shift 3
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize("facility, number", [(None, 3), ("local3", 19)])
+def test_syslog(make_proxy, facility, number):
+    proxy = make_proxy(start=False, log_destination="syslog", syslog_ident="shunt-1")
+    if facility:
+        proxy.settings["syslog_facility"] = facility
+        proxy.write()
+    lines = os.path.join(proxy.folder, "syslog")
+    own = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
+    process = start(["unshare", *own, "--mount", "sh", "-c", WITH_SYSLOG, "sh", proxy.folder, lines,
+                     sys.executable, program("pgshuntd"), "--config", proxy.config_path],
+                    proxy.log_path)
+    try:
+        found = wait_for(lambda: os.path.exists(lines) and process.poll() is None and
+                         re.search(r"^<(\d+)>.* shunt-1\[\d+\]: .*is ready", open(lines).read(), re.M),
+                         20 * SLOW, "the line in syslog")
+        assert int(found.group(1)) == number * 8 + 6  # info
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20 * SLOW)

@@ -157,6 +157,8 @@ static const char *other_value(const struct setting *setting)
 		return "json";
 	case VALUE_LOG_DESTINATION:
 		return "syslog";
+	case VALUE_SYSLOG_FACILITY:
+		return "local3";
 	case VALUE_SERVER:
 		return "s";
 	case VALUE_LIST:
