@@ -6,7 +6,7 @@
 #   unpack_packages DIR NAME…            the files of Debian packages, which are not installed
 #   build DIR TARGETS [cmake option…]    configures and builds out of tree, under a lock
 #   build_dir [flavour]                  the default directory of a build
-#   work_create NAME / work_remove       a fresh directory that the servers' user owns
+#   work_create NAME [PARENT] / work_remove     a fresh directory that the servers' user owns
 #   as_db COMMAND…                       runs it as the servers' user (postgres when we are root)
 #   spawn LOG COMMAND…                   the same in the background; its process id is in $spawned
 #   pg_init DIR / pg_start DIR / pg_stop DIR    a private server; pg_start sets $port
@@ -136,9 +136,10 @@ spawn() {
 	spawned=$!
 }
 
-# A fresh directory in $work.  It falls back to /tmp if the servers' user cannot enter $TMPDIR.
+# A fresh directory in $work.  It falls back to /tmp if the servers' user cannot enter its parent,
+# which is $TMPDIR if none is given.
 work_create() {
-	work=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX") || die "cannot make a temporary directory"
+	work=$(mktemp -d "${2:-${TMPDIR:-/tmp}}/$1.XXXXXX") || die "cannot make a temporary directory"
 	if [ "$(id -u)" -eq 0 ]; then
 		chown postgres:postgres "$work"
 		if ! (cd / && work=/tmp as_db test -w "$work"); then

@@ -25,6 +25,18 @@ passed=0
 failed=0
 failures=
 
+# Where the tests' servers live.  They copy and remove a thousand files for each, which costs a third
+# less system time in memory than in ext4: there, if nobody said otherwise and there is plenty of it.
+servers_parent() {
+	if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] && ! findmnt -no OPTIONS /dev/shm | grep -q noexec &&
+		[ "$(df -Pk /dev/shm | awk 'END { print $4 }')" -ge 8000000 ] &&
+		[ "$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)" -ge 12000000 ]; then
+		echo /dev/shm
+	else
+		echo "${TMPDIR:-/tmp}"
+	fi
+}
+
 # count PASSED FAILED WHAT: adds to the sums and prints the line of a stage.
 count() {
 	passed=$((passed + $1))
@@ -212,7 +224,7 @@ install_packages pgbouncer groff-base python3-pytest python3-pytest-timeout pyth
 	python3-yaml clang libclang-rt-dev iproute2 nftables \
 	nodejs openjdk-17-jdk-headless libpostgresql-jdbc-java openssh-client
 work=
-work_create pgshunt-run
+work_create pgshunt-run "$(servers_parent)"
 trap work_remove EXIT
 # A nodejs that is not Debian's would not let them be installed.
 unpack_packages "$work/node" node-pg node-split2 node-xtend ||
