@@ -193,6 +193,8 @@ bool pgbouncer_show(const struct config *config, const struct pgbouncer_setting 
 	else if (setting->type == VALUE_DURATION)
 		show_time(*(const usec_t *)field,
 		          row->how == PGB_MSEC ? USEC_PER_MSEC : USEC_PER_SEC, out);
+	else if (setting->type == VALUE_MODE)
+		sbuf_printf(out, "%d", *(const int *)field); /* as there, in decimal */
 	else
 		value_format(setting, &config->proxy, out);
 	return true;

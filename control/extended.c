@@ -96,8 +96,7 @@ static void portal_send(struct session *session, struct portal *portal)
 	if (more)
 		wire_add_portal_suspended(&session->out);
 	else
-		wire_add_command_complete(&session->out,
-		                          command_info(portal->prepared.command.id)->tag);
+		session_add_complete(session, &portal->prepared.command);
 }
 
 static void on_parse(struct session *session, const uint8_t *body, size_t len)

@@ -6,6 +6,19 @@
 
 #define COLUMNS_MAX 64
 
+/* Digits of base 10000 that an int64 can have. */
+#define NUMERIC_DIGITS 5
+#define NUMERIC_BASE 10000
+
+static const struct {
+	uint32_t oid;
+	uint16_t size; /* UINT16_MAX: varies */
+} types[] = {
+    [COLUMN_TEXT] = {WIRE_OID_TEXT, UINT16_MAX}, [COLUMN_BYTEA] = {WIRE_OID_BYTEA, UINT16_MAX},
+    [COLUMN_INT] = {WIRE_OID_INT8, 8},           [COLUMN_INT4] = {WIRE_OID_INT4, 4},
+    [COLUMN_NUMERIC] = {WIRE_OID_NUMERIC, UINT16_MAX},
+};
+
 size_t result_columns(const struct command *command, struct view_column *one,
                       const struct view_column **columns)
 {
@@ -29,7 +42,7 @@ size_t result_columns(const struct command *command, struct view_column *one,
 		break;
 	case COMMAND_SELECT:
 		one->name = command_function_name(command->function);
-		one->type = command->function == FUNCTION_NONE ? COLUMN_INT : COLUMN_TEXT;
+		one->type = command->function == FUNCTION_NONE ? COLUMN_INT4 : COLUMN_TEXT;
 		break;
 	default:
 		return 0;
@@ -77,30 +90,64 @@ void result_add_description(struct sbuf *out, const struct command *command, uin
 	start = message_begin(out, BE_ROW_DESCRIPTION);
 	sbuf_add_be16(out, (uint16_t)count);
 	for (size_t i = 0; i < count; i++) {
-		bool number = columns[i].type == COLUMN_INT;
-
 		sbuf_add(out, columns[i].name, strlen(columns[i].name) + 1);
 		sbuf_add_be32(out, 0);
 		sbuf_add_be16(out, 0);
-		sbuf_add_be32(out, number ? WIRE_OID_INT8 : WIRE_OID_TEXT);
-		sbuf_add_be16(out, number ? 8 : UINT16_MAX);
+		sbuf_add_be32(out, types[columns[i].type].oid);
+		sbuf_add_be16(out, types[columns[i].type].size);
 		sbuf_add_be32(out, UINT32_MAX);
 		sbuf_add_be16(out, is_binary(binary, i));
 	}
 	message_end(out, start);
 }
 
+/* As numeric_send() in PostgreSQL's numeric.c: number of digits, weight of the first, sign, digits
+ * after the point, digits of base 10000. */
+static void add_numeric(struct sbuf *out, int64_t value)
+{
+	uint16_t digits[NUMERIC_DIGITS];
+	uint64_t rest = value < 0 ? -(uint64_t)value : (uint64_t)value;
+	unsigned count = 0;
+
+	for (; rest > 0; rest /= NUMERIC_BASE)
+		digits[count++] = (uint16_t)(rest % NUMERIC_BASE);
+	sbuf_add_be32(out, 8 + 2 * count);
+	sbuf_add_be16(out, (uint16_t)count);
+	sbuf_add_be16(out, (uint16_t)(count == 0 ? 0 : count - 1));
+	sbuf_add_be16(out, value < 0 ? 0x4000 : 0);
+	sbuf_add_be16(out, 0);
+	while (count > 0)
+		sbuf_add_be16(out, digits[--count]);
+}
+
+static void add_binary(struct sbuf *out, int64_t value, enum column_type type)
+{
+	if (type == COLUMN_NUMERIC) {
+		add_numeric(out, value);
+	} else if (type == COLUMN_INT4) {
+		sbuf_add_be32(out, 4);
+		sbuf_add_be32(out, (uint32_t)value);
+	} else {
+		sbuf_add_be32(out, 8);
+		sbuf_add_be32(out, (uint32_t)((uint64_t)value >> 32));
+		sbuf_add_be32(out, (uint32_t)value);
+	}
+}
+
 static void add_cell(struct sbuf *out, const struct rowset_cell *cell, enum column_type type,
                      bool binary)
 {
+	const bool number = type != COLUMN_TEXT && type != COLUMN_BYTEA;
+	const int64_t value = number && cell->bytes != NULL ? rowset_cell_int(cell) : 0;
+
 	if (cell->bytes == NULL) {
 		sbuf_add_be32(out, UINT32_MAX);
-	} else if (binary && type == COLUMN_INT) {
-		uint64_t value = (uint64_t)rowset_cell_int(cell);
+	} else if (type == COLUMN_INT4 && value > INT32_MAX) {
+		const struct rowset_cell most = {"2147483647", 10};
 
-		sbuf_add_be32(out, 8);
-		sbuf_add_be32(out, (uint32_t)(value >> 32));
-		sbuf_add_be32(out, (uint32_t)value);
+		add_cell(out, &most, type, binary);
+	} else if (binary && number) {
+		add_binary(out, value, type);
 	} else {
 		sbuf_add_be32(out, (uint32_t)cell->len);
 		sbuf_add(out, cell->bytes, cell->len);

@@ -86,6 +86,21 @@ void session_error(struct session *session, const struct admin_error *error, uin
 	}
 }
 
+/* pgbouncer's SET of a setting of its own repeats it. */
+void session_add_complete(struct session *session, const struct command *command)
+{
+	char text[sizeof(command->server) + sizeof(command->value_text) + 8];
+
+	if (command->id == COMMAND_SET && command->value_text[0] != '\0' &&
+	    as_pgbouncer(session, true) && config_has_setting(command->server)) {
+		(void)snprintf(text, sizeof(text), "SET %s=%s", command->server,
+		               command->value_text);
+		wire_add_command_complete(&session->out, text);
+		return;
+	}
+	wire_add_command_complete(&session->out, command_info(command->id)->tag);
+}
+
 void session_finish(struct session *session, struct rowset *rows, const char *notice)
 {
 	const struct command *command = &session->command;
@@ -107,7 +122,7 @@ void session_finish(struct session *session, struct rowset *rows, const char *no
 		(void)result_add_rows(&session->out, command, rows, 0, &offset, 0, &more);
 		rowset_free(rows);
 	}
-	wire_add_command_complete(&session->out, command_info(command->id)->tag);
+	session_add_complete(session, command);
 }
 
 /* ---- simple protocol ---- */

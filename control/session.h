@@ -140,6 +140,9 @@ void session_attach(struct session *session, const char *database);
 /* The command is done: rows (taken over, or NULL) and a notice (or NULL). */
 void session_finish(struct session *session, struct rowset *rows, const char *notice);
 
+/* CommandComplete of a command. */
+void session_add_complete(struct session *session, const struct command *command);
+
 /* ---- console_view.c ---- */
 
 /* The session's row of the view, if it has one there; that of SHOW STATS for all sessions. */

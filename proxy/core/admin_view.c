@@ -252,8 +252,9 @@ static void databases_console(struct admin *admin, struct rowset *out)
 	rowset_int(out, config->proxy.port);
 	rowset_text(out, CONFIG_CONSOLE);
 	rowset_text(out, CONFIG_CONSOLE);
-	for (int i = 0; i < 3; i++)
-		rowset_int(out, 0);
+	rowset_int(out, 2);
+	rowset_int(out, config_min_pool_size(config, NULL));
+	rowset_int(out, config_reserve_pool_size(config, NULL, NULL));
 	rowset_int(out, config_server_lifetime(config, NULL) / USEC_PER_SEC);
 	rowset_text(out, "statement");
 	rowset_null(out);

@@ -270,6 +270,28 @@ static bool login_comes_too_late(struct client *client)
 	return true;
 }
 
+static bool login_logs(const struct client *client)
+{
+	return client->worker->routes->config->proxy.log_connections && log_wanted(LOG_LEVEL_INFO);
+}
+
+/* What pgbouncer's log has instead of the line of login_log(); programs count logins by it. */
+static void login_log_attempt(const struct client *client)
+{
+	static const char *const replication[] = {[WIRE_REPLICATION_NONE] = "no",
+	                                          [WIRE_REPLICATION_LOGICAL] = "database",
+	                                          [WIRE_REPLICATION_PHYSICAL] = "yes"};
+	char tls[TLS_TEXT_MAX];
+
+	if (!login_logs(client) ||
+	    client->worker->routes->config->proxy.log_format != LOG_FORMAT_PGBOUNCER)
+		return;
+	client_log(client, LOG_LEVEL_INFO, "login attempt: db=%s user=%s tls=%s replication=%s",
+	           client->login->database, client->login->user,
+	           client->conn.tls == NULL ? "no" : conn_tls_text(&client->conn, tls),
+	           replication[client->replication]);
+}
+
 static void login_startup_message(struct client *client, const struct wire_startup *startup)
 {
 	struct client_login *login = client->login;
@@ -325,6 +347,7 @@ static void login_startup_message(struct client *client, const struct wire_start
 		if (!sent)
 			return;
 	}
+	login_log_attempt(client);
 	login_start_auth(client);
 }
 
@@ -728,8 +751,8 @@ static void login_log(const struct client *client)
 {
 	char tls[TLS_TEXT_MAX];
 
-	if (!client->worker->routes->config->proxy.log_connections || client->pool->internal ||
-	    !log_wanted(LOG_LEVEL_INFO))
+	if (!login_logs(client) || client->pool->internal ||
+	    client->worker->routes->config->proxy.log_format == LOG_FORMAT_PGBOUNCER)
 		return;
 	client_log(client, LOG_LEVEL_INFO, "logged in as %s (%s)%s%s", client->login->user,
 		 client->login->application_name == NULL ? "" : client->login->application_name,

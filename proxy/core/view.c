@@ -238,12 +238,13 @@ struct merge_row {
 static int cell_compare(const struct rowset_cell *a, const struct rowset_cell *b,
                         enum column_type type)
 {
-	int64_t x = type == COLUMN_INT ? rowset_cell_int(a) : 0;
-	int64_t y = type == COLUMN_INT ? rowset_cell_int(b) : 0;
+	const bool number = type != COLUMN_TEXT && type != COLUMN_BYTEA;
+	int64_t x = number ? rowset_cell_int(a) : 0;
+	int64_t y = number ? rowset_cell_int(b) : 0;
 	size_t n = a->len < b->len ? a->len : b->len;
 	int diff = n == 0 ? 0 : memcmp(a->bytes, b->bytes, n);
 
-	if (type == COLUMN_INT)
+	if (number)
 		return (x > y) - (x < y);
 	return diff != 0 ? diff : (a->len > b->len) - (a->len < b->len);
 }

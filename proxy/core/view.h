@@ -35,7 +35,13 @@ extern const int64_t view_wait_limits[VIEW_WAITS - 1];
 
 enum view_source { VIEW_FROM_WORKERS, VIEW_FROM_MERGED, VIEW_FROM_MAIN };
 enum view_access { VIEW_FOR_STATS, VIEW_FOR_ADMIN, VIEW_FOR_HIDDEN };
-enum column_type { COLUMN_TEXT, COLUMN_INT };
+enum column_type {
+	COLUMN_TEXT,
+	COLUMN_BYTEA, /* only NULL so far */
+	COLUMN_INT,
+	COLUMN_INT4, /* the largest of them for a larger number */
+	COLUMN_NUMERIC
+};
 enum column_merge { MERGE_KEY, MERGE_SUM, MERGE_MAX, MERGE_FIRST };
 
 struct view_column {

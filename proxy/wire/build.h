@@ -20,6 +20,7 @@
 /* Type OIDs of PostgreSQL's pg_type, for result columns. */
 enum wire_oid {
 	WIRE_OID_BOOL = 16,
+	WIRE_OID_BYTEA = 17,
 	WIRE_OID_INT8 = 20,
 	WIRE_OID_INT4 = 23,
 	WIRE_OID_TEXT = 25,

@@ -141,13 +141,17 @@ class Message:
 
     def columns(self):
         """The column names of a RowDescription."""
+        return list(self.types())
+
+    def types(self):
+        """The OIDs of their types by the names."""
         count, = struct.unpack_from("!h", self.body)
-        names, at = [], 2
+        types, at = {}, 2
         for _ in range(count):
             end = self.body.index(b"\0", at)
-            names.append(self.body[at:end].decode())
+            types[self.body[at:end].decode()], = struct.unpack_from("!I", self.body, end + 7)
             at = end + 19
-        return names
+        return types
 
 
 class LoginError(Exception):

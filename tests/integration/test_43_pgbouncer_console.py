@@ -13,6 +13,9 @@ from servers import SLOW, PgBouncer, subfolder
 
 # Columns of older versions of pgbouncer.
 RENAMED = {"reserve_pool": "reserve_pool_size"}
+# Numbers that are larger here: int8 where theirs are int4.
+WIDER = {("CLIENTS", "id"), ("SERVERS", "id"), ("SOCKETS", "id"), ("ACTIVE_SOCKETS", "id"),
+         ("MEM", "memtotal")}
 HERE = os.path.dirname(__file__)
 SOURCE = os.path.dirname(os.path.dirname(HERE))
 
@@ -61,14 +64,19 @@ def test_every_command_is_there(make_proxy, rows_of_def):
                 not set(columns) - set(columns_of(proxy, name)), name
 
 
-def columns_of(proxy, view):
+def types_of(proxy, view):
     with proxy.console("pgbouncer") as console:
         console.send("SHOW " + view)
-        return [msg for msg in console.conn.ready() if msg.kind == "T"][0].columns()
+        return [msg for msg in console.conn.ready() if msg.kind == "T"][0].types()
+
+
+def columns_of(proxy, view):
+    return list(types_of(proxy, view))
 
 
 def test_columns_are_those_of_pgbouncer(make_proxy, pg, folder):
-    """Ours begin with those of a real pgbouncer (an older one may lack some), in its order."""
+    """Ours begin with those of a real pgbouncer (an older one may lack some), in its order and with
+    its types."""
     proxy = make_proxy()
     bouncer = PgBouncer(subfolder(folder), "columns", [("p1", pg.host, pg.port, "p1")])
     import psycopg
@@ -81,19 +89,40 @@ def test_columns_are_those_of_pgbouncer(make_proxy, pg, folder):
                     cursor = conn.execute("SHOW " + name)
                 except psycopg.Error:
                     continue  # newer than this pgbouncer
-                theirs = [RENAMED.get(column.name, column.name)
-                          for column in cursor.description or []]
+                theirs = {RENAMED.get(column.name, column.name): column.type_code
+                          for column in cursor.description or []}
                 if theirs:
                     cursor.fetchall()
-                if name in ("HELP", "FDS") or not theirs:
+                if name == "HELP" or not theirs:
                     continue
-                ours = columns_of(proxy, name)
+                ours = types_of(proxy, name)
                 assert not set(theirs) - set(ours), name
                 both = [column for column in ours if column in theirs]
                 if name not in ("STATS", "STATS_TOTALS", "STATS_AVERAGES"):
-                    assert both == theirs, name
+                    assert both == list(theirs), name
+                assert [(name, column) for column in both if ours[column] != theirs[column]
+                        and (name, column) not in WIDER] == [], name
     finally:
         bouncer.stop()
+
+
+def test_numbers_in_binary(make_proxy):
+    import psycopg
+    proxy = make_proxy()
+    with proxy.wire() as conn:
+        for _ in range(10):
+            conn.query("SELECT repeat('x', 30000)")
+    with psycopg.connect(host=proxy.host, port=proxy.port, dbname="pgbouncer", autocommit=True,
+                         user="pgshunt_admin", password="admin secret") as conn:
+        def shown(view, binary):
+            cursor = conn.cursor(binary=binary, row_factory=psycopg.rows.dict_row)
+            return cursor.execute("SHOW " + view).fetchall()
+        for view in ("STATS_TOTALS", "DATABASES", "LISTS", "MEM"):
+            text = shown(view, False)
+            assert [row for row in text if row not in shown(view, True)] in ([], [
+                row for row in text if row.get("database") == "pgbouncer"]), view
+        p1 = [row for row in shown("STATS_TOTALS", True) if row["database"] == "p1"][0]
+        assert p1["bytes_sent"] > 300000 and p1["server_parse_count"] == 0
 
 
 def test_views_have_sense(make_proxy):
@@ -157,6 +186,23 @@ def test_set(make_proxy):
             with pytest.raises(ConsoleError) as error:
                 console(text)
             assert error.value.sqlstate == "42501"
+
+
+def test_small_things_that_programs_read(make_proxy):
+    proxy = make_proxy(as_pgbouncer=True, unix_socket_mode="0770")
+    with proxy.console("pgbouncer") as console:
+        def tag(text):
+            console.send(text)
+            return [msg for msg in console.conn.ready() if msg.kind == "C"][0].body
+        assert tag("SET default_pool_size = 7") == b"SET default_pool_size=7\0"
+        assert tag("SET server_reset_query = 'select 1'") == b"SET server_reset_query=select 1\0"
+        assert tag("SET extra_float_digits = 3") == b"SET\0"
+        config = {row["key"]: row for row in console("SHOW CONFIG")}
+        assert config["unix_socket_mode"]["value"] == "504"
+        assert config["unix_socket_mode"]["default"] == "0777"
+        assert config["proxy.unix_socket_mode"]["value"] == "0770"
+        row = [row for row in console("SHOW DATABASES") if row["name"] == "pgbouncer"][0]
+        assert (row["pool_size"], row["min_pool_size"]) == ("2", "0")
 
 
 def test_pause_and_resume(make_proxy, pg):

@@ -123,6 +123,23 @@ def test_format_is_reloadable(make_proxy):
     wait_for(lambda: '"message": "configuration read again"' in proxy.log(), 20 * SLOW, "JSON")
 
 
+def test_logins_as_pgbouncer_logs_them(make_proxy):
+    """What programs read that count connections in its log."""
+    proxy = make_proxy(log_format="pgbouncer", auth_type="scram-sha-256", log_level="info")
+    proxy.wire("p1", "u_scram", "scram secret").close()
+    with pytest.raises(pgwire.LoginError):
+        proxy.wire("p1", "u_scram", "wrong")
+    proxy.console("pgbouncer").conn.close()
+    attempts = re.findall(r"^\S+ \S+ \w+ \[\d+\] LOG C-0x[0-9a-f]+: (\S+)@127\.0\.0\.1:\d+ login "
+                          r"attempt: (.*)$", proxy.log(), re.M)
+    for name, db, user in (("p1/u_scram", "p1", "u_scram"),
+                           ("pgbouncer/pgshunt_admin", "pgbouncer", "pgshunt_admin")):
+        told = [what for whom, what in attempts if whom == name]
+        assert told and set(told) == {"db=%s user=%s tls=no replication=no" % (db, user)}, attempts
+    assert [whom for whom, _ in attempts].count("p1/u_scram") == 2
+    assert "logged in as" not in proxy.log()
+
+
 def test_file_that_is_moved_away(make_proxy):
     """As logrotate does it; also when the configuration has an error at that moment."""
     proxy = make_proxy(start=False)
