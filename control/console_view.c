@@ -31,7 +31,7 @@ static void connection_row(const struct session *session, struct rowset *rows)
 	rowset_text(rows, session->user);
 	rowset_text(rows, CONFIG_CONSOLE);
 	rowset_text(rows, "none");
-	rowset_text(rows, "active");
+	rowset_text(rows, rows->view == VIEW_CLIENTS ? "idle" : "cl_active"); /* linked to none */
 	rowset_text(rows, session->peer.addr);
 	rowset_int(rows, session->peer.port);
 	rowset_text(rows, local.addr);
@@ -43,7 +43,7 @@ static void connection_row(const struct session *session, struct rowset *rows)
 	rowset_int(rows, session->closing);
 	rowset_printf(rows, "c%" PRIu64, session->id);
 	rowset_text(rows, "");
-	rowset_int(rows, 0);
+	rowset_int(rows, sock_peer_pid(session->fd));
 	rowset_text(rows, tls);
 	rowset_text(rows, session->application_name);
 	rowset_int(rows, (int64_t)session->statements.count);

@@ -14,8 +14,10 @@ static const struct {
 	uint32_t oid;
 	uint16_t size; /* UINT16_MAX: varies */
 } types[] = {
-    [COLUMN_TEXT] = {WIRE_OID_TEXT, UINT16_MAX}, [COLUMN_BYTEA] = {WIRE_OID_BYTEA, UINT16_MAX},
-    [COLUMN_INT] = {WIRE_OID_INT8, 8},           [COLUMN_INT4] = {WIRE_OID_INT4, 4},
+    [COLUMN_TEXT] = {WIRE_OID_TEXT, UINT16_MAX},
+    [COLUMN_BYTEA] = {WIRE_OID_BYTEA, UINT16_MAX},
+    [COLUMN_INT] = {WIRE_OID_INT8, 8},
+    [COLUMN_INT4] = {WIRE_OID_INT4, 4},
     [COLUMN_NUMERIC] = {WIRE_OID_NUMERIC, UINT16_MAX},
 };
 

@@ -87,7 +87,33 @@ static void add_sockets(struct filler *filler, int fd)
 	rowset_int(filler->rows, local.port);
 }
 
+/* In SOCKETS pgbouncer names states by its lists of clients and of servers. */
+static void add_state(struct filler *filler, const char *side, const char *state)
+{
+	if (filler->rows->view == VIEW_CLIENTS || filler->rows->view == VIEW_SERVERS)
+		rowset_text(filler->rows, state);
+	else
+		rowset_printf(filler->rows, "%s_%s", side, state);
+}
+
 /* ---- CLIENTS ---- */
+
+static void client_state_cell(struct filler *filler, const struct client *client)
+{
+	const enum client_state state = (enum client_state)client->state;
+	const bool sockets = filler->rows->view != VIEW_CLIENTS;
+
+	if (client->counted_held && !client->pool->database->paused)
+		add_state(filler, "cl", "held");
+	else if (sockets && state == CLIENT_IDLE)
+		add_state(filler, "cl", "active");
+	else if (sockets && state == CLIENT_WELCOME)
+		add_state(filler, "cl", "waiting");
+	else if (sockets && state == CLIENT_STARTUP)
+		add_state(filler, "cl", "login");
+	else
+		add_state(filler, "cl", client_state_name(state));
+}
 
 /* The columns that SOCKETS has behind those that all have. */
 static void add_buffers(struct filler *filler, const struct conn *conn, uint32_t left)
@@ -107,7 +133,6 @@ static void client_row(struct filler *filler, const struct client *client)
 	struct rowset *rows = filler->rows;
 	bool waits = client->state == CLIENT_WAITING || client->state == CLIENT_WELCOME;
 	usec_t wait = waits ? filler->now - client->since : 0;
-	bool busy = waits || client->state == CLIENT_ACTIVE;
 	char tls[TLS_TEXT_MAX];
 	char text[32];
 
@@ -115,18 +140,16 @@ static void client_row(struct filler *filler, const struct client *client)
 	rowset_text(rows, client->pool == NULL ? NULL : client_user(client));
 	rowset_text(rows, client->pool == NULL ? NULL : client->pool->database->name);
 	rowset_text(rows, replication_name((enum wire_replication)client->replication));
-	rowset_text(rows, client->counted_held && !client->pool->database->paused
-	                      ? "held"
-	                      : client_state_name((enum client_state)client->state));
+	client_state_cell(filler, client);
 	add_sockets(filler, client->conn.fd);
 	add_time(filler, client->connected);
-	add_time(filler, busy ? client->since : 0);
+	add_time(filler, client->since);
 	rowset_int(rows, wait / USEC_PER_SEC);
 	rowset_int(rows, wait % USEC_PER_SEC);
 	rowset_int(rows, client->doomed);
 	rowset_text(rows, name_client(client, text));
 	rowset_text(rows, client->server == NULL ? "" : name_server(client->server, text));
-	rowset_int(rows, 0);
+	rowset_int(rows, sock_peer_pid(client->conn.fd));
 	rowset_text(rows, conn_tls_text(&client->conn, tls));
 	rowset_text(rows, param_set_get(client->params, "application_name"));
 	rowset_int(rows, (int64_t)client_stmts_count(client->stmts));
@@ -169,10 +192,15 @@ static void server_row(struct filler *filler, const struct server *server)
 	rowset_text(rows, server->pool->user);
 	rowset_text(rows, server->pool->database->name);
 	rowset_text(rows, replication_name((enum wire_replication)server->replication));
-	rowset_text(rows, server_state_name(server->state));
+	add_state(filler, "sv",
+	          rows->view != VIEW_SERVERS && server->state == SERVER_DIALING
+	              ? "login"
+	              : server_state_name(server->state));
 	add_sockets(filler, server->state == SERVER_DIALING ? -1 : server->conn.fd);
 	add_time(filler, server->born);
-	add_time(filler, server->request_start);
+	add_time(filler, server->request_start != 0 ? server->request_start
+	                 : server->ready_at != 0    ? server->ready_at
+	                                            : server->born);
 	rowset_int(rows, 0);
 	rowset_int(rows, 0);
 	rowset_int(rows, server->doomed || pool_outdated(server->pool, server));

@@ -251,6 +251,14 @@ bool sock_peer_uid(int fd, uid_t *uid)
 	return true;
 }
 
+pid_t sock_peer_pid(int fd)
+{
+	struct ucred cred = {.pid = 0};
+	socklen_t len = sizeof(cred);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? cred.pid : 0;
+}
+
 void sock_peer(int fd, struct sock_name *name)
 {
 	struct sockaddr_storage ss = {.ss_family = AF_UNIX};

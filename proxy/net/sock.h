@@ -64,6 +64,9 @@ bool sock_is_unix(int fd);
 /* The user id of the process at the other end of a Unix socket. */
 bool sock_peer_uid(int fd, uid_t *uid) MUST_CHECK;
 
+/* Its process; 0 if it came over TCP. */
+pid_t sock_peer_pid(int fd);
+
 /* Connections are accepted when their first bytes have come, or after so many seconds.  False for a
  * Unix socket. */
 bool sock_defer_accept(int fd, int seconds);

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pgwire import Closed, LoginError, errors, query, wait_for
+from pgwire import Closed, Conn, LoginError, errors, query, wait_for
 from proxy import STATS, STATS_PASSWORD, ConsoleError
 from servers import SLOW, PgBouncer, subfolder
 
@@ -203,6 +203,29 @@ def test_small_things_that_programs_read(make_proxy):
         assert config["proxy.unix_socket_mode"]["value"] == "0770"
         row = [row for row in console("SHOW DATABASES") if row["name"] == "pgbouncer"][0]
         assert (row["pool_size"], row["min_pool_size"]) == ("2", "0")
+
+
+def test_connections_as_pgbouncer_shows_them(make_proxy):
+    proxy = make_proxy(start=False)
+    proxy.settings["unix_socket_directory"] = proxy.folder
+    proxy.write()
+    proxy.start()
+    with proxy.wire("p1") as idle, Conn(proxy.folder, proxy.port) as local, \
+            proxy.console("pgbouncer") as console:
+        idle.value("SELECT 1")
+        local.login("app", "p1")
+        local.query("BEGIN")
+        clients = {row["addr"] if row["database"] == "p1" else "console": row
+                   for row in console("SHOW CLIENTS")}
+        assert {name: row["state"] for name, row in clients.items()} == {
+            "127.0.0.1": "idle", "unix": "active", "console": "idle"}
+        assert {name: row["remote_pid"] for name, row in clients.items()} == {
+            "127.0.0.1": "0", "unix": str(os.getpid()), "console": "0"}
+        rows = console("SHOW SOCKETS")
+        assert sorted(row["state"] for row in rows if row["type"] == "C") == ["cl_active"] * 3
+        assert "sv_active" in [row["state"] for row in rows if row["type"] == "S"]
+        for row in rows + console("SHOW SERVERS"):
+            assert row["request_time"] >= row["connect_time"], row
 
 
 def test_pause_and_resume(make_proxy, pg):
