@@ -245,6 +245,8 @@ static void login_find_certificate(const struct client *client, bool whole, char
 static bool login_check_clientcert(struct client *client, const struct hba_rule *rule,
                                    const char *cert_name)
 {
+	const bool password = rule->method == AUTH_TYPE_PLAIN || rule->method == AUTH_TYPE_MD5 ||
+	                      rule->method == AUTH_TYPE_SCRAM;
 	char text[192];
 
 	if (rule->clientcert == HBA_CERT_OFF)
@@ -259,9 +261,14 @@ static bool login_check_clientcert(struct client *client, const struct hba_rule 
 	    strcmp(cert_name, client->login->user) == 0)
 		return true;
 	client_log(client, LOG_LEVEL_WARNING, "the certificate is of \"%.80s\"", cert_name);
-	(void)snprintf(text, sizeof(text), "certificate authentication failed for user \"%.120s\"",
+	/* As PostgreSQL, which asks the method first: in the words of its failure. */
+	(void)snprintf(text, sizeof(text), "%s authentication failed for user \"%.120s\"",
+	               password                          ? "password"
+	               : rule->method == AUTH_TYPE_TRUST ? "\"trust\""
+	                                                 : "certificate",
 	               client->login->user);
-	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", text, NULL, NULL);
+	client_doom_fatal(client, CLIENT_CLOSE_AUTH, password ? "28P01" : "28000", text, NULL,
+	                  NULL);
 	return false;
 }
 

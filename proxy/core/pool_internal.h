@@ -48,6 +48,11 @@ usec_t pool_patience(const struct pool *pool);
  * the two is a bound: `after` is 0, or `before` is now. */
 void pool_refuse_waiting(struct pool *pool, usec_t after, usec_t before);
 
+/* Ends a login for which there is no server: with the server's own words if it has an SQLSTATE, as
+ * the server would have, else with `text`. */
+void pool_refuse_login(struct client *client, const char *sqlstate, const char *error,
+                       const char *text);
+
 /* Ends the waiting of those who are to wait no longer; while logins fail. */
 void pool_tick_failing(struct pool *pool);
 

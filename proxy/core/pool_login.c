@@ -199,6 +199,19 @@ void pool_tick_failing(struct pool *pool)
 		pool_refuse_waiting(pool, 0, now - patience);
 }
 
+void pool_refuse_login(struct client *client, const char *sqlstate, const char *error,
+                       const char *text)
+{
+	const bool theirs = client->worker->routes->config->proxy.as_pgbouncer;
+
+	if (*sqlstate == '\0' || theirs)
+		client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER,
+		                  *sqlstate == '\0' ? "08006" : sqlstate, text, NULL, NULL);
+	else
+		client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate, error,
+		                  "The proxy could not get a server connection.", NULL);
+}
+
 void pool_refuse_waiting(struct pool *pool, usec_t after, usec_t before)
 {
 	const char *sqlstate = pool->last_sqlstate[0] == '\0' ? "08006" : pool->last_sqlstate;
@@ -221,8 +234,7 @@ void pool_refuse_waiting(struct pool *pool, usec_t after, usec_t before)
 		struct client *client = CONTAINER_OF(node, struct client, node);
 
 		if (client->since >= after && client->since <= before)
-			client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate, text, NULL,
-			                  NULL);
+			pool_refuse_login(client, pool->last_sqlstate, pool->last_error, text);
 	}
 	/* In order of age; a refused client may come back with its next request at the end.  (Who
 	 * comes after such a one may get a server by it: no walk along the list.) */

@@ -101,9 +101,12 @@ void replication_failed(struct server *server, const char *error, const char *sq
 	if (client == NULL || client->doomed)
 		return;
 	(void)snprintf(text, sizeof(text), "could not get a server connection: %s", error);
-	client_doom_theirs(client, CLIENT_CLOSE_NO_SERVER,
-	                   sqlstate[0] == '\0' ? "08006" : sqlstate, "login failed", text, NULL,
-	                   NULL);
+	if (client->worker->routes->config->proxy.as_pgbouncer)
+		client_doom_theirs(client, CLIENT_CLOSE_NO_SERVER,
+		                   sqlstate[0] == '\0' ? "08006" : sqlstate, "login failed", text,
+		                   NULL, NULL);
+	else
+		pool_refuse_login(client, sqlstate, error, text);
 }
 
 void replication_forget_client(struct client *client)

@@ -290,6 +290,7 @@ def test_hba_rules_look_at_tls(make_proxy, ca, folder):
                   "hostssl p1 app2 all cert map=some\n"
                   "hostssl p2 app all scram-sha-256 clientcert=verify-ca\n"
                   "hostssl p2 app2 all trust clientcert=verify-full\n"
+                  "hostssl p2 counted all scram-sha-256 clientcert=verify-full\n"
                   "hostnossl p1 counted all trust\n"
                   "host all all all reject\n")
     with open(maps, "w") as out:
@@ -306,7 +307,8 @@ def test_hba_rules_look_at_tls(make_proxy, ca, folder):
     for mode, dbname, user, files, text in [
             ("require", "p1", "app", none, "connection requires a valid client certificate"),
             ("require", "p2", "app", none, "connection requires a valid client certificate"),
-            ("require", "p2", "app2", shown, "certificate authentication failed"),
+            ("require", "p2", "app2", shown, '"trust" authentication failed for user "app2"'),
+            ("require", "p2", "counted", shown, 'password authentication failed for user'),
             ("require", "p1", "counted", none, "SSL encryption"),
             ("disable", "p1", "app", {}, "no encryption")]:
         with pytest.raises(psycopg.OperationalError, match=text):

@@ -21,6 +21,23 @@ def counted(proxy, database=""):
             for row in proxy.command("SHOW ERRORS " + database)}
 
 
+@pytest.mark.parametrize("pool_mode", ["session", "transaction"])
+def test_a_refused_login_has_the_servers_words(make_proxy, pg, pool_mode):
+    """As directly; programs look for them."""
+    proxy = make_proxy(databases={"p1": "pg", "gone": {"server": "pg", "dbname": "no such"}},
+                       pool_mode=pool_mode)
+
+    def refused(host, port, dbname, user):
+        with pytest.raises(LoginError) as error, pgwire.Conn(host, port) as conn:
+            conn.login(user, dbname)
+        return {key: error.value.fields.get(key) for key in "SCM"}, error.value.fields.get("D")
+    direct, _ = refused(pg.host, pg.port, "no such", "app")
+    assert direct == {"S": "FATAL", "C": "3D000", "M": 'database "no such" does not exist'}
+    for _ in range(2):
+        assert refused(proxy.host, proxy.port, "gone", "app") == (
+            direct, "The proxy could not get a server connection.")
+
+
 def test_servers_errors(proxy):
     assert counted(proxy) == {}
     conns = [proxy.wire() for _ in range(4)]

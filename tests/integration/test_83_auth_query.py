@@ -167,7 +167,7 @@ def test_other_database_and_role(make, asked_pg):
         assert refused(proxy, "u_scram", "scram secret", "p3").sqlstate == "28P01"
         with pytest.raises(LoginError) as error:
             proxy.wire("p3", "u_md5", "sesame").value("SELECT 1")
-        assert "could not get a server connection" in error.value.fields["M"]
+        assert "could not get a server connection" in error.value.fields["D"]
         assert asked(asked_pg, "p1") == []
         # The console asks in auth_dbname.
         proxy.settings["admin_users"] = [ADMIN, "u_scram"]
