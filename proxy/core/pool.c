@@ -239,7 +239,9 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 		    atomic_load_explicit(&pool->share->servers, memory_order_relaxed) >
 		        pool->min_size)
 			server_doom(server, SERVER_CLOSE_IDLE);
-		else if (pool->lifetime > 0 && now - server->born > pool->lifetime)
+		/* (A session keeps its server, however old.) */
+		else if (pool->lifetime > 0 && now - server->born > pool->lifetime &&
+		         server->promised == NULL)
 			server_doom(server, SERVER_CLOSE_LIFETIME);
 		else if (pool_outdated(pool, server) && !pool->database->held)
 			server_doom(server, SERVER_CLOSE_STALE);

@@ -208,8 +208,12 @@ void pool_refuse_login(struct client *client, const char *sqlstate, const char *
 		client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER,
 		                  *sqlstate == '\0' ? "08006" : sqlstate, text, NULL, NULL);
 	else
+		/* That it was not the client whom the server refused is told where it matters. */
 		client_doom_fatal(client, CLIENT_CLOSE_NO_SERVER, sqlstate, error,
-		                  "The proxy could not get a server connection.", NULL);
+		                  strncmp(sqlstate, "28", 2) == 0
+		                      ? "The proxy could not get a server connection."
+		                      : NULL,
+		                  NULL);
 }
 
 void pool_refuse_waiting(struct pool *pool, usec_t after, usec_t before)

@@ -5,8 +5,9 @@
  * opens one where the limits allow it now, and *promises* it to the client: its first request gets
  * that one.
  *
- * Until then it is idle like any other, and what happens to those happens to it: time-outs,
- * RECONNECT, a hold, another pool that needs the room.  Whoever else needs a server gets it if there
+ * Until then it is idle like any other, and what happens to those happens to it: server_idle_timeout,
+ * RECONNECT, a hold, another pool that needs the room; but not server_lifetime, for with a short one
+ * the id would be wrong as a rule.  Whoever else needs a server gets it if there
  * is no other and the pool may open none, or none comes within PROMISE_FIRM.  Then the client's
  * first request gets another server, and the id it was told is nobody's, or somebody else's.
  *

@@ -24,6 +24,8 @@ import psycopg
 from pgwire import wait_for
 
 BINDIR = os.environ.get("PG_BINDIR", "/usr/lib/postgresql/15/bin")
+VERSION = re.search(r"\d+", subprocess.check_output([BINDIR + "/postgres", "--version"],
+                                                    text=True))[0]
 SLOW = float(os.environ.get("PGSHUNT_TEST_SLOW", "1"))  # factor of deadlines under sanitizers
 OWNER = pwd.getpwnam("postgres") if os.getuid() == 0 else None
 

@@ -47,6 +47,18 @@ def test_it_is_that_of_the_server(session_endpoint, pg):
     conn.close()
 
 
+def test_a_short_lifetime_does_not_end_it(make_proxy, pg):
+    """pgbouncer's server_lifetime = 0: every server connection serves one client."""
+    proxy = make_proxy(pool_mode="session", server_lifetime="1ms")
+    with proxy.wire() as conn, proxy.wire("p1", "app2") as other:
+        pid = told(conn)
+        # (Idle servers are looked at several times in this time.)
+        assert conn.silent(1.5)
+        assert conn.value("SELECT pg_backend_pid()") == str(pid)
+        assert other.value("SELECT pg_backend_pid()") == str(told(other)) != str(pid)
+    wait_for(lambda: not is_server(pg, pid), what="its end")
+
+
 def test_other_connections_reach_it(session_endpoint, pg):
     with session_endpoint.connect(autocommit=True) as conn, session_endpoint.wire() as wire:
         wire.send(query(SLEEP))

@@ -10,7 +10,7 @@ import pytest
 
 from pgwire import query, rows, wait_for
 from proxy import ConsoleError, program
-from servers import SLOW, Cluster, subfolder
+from servers import SLOW, VERSION, Cluster, subfolder
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_hold_comes_back(proxy, how):
     assert row["state"] == "held" and row["epoch"] == epoch == "17"
     assert row["lease_left_ms"] is None
     with proxy.wire("p2") as conn:
-        assert conn.params["server_version"].startswith("15")
+        assert conn.params["server_version"].startswith(VERSION)
         conn.send(query("SELECT 'waited'"))
         assert conn.silent()
         with pytest.raises(ConsoleError):

@@ -25,7 +25,7 @@ def counted(proxy, database=""):
 def test_a_refused_login_has_the_servers_words(make_proxy, pg, pool_mode):
     """As directly; programs look for them."""
     proxy = make_proxy(databases={"p1": "pg", "gone": {"server": "pg", "dbname": "no such"}},
-                       pool_mode=pool_mode)
+                       pool_mode=pool_mode, auth_type="any")
 
     def refused(host, port, dbname, user):
         with pytest.raises(LoginError) as error, pgwire.Conn(host, port) as conn:
@@ -34,8 +34,12 @@ def test_a_refused_login_has_the_servers_words(make_proxy, pg, pool_mode):
     direct, _ = refused(pg.host, pg.port, "no such", "app")
     assert direct == {"S": "FATAL", "C": "3D000", "M": 'database "no such" does not exist'}
     for _ in range(2):
-        assert refused(proxy.host, proxy.port, "gone", "app") == (
-            direct, "The proxy could not get a server connection.")
+        assert refused(proxy.host, proxy.port, "gone", "app") == (direct, None)
+    # Of the client's own login the server knows nothing.
+    direct, _ = refused(pg.host, pg.port, "p1", "nobody_hba")
+    assert direct["C"] == "28000"
+    assert refused(proxy.host, proxy.port, "p1", "nobody_hba") == (
+        direct, "The proxy could not get a server connection.")
 
 
 def test_servers_errors(proxy):

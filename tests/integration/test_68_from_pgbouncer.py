@@ -152,7 +152,7 @@ def test_clients_of_the_console_are_shown(make_proxy):
             list(range(first, first + 4))
         mine = {row["user"]: row for row in clients if row["database"] == "pgbouncer"}
         assert set(mine) == {"pgshunt_admin", STATS}
-        assert {row["state"] for row in mine.values()} == {"active"}
+        assert {row["state"] for row in mine.values()} == {"idle"}
         assert mine[STATS]["addr"] == "127.0.0.1" and mine[STATS]["worker"] is None
         pool = [row for row in console("SHOW POOLS") if row["database"] == "pgbouncer"]
         assert [(row["user"], row["cl_active"], row["pool_mode"]) for row in pool] == [
