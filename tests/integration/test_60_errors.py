@@ -25,7 +25,10 @@ def counted(proxy, database=""):
 def test_a_refused_login_has_the_servers_words(make_proxy, pg, pool_mode):
     """As directly; programs look for them."""
     proxy = make_proxy(databases={"p1": "pg", "gone": {"server": "pg", "dbname": "no such"}},
-                       pool_mode=pool_mode, auth_type="any")
+                       pool_mode=pool_mode, start=False)
+    proxy.secrets["nobody_hba"] = ""
+    proxy.write()
+    proxy.start()
 
     def refused(host, port, dbname, user):
         with pytest.raises(LoginError) as error, pgwire.Conn(host, port) as conn:
