@@ -7,6 +7,7 @@ import pytest
 import pgwire
 from fakeserver import DONE, PARAMETERS, READY, ROW, WELCOME, FakeServer
 from pgwire import kinds, startup, untyped
+from servers import VERSION
 
 
 def request(code):
@@ -186,13 +187,15 @@ def test_refused_startup_parameters(endpoint, pg, case):
 
 
 def test_values_are_told_as_the_server_shows_them(endpoint):
+    # Servers from 16 on show other bytes in a name that they are sent; the proxy takes them out of it.
+    name = r"\xc3\xa4" if int(VERSION) >= 16 and endpoint.kind == "direct" else "??"
     for _ in range(2):
         with endpoint.wire(DateStyle="german", client_encoding="latin-1", TimeZone="utc",
                            IntervalStyle="SQL_STANDARD", options="-c standard_conforming_strings=no",
                            application_name="ä") as conn:
             assert [conn.params[name] for name in (
                 "DateStyle", "client_encoding", "IntervalStyle", "standard_conforming_strings",
-                "application_name")] == ["German, DMY", "LATIN1", "sql_standard", "off", "??"]
+                "application_name")] == ["German, DMY", "LATIN1", "sql_standard", "off", name]
             assert conn.params["TimeZone"] == "UTC"
             assert not [m for m in conn.query("SELECT 1") if m.kind == "S"]
 

@@ -95,7 +95,7 @@ def test_starts_as_it_is(ini):
     with open(ini.values["log"]) as log:
         text = log.read()
     begin = r"\n\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[%d\] LOG " % ini.process.pid
-    for line in (r"pgshuntd \S+ is ready", r"C-0x[0-9a-f]+: p1/app@127\.0\.0\.1:\d+ logged in",
+    for line in (r"pgshuntd \S+ is ready", r"C-0x[0-9a-f]+: p1/app@127\.0\.0\.1:\d+ login attempt: ",
                  r"S-0x[0-9a-f]+: p1/app@127\.0\.0\.1:%(pg)d new connection to server "
                  r"\(from 127\.0\.0\.1:" % ini.values):
         assert re.search(begin + line, "\n" + text)
