@@ -35,6 +35,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #define ANSWERED_SSL 1
@@ -58,6 +59,7 @@ void client_login_free(struct client *client)
 	free(login->user);
 	free(login->database);
 	free(login->application_name);
+	free(login->name_sent);
 	free(login->at_start);
 	param_set_unref(login->wanted);
 	param_set_unref(login->trial);
@@ -142,6 +144,17 @@ static void login_refuse_name(struct client *client, const char *name, enum para
 	}
 }
 
+/* How it is shown depends on the server, which is not known yet. */
+static void login_note_name(struct client_login *login, const char *value)
+{
+	const char *at = value;
+
+	while (*at >= ' ' && *at <= '~')
+		at++;
+	free(login->name_sent);
+	login->name_sent = *at == '\0' ? NULL : strdup(value);
+}
+
 static bool login_want(struct client *client, const char *name, const char *value)
 {
 	struct worker *worker = client->worker;
@@ -156,6 +169,8 @@ static bool login_want(struct client *client, const char *name, const char *valu
 	}
 	if (kind == PARAM_AT_START && client->login->at_start == NULL)
 		client->login->at_start = strdup(name);
+	if (strcasecmp(name, "application_name") == 0)
+		login_note_name(client->login, value);
 	errno = 0;
 	set = param_set_with(worker->params, client->login->wanted, name, value, false);
 	if (set == NULL && errno == ENOMEM) {
@@ -796,6 +811,19 @@ bool login_is_ready(struct client *client)
 	return trial_is_over(client) && promise_is_settled(client);
 }
 
+static void login_show_name(struct client *client)
+{
+	char name[PARAM_NAME_SHOWN];
+	struct param_set *shown;
+
+	if (!param_escape_name(client->params, client->login->name_sent, name))
+		return;
+	shown =
+	    param_set_with(client->worker->params, client->params, "application_name", name, false);
+	if (shown != NULL)
+		param_set_replace(&client->params, shown);
+}
+
 void client_login_step(struct client *client)
 {
 	struct pool *pool = client->pool;
@@ -810,6 +838,8 @@ void client_login_step(struct client *client)
 			return;
 		seen->startup = param_set_ref(client->login->wanted);
 	}
+	if (client->params != NULL && UNLIKELY(client->login->name_sent != NULL))
+		login_show_name(client);
 	if (client->params == NULL)
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	else

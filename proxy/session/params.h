@@ -89,6 +89,13 @@ struct param_set *param_set_empty(struct param_pool *pool) MUST_CHECK;
 struct param_set *param_set_with(struct param_pool *pool, const struct param_set *base,
                                  const char *name, const char *value, bool reported) MUST_CHECK;
 
+/* The application_name that was sent, as servers from 16 on show bytes that are no printable ASCII:
+ * \xNN, where older ones have '?', as param_set_with() has.  False: the server of `have` is one of
+ * those.  (Longer than so it would be cut when it is SET.) */
+#define PARAM_NAME_SHOWN 64
+bool param_escape_name(const struct param_set *have, const char *sent,
+                       char out[PARAM_NAME_SHOWN]) MUST_CHECK;
+
 /* `base` without the entry; without it already: `base` itself. */
 struct param_set *param_set_without(struct param_pool *pool, const struct param_set *base,
                                     const char *name) MUST_CHECK;

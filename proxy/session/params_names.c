@@ -5,6 +5,7 @@
  */
 #include "session/params_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -239,6 +240,25 @@ bool param_normalise_value(const char *name, const char *value, char *out)
 			if (out[i] < ' ' || out[i] > '~')
 				out[i] = '?';
 	}
+	return true;
+}
+
+bool param_escape_name(const struct param_set *have, const char *sent, char out[PARAM_NAME_SHOWN])
+{
+	const char *version = param_set_get(have, "server_version");
+	size_t used = 0;
+
+	if (version == NULL || strtol(version, NULL, 10) < 16)
+		return false;
+	for (; *sent != '\0'; sent++) {
+		const bool plain = *sent >= ' ' && *sent <= '~';
+
+		if (used + (plain ? 1 : 4) >= PARAM_NAME_SHOWN)
+			break;
+		used += (size_t)snprintf(out + used, PARAM_NAME_SHOWN - used,
+		                         plain ? "%c" : "\\x%02x", (unsigned char)*sent);
+	}
+	out[used] = '\0';
 	return true;
 }
 
