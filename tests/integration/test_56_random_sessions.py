@@ -4,20 +4,23 @@ alone.
 
 Each round plays random commands that change the state of a session on pairs of sessions, moves one
 of each pair between two steps, and compares every answer and everything visible.  A failure names its
-seed: PGSHUNT_SESSION_SEED=… plays it again.  PGSHUNT_SESSION_ROUNDS=… plays more, by default few, and
-PGSHUNT_SESSION_PAIRS=… with more sessions in each, which takes less time than as many rounds:
+seed: PGSHUNT_SESSION_SEED=… plays it again (with as many pairs).  PGSHUNT_SESSION_ROUNDS=… plays more,
+by default few, and PGSHUNT_SESSION_PAIRS=… with more sessions in each, which takes less time than as
+many rounds:
 
-    PGSHUNT_BIN=… PGSHUNT_SESSION_ROUNDS=40 PGSHUNT_SESSION_PAIRS=30 \
+    PGSHUNT_BIN=… PGSHUNT_SESSION_ROUNDS=40 PGSHUNT_SESSION_PAIRS=50 \
         pytest -k random_sessions_moved tests/integration/test_56_random_sessions.py
 """
 import os
 import random
+import time
 
 import pytest
 
 from pgwire import query, wait_for
 from servers import SLOW, Cluster, subfolder
-from session_pairs import CHANNELS, ROLES, SCHEMA, Difference, Pair, Plan, login
+from session_pairs import (CHANNELS, DATABASE_SETTINGS, ROLES, SCHEMA, USERS, Difference, Pair, Plan,
+                           login)
 
 SEED = os.environ.get("PGSHUNT_SESSION_SEED")
 ROUNDS = int(os.environ.get("PGSHUNT_SESSION_ROUNDS", "1"))
@@ -25,7 +28,10 @@ PAIRS = int(os.environ.get("PGSHUNT_SESSION_PAIRS", "6"))
 MOVES, STEPS = 2, 10
 
 STARTUP = [{}, {}, {"TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"},
-           {"options": "-c work_mem=3MB -c my.own=startup", "client_encoding": "LATIN1"}]
+           {"options": "-c work_mem=3MB -c my.own=startup", "client_encoding": "LATIN1"},
+           {"options": "-c search_path=other,public -c role=pair_member"},
+           {"options": "-c default_transaction_isolation=serializable -c statement_timeout=66s "
+                       "-c DateStyle=SQL -c quote_all_identifiers=on"}]
 
 
 # Taken away from a session that cannot be moved because of it.
@@ -46,7 +52,7 @@ class World:
     def fill(self, seed, kinds=None):
         self.close()
         for number in range(PAIRS):
-            plan = Plan(random.Random("%d %d" % (seed, number)), number, number % 4 == 3, kinds)
+            plan = Plan(random.Random("%d %d" % (seed, number)), number, kinds)
             plan.startup = plan.rng.choice(STARTUP)
             self.pairs.append(Pair(number, plan, self.new_alone(plan), self.new_moved(plan)))
 
@@ -56,11 +62,18 @@ class World:
     def new_moved(self, plan):
         return login(self.proxy.host, self.proxy.port, "pair", plan)
 
-    def notify(self, number):
+    def notify(self, text):
         for conn in (self.alone, self.proxy):
             with conn.connect("pair", "pair_user", autocommit=True) as sender:
                 for channel in CHANNELS:
-                    sender.execute("NOTIFY %s, '%d'" % (channel, number))
+                    sender.execute("NOTIFY %s, '%s'" % (channel, text))
+
+    def all(self, act):
+        """Of all pairs at the same time."""
+        for pair in self.pairs:
+            act(pair)
+        for pair in self.pairs:
+            pair.take()
 
     def close(self):
         for pair in self.pairs:
@@ -97,25 +110,72 @@ def by_connecting_anew(world):
         pair.moved = world.new_moved(pair.plan)
 
 
-def by_swap(world):
-    """To the other of two servers, as by a move."""
-    target = "other" if world.proxy.route("pair")["server"] == "pg" else "pg"
-    with world.proxy.console() as console:
-        console("PREPARE SWAP pair TO " + target)
-        for turn in range(len(RELIEF)):
-            if world.relieve(turn) == 0:
-                break
-            console("PREPARE SWAP pair TO " + target)
-        epoch = console("HOLD pair LEASE 60s DRAIN 30s POLICY abort")[0]["epoch"]
-        console("SWAP pair TO %s EPOCH %s FORCE" % (target, epoch))
-        console("RELEASE pair EPOCH %s" % epoch)
+def await_linked(world):
     # Whose new server was not ready at the release comes after it, and waits for it.
     wait_for(lambda: all(row["state"] == "linked" for row in world.listed().values()), 30 * SLOW,
              "all sessions to be moved")
+
+
+def prepare(world, console, target):
+    """Until nobody is pinned any more."""
+    console("PREPARE SWAP pair TO " + target)
+    for turn in range(len(RELIEF)):
+        if world.relieve(turn) == 0:
+            break
+        console("PREPARE SWAP pair TO " + target)
+
+
+def other_server(world):
+    return "there" if world.proxy.route("pair")["server"] == "here" else "here"
+
+
+def by_swap(world, prepared=True):
+    """To the other of two servers, as by a move.  In the hold each client has asked something."""
+    target = other_server(world)
+    with world.proxy.console() as console:
+        prepare(world, console, target)
+        if not prepared:
+            console("CANCEL SWAP pair")
+        epoch = console("HOLD pair LEASE 60s DRAIN 30s POLICY abort")[0]["epoch"]
+        for pair in world.pairs:
+            pair.step()
+        console("SWAP pair TO %s EPOCH %s FORCE" % (target, epoch))
+        console("RELEASE pair EPOCH %s" % epoch)
+        for pair in world.pairs:
+            pair.take()
+    await_linked(world)
     pids = world.servers[target].sessions("pair_moved")
     for pair, row in world.listed().items():
         assert row["moved_to"] == target and int(row["server_pid"]) in pids, str(row)
         assert row["digest_before"] == row["digest_after"], str(row)
+
+
+def by_unprepared_swap(world):
+    by_swap(world, False)
+
+
+def by_undone_swap(world):
+    """The fence has ended the old servers when the move is undone: new ones of the same server."""
+    with world.proxy.console() as console:
+        prepare(world, console, other_server(world))
+        epoch = console("HOLD pair LEASE 60s DRAIN 30s POLICY abort")[0]["epoch"]
+        pids = [int(row["server_pid"]) for row in world.listed().values()]
+        server = world.servers[world.proxy.route("pair")["server"]]
+        server.sql("SELECT pg_terminate_backend(pid) FROM unnest(%s) pid" % literal(pids))
+        for pair in world.pairs:
+            pair.step()
+        wait_for(lambda: not server.sessions("pair_moved") & set(pids), 30 * SLOW, "their end")
+        console("RELEASE pair EPOCH %s" % epoch)
+        for pair in world.pairs:
+            pair.take()
+        await_linked(world)
+        console("CANCEL SWAP pair")
+    for pair, row in world.listed().items():
+        assert int(row["server_pid"]) not in pids, str(row)
+
+
+def literal(numbers):
+    return "ARRAY[%s]::int[]" % ",".join(map(str, numbers))
 
 
 def by_reconnect(world):
@@ -123,15 +183,19 @@ def by_reconnect(world):
     def pids():
         return {pair: row["server_pid"] for pair, row in world.listed().items()}
 
-    def moved():
-        rows = world.listed()
-        return all(row["state"] == "linked" and
-                   (row["class"] == "pinned" or "lock" in (row["what"] or "") or
-                    row["server_pid"] != before[pair])
-                   for pair, row in rows.items())
+    def left():
+        return {pair: row for pair, row in world.listed().items()
+                if row["state"] != "linked" or
+                (row["class"] != "pinned" and "lock" not in (row["what"] or "") and
+                 row["server_pid"] == before[pair])}
     before = pids()
     world.proxy.command("RECONNECT pair")
-    wait_for(moved, 30 * SLOW, "all sessions on new connections")
+    until = time.monotonic() + 30 * SLOW
+    while left():
+        if time.monotonic() > until:
+            pair, row = left().popitem()
+            pair.fail("not on another connection", before[pair], row)
+        time.sleep(0.05)
 
 
 # --- rounds ---------------------------------------------------------------------------------------
@@ -140,18 +204,19 @@ def play(world, seed, move, moves=MOVES, kinds=None):
     print("PGSHUNT_SESSION_SEED=%d" % seed)
     world.fill(seed, kinds)
     try:
-        for _ in range(moves):
-            for pair in world.pairs:
-                for _ in range(STEPS):
-                    pair.step()
+        for number in range(moves):
+            for _ in range(STEPS):
+                world.all(Pair.step)
             move(world)
+            world.all(Pair.compare)
             for pair in world.pairs:
-                pair.compare()
+                pair.compare_parameters()
+            world.notify("move %d" % number)
+            world.all(Pair.hear)
             for pair in world.pairs:
-                pair.hear(world.notify)
-        for pair in world.pairs:
-            pair.read_cursors()
-            pair.count_locks()
+                pair.compare_heard()
+        world.all(Pair.read_cursors)
+        world.all(Pair.count_locks)
     except Difference as error:
         raise Difference("PGSHUNT_SESSION_SEED=%d: %s" % (seed, error)) from None
     finally:
@@ -159,31 +224,38 @@ def play(world, seed, move, moves=MOVES, kinds=None):
 
 
 @pytest.fixture(scope="module")
-def servers(pg, folder):
-    other = Cluster(subfolder(folder), "other").create()
-    pg.sql("CREATE DATABASE pair")
-    pg.sql(SCHEMA, "pair")
-    for cluster in (pg, other):
-        cluster.sql(ROLES)
-        cluster.sql("CREATE DATABASE pair_moved")
-        cluster.sql(SCHEMA, "pair_moved")
-    yield {"pg": pg, "other": other}
-    other.stop()
+def servers(folder):
+    """Two that are one and the same, as after a move, down to the numbers of types."""
+    room = {"max_connections": 4 * PAIRS + 60, "jit": "off"}
+    here = Cluster(subfolder(folder), "here", settings=room).create()
+    here.sql(ROLES)
+    here.sql("CREATE DATABASE pair_moved")
+    here.sql(SCHEMA, "pair_moved")
+    here.sql("CREATE DATABASE pair TEMPLATE pair_moved")
+    for name in ("pair", "pair_moved"):
+        here.sql(DATABASE_SETTINGS.format(name))
+    here.stop()
+    there = Cluster(subfolder(folder), "there", settings=room).create(here.data)
+    here.start()
+    yield {"here": here, "there": there}
+    here.stop()
+    there.stop()
 
 
 @pytest.fixture
 def world(servers, make_proxy):
-    proxy = make_proxy(servers, {"pair": {"server": "pg", "dbname": "pair_moved"}},
+    proxy = make_proxy(servers, {"pair": {"server": "here", "dbname": "pair_moved"}},
                        pool_mode="session", pool_size=PAIRS + 4, log_level="info",
-                       secrets={"pair_user": "", "pair_super": "", "pgshunt_admin": "admin secret"})
-    world = World(servers["pg"], proxy, servers)
+                       session_custom_settings="my.inside",  # which only functions set
+                       secrets={"pgshunt_admin": "admin secret", **{user: "" for user in USERS}})
+    world = World(servers["here"], proxy, servers)
     yield world
     print("pinned: %s" % sorted(set(world.pinned)))
     world.close()
 
 
 @pytest.mark.parametrize("round_number", range(ROUNDS))
-@pytest.mark.parametrize("move", [by_swap, by_reconnect])
+@pytest.mark.parametrize("move", [by_swap, by_unprepared_swap, by_undone_swap, by_reconnect])
 def test_random_sessions_moved(world, move, round_number):
     play(world, int(SEED) if SEED else random.randrange(1 << 30), move)
 
