@@ -16,6 +16,8 @@
 
 #define FENCE_SQL_MAX ((size_t)4 * 1024 * 1024)
 #define FENCE_TIMEOUT (5 * USEC_PER_SEC)
+/* How much later than a deadline for something else the server's answer about it may come. */
+#define ANSWER_GRACE (1 * USEC_PER_SEC)
 #define POLL_EVERY (1 * USEC_PER_MSEC)
 /* While many are left to end, which takes each of them longer than this, looking costs CPU that they
  * need: once more for so many. */
@@ -98,7 +100,7 @@ static bool terminate_all(struct move *move, usec_t deadline)
 	shards_literals(move, &sql);
 	add_spared(move, &sql, "pid");
 	sbuf_add_str(&sql, " GROUP BY 1");
-	ok = ask(move, link, sbuf_text(&sql), deadline);
+	ok = ask(move, link, sbuf_text(&sql), deadline + ANSWER_GRACE);
 	sbuf_free(&sql);
 	for (int row = 0; ok && row < link_rows(link); row++) {
 		int64_t ended = link_number(link, row, "ended", 0);
@@ -192,14 +194,14 @@ static bool await_few(struct move *move, usec_t deadline)
 	for (;;) {
 		int64_t left;
 
-		ok = ask(move, link, sbuf_text(&sql), deadline);
+		ok = ask(move, link, sbuf_text(&sql), deadline + ANSWER_GRACE);
 		if (!ok)
 			break;
 		left = link_number(link, 0, "sessions", 1) - (int64_t)verify_spared_count(move);
 		if (left < before)
 			until = clock_now() + TERMINATE_AGAIN;
 		before = left;
-		if (left <= 0 || clock_now() >= until)
+		if (left <= 0 || clock_now() >= until || clock_now() >= deadline)
 			break;
 		loop_sleep(&move->loop, POLL_EVERY * (1 + left / POLL_STRETCH));
 	}
@@ -216,7 +218,7 @@ static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 	for (;;) {
 		int64_t left;
 
-		if (!ask(move, link, sql, deadline))
+		if (!ask(move, link, sql, deadline + ANSWER_GRACE))
 			return false;
 		if (link_number(link, 0, "prepared", 1) > 0)
 			return move_fail(move,
@@ -291,7 +293,7 @@ static int look_at_target(struct move *move, const char *sql, usec_t deadline, b
 	struct link *link = &move->target.link;
 	uint64_t replayed = 0;
 
-	if (!ask(move, link, sql, deadline + USEC_PER_SEC))
+	if (!ask(move, link, sql, deadline + ANSWER_GRACE))
 		return -1;
 	if (!link_true(link, 0, "recovery")) {
 		(void)move_fail(move, "%s was promoted by somebody else", link->name);

@@ -398,6 +398,18 @@ def test_sessions_past_the_proxy(make_scene):
     scene.check_on_pg2()
 
 
+def test_a_session_that_does_not_end(make_scene):
+    """Its process hangs: the move is undone, and says that."""
+    scene = make_scene()
+    with scene.pg1.connect("p2", "app", autocommit=True) as direct, scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        with stopped(direct.execute("SELECT pg_backend_pid()").fetchone()[0]):
+            result = scene.move(UNDONE)
+        assert "1 sessions did not end" in result.stdout + result.stderr
+        assert conn.value("SHOW cluster_name") == "pg1"
+    scene.check_on_pg1()
+
+
 def test_held_request_of_a_move(make_scene):
     """A request that arrives in the middle of the hold waits and lands on pg2."""
     scene = make_scene()
