@@ -2,6 +2,7 @@
 /* See pace.h. */
 #include "core/pace.h"
 
+#include "core/session_move.h"
 #include "core/worker.h"
 
 #include <event2/event.h>
@@ -91,6 +92,7 @@ static void narrow_next(struct database *database)
 {
 	if (++database->pace_spans % NARROW_TRIM == 0)
 		gate_trim(database);
+	session_leave_some(database);
 	if (database->worker->now >= database->narrow_end) {
 		pace_widen(database);
 	} else if (longest_wait(database) >= NARROW_SPAN) {

@@ -475,6 +475,7 @@ bool pool_serve(struct pool *pool, struct client *client)
 	client->asked = pool->worker->now;
 	if (UNLIKELY(client->move != NULL) && session_is_parked(client)) {
 		client_set_state(client, CLIENT_WAITING); /* for its session's server */
+		session_called(client);
 		return false;
 	}
 	if (!pool->database->held && !pool->worker->stopping && !pace_reached(pool->database)) {

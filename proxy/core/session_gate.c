@@ -26,6 +26,8 @@
 #define REFRESH_IDLE (50 * USEC_PER_MSEC)
 /* So many at a tick: servers have other work. */
 #define REFRESH_AT_ONCE 8
+/* … of those that left for a swap that was given up. */
+#define RETURN_AT_ONCE 4
 
 /* ---- the queue ---- */
 
@@ -404,6 +406,7 @@ void session_tick(struct database *database)
 	struct list_node *tmp;
 
 	session_refresh(database);
+	database->session_returns = RETURN_AT_ONCE;
 	LIST_FOREACH(&database->sessions, node, tmp)
 	{
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);

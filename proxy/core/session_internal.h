@@ -49,6 +49,9 @@ void session_classify_state(struct session_move *move);
 /* Makes sure of a server to move to, as far as there can be one now. */
 void session_find_fresh(struct session_move *move);
 
+/* The place in the pool that was kept for it is another's. */
+void session_give_place(struct session_move *move);
+
 /* The unnamed statement that `fresh` has been given (a new reference is kept), or NULL. */
 void session_note_unnamed(struct session_move *move, struct stmt *unnamed);
 

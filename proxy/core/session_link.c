@@ -65,12 +65,18 @@ void session_find_fresh(struct session_move *move)
 	struct database *database = session_database(move);
 	struct server *server;
 	/* It has lost its server, and nobody holds it: it is to go on where its database is now. */
-	const bool goes_on = !database->held && move->parked && move->old == NULL;
-	const bool leaves =
-	    database->held
-		? database->swapped
-		: goes_on || move->reconnect || (move->parked && !gate_server_current(move->old));
+	const bool rests = session_rests(move->client);
+	const bool goes_on = !database->held && move->parked && move->old == NULL && !rests;
+	const bool leaves = database->held ? database->swapped
+	                                   : goes_on || move->reconnect ||
+	                                         (move->parked && move->old != NULL &&
+	                                          !gate_server_current(move->old));
 
+	if (rests)
+		return; /* what it has is all it needs, or it is found when it goes on */
+	if (goes_on && move->left && move->client->state != CLIENT_WAITING && move->fresh == NULL &&
+	    database->session_returns > 0)
+		database->session_returns--;
 	if (goes_on && move->fresh != NULL && !gate_server_current(move->fresh)) {
 		session_drop_fresh(move);
 		move->retry_at = 0;
@@ -185,6 +191,7 @@ static void session_link(struct session_move *move, struct server *server)
 	move->drop = false;
 	move->lossy = false;
 	move->pass = false;
+	move->left = false;
 	client->pool->parked--;
 	if (move->asked != server) /* else the answer is still to come */
 		server->move = NULL;
@@ -269,7 +276,9 @@ void session_arrive(struct session_move *move)
 	struct client *client = move->client;
 	struct server *old = move->old;
 	struct server *fresh = move->fresh;
+	struct database *database = session_database(move);
 	bool lossy = move->lossy;
+	bool left = move->left;
 	char name[128];
 
 	move->reconnect = false;
@@ -283,8 +292,12 @@ void session_arrive(struct session_move *move)
 	session_note_unnamed(move, NULL);
 	if (!fresh->counted) {
 		fresh->counted = true;
-		pool_share_add(client->pool->share);
+		if (move->placed)
+			move->placed = false;
+		else
+			pool_share_add(client->pool->share);
 	}
+	session_give_place(move);
 	if (old != NULL) {
 		old->move = NULL;
 		server_doom(old, SERVER_CLOSE_MOVED);
@@ -299,6 +312,9 @@ void session_arrive(struct session_move *move)
 	}
 	if (lossy)
 		session_tell_loss(move);
+	/* For the one of the swap to come that it had, and has given up. */
+	if (left && database->swap_target != NULL && !database->swap_trial)
+		(void)!gate_prepare_one(client->pool);
 	if (conn_flush(&client->worker->to_client, client->worker) != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);
 	client_go_on(client);

@@ -2,6 +2,7 @@
 #include "core/session_internal.h"
 
 #include "base/log.h"
+#include "core/limit.h"
 #include "core/mail.h"
 #include "core/proxy.h"
 #include "core/server.h"
@@ -53,12 +54,15 @@ void session_end(struct client *client)
 {
 	struct session_move *move = client->move;
 	struct database *database;
+	bool placed;
 
 	if (move == NULL)
 		return;
+	placed = move->placed;
 	database = session_database(move);
 	session_settle_over(move);
 	session_drop_fresh(move);
+	session_give_place(move);
 	if (move->old != NULL) /* it would have to be reset first, for whoever comes next */
 		server_doom(move->old, SERVER_CLOSE_CLIENT_GONE);
 	if (move->asked != NULL) {
@@ -88,6 +92,11 @@ void session_end(struct client *client)
 	free(move->lost);
 	free(move);
 	client->move = NULL;
+	if (!placed || client->worker->stopping)
+		return;
+	if (!database->held)
+		pool_kick(client->pool);
+	limit_tell(client->worker, client->pool->share);
 }
 
 void session_server_lost(struct server *server)

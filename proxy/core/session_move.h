@@ -12,10 +12,16 @@
  *   release                  equal answers: the client goes on at `fresh`, `old` is closed;
  *                            no swap: it goes on at `old`
  *
+ * One that does nothing, and of which nothing but its unnamed statement is left to be done at
+ * `fresh`, *leaves* before the hold: it is parked, and `old` closed, so that the fence need not
+ * wait for its end. It rests until the swap; or its client asks something, or the swap is given up:
+ * then it is set up on another connection to where its database is.
+ *
  * A session about which nothing was asked has no struct session_move.  Everything of a session
- * happens on its worker; nothing here decides when a hold begins or ends.  Nothing that would change
- * `old` is sent to it while it is parked.  When the last client of the database has come to its safe
- * point, sessions that listen or have advisory locks are asked once more (MAIL_SETTLE).  Never does a client get a server that has not answered as its own had.
+ * happens on its worker; nothing here decides when a hold begins or ends.  Nothing that would
+ * change `old` is sent to it while it is parked.  When the last client of the database has come to
+ * its safe point, sessions that listen or have advisory locks are asked once more (MAIL_SETTLE).
+ * Never does a client get a server that has not answered as its own had.
  */
 #ifndef CORE_SESSION_MOVE_H
 #define CORE_SESSION_MOVE_H
@@ -122,6 +128,8 @@ struct session_move {
 	bool pass;       /* pinned, policy wait: its requests pass the gate of the hold */
 	bool drop;       /* parked though pinned: its client is ended when the route has changed */
 	bool lossy;      /* parked though pinned: moved without what it has */
+	bool left;       /* parked before any hold, and its old server closed */
+	bool placed;     /* … whose place in the pool is kept for it */
 	bool reconnect;  /* to be moved to a fresh connection of the same server */
 	bool settle;      /* parked: is to be asked once more, now that nobody is active any more */
 	bool told_abort; /* policy abort: the main thread was told in this hold */
@@ -160,6 +168,12 @@ bool session_passes(const struct client *client);
 
 /* Whether the client is parked: no other server may be linked with it. */
 bool session_is_parked(const struct client *client);
+
+/* Parked, because it has left its server, with nothing to do before the swap. */
+bool session_rests(const struct client *client);
+
+/* A parked one asks something. */
+void session_called(struct client *client);
 
 /* A server that was opened for a session can be used. */
 void session_server_ready(struct server *server);
@@ -250,6 +264,9 @@ void session_tick(struct database *database);
 void session_enqueue(struct session_move *move, struct database *database);
 void session_wake(struct database *database);
 void session_gate_free(struct database *database);
+
+/* Of those who may leave their servers before the hold a few do. */
+void session_leave_some(struct database *database);
 
 /* No longer counted among those that PREPARE SWAP waits for. */
 void session_settled(struct session_move *move);

@@ -315,6 +315,7 @@ static void session_state_columns(struct filler *filler, const struct client *cl
 		rowset_null(rows);
 	rowset_text(rows, move == NULL || !move->parked      ? "linked"
 			  : client->pool->database->held ? "parked"
+			  : session_rests(client)        ? "left"
 							 : "moving");
 	if (server == NULL)
 		rowset_null(rows);

@@ -84,7 +84,6 @@ SETTINGS = {
     "array_nulls": ["off", "on"],
     "default_text_search_config": ["'pg_catalog.german'", "'pg_catalog.simple'"],
     "random_page_cost": ["1.5", "3", "0.123456"],
-    "temp_buffers": ["'2MB'", "900"],
     "quote_all_identifiers": ["on", "off"],
     "default_toast_compression": ["pglz"],
     "default_tablespace": ["pg_default", "''"],
@@ -209,7 +208,7 @@ TEMP_USES = [
     "BEGIN; CREATE TEMP TABLE {t} (v int); INSERT INTO {t} VALUES (1); ROLLBACK",
     "BEGIN; DROP TABLE {t}; ROLLBACK",
     "BEGIN; SAVEPOINT a; INSERT INTO {t} (v) VALUES ({n}); ROLLBACK TO a; COMMIT",
-    "CREATE TEMP TABLE fixed AS SELECT 7 AS id, 'shadow'::text AS note", "DROP TABLE pg_temp.fixed",
+    "CREATE TEMP TABLE fixed AS SELECT 7 AS id, 'shadow'::text AS note", "DROP TABLE IF EXISTS pg_temp.fixed",
 ]
 CURSOR_SOURCES = [
     "SELECT id, note FROM fixed ORDER BY id", "SELECT 1 WHERE false",

@@ -30,7 +30,7 @@ MOVES, STEPS = 2, 10
 STARTUP = [{}, {}, {"TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"},
            {"options": "-c work_mem=3MB -c my.own=startup", "client_encoding": "LATIN1"},
            {"options": "-c search_path=other,public -c role=pair_member"},
-           {"options": "-c default_transaction_isolation=serializable -c statement_timeout=66s "
+           {"options": "-c default_transaction_isolation=serializable -c statement_timeout=66s -c temp_buffers=2MB "
                        "-c DateStyle=SQL -c quote_all_identifiers=on"}]
 
 
@@ -48,6 +48,7 @@ class World:
         self.servers = servers
         self.pairs = []
         self.pinned = []
+        self.left = 0
 
     def fill(self, seed, kinds=None):
         self.close()
@@ -129,11 +130,31 @@ def other_server(world):
     return "there" if world.proxy.route("pair")["server"] == "here" else "here"
 
 
-def by_swap(world, prepared=True):
+def await_left(world):
+    """Until no more of them leave their servers before the hold.  Every other one is then asked for."""
+    before = None
+    for _ in range(200):
+        left = {pair.number for pair, row in world.listed().items() if row["state"] == "left"}
+        if left == before:
+            break
+        before = left
+        time.sleep(0.1)
+    world.left += len(before)
+    for pair in world.pairs[::2]:
+        pair.step()
+    for pair in world.pairs:
+        pair.take()
+
+
+def by_swap(world, prepared=True, leave=False):
     """To the other of two servers, as by a move.  In the hold each client has asked something."""
     target = other_server(world)
     with world.proxy.console() as console:
         prepare(world, console, target)
+        if leave:
+            await_left(world)
+            # What it has done now may be what pins it.
+            prepare(world, console, target)
         if not prepared:
             console("CANCEL SWAP pair")
         epoch = console("HOLD pair LEASE 60s DRAIN 30s POLICY abort")[0]["epoch"]
@@ -154,12 +175,25 @@ def by_unprepared_swap(world):
     by_swap(world, False)
 
 
+def by_swap_of_those_who_left(world):
+    by_swap(world, leave=True)
+
+
+def by_swap_given_up(world):
+    """They have left their servers, and come back."""
+    with world.proxy.console() as console:
+        prepare(world, console, other_server(world))
+        await_left(world)
+        console("CANCEL SWAP pair")
+    await_linked(world)
+
+
 def by_undone_swap(world):
     """The fence has ended the old servers when the move is undone: new ones of the same server."""
     with world.proxy.console() as console:
         prepare(world, console, other_server(world))
         epoch = console("HOLD pair LEASE 60s DRAIN 30s POLICY abort")[0]["epoch"]
-        pids = [int(row["server_pid"]) for row in world.listed().values()]
+        pids = [int(row["server_pid"] or 0) for row in world.listed().values()]
         server = world.servers[world.proxy.route("pair")["server"]]
         server.sql("SELECT pg_terminate_backend(pid) FROM unnest(%s) pid" % literal(pids))
         for pair in world.pairs:
@@ -168,8 +202,8 @@ def by_undone_swap(world):
         console("RELEASE pair EPOCH %s" % epoch)
         for pair in world.pairs:
             pair.take()
-        await_linked(world)
         console("CANCEL SWAP pair")
+    await_linked(world)
     for pair, row in world.listed().items():
         assert int(row["server_pid"]) not in pids, str(row)
 
@@ -246,16 +280,18 @@ def servers(folder):
 def world(servers, make_proxy):
     proxy = make_proxy(servers, {"pair": {"server": "here", "dbname": "pair_moved"}},
                        pool_mode="session", pool_size=PAIRS + 4, log_level="info",
+                       session_leave_after="1ms",
                        session_custom_settings="my.inside",  # which only functions set
                        secrets={"pgshunt_admin": "admin secret", **{user: "" for user in USERS}})
     world = World(servers["here"], proxy, servers)
     yield world
-    print("pinned: %s" % sorted(set(world.pinned)))
+    print("left %d, pinned: %s" % (world.left, sorted(set(world.pinned))))
     world.close()
 
 
 @pytest.mark.parametrize("round_number", range(ROUNDS))
-@pytest.mark.parametrize("move", [by_swap, by_unprepared_swap, by_undone_swap, by_reconnect])
+@pytest.mark.parametrize("move", [by_swap, by_unprepared_swap, by_undone_swap,
+                                  by_swap_of_those_who_left, by_swap_given_up, by_reconnect])
 def test_random_sessions_moved(world, move, round_number):
     play(world, int(SEED) if SEED else random.randrange(1 << 30), move)
 

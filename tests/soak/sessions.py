@@ -195,7 +195,7 @@ class Activity(threading.Thread):
 class World:
     """pg1 with p2, its standby pg2, a proxy with session pools, and what the mover needs."""
 
-    def __init__(self, folder, clients, workers):
+    def __init__(self, folder, clients, workers, leave):
         room = {"max_connections": clients + 60, "shared_buffers": "128MB", "fsync": "on"}
         self.folder = folder
         self.pg1 = Cluster(subfolder(folder), "pg1", settings=room).create()
@@ -210,7 +210,8 @@ class World:
             subfolder(folder), {"pg1": self.pg1, "pg2": self.pg2}, {"p2": "pg1"},
             secrets={"app": "", "dropped": "", ADMIN: ADMIN_PASSWORD},
             users={"dropped": {"session_pinned": "drop"}}, pool_mode="session",
-            pool_size=clients, workers=workers, log_level="info", client_login_timeout="60s")
+            pool_size=clients, workers=workers, log_level="info", client_login_timeout="60s",
+            session_leave_after="%dms" % (1000 * leave))
         self.proxy.extra["mover"] = {
             "journal_directory": os.path.join(folder, "moves"), "validate_seconds": 0,
             "proxies": {"a": {"host": "127.0.0.1", "port": self.proxy.port, "user": ADMIN,
@@ -234,7 +235,7 @@ class World:
         self.pg1.stop()
 
 
-def play(world, counts, active, rate):
+def play(world, counts, active, rate, leave):
     """One move; the figures."""
     clients = [KINDS[kind](world.proxy, n) for n, kind in
                enumerate(kind for kind, count in counts.items() for _ in range(count))]
@@ -245,6 +246,7 @@ def play(world, counts, active, rate):
     if activity:
         activity.start()
         time.sleep(2)
+    time.sleep(leave)
     report = world.move()
     if activity:
         time.sleep(2)
@@ -268,13 +270,13 @@ def play(world, counts, active, rate):
             "longest": max((1000 * each.longest for each in busy), default=0.0)}
 
 
-def once(counts, active, rate, workers):
+def once(counts, active, rate, workers, leave):
     folder = tempfile.mkdtemp(prefix="pgshunt-sessions.")
     os.chmod(folder, 0o755)
     world = None
     try:
-        world = World(folder, sum(counts.values()), workers)
-        return play(world, counts, active, rate)
+        world = World(folder, sum(counts.values()), workers, leave)
+        return play(world, counts, active, rate, leave)
     finally:
         if world is not None:
             world.end()
@@ -296,16 +298,20 @@ def main():
                         help="per cent of the mixed ones that work during the move")
     parser.add_argument("--rate", type=int, default=200, help="their transactions a second")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--leave", type=float, default=1,
+                        help="seconds after which those that do nothing leave their servers before "
+                        "the hold (session_leave_after); 0: they stay")
     options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    few = once({"clean": FEW}, 0, options.rate, options.workers)
+    few = once({"clean": FEW}, 0, options.rate, options.workers, options.leave)
     print("%-12s hold %4.0f ms, promotion %4.0f ms, end of the old servers %4.0f ms"
           % ("%d clean" % FEW, few["hold"], few["promotion"], few["ended"]), flush=True)
     errors_seen = 0
     for kind in options.kinds:
         active = options.active if kind == "mixed" else 0
-        seen = once(counts_of(kind, options.sessions), active, options.rate, options.workers)
+        seen = once(counts_of(kind, options.sessions), active, options.rate, options.workers,
+                    options.leave)
         more = max(options.sessions - FEW, 1)
         each = (seen["hold"] - few["hold"]) / more
         # What PostgreSQL needs to end its processes is not the state's doing.

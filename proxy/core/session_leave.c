@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Sessions that leave their servers before a hold.  The end of a backend costs its host about a
+ * millisecond, and the fence waits for all of them: with hundreds of sessions that is most of the
+ * hold.  One that is idle, and that could go on at the new server as it is, needs its old one no
+ * more.  Worker thread.
+ *
+ * What no server tells of a session (README) is lost then even if the swap is given up; pinned ones
+ * do not leave, nor those with something that lives in their server alone.
+ */
+#include "core/session_internal.h"
+
+#include "base/log.h"
+#include "core/route.h"
+#include "core/server.h"
+#include "core/share.h"
+#include "core/worker.h"
+
+#include <string.h>
+
+/* One of so many at a time: all have left within two seconds, and nobody else feels it. */
+#define LEAVE_ONE_OF 400
+
+bool session_rests(const struct client *client)
+{
+	const struct session_move *move = client->move;
+	struct database *database = client->pool->database;
+
+	if (move == NULL || !move->left || client->state == CLIENT_WAITING)
+		return false;
+	/* A swap is to come; or it was given up, and they come back a few at a time. */
+	if (database->held || database->swap_target != NULL)
+		return true;
+	if (move->fresh != NULL && gate_server_current(move->fresh))
+		return false;
+	return move->asked == NULL && database->session_returns == 0;
+}
+
+void session_called(struct client *client)
+{
+	if (client->move->left && !client->pool->database->held)
+		session_enqueue(client->move, client->pool->database);
+}
+
+void session_give_place(struct session_move *move)
+{
+	if (!move->placed)
+		return;
+	move->placed = false;
+	pool_share_give_back(move->client->pool->share);
+}
+
+static bool session_may_leave(const struct session_move *move, usec_t idle)
+{
+	const struct client *client = move->client;
+	const struct server *server = client->server;
+
+	return !move->parked && move->asked == NULL && !move->wanted && !move->reconnect &&
+	       move->class != SESSION_PINNED && move->state != NULL && move->fresh != NULL &&
+	       move->fresh->for_swap && move->stage == SESSION_STAGE_DONE &&
+	       strcmp(move->digest_fresh, move->digest) == 0 &&
+	       session_state_bound(move->state) == NULL && !client->doomed && server != NULL &&
+	       !server->doomed && !server->cancelling && server_quiet(server) &&
+	       session_known(move, server) && client->worker->now - server->ready_at >= idle &&
+	       conn_unsent(&server->conn) == 0 && conn_unsent(&client->conn) == 0 &&
+	       conn_kept(&client->conn) == 0;
+}
+
+static void session_leave(struct session_move *move)
+{
+	struct server *server = move->client->server;
+	char name[128];
+
+	log_info("%s: leaves server %s pid %d before the hold, state %.16s",
+	         session_name(move, name), server->target->name, (int)server->backend_pid,
+	         move->digest);
+	move->left = true;
+	session_park(move);
+	/* It comes back to a pool that may be full by then. */
+	move->placed = server->counted;
+	server->counted = false;
+	move->old = NULL;
+	server->move = NULL;
+	server_doom(server, SERVER_CLOSE_MOVED);
+	session_enqueue(move, session_database(move));
+}
+
+void session_leave_some(struct database *database)
+{
+	const usec_t idle = database->worker->routes->config->proxy.session_leave_after;
+	size_t left = 1 + database->sessions.count / LEAVE_ONE_OF;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (idle == 0 || database->held || database->swap_target == NULL || database->swap_trial ||
+	    database->swap_pending > 0)
+		return;
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (left == 0)
+			break;
+		if (!session_may_leave(move, idle))
+			continue;
+		session_leave(move);
+		left--;
+	}
+}

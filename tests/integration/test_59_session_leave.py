@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Sessions that do nothing leave their servers before the hold: they go on at the new one, at the old
+one if they are asked for before that or the swap is given up, and notice nothing of it."""
+import glob
+import json
+import os
+import signal
+
+import pytest
+
+from pgwire import SYNC, bind, execute, parse, query, rows, wait_for
+from scene import DONE, UNDONE
+from servers import SLOW
+
+pytestmark = pytest.mark.threads
+
+
+@pytest.fixture
+def make(make_proxy, pg, other):
+    def make(**settings):
+        return make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session",
+                          session_leave_after=settings.pop("leave", "50ms"), **settings)
+    return make
+
+
+def sessions(proxy):
+    return {row["application_name"]: row for row in proxy.command("SHOW SESSIONS p2")}
+
+
+def begin(proxy, name="traveller", **startup):
+    """With state that no server keeps alone."""
+    conn = proxy.wire("p2", application_name=name, **startup)
+    conn.query("SET work_mem = '7MB'; SET my.own = 'mine'")
+    conn.query("PREPARE twice(int) AS SELECT $1 * 2")
+    conn.send(parse("SELECT $1::int + 1", "plus") + SYNC)
+    conn.ready("I")
+    leave_unnamed(conn)
+    return conn
+
+
+def leave_unnamed(conn):
+    conn.send(parse("SELECT $1::int - 1") + SYNC)
+    conn.ready("I")
+
+
+def check(conn, server):
+    conn.send(bind(["7"]) + execute() + SYNC)
+    assert rows(conn.ready("I")) == [["6"]]
+    conn.send(bind(["7"], "plus") + execute() + SYNC)
+    assert rows(conn.ready("I")) == [["8"]]
+    assert conn.value("SHOW cluster_name") == server
+    assert conn.value("SHOW work_mem") == "7MB" and conn.value("SHOW my.own") == "mine"
+    assert conn.value("EXECUTE twice(21)") == "42"
+    leave_unnamed(conn)  # a simple Query ends it
+
+
+def await_state(proxy, state, *names):
+    wait_for(lambda: [sessions(proxy)[name]["state"] for name in names] == [state] * len(names),
+             20 * SLOW, "%s to be %s" % (names, state))
+
+
+def test_before_the_hold(make, pg, other):
+    proxy = make()
+    conn, plain = begin(proxy, TimeZone="Asia/Tokyo"), proxy.wire("p2", application_name="plain")
+    listens, busy = (proxy.wire("p2", application_name=name) for name in ("listens", "busy"))
+    pids = {int(each.value("SELECT pg_backend_pid()")) for each in (plain, listens, busy)}
+    listens.query("LISTEN news")
+    busy.query("BEGIN")
+    proxy.command("PREPARE SWAP p2 TO other")
+    await_state(proxy, "left", "traveller", "plain")
+    wait_for(lambda: len(pg.sessions("p2", "app")) == 2, 20 * SLOW, "the end of their servers")
+    assert pg.sessions("p2", "app") < pids
+    there = other.sessions("p2", "app")
+    assert sessions(proxy)["listens"]["state"] == sessions(proxy)["busy"]["state"] == "linked"
+    busy.query("COMMIT")
+    epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+    plain.send(query("SHOW cluster_name"))
+    proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+    proxy.command("RELEASE p2 EPOCH %s" % epoch)
+    assert rows(plain.ready("I")) == [["other"]]
+    check(conn, "other")
+    assert conn.value("SHOW TimeZone") == "Asia/Tokyo"
+    assert listens.value("SELECT pg_listening_channels()") == "news"
+    for row in sessions(proxy).values():
+        assert row["state"] == "linked" and row["moved_to"] == "other", row
+        assert row["digest_before"] == row["digest_after"], row
+    assert {int(row["server_pid"]) for row in sessions(proxy).values()} <= there
+
+
+def test_asked_for_before_the_swap(make, pg):
+    """It goes on where it was, at once, and along with the others afterwards; more than once."""
+    proxy = make()
+    with begin(proxy) as conn:
+        for _ in range(2):
+            proxy.command("PREPARE SWAP p2 TO other")
+            await_state(proxy, "left", "traveller")
+            wait_for(lambda: not pg.sessions("p2", "app"), 20 * SLOW, "the end of its server")
+            check(conn, "pg")
+        await_state(proxy, "left", "traveller")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        check(conn, "pg")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        check(conn, "other")
+
+
+def test_given_up(make, pg):
+    """It comes back by itself; as it was, after all that happened to its server."""
+    proxy = make()
+    with begin(proxy) as conn, begin(proxy, "asks") as asks:
+        for hold in (False, True):
+            proxy.command("PREPARE SWAP p2 TO other")
+            await_state(proxy, "left", "traveller", "asks")
+            if hold:
+                epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+                asks.send(query("SHOW cluster_name"))
+                proxy.command("RELEASE p2 EPOCH %s" % epoch)
+                assert rows(asks.ready("I")) == [["pg"]]
+                leave_unnamed(asks)
+            proxy.command("CANCEL SWAP p2")
+            await_state(proxy, "linked", "traveller", "asks")
+            wait_for(lambda: len(pg.sessions("p2", "app")) == 2, 20 * SLOW, "two servers again")
+            check(conn, "pg")
+            check(asks, "pg")
+
+
+def test_its_place_is_kept(make, pg):
+    """Who waits in a full pool gets the place of one that has gone, not of one that has left."""
+    proxy = make(pool_size=2)
+    first, second = begin(proxy, "first"), begin(proxy, "second")
+    proxy.command("PREPARE SWAP p2 TO other")
+    await_state(proxy, "left", "first", "second")
+    third = proxy.wire("p2", application_name="third")
+    third.send(query("SHOW cluster_name"))
+    wait_for(lambda: [row["cl_waiting"] for row in proxy.command("SHOW POOLS") if row["database"] == "p2"] == ["1"],
+             20 * SLOW, "the third to wait")
+    check(first, "pg")
+    check(second, "pg")
+    assert len(pg.sessions("p2", "app")) == 2
+    await_state(proxy, "left", "first", "second")
+    assert not third.buffer and [row["cl_waiting"] for row in proxy.command("SHOW POOLS")
+                                 if row["database"] == "p2"] == ["1"]
+    first.close()
+    assert rows(third.ready("I")) == [["pg"]]
+    check(second, "pg")
+
+
+def test_who_stays(make):
+    """Pinned ones, those with something of their server alone, and all where it is switched off."""
+    proxy = make(session_pin_applications=["declared"])
+    names = {"declared": "SELECT 1", "locks": "SELECT pg_advisory_lock(1)", "listens": "LISTEN news",
+             "tables": "CREATE TEMP TABLE t (a int)", "zz": "SELECT 1",
+             "cursors": "DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1"}
+    conns = {name: proxy.wire("p2", application_name=name) for name in names}
+    for name, text in names.items():
+        conns[name].query(text)
+    proxy.command("PREPARE SWAP p2 TO other")
+    await_state(proxy, "left", "zz")
+    assert {row["state"] for name, row in sessions(proxy).items() if name != "zz"} == {"linked"}
+    off = make(leave="0")
+    with off.wire("p2", application_name="off") as conn:
+        pid = conn.value("SELECT pg_backend_pid()")
+        off.command("PREPARE SWAP p2 TO other")
+        assert conn.value("SELECT pg_backend_pid()") == pid
+
+
+@pytest.fixture
+def scene(make_scene):
+    return make_scene(proxies=2, proxy={"pool_mode": "session", "session_leave_after": "50ms"})
+
+
+def ended(scene):
+    path, = glob.glob(os.path.join(scene.folder, "moves", "*", "report.json"))
+    with open(path) as file:
+        phases = {each["name"]: each for each in json.load(file)["phases"]}
+    return phases["terminate"]
+
+
+def test_a_move(scene):
+    conns = [begin(proxy, "c%d" % n) for n, proxy in enumerate(scene.proxies * 4)]
+    moved = scene.move()
+    assert "8 sessions of session pools went along" in moved.stdout
+    for conn in conns:
+        check(conn, "pg2")
+    log = "".join(open(proxy.log_path).read() for proxy in scene.proxies)
+    assert log.count("before the hold") == 8
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_move_that_ends_after_the_fence(scene, how):
+    conns = [begin(proxy, "c%d" % n) for n, proxy in enumerate(scene.proxies * 2)]
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.terminate.outcome=sleep:1500")
+    wait_for(lambda: scene.proxy.held()["state"] == "held", 30 * SLOW, "the hold")
+    conns[0].send(query("SHOW cluster_name"))
+    mover.send_signal(how)
+    code = mover.wait(60 * SLOW)
+    if how == signal.SIGINT:
+        assert code == UNDONE
+    else:
+        assert scene.run("abort").returncode == DONE
+    assert rows(conns[0].ready("I")) == [["pg1"]]
+    leave_unnamed(conns[0])
+    for conn in conns:
+        check(conn, "pg1")
+    scene.move()
+    for conn in conns:
+        check(conn, "pg2")
