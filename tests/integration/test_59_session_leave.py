@@ -149,21 +149,21 @@ def test_its_place_is_kept(make, pg):
 
 def test_who_stays(make):
     """Pinned ones, those with something of their server alone, and all where it is switched off."""
-    proxy = make(session_pin_applications=["declared"])
+    off = make(leave="0")
+    stays = begin(off, "stays")
+    off.command("PREPARE SWAP p2 TO other")
+    proxy = make(session_pin_applications=["declared"], pool_size=8)
     names = {"declared": "SELECT 1", "locks": "SELECT pg_advisory_lock(1)", "listens": "LISTEN news",
-             "tables": "CREATE TEMP TABLE t (a int)", "zz": "SELECT 1",
+             "tables": "CREATE TEMP TABLE t (a int)", "last": "SELECT 1",
              "cursors": "DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1"}
     conns = {name: proxy.wire("p2", application_name=name) for name in names}
     for name, text in names.items():
         conns[name].query(text)
     proxy.command("PREPARE SWAP p2 TO other")
-    await_state(proxy, "left", "zz")
-    assert {row["state"] for name, row in sessions(proxy).items() if name != "zz"} == {"linked"}
-    off = make(leave="0")
-    with off.wire("p2", application_name="off") as conn:
-        pid = conn.value("SELECT pg_backend_pid()")
-        off.command("PREPARE SWAP p2 TO other")
-        assert conn.value("SELECT pg_backend_pid()") == pid
+    await_state(proxy, "left", "last")
+    assert {row["state"] for name, row in sessions(proxy).items() if name != "last"} == {"linked"}
+    assert sessions(off)["stays"]["state"] == "linked"
+    check(stays, "pg")
 
 
 @pytest.fixture
