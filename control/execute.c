@@ -271,6 +271,7 @@ void session_execute(struct session *session)
 		session->request = admin_prepare_swap(admin, command->database, command->server,
 		                                      command->epoch,
 		                                      (command->given & (1u << OPTION_TRIAL)) != 0,
+		                                      (command->given & (1u << OPTION_LEAVE)) != 0,
 		                                      execute_done, session);
 		break;
 	case COMMAND_CANCEL_SWAP:

@@ -71,6 +71,7 @@ struct admin_request {
 	void (*saved)(struct admin_request *request, bool ok, const char *error);
 	bool nowait; /* HOLD, SWAP */
 	bool trial;  /* PREPARE SWAP */
+	bool leave;  /* … */
 	bool owner;  /* … which began the hold, or named its epoch */
 
 	/* swap.c */

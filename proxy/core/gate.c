@@ -552,7 +552,7 @@ static void gate_prepare_pool(struct pool *pool)
 }
 
 void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token,
-                  bool trial)
+                  bool trial, bool leave)
 {
 	struct database *database = database_get(worker, name);
 	const struct config_server *target = config_find_server(worker->routes->config, server);
@@ -577,6 +577,7 @@ void gate_prepare(struct worker *worker, const char *name, const char *server, u
 	database->swap_opened = 0;
 	database->swap_failed = 0;
 	database->swap_trial = trial;
+	database->swap_leave = leave;
 	gate_for_each_pool(database, gate_prepare_pool);
 	if (!trial)
 		session_prepare(database);

@@ -28,7 +28,7 @@ enum mail_type {
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
 	MAIL_TERMINATE_BLOCKERS, /* mail_database: name */
 	MAIL_KEEP_BLOCKERS,      /* mail_database: name */
-	MAIL_PREPARE,      /* mail_database: name, server, token, trial.  Answer: MAIL_PREPARED */
+	MAIL_PREPARE,      /* mail_database: name, server, token, trial, leave.  Answer: MAIL_PREPARED */
 	MAIL_PREPARE_END,  /* mail_database: name: close what PREPARE opened */
 	MAIL_ROUTES,       /* mail_routes: from now on this table (a reference) */
 	MAIL_VIEW,         /* mail_view: fill a view.  Answer: MAIL_ROWS */
@@ -86,6 +86,7 @@ struct mail_database {
 	unsigned number;
 	unsigned failed;
 	bool trial;
+	bool leave;
 };
 
 struct mail_routes {

@@ -92,7 +92,7 @@ void session_leave_some(struct database *database)
 	struct list_node *node;
 	struct list_node *tmp;
 
-	if (idle == 0 || database->held || database->swap_target == NULL || database->swap_trial ||
+	if (idle == 0 || database->held || database->swap_target == NULL || !database->swap_leave ||
 	    database->swap_pending > 0)
 		return;
 	LIST_FOREACH(&database->sessions, node, tmp)

@@ -220,6 +220,7 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 		mail->token = request->token;
 		mail->epoch = request->epoch;
 		mail->trial = request->trial;
+		mail->leave = request->leave;
 		request->left++;
 		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
 	}
@@ -236,7 +237,7 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 }
 
 struct admin_request *admin_prepare_swap(struct admin *admin, const char *database,
-                                         const char *server, uint64_t epoch, bool trial,
+                                         const char *server, uint64_t epoch, bool trial, bool leave,
                                          admin_done_fn *done, void *arg)
 {
 	struct admin_request *request = request_new(admin, done, arg);
@@ -273,6 +274,7 @@ struct admin_request *admin_prepare_swap(struct admin *admin, const char *databa
 	request->server = mem_must_strdup(server);
 	request->epoch = epoch;
 	request->trial = trial;
+	request->leave = leave;
 	if (target == admin_db_server(db)) {
 		sbuf_printf(&request->notice, "Database \"%s\" is on server \"%s\" already.",
 		            db->name, server);

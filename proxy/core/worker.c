@@ -267,7 +267,8 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 		gate_evict_held(worker, mail->name);
 		break;
 	case MAIL_PREPARE:
-		gate_prepare(worker, mail->name, mail->server, mail->token, mail->trial);
+		gate_prepare(worker, mail->name, mail->server, mail->token, mail->trial,
+		             mail->leave);
 		break;
 	default:
 		gate_prepare_end(worker, mail->name);

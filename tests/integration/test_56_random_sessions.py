@@ -117,13 +117,14 @@ def await_linked(world):
              "all sessions to be moved")
 
 
-def prepare(world, console, target):
+def prepare(world, console, target, leave=False):
     """Until nobody is pinned any more."""
-    console("PREPARE SWAP pair TO " + target)
+    command = "PREPARE SWAP pair TO %s%s" % (target, " LEAVE" if leave else "")
+    console(command)
     for turn in range(len(RELIEF)):
         if world.relieve(turn) == 0:
             break
-        console("PREPARE SWAP pair TO " + target)
+        console(command)
 
 
 def other_server(world):
@@ -150,11 +151,11 @@ def by_swap(world, prepared=True, leave=False):
     """To the other of two servers, as by a move.  In the hold each client has asked something."""
     target = other_server(world)
     with world.proxy.console() as console:
-        prepare(world, console, target)
+        prepare(world, console, target, leave)
         if leave:
             await_left(world)
             # What it has done now may be what pins it.
-            prepare(world, console, target)
+            prepare(world, console, target, leave)
         if not prepared:
             console("CANCEL SWAP pair")
         epoch = console("HOLD pair LEASE 60s DRAIN 30s POLICY abort")[0]["epoch"]
@@ -182,7 +183,7 @@ def by_swap_of_those_who_left(world):
 def by_swap_given_up(world):
     """They have left their servers, and come back."""
     with world.proxy.console() as console:
-        prepare(world, console, other_server(world))
+        prepare(world, console, other_server(world), True)
         await_left(world)
         console("CANCEL SWAP pair")
     await_linked(world)

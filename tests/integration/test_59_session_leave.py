@@ -66,7 +66,7 @@ def test_before_the_hold(make, pg, other):
     pids = {int(each.value("SELECT pg_backend_pid()")) for each in (plain, listens, busy)}
     listens.query("LISTEN news")
     busy.query("BEGIN")
-    proxy.command("PREPARE SWAP p2 TO other")
+    proxy.command("PREPARE SWAP p2 TO other LEAVE")
     await_state(proxy, "left", "traveller", "plain")
     wait_for(lambda: len(pg.sessions("p2", "app")) == 2, 20 * SLOW, "the end of their servers")
     assert pg.sessions("p2", "app") < pids
@@ -92,7 +92,7 @@ def test_asked_for_before_the_swap(make, pg):
     proxy = make()
     with begin(proxy) as conn:
         for _ in range(2):
-            proxy.command("PREPARE SWAP p2 TO other")
+            proxy.command("PREPARE SWAP p2 TO other LEAVE")
             await_state(proxy, "left", "traveller")
             wait_for(lambda: not pg.sessions("p2", "app"), 20 * SLOW, "the end of its server")
             check(conn, "pg")
@@ -106,12 +106,33 @@ def test_asked_for_before_the_swap(make, pg):
         check(conn, "other")
 
 
+@pytest.mark.parametrize("swapped", [True, False])
+def test_asked_for_as_the_hold_begins(make, pg, swapped):
+    """On its way back it is caught by the hold, or just not."""
+    proxy = make()
+    here, there = "pg", "other"
+    with begin(proxy) as conn:
+        for _ in range(6):
+            proxy.command("PREPARE SWAP p2 TO %s LEAVE" % there)
+            await_state(proxy, "left", "traveller")
+            conn.send(query("SHOW cluster_name"))
+            epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+            if swapped:
+                proxy.command("SWAP p2 TO %s EPOCH %s FORCE" % (there, epoch))
+            proxy.command("RELEASE p2 EPOCH %s" % epoch)
+            assert rows(conn.ready("I")) in ([[here]], [[there]])
+            leave_unnamed(conn)
+            if swapped:
+                here, there = there, here
+            check(conn, here)
+
+
 def test_given_up(make, pg):
     """It comes back by itself; as it was, after all that happened to its server."""
     proxy = make()
     with begin(proxy) as conn, begin(proxy, "asks") as asks:
         for hold in (False, True):
-            proxy.command("PREPARE SWAP p2 TO other")
+            proxy.command("PREPARE SWAP p2 TO other LEAVE")
             await_state(proxy, "left", "traveller", "asks")
             if hold:
                 epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
@@ -130,7 +151,7 @@ def test_its_place_is_kept(make, pg):
     """Who waits in a full pool gets the place of one that has gone, not of one that has left."""
     proxy = make(pool_size=2)
     first, second = begin(proxy, "first"), begin(proxy, "second")
-    proxy.command("PREPARE SWAP p2 TO other")
+    proxy.command("PREPARE SWAP p2 TO other LEAVE")
     await_state(proxy, "left", "first", "second")
     third = proxy.wire("p2", application_name="third")
     third.send(query("SHOW cluster_name"))
@@ -148,10 +169,14 @@ def test_its_place_is_kept(make, pg):
 
 
 def test_who_stays(make):
-    """Pinned ones, those with something of their server alone, and all where it is switched off."""
+    """Pinned ones, those with something of their server alone, and all where that is switched off
+    or not asked for."""
     off = make(leave="0")
     stays = begin(off, "stays")
-    off.command("PREPARE SWAP p2 TO other")
+    off.command("PREPARE SWAP p2 TO other LEAVE")
+    plain = make()
+    asks = begin(plain, "asks")
+    plain.command("PREPARE SWAP p2 TO other")
     proxy = make(session_pin_applications=["declared"], pool_size=8)
     names = {"declared": "SELECT 1", "locks": "SELECT pg_advisory_lock(1)", "listens": "LISTEN news",
              "tables": "CREATE TEMP TABLE t (a int)", "last": "SELECT 1",
@@ -159,11 +184,12 @@ def test_who_stays(make):
     conns = {name: proxy.wire("p2", application_name=name) for name in names}
     for name, text in names.items():
         conns[name].query(text)
-    proxy.command("PREPARE SWAP p2 TO other")
+    proxy.command("PREPARE SWAP p2 TO other LEAVE")
     await_state(proxy, "left", "last")
     assert {row["state"] for name, row in sessions(proxy).items() if name != "last"} == {"linked"}
-    assert sessions(off)["stays"]["state"] == "linked"
+    assert sessions(off)["stays"]["state"] == sessions(plain)["asks"]["state"] == "linked"
     check(stays, "pg")
+    check(asks, "pg")
 
 
 @pytest.fixture
