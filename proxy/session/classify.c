@@ -195,7 +195,9 @@ static void say_why(const struct session_state *state, const struct session_fact
 		         "a custom setting whose name was not seen (set_config() of a "
 		         "computed name)");
 	if (session_facts_unnamed_lost(facts))
-		add_part(why, "; ", "an unnamed statement that is too long to be kept");
+		add_part(why, "; ",
+		         "an unnamed statement that is too long to be kept, or of which an error "
+		         "has left open whether it was prepared");
 	if (unnamed != NULL && strings && sql_has_backslash(unnamed->text))
 		add_part(why, "; ",
 		         "an unnamed statement with a backslash in a string, "

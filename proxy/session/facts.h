@@ -33,7 +33,8 @@ void session_facts_see_set(struct session_facts *facts);
 /* The server reported another value of a parameter (a name of guc_report.def).  Two matter. */
 void session_facts_see_parameter(struct session_facts **slot, const char *name);
 
-/* The client has (or no more has) an unnamed statement that was too long to be kept. */
+/* The client has (or no more has) an unnamed statement that was too long to be kept, or
+ * of which an error has left open whether it was prepared. */
 void session_facts_see_unnamed(struct session_facts **slot, bool lost);
 
 /* ---- to inspection and classification; facts may be NULL ---- */
