@@ -83,6 +83,9 @@ static void replay_meanwhile(struct replay *replay, const struct session_state *
 	step_end(replay, "isolation level", NULL);
 	set_begin(replay);
 	set_one(replay, "client_encoding", session_state_info(old, "server_encoding"));
+	/* One that the startup parameters name may not be allowed to set what the session's user has. */
+	if (session_state_find(old, SESSION_ROLE, "role") != NULL)
+		set_one(replay, "role", "none");
 	for (i = 0; i < ARRAY_LEN(late_settings); i++) {
 		if (late_settings[i].meanwhile != NULL &&
 		    strcmp(late_settings[i].name, "default_transaction_isolation") != 0)

@@ -54,6 +54,22 @@ def test_settings_go_along(proxy, prepare):
         assert listed["digest_before"] == listed["digest_after"]
 
 
+@pytest.mark.parametrize("prepare", [True, False], ids=["prepared", "unprepared"])
+@pytest.mark.parametrize("role", ["app", "none"])
+def test_a_superusers_setting_beside_a_role_of_the_start(proxy, prepare, role):
+    """The new connection has that role from its login on, too, which may not set it."""
+    with proxy.wire("p2", user="postgres", options="-c role=app") as conn:
+        conn.query("SET ROLE none")
+        assert not errors(conn.query("SET log_min_duration_statement = '1h'"))
+        conn.query("SET ROLE " + role)
+        swap(proxy, "other", prepare=prepare)
+        assert where(conn)[0] == "other"
+        assert conn.value("SHOW log_min_duration_statement") == "1h"
+        assert conn.value("SHOW role") == role
+        conn.query("RESET ROLE")
+        assert conn.value("SHOW role") == "app"
+
+
 def test_statements_and_channels_go_along(proxy):
     """Prepared by the protocol (named and not) and by SQL; LISTEN; the role; all used afterwards."""
     with proxy.wire("p2", application_name="traveller") as conn, proxy.wire("p2") as sender:
