@@ -8,6 +8,7 @@
 #include "wire/build.h"
 #include "wire/startup.h"
 
+#include <limits.h>
 #include <string.h>
 
 /* So many of those who wait are looked at when a server is opened or closed for them. */
@@ -190,9 +191,10 @@ static bool is_wanted(struct pool *pool, const struct server *server)
 	return false;
 }
 
-bool boot_make_room(struct pool *pool)
+bool boot_make_room(struct pool *pool, bool promised_too)
 {
 	struct server *chosen = NULL;
+	int least = INT_MAX;
 	struct list_node *node;
 	struct list_node *tmp;
 
@@ -202,9 +204,16 @@ bool boot_make_room(struct pool *pool)
 	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
+		const bool promised = server->promised != NULL;
+		int loss;
 
-		if (server->counted && (chosen == NULL || !is_wanted(pool, server)))
-			chosen = server;
+		if (!server->counted || (promised && !promised_too))
+			continue;
+		loss = (is_wanted(pool, server) ? 2 : 0) + (promised ? 1 : 0);
+		if (loss > least)
+			continue;
+		chosen = server;
+		least = loss;
 	}
 	if (chosen == NULL)
 		return false;

@@ -44,8 +44,9 @@ bool boot_accepts(struct pool *pool, struct server *server, const struct client 
 void boot_used(struct pool *pool, const struct client *client);
 
 /* The pool is full, and none of its idle servers is for those who wait: one is closed, and its
- * place under the limits is the caller's.  False: there is none. */
-bool boot_make_room(struct pool *pool) MUST_CHECK;
+ * place under the limits is the caller's; one that was promised to a client last, and only if
+ * `promised_too`.  False: there is none. */
+bool boot_make_room(struct pool *pool, bool promised_too) MUST_CHECK;
 
 /* The parameters of the startup packet; false: they do not fit, and the server has none now. */
 bool boot_write(struct server *server, struct sbuf *out) MUST_CHECK;

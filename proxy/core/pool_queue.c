@@ -537,14 +537,15 @@ void pool_kick(struct pool *pool)
 	}
 	pool_publish_waiting(pool);
 	demand = pool_count_waiting(pool);
-	login = demand == 0;
+	/* Which takes nobody's promised server. */
+	login = pool->session && demand == 0;
 	if (UNLIKELY(pool->clients[CLIENT_WELCOME].count > 0) && trial_wants_server(pool))
 		demand++;
 	if (demand == 0) {
 		limit_leave(pool);
 		return;
 	}
-	(void)pool_ask(pool, 0, login && promise_has_room(pool));
+	(void)pool_ask(pool, 0, login);
 	pool_dial(pool, demand, pool_check_idle(pool, demand));
 }
 

@@ -16,6 +16,7 @@
 /* Other workers are asked to close an idle server at most so often. */
 #define EVICT_PAUSE ((usec_t)100000)
 
+/* Of those that were promised to nobody, if there are such. */
 static struct server *pool_oldest_idle(struct pool *pool)
 {
 	struct server *oldest = NULL;
@@ -26,7 +27,11 @@ static struct server *pool_oldest_idle(struct pool *pool)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
-		if (oldest == NULL || server->since < oldest->since)
+		const bool promised = server->promised != NULL;
+
+		if (oldest == NULL ||
+		    (promised == (oldest->promised != NULL) ? server->since < oldest->since
+		                                            : !promised))
 			oldest = server;
 	}
 	return oldest;
@@ -148,7 +153,7 @@ static bool pool_take_room(struct pool *pool, size_t coming)
 		return false;
 	}
 	limit_leave(pool); /* its own servers are what it waits for */
-	return boot_make_room(pool);
+	return boot_make_room(pool, true);
 }
 
 void pool_room(struct worker *worker, const struct pool_share *share)

@@ -25,7 +25,8 @@ static bool below(const atomic_int *count, const atomic_int *limit)
 	return most == 0 || atomic_load_explicit(count, memory_order_relaxed) < most;
 }
 
-bool promise_has_room(const struct pool *pool)
+/* Another connection could be opened now. */
+static bool has_room(const struct pool *pool)
 {
 	const struct pool_share *share = pool->share;
 
@@ -42,7 +43,7 @@ bool promise_yields(const struct pool *pool, const struct server *server,
 {
 	if (LIKELY(server->promised == NULL) || server->promised == client)
 		return true;
-	return pool->worker->now - since >= PROMISE_FIRM || !promise_has_room(pool);
+	return pool->worker->now - since >= PROMISE_FIRM || !has_room(pool);
 }
 
 /* ---- at the login ---- */
@@ -104,8 +105,11 @@ static bool open_one(struct pool *pool, const struct client *client)
 	enum share_full full;
 	struct server *server;
 
-	if (route == NULL || limit_is_behind(pool, pool->worker->now, &full) ||
-	    !pool_share_take(pool->share, 0, &full))
+	if (route == NULL || limit_is_behind(pool, pool->worker->now, &full))
+		return false;
+	/* In a full pool those that are idle are not for such a client. */
+	if (!pool_share_take(pool->share, 0, &full) &&
+	    (full != FULL_POOL || !boot_make_room(pool, false)))
 		return false;
 	server = server_dial(pool, pool->worker->routes, route->server, false);
 	if (server == NULL || server->doomed)
@@ -157,7 +161,7 @@ bool promise_is_settled(struct client *client)
 	coming = count_coming(pool, client);
 	if (coming > 0 && coming > count_before(pool, client))
 		return false;
-	return !promise_has_room(pool) || !open_one(pool, client);
+	return !open_one(pool, client);
 }
 
 uint32_t promise_told(const struct client *client)

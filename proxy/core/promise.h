@@ -40,9 +40,6 @@ uint32_t promise_pid(struct client *client, const struct server *server);
 /* The id that it was told. */
 uint32_t promise_told(const struct client *client);
 
-/* Another connection could be opened now: nobody needs one that was promised to others. */
-bool promise_has_room(const struct pool *pool) MUST_CHECK;
-
 /* Whether the server may be given to the client, or to somebody else who waits since `since`. */
 bool promise_yields(const struct pool *pool, const struct server *server,
                     const struct client *client, usec_t since);

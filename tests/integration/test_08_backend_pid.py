@@ -101,6 +101,16 @@ def test_cancel_hits_exactly_one(make_proxy, pg, other, version):
         conn.close()
 
 
+def test_the_first_logins_of_workers(make_proxy, pg):
+    """A worker that does not know yet what to tell its clients takes nobody's promised server for it."""
+    for _ in range(10):
+        proxy = make_proxy(pool_mode="session", pool_size=2, workers=2)
+        with proxy.wire() as first, proxy.wire() as second:
+            for conn in (second, first):
+                assert conn.value("SELECT pg_backend_pid()") == str(told(conn))
+        proxy.stop()
+
+
 def test_it_costs_nobody_a_server(make_proxy, pg):
     """Clients that only log in use none up, and none of them waits for one."""
     proxy = make_proxy(pool_mode="session", pool_size=2, workers=2)
@@ -139,6 +149,54 @@ def test_the_first_ones_get_one_each(make_proxy):
         for conn in conns:
             conn.close()
         proxy.stop()
+
+
+def tried(proxy, *options):
+    """What is asked for the first time is tried on a server before the login is done."""
+    for option in options:
+        proxy.wire(options=option).close()
+
+
+def idle(proxy, count):
+    wait_for(lambda: proxy.command("SHOW POOLS")[0]["sv_idle"] == str(count), what="idle servers")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_idle_ones_of_others_make_room(make_proxy, pg, workers):
+    """A full pool whose idle servers have other startup parameters: one of them that was promised to
+    nobody gives way to a login, as it would to the first request."""
+    proxy = make_proxy(pool_mode="session", pool_size=3, workers=workers)
+    tried(proxy, "-c work_mem=5MB", "-c work_mem=6MB")
+    others = [proxy.wire() for _ in range(3)]
+    for conn in others:
+        assert conn.value("SHOW work_mem") == "4MB"
+    for conn in others[1:]:
+        conn.close()
+    idle(proxy, 2)
+    with proxy.wire() as plain, proxy.wire(options="-c work_mem=5MB") as small:
+        assert is_server(pg, told(plain)) and is_server(pg, told(small))
+        if workers == 1:  # (what another worker has not tried yet, it tries in anybody's place)
+            with proxy.wire(options="-c work_mem=6MB") as none:
+                assert not is_server(pg, told(none))
+        for conn in (small, plain):
+            assert conn.value("SELECT pg_backend_pid()") == str(told(conn))
+    others[0].close()
+
+
+def test_who_was_promised_one_goes_last(make_proxy, pg):
+    """Of a full pool's idle servers, a request with other startup parameters gets the place of one
+    that was promised to nobody."""
+    proxy = make_proxy(pool_mode="session", pool_size=2, workers=1)
+    tried(proxy, "-c work_mem=6MB")
+    with proxy.wire(options="-c work_mem=5MB") as small, proxy.wire() as first:
+        assert first.value("SELECT pg_backend_pid()") == str(told(first))
+        with proxy.wire(options="-c work_mem=6MB") as late:
+            assert not is_server(pg, told(late))
+            first.close()
+            idle(proxy, 2)
+            assert late.value("SHOW work_mem") == "6MB"
+            assert is_server(pg, told(small))
+            assert small.value("SELECT pg_backend_pid()") == str(told(small))
 
 
 def test_no_login_waits(make_proxy, pg):
