@@ -58,6 +58,7 @@ struct client {
 	struct session_move *move;  /* … what is known and done about that session, or NULL */
 	struct client_login *login; /* only while logging in */
 	uint64_t id;              /* unique in the process, never used again */
+	uint64_t unnamed_id;      /* of its unnamed statement (statement.h), or 0 */
 	usec_t asked;             /* when its request came */
 	usec_t since;             /* of the present state: for WAITING, of the request */
 	uint32_t discard;         /* bytes of a refused message still to be thrown away */

@@ -246,8 +246,7 @@ void relocate_receive(struct worker *worker, struct mail_client *mail)
 	}
 	client->worker = worker;
 	client->pool = pool;
-	/* Servers here may remember another statement of it as their unnamed one. */
-	client->id = worker_new_client_id(worker);
+	client->unnamed_id = 0; /* a number of the other worker's */
 	client_set_state(client, CLIENT_IDLE);
 	client->conn.tls = mail->tls;
 	if (!conn_open(&client->conn, worker, mail->fd, client_event, client)) {

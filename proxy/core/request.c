@@ -277,7 +277,8 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 			break;
 		ledger->unnamed = false;
 		ledger->open = false; /* its ReadyForQuery ends what was begun before */
-		if (server->unnamed_of != NULL || request->client->stmts != NULL)
+		if (server->unnamed_id != 0 || request->client->unnamed_id != 0 ||
+		    request->client->stmts != NULL)
 			return statement_set_unnamed(request->client, server,
 			                             (struct ledger_entry){.op = OWES_QUERY}, NULL);
 		break;

@@ -391,7 +391,7 @@ bool server_inject_query(struct server *server, const char *sql, size_t len)
 
 	assert(server_quiet(server));
 	wire_put_be32(head + 1, (uint32_t)(len + 5));
-	server->unnamed_of = NULL; /* a simple Query destroys the unnamed statement */
+	server->unnamed_id = 0; /* a simple Query destroys the unnamed statement */
 	if (!ledger_owe(&server->ledger, OWES_HIDDEN_QUERY)) {
 		server_doom(server, SERVER_CLOSE_MEMORY);
 		return false;
@@ -464,7 +464,7 @@ bool server_pack(struct server *server, struct server_parcel *parcel)
 	pool_publish_idle(server->pool);
 	param_set_unref(server->params);
 	server->params = NULL;
-	server->unnamed_of = NULL;
+	server->unnamed_id = 0;
 	parcel->tls = conn_take_tls(&server->conn);
 	parcel->fd = conn_detach(&server->conn, server->worker);
 	parcel->server = server;

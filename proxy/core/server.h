@@ -93,8 +93,7 @@ struct server {
 	struct param_set *boot;    /* startup parameters of the clients it is for (boot.h) */
 	struct param_set *xact_params; /* the client's before its transaction changed them, or NULL */
 	struct resend resend;            /* the first request after it was linked */
-	const struct client *unnamed_of; /* whose unnamed statement it has; only compared */
-	uint64_t unnamed_id;    /* … and that client's id */
+	uint64_t unnamed_id;    /* of the unnamed statement that it has (statement.h); 0: nobody's */
 	usec_t since;           /* of the present state */
 	usec_t born;
 	usec_t request_start;

@@ -157,8 +157,8 @@ static enum statement_result statement_refuse(struct client *client, struct serv
 /* A Parse of it by this client is on its way to the server. */
 static void statement_has_unnamed(struct client *client, struct server *server)
 {
-	server->unnamed_of = client;
-	server->unnamed_id = client->id;
+	client->unnamed_id = ++client->worker->unnamed_ids;
+	server->unnamed_id = client->unnamed_id;
 	server->ledger.unnamed = true;
 }
 
@@ -177,7 +177,8 @@ bool statement_set_unnamed(struct client *client, struct server *server, struct 
 	}
 	if (client->stmts != NULL)
 		(void)client_stmts_set_unnamed(client->stmts, stmt, STATEMENT_UNNAMED_MAX);
-	server->unnamed_of = NULL;
+	client->unnamed_id = 0;
+	server->unnamed_id = 0;
 	return true;
 }
 
@@ -618,8 +619,9 @@ static bool statement_ensure_unnamed(struct client *client, struct server *serve
 	if (server_has_unnamed(server, client))
 		return true;
 	stmt = client_stmts_get_unnamed(client->stmts);
-	server->unnamed_of = client;
-	server->unnamed_id = client->id;
+	if (client->unnamed_id == 0)
+		client->unnamed_id = ++client->worker->unnamed_ids;
+	server->unnamed_id = client->unnamed_id;
 	if (stmt != NULL) {
 		if (!ledger_owe(&server->ledger, OWES_HIDDEN_PARSE)) {
 			(void)statement_no_memory(client);
@@ -883,8 +885,9 @@ static void statement_undo_unnamed(struct client *client, struct server *server,
 	}
 	if (from != NULL && client->stmts != NULL)
 		(void)client_stmts_set_unnamed(client->stmts, before, SIZE_MAX);
-	server->unnamed_of = had ? client : NULL;
-	server->unnamed_id = client->id;
+	if (from != NULL)
+		client->unnamed_id = had ? ++client->worker->unnamed_ids : 0;
+	server->unnamed_id = had ? client->unnamed_id : 0;
 }
 
 /* The client has the named statement of the entry again. */

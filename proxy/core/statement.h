@@ -43,10 +43,12 @@ enum statement_result {
 	STATEMENT_FAILED, /* client or server was doomed */
 };
 
-/* Whether the server has the client's unnamed statement, or the Parse of it is on its way. */
+/* Whether the server has the client's unnamed statement, or the Parse of it is on its way.  Each Parse
+ * has a number of its own in its worker: one that the client has replaced since, on another server, is
+ * as foreign as anybody's. */
 static inline bool server_has_unnamed(const struct server *server, const struct client *client)
 {
-	return server->unnamed_of == client && server->unnamed_id == client->id;
+	return client->unnamed_id != 0 && server->unnamed_id == client->unnamed_id;
 }
 
 /* Whether a Parse of the unnamed statement, in a batch before this one, may yet turn out to have

@@ -92,6 +92,7 @@ struct worker {
 	struct ring *ring;           /* sends that are put off; NULL: none is */
 	struct event *batch_end;     /* behind the events of the present batch: they are sent */
 	struct conn_tls_io *tls_io;  /* buffers of encrypted connections; NULL: there were none */
+	uint64_t unnamed_ids;        /* given to unnamed statements (statement.h) */
 	atomic_uint client_count;    /* read by the main thread, which gives new ones to the least */
 	atomic_uint linked;          /* while shutting down: clients that have a server; before: UINT_MAX */
 	atomic_uint busy;            /* per mille of its time, lately; read by all */

@@ -340,6 +340,40 @@ def test_unnamed_statement_after_others_used_the_server(make_proxy):
         assert rows(run(one, describe("S"), bind([9]), execute())) == [["one", "9"]]
 
 
+@pytest.mark.parametrize("change, expected", [
+    ([parse("SELECT 'new'")], "new"),
+    ([query("SELECT 2")], None),
+    ([close("S"), SYNC], None),
+    ([parse("SELECT FROM nowhere")], None),
+    ([bind([], "unknown"), parse("SELECT 'new'")], "old"),
+    ([parse("SELECT 'new'"), bind([], "unknown")], "new"),
+    ([parse("SELECT 'old'")], "old"),
+])
+def test_unnamed_statement_that_was_replaced_on_another_server(make_proxy, change, expected):
+    """The server that the client comes back to still has the old one."""
+    proxy = make_proxy(pool_size=2, workers=1)
+
+    def command(conn, sql):  # which leaves the server its unnamed statement
+        run(conn, parse(sql, sql), bind([], sql), execute())
+
+    with proxy.wire() as one, proxy.wire() as two, proxy.wire() as three:
+        run(one, parse("SELECT 'old'"))
+        command(two, "BEGIN")
+        one.send(*change, *([] if change[-1] == SYNC or change[0][:1] == b"Q" else [SYNC]))
+        one.ready("I")
+        command(three, "BEGIN")
+        command(two, "COMMIT")
+        for _ in range(2):
+            messages = run(one, bind(), execute())
+            if expected is None:
+                assert errors(messages)[0]["C"] == "26000"
+            else:
+                assert rows(messages) == [[expected]]
+            command(two, "BEGIN")
+            command(three, "COMMIT")
+        command(two, "COMMIT")
+
+
 def test_simple_query_ends_the_unnamed_statement(proxy):
     with proxy.wire() as conn:
         run(conn, parse("SELECT 1"))
