@@ -374,13 +374,15 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_give(reply);
 }
 
-/* Commands after which a statement that was prepared before may return other columns. */
+/* Commands after which a statement that was prepared before may return other columns, or have
+ * parameters of a type that is not there any more. */
 static bool reply_alters(const uint8_t *tag, size_t len)
 {
 	static const char *const tags[] = {
 	    "ALTER TABLE", "ALTER VIEW", "ALTER MATERIALIZED VIEW", "ALTER FOREIGN TABLE",
 	    "ALTER TYPE",  "CREATE VIEW", "DROP TABLE", "DROP VIEW", "DROP MATERIALIZED VIEW",
-	    "DROP FOREIGN TABLE", "DROP FUNCTION", "DROP SCHEMA", "ALTER SCHEMA"};
+	    "DROP FOREIGN TABLE", "DROP FUNCTION", "DROP SCHEMA", "ALTER SCHEMA", "DROP TYPE",
+	    "DROP DOMAIN", "DROP EXTENSION"};
 
 	if (LIKELY(tag[0] != 'A' && tag[0] != 'D' && tag[0] != 'C'))
 		return false;

@@ -1095,6 +1095,17 @@ void statement_at_ready(struct server *server)
 	server->given = server->ledger.changes > 0;
 }
 
+/* It would return other columns, or (in the words of an internal error) has a parameter of a type that
+ * was dropped. */
+static bool is_outdated(const struct wire_error *error)
+{
+	if (error->sqlstate == NULL || error->routine == NULL)
+		return false;
+	return (strcmp(error->sqlstate, "0A000") == 0 &&
+		strcmp(error->routine, "RevalidateCachedQuery") == 0) ||
+	       (strcmp(error->sqlstate, "XX000") == 0 && strncmp(error->routine, "getType", 7) == 0);
+}
+
 void statement_outdated(struct server *server, const struct wire_error *error)
 {
 	atomic_uint *generation = &server->pool->database->share->generation;
@@ -1102,8 +1113,7 @@ void statement_outdated(struct server *server, const struct wire_error *error)
 	unsigned now;
 
 	if (entry == NULL || (entry->op != OWES_BIND && entry->op != OWES_DESCRIBE) ||
-	    error->sqlstate == NULL || strcmp(error->sqlstate, "0A000") != 0 ||
-	    error->routine == NULL || strcmp(error->routine, "RevalidateCachedQuery") != 0)
+	    !is_outdated(error))
 		return;
 	/* Others who still have the old one get the same error: that is no news. */
 	now = entry->generation;

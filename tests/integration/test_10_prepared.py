@@ -197,6 +197,35 @@ def test_who_prepares_after_a_change_is_not_told_of_it(make_proxy, pg, case):
         assert rows(run(two, close("S", "s"), ask("SELECT * FROM altered", "s"))) == [["1", "2"]]
 
 
+@pytest.mark.parametrize("past", [False, True])
+def test_type_of_a_parameter_that_was_made_anew(make_proxy, pg, past):
+    """The parameters of a prepared statement keep the types that there were."""
+    again = ["DROP TYPE IF EXISTS colour", "CREATE TYPE colour AS ENUM ('red')"]
+    pg.sql("; ".join(["GRANT CREATE ON SCHEMA public TO app", "SET ROLE app", *again]), "p1")
+    proxy = make_proxy(pool_size=1, workers=1)
+
+    def use(conn, *before):
+        return run(conn, *before, bind(["red"], "s"), execute())
+
+    def prepare():
+        return parse("SELECT $1::colour", "s")
+
+    with proxy.wire() as one, proxy.wire() as two, proxy.wire() as other:
+        for conn in (one, two):
+            assert rows(use(conn, prepare())) == [["red"]]
+        for sql in again:
+            if past:
+                pg.sql("SET ROLE app; " + sql, "p1")
+            else:
+                assert not errors(other.query(sql))
+        # Who keeps the old one is told, as by PostgreSQL.
+        assert errors(use(one))[0]["C"] == "XX000"
+        assert rows(use(other, prepare())) == [["red"]]
+        assert rows(use(one, close("S", "s"), prepare())) == [["red"]]
+        assert errors(use(two))[0]["C"] == "XX000"
+        assert rows(use(two, close("S", "s"), prepare())) == [["red"]]
+
+
 def test_same_text_with_other_types_is_another_statement(proxy):
     with proxy.wire() as one, proxy.wire() as two:
         run(one, parse("SELECT pg_typeof($1)", "t", oids=[23]))
