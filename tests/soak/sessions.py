@@ -298,7 +298,7 @@ def main():
                         help="per cent of the mixed ones that work during the move")
     parser.add_argument("--rate", type=int, default=200, help="their transactions a second")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--leave", type=float, default=1,
+    parser.add_argument("--leave", type=float, default=5,
                         help="seconds after which those that do nothing leave their servers before "
                         "the hold (session_leave_after); 0: they stay")
     options = parser.parse_args()
