@@ -173,7 +173,8 @@ def test_refusals(make, source):
     assert refused(proxy, "p1", "app", replication="perhaps")["C"] == "22023"
     # What the server says of somebody without the attribute, and only to him.
     fields = refused(proxy, "p1", "app", replication="database")
-    assert fields["C"] == "42501" and "replication" in fields["M"] and "D" not in fields
+    assert fields["C"] == "42501" and "D" not in fields
+    assert "walsender" in fields["M"].lower().replace(" ", "")  # the words differ by version
     with proxy.wire("p1") as conn:
         assert conn.value("SELECT 1") == "1"
     fields = refused(proxy, "replication", "postgres", replication="true")
