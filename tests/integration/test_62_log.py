@@ -173,6 +173,8 @@ for name in null zero random urandom; do
 	: >"$1/dev/$name"
 	mount --bind "/dev/$name" "$1/dev/$name"
 done
+mkdir "$1/dev/shm"
+mount --bind /dev/shm "$1/dev/shm" # the tests themselves may live there
 mount --rbind "$1/dev" /dev
 "$3" -c 'import socket, sys
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
