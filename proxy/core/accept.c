@@ -154,12 +154,29 @@ static void accept_ready(evutil_socket_t listener, short what, void *arg)
 	worker_end_turn(worker);
 }
 
+struct sock_keepalive accept_keepalive(const struct config_proxy *conf)
+{
+	return (struct sock_keepalive){
+	    .on = conf->tcp_keepalive,
+	    .idle = (int)(conf->tcp_keepalive_idle / USEC_PER_SEC),
+	    .interval = (int)(conf->tcp_keepalive_interval / USEC_PER_SEC),
+	    .count = conf->tcp_keepalive_count,
+	    .unacknowledged = (int)(conf->tcp_user_timeout / USEC_PER_MSEC)};
+}
+
+void accept_tune(struct worker *worker)
+{
+	const struct sock_keepalive keepalive = accept_keepalive(&worker->routes->config->proxy);
+
+	for (const struct acceptor *acceptor = worker->acceptors; acceptor != NULL;
+	     acceptor = acceptor->next)
+		sock_tune_again(acceptor->fd, &keepalive);
+}
+
 void accept_listen(struct worker *worker, int fd)
 {
 	const struct config_proxy *conf = &worker->routes->config->proxy;
-	const struct sock_keepalive keepalive = {
-	    conf->tcp_keepalive, (int)(conf->tcp_keepalive_idle / USEC_PER_SEC),
-	    (int)(conf->tcp_keepalive_interval / USEC_PER_SEC), conf->tcp_keepalive_count};
+	const struct sock_keepalive keepalive = accept_keepalive(conf);
 	struct acceptor *acceptor = calloc(1, sizeof(*acceptor));
 
 	if (acceptor == NULL) {
@@ -167,7 +184,7 @@ void accept_listen(struct worker *worker, int fd)
 		(void)close(fd);
 		return;
 	}
-	sock_tune(fd, &keepalive);
+	sock_tune_again(fd, &keepalive);
 	acceptor->worker = worker;
 	acceptor->fd = fd;
 	acceptor->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);

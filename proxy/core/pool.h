@@ -143,6 +143,7 @@ struct pool {
 	char *last_error;      /* of the last failed dial or login; NULL: none since a success */
 	char last_sqlstate[6]; /* "" if the server gave none */
 	bool last_permanent;   /* such that waiting would not help */
+	unsigned hosts_failed;  /* of several, one after the other */
 	usec_t failing_since;
 	usec_t used;           /* when there last was a client or a server, as far as ticks see it */
 	struct pool_stats stats;

@@ -130,6 +130,7 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 	free(pool->last_error);
 	pool->last_error = NULL;
 	pool->failing_since = 0;
+	pool->hosts_failed = 0;
 	pool->retry_at = 0;
 	atomic_store_explicit(&pool->share->succeeded_at, server->born, memory_order_relaxed);
 	if (server->boot != NULL)
@@ -260,6 +261,7 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
                         const char *sqlstate)
 {
 	usec_t now = pool->worker->now;
+	bool others;
 
 	if (*sqlstate != '\0')
 		server_log(server, LOG_LEVEL_WARNING, "server login failed: FATAL %s", error);
@@ -284,7 +286,12 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 	(void)snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s", sqlstate);
 	pool->last_permanent =
 	    sqlstate_permanent(sqlstate, pool->worker->routes->config->proxy.as_pgbouncer);
-	pool->retry_at = now + pool->worker->routes->config->proxy.server_login_retry;
+	/* Those of several hosts that have not been tried yet are tried at once. */
+	others = *sqlstate == '\0' && ++pool->hosts_failed < server_host_count(server->target);
+	if (!others) {
+		pool->hosts_failed = 0;
+		pool->retry_at = now + pool->worker->routes->config->proxy.server_login_retry;
+	}
 	if (pool->failing_since == 0)
 		pool->failing_since = now;
 	if (pool->session)
@@ -293,6 +300,8 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 	if (pool->last_permanent && pool->last_error != NULL && !pool->database->held &&
 	    !pool_has_others(pool, 1))
 		pool_refuse_waiting(pool, 0, now);
+	if (others)
+		pool_kick(pool);
 }
 
 void pool_refuse_late(struct pool *pool, struct client *client)

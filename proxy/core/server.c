@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "core/accept.h"
 #include "core/boot.h"
 #include "core/cancel.h"
 #include "core/client.h"
@@ -77,15 +78,15 @@ static void server_dialled(void *arg, int fd, const char *error)
 		if (fd >= 0)
 			(void)close(fd);
 	} else if (fd < 0) {
-		if (server->host_text != NULL)
-			server->pool->host++; /* the next attempt is another host's */
+		/* The next attempt is another host's: once for all that fail together. */
+		if (server->target->load_balance_hosts != CONFIG_BALANCE_ROUND_ROBIN &&
+		    server->pool->host == server->host_number)
+			server->pool->host++;
 		server_doom(server, fd == DIAL_UNRESOLVED ? SERVER_CLOSE_DNS : SERVER_CLOSE_DIAL);
 		pool_server_failed(server->pool, server, error, "");
 	} else {
-		const struct config_proxy *conf = &worker->routes->config->proxy;
-		const struct sock_keepalive keepalive = {
-		    conf->tcp_keepalive, (int)(conf->tcp_keepalive_idle / USEC_PER_SEC),
-		    (int)(conf->tcp_keepalive_interval / USEC_PER_SEC), conf->tcp_keepalive_count};
+		const struct sock_keepalive keepalive =
+		    accept_keepalive(&worker->routes->config->proxy);
 
 		sock_tune(fd, &keepalive);
 		if (conn_open(&server->conn, worker, fd, server_event, server)) {
@@ -99,20 +100,29 @@ static void server_dialled(void *arg, int fd, const char *error)
 	worker_end_turn(worker);
 }
 
+unsigned server_host_count(const struct config_server *target)
+{
+	unsigned count = 1;
+
+	for (const char *comma = strchr(target->host, ','); comma != NULL;
+	     comma = strchr(comma + 1, ','))
+		count++;
+	return count;
+}
+
 /* One of several hosts.  False: no memory. */
 static bool server_choose_host(struct server *server)
 {
 	const struct config_server *target = server->target;
 	const char *at = target->host;
-	unsigned count = 1;
+	const unsigned count = server_host_count(target);
 	unsigned chosen;
 
 	server->host = at;
-	if (LIKELY(strchr(at, ',') == NULL))
+	if (LIKELY(count == 1))
 		return true;
-	for (const char *comma = strchr(at, ','); comma != NULL; comma = strchr(comma + 1, ','))
-		count++;
-	chosen = server->pool->host % count;
+	server->host_number = server->pool->host;
+	chosen = server->host_number % count;
 	if (target->load_balance_hosts == CONFIG_BALANCE_ROUND_ROBIN)
 		server->pool->host++;
 	while (chosen-- > 0)

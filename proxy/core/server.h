@@ -93,6 +93,7 @@ struct server {
 	struct param_set *boot;    /* startup parameters of the clients it is for (boot.h) */
 	struct param_set *xact_params; /* the client's before its transaction changed them, or NULL */
 	struct resend resend;            /* the first request after it was linked */
+	unsigned host_number;   /* of several hosts: pool->host when it was chosen */
 	uint64_t unnamed_id;    /* of the unnamed statement that it has (statement.h); 0: nobody's */
 	usec_t since;           /* of the present state */
 	usec_t born;
@@ -130,6 +131,9 @@ struct server {
 	char error_sqlstate[6];
 	bool fatal_sent;        /* a FATAL of its own was forwarded to the client */
 };
+
+/* Of how many hosts the server may be any. */
+unsigned server_host_count(const struct config_server *target) MUST_CHECK;
 
 /* Dials a new connection for the pool, to `target` of `routes`; counted already in the pool's
  * share.  NULL on lack of memory (then the count is given back). */

@@ -388,6 +388,7 @@ static void worker_receive(void *owner, struct letter *letter)
 		break;
 	case MAIL_ROUTES:
 		gate_new_routes(worker, ((struct mail_routes *)letter)->routes);
+		accept_tune(worker);
 		free(letter);
 		break;
 	case MAIL_VIEW:

@@ -193,20 +193,41 @@ int sock_listen_path(const char *path, int backlog, unsigned mode, struct sock_g
 	return fd;
 }
 
-void sock_tune(int fd, const struct sock_keepalive *keepalive)
+/* 0: the system's default, which `fresh`, a socket without options, has. */
+static void sock_tune_tcp(int fd, int fresh, int option, int value)
+{
+	socklen_t len = sizeof(value);
+
+	if (value == 0 && (fresh < 0 || getsockopt(fresh, IPPROTO_TCP, option, &value, &len) != 0))
+		return;
+	(void)setsockopt(fd, IPPROTO_TCP, option, &value, sizeof(value));
+}
+
+static void sock_tune_from(int fd, int fresh, const struct sock_keepalive *keepalive)
 {
 	const int one = 1;
+	const int on = keepalive->on ? 1 : 0;
 
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (!keepalive->on)
-		return;
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-	if (keepalive->idle > 0)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive->idle, sizeof(int));
-	if (keepalive->interval > 0)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive->interval, sizeof(int));
-	if (keepalive->count > 0)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &keepalive->count, sizeof(int));
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	sock_tune_tcp(fd, fresh, TCP_USER_TIMEOUT, keepalive->unacknowledged);
+	sock_tune_tcp(fd, fresh, TCP_KEEPIDLE, keepalive->idle);
+	sock_tune_tcp(fd, fresh, TCP_KEEPINTVL, keepalive->interval);
+	sock_tune_tcp(fd, fresh, TCP_KEEPCNT, keepalive->count);
+}
+
+void sock_tune(int fd, const struct sock_keepalive *keepalive)
+{
+	sock_tune_from(fd, -1, keepalive);
+}
+
+void sock_tune_again(int fd, const struct sock_keepalive *keepalive)
+{
+	int fresh = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	sock_tune_from(fd, fresh, keepalive);
+	if (fresh >= 0)
+		(void)close(fresh);
 }
 
 bool sock_defer_accept(int fd, int seconds)

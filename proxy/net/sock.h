@@ -20,9 +20,10 @@ struct sock_name {
 
 struct sock_keepalive {
 	bool on;
-	int idle;     /* seconds; 0 leaves the system's default, so do the next two */
+	int idle;     /* seconds; 0 is the system's default, as of the next two */
 	int interval; /* seconds */
 	int count;
+	int unacknowledged; /* milliseconds: TCP_USER_TIMEOUT; 0: the system's limit */
 };
 
 /* Listening sockets that another process has opened, as its configuration said. */
@@ -54,9 +55,12 @@ int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode
 int sock_listen_path(const char *path, int backlog, unsigned mode, struct sock_given *given,
                      struct sbuf *error) MUST_CHECK;
 
-/* Options of a socket: no delay, keep-alive.  What a listening socket accepts inherits them (tcp(7)).
- * Failures are of no consequence. */
+/* Options of a new socket: no delay, keep-alive, limits.  Failures are of no consequence. */
 void sock_tune(int fd, const struct sock_keepalive *keepalive);
+
+/* The same of a listening socket, which may have had others before: what it accepts from now on
+ * inherits them (tcp(7)). */
+void sock_tune_again(int fd, const struct sock_keepalive *keepalive);
 
 /* Whether it is a Unix socket. */
 bool sock_is_unix(int fd);

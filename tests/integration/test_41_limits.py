@@ -244,6 +244,44 @@ def test_several_hosts(make_proxy, pg):
         assert errors(conn.ready())[0]["C"] == "57014"
 
 
+@pytest.mark.parametrize("balance", ["round-robin", "disable"])
+@pytest.mark.parametrize("hosts", ["127.0.0.3,127.0.0.1", "127.0.0.1,127.0.0.3",
+                                   "127.0.0.3,127.0.0.4,127.0.0.1"])
+def test_hosts_that_are_down_are_passed_over(make_proxy, pg, hosts, balance):
+    """At once: server_login_retry is for when none of them takes a connection."""
+    proxy = make_proxy(servers={"pg": {"host": hosts, "port": pg.port, "check_user": "postgres",
+                                       "load_balance_hosts": balance}},
+                       databases={"p1": "pg"}, pool_size=6, server_login_retry="1h", workers=1)
+    for _ in range(3):
+        conns = [proxy.wire() for _ in range(4)]
+        for conn in conns:
+            conn.send(query("BEGIN"))
+        for conn in conns:
+            conn.ready("T")
+            conn.close()
+        proxy.command("RECONNECT p1")
+    assert {row["addr"] for row in proxy.command("SHOW SERVERS")} <= {"127.0.0.1"}
+
+
+def test_hosts_in_turn(make_proxy, pg):
+    """Each new connection is another host's.  (The second host is a proxy before the same server.)"""
+    second = make_proxy(start=False, listen_addresses=["127.0.0.2"], port=pg.port,
+                        pool_mode="session")
+    second.host, second.port = "127.0.0.2", pg.port
+    second.start()
+    proxy = make_proxy(servers={"pg": {"host": "127.0.0.1,127.0.0.2", "port": pg.port,
+                                       "check_user": "postgres"}},
+                       databases={"p1": "pg"}, pool_size=6, workers=1)
+    conns = [proxy.wire() for _ in range(6)]
+    for conn in conns:
+        conn.send(query("BEGIN"))
+        conn.ready("T")
+    addresses = [row["addr"] for row in proxy.command("SHOW SERVERS")]
+    assert sorted(addresses) == ["127.0.0.1"] * 3 + ["127.0.0.2"] * 3
+    for conn in conns:
+        conn.close()
+
+
 def test_startup_parameters(make_proxy):
     proxy = make_proxy(ignore_startup_parameters=["options", "No.Such"], pool_size=1,
                        application_name_add_host=True, login_notify_message="hello")

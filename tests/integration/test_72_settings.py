@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: PostgreSQL
 """Settings, options and signals that pgbouncer has too and no other test looks at."""
+import ctypes
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -173,3 +175,43 @@ def test_import_is_in_the_help(tmp_path):
     assert alone.stdout.startswith("Usage: pgshunt import-pgbouncer FILE")
     wrong = subprocess.run([program("pgshunt"), "import-pgbouncer"], capture_output=True, text=True)
     assert wrong.returncode == 2 and "import-pgbouncer FILE" in wrong.stderr
+
+
+SYS_pidfd_getfd = 438
+
+
+def options(proxy, addr, port):
+    """Options of the process' own socket that leads there."""
+    fd = [int(row["fd"]) for row in proxy.command("SHOW FDS")
+          if row["addr"] == addr and row["port"] == str(port)][0]
+    process = os.pidfd_open(proxy.process.pid)
+    copy = ctypes.CDLL(None, use_errno=True).syscall(SYS_pidfd_getfd, process, fd, 0)
+    os.close(process)
+    assert copy >= 0, os.strerror(ctypes.get_errno())
+    with socket.socket(fileno=copy) as sock:
+        return (sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                *(sock.getsockopt(socket.IPPROTO_TCP, option) for option in
+                  (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT,
+                   socket.TCP_USER_TIMEOUT)))
+
+
+def test_tcp_options(make_proxy, pg):
+    """Of clients and servers; a RELOAD changes those of the connections to come."""
+    with socket.socket() as fresh:
+        system = tuple(fresh.getsockopt(socket.IPPROTO_TCP, option) for option in
+                       (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT))
+    proxy = make_proxy(tcp_keepalive_idle="1000s", tcp_keepalive_interval="7s",
+                       tcp_keepalive_count=3, tcp_user_timeout="9s", workers=1)
+    for settings, wanted in (({}, (1, 1000, 7, 3, 9000)),
+                             ({"tcp_keepalive_idle": "20s", "tcp_user_timeout": 0}, (1, 20, 7, 3, 0)),
+                             ({"tcp_keepalive_idle": 0, "tcp_keepalive_interval": 0,
+                               "tcp_keepalive_count": 0}, (1, *system, 0)),
+                             ({"tcp_keepalive": False}, (0, *system, 0))):
+        proxy.settings.update(settings)
+        proxy.reload()
+        proxy.command("RECONNECT")
+        with proxy.wire() as conn:
+            conn.send(query("BEGIN"))
+            conn.ready("T")
+            assert options(proxy, *conn.sock.getsockname()) == wanted
+            assert options(proxy, pg.host, pg.port) == wanted
