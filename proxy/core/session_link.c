@@ -72,18 +72,21 @@ void session_find_fresh(struct session_move *move)
 	                                         (move->parked && move->old != NULL &&
 	                                          !gate_server_current(move->old));
 
+	/* To where its database is now, not to where a swap to come will lead. */
+	const bool here = leaves && !database->held;
+
 	if (rests)
 		return; /* what it has is all it needs, or it is found when it goes on */
 	if (goes_on && move->left && move->client->state != CLIENT_WAITING && move->fresh == NULL &&
 	    database->session_returns > 0)
 		database->session_returns--;
-	if (goes_on && move->fresh != NULL && !gate_server_current(move->fresh)) {
+	if (here && move->fresh != NULL && !gate_server_current(move->fresh)) {
 		session_drop_fresh(move);
 		move->retry_at = 0;
 	}
 	if (move->fresh != NULL)
 		return;
-	server = database->swap_target != NULL && !goes_on ? session_take_open(move) : NULL;
+	server = database->swap_target != NULL && !here ? session_take_open(move) : NULL;
 	if (server != NULL) {
 		server->move = move;
 		move->fresh = server;
@@ -278,7 +281,6 @@ void session_arrive(struct session_move *move)
 	struct server *fresh = move->fresh;
 	struct database *database = session_database(move);
 	bool lossy = move->lossy;
-	bool left = move->left;
 	char name[128];
 
 	move->reconnect = false;
@@ -313,7 +315,7 @@ void session_arrive(struct session_move *move)
 	if (lossy)
 		session_tell_loss(move);
 	/* For the one of the swap to come that it had, and has given up. */
-	if (left && database->swap_target != NULL && !database->swap_trial)
+	if (database->swap_target != NULL && !database->swap_trial)
 		(void)!gate_prepare_one(client->pool);
 	if (conn_flush(&client->worker->to_client, client->worker) != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);

@@ -147,6 +147,23 @@ def test_given_up(make, pg):
             check(asks, "pg")
 
 
+@pytest.mark.parametrize("leave", ["", " LEAVE"])
+def test_reconnect_while_a_swap_is_prepared(make, pg, leave):
+    """It leads to a fresh connection to the server that the database has, not to that of the swap."""
+    proxy = make(leave="30s")
+    conn = begin(proxy)
+    old = conn.value("SELECT pg_backend_pid()")
+    leave_unnamed(conn)
+    proxy.command("PREPARE SWAP p2 TO other" + leave)
+    proxy.command("RECONNECT p2")
+    wait_for(lambda: int(old) not in pg.sessions("p2", "app"), 20 * SLOW, "the end of its server")
+    check(conn, "pg")
+    epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+    proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+    proxy.command("RELEASE p2 EPOCH %s" % epoch)
+    check(conn, "other")
+
+
 def test_its_place_is_kept(make, pg):
     """Who waits in a full pool gets the place of one that has gone, not of one that has left."""
     proxy = make(pool_size=2)
