@@ -282,7 +282,7 @@ def test_many_at_once(proxy):
 
 def test_advisory_locks_go_along(proxy, pg, other):
     """As often as they were taken, shared and not; in a hold that ends without a swap nothing is
-    lost, and nobody else can have them at any time after the release."""
+    lost, and nobody else can have them."""
     with proxy.wire("p2") as conn, proxy.wire("p2") as rival:
         conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8)")
         proxy.command("PREPARE SWAP p2 TO other")
