@@ -472,9 +472,14 @@ struct admin_request *admin_reload(struct admin *admin, admin_done_fn *done, voi
 {
 	struct admin_request *request = request_new(admin, done, arg);
 	struct sbuf errors;
+	struct sbuf notes;
 
 	sbuf_init(&errors, sizeof(request->error.detail));
-	if (proxy_reload(admin->proxy, &errors, &request->notice)) {
+	sbuf_init(&notes, 2048);
+	if (proxy_reload(admin->proxy, &errors, &notes)) {
+		if (notes.len > 0)
+			sbuf_printf(&request->notice, "These settings need a restart: %s.",
+			            sbuf_text(&notes));
 		request_succeed(request);
 	} else {
 		request_detail(request, "%s", sbuf_text(&errors));
@@ -482,6 +487,7 @@ struct admin_request *admin_reload(struct admin *admin, admin_done_fn *done, voi
 		request_fail(request, "F0000", "RELOAD failed, see logs for additional details");
 	}
 	sbuf_free(&errors);
+	sbuf_free(&notes);
 	return request;
 }
 

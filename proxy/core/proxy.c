@@ -442,12 +442,15 @@ static bool proxy_adopt(struct proxy *proxy, struct config *fresh, struct sbuf *
 	struct route_table *routes = NULL;
 	struct secure *secure;
 	struct access access;
+	const bool good = access_load(&access, fresh, proxy->users, errors);
 
-	if (!access_load(&access, fresh, proxy->users, errors)) {
+	/* Both are read: what is wrong is told all at once. */
+	secure = secure_load(fresh, proxy->routes->secure, errors);
+	if (!good) {
+		secure_unref(secure);
 		config_unref(fresh);
 		return false;
 	}
-	secure = secure_load(fresh, proxy->routes->secure, errors);
 	if (secure == NULL)
 		log_error("TLS setup failed: %s", sbuf_text(errors));
 	if (secure == NULL && kept != NULL) {

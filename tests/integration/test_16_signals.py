@@ -194,6 +194,15 @@ def test_reload_of_a_broken_file_changes_nothing(make_proxy):
     assert logs_in(proxy)
 
 
+def test_reload_tells_what_needs_a_restart(make_proxy):
+    proxy = make_proxy(workers=1)
+    proxy.settings.update(workers=2, log_level="info")
+    proxy.write()
+    with proxy.console() as console:
+        notices = [message.fields() for message in console.conn.query("RELOAD") if message.kind == "N"]
+    assert [notice["M"] for notice in notices] == ["These settings need a restart: proxy.workers."]
+
+
 def test_reload_moves_a_database_that_never_was_swapped(make_proxy, make_cluster):
     """The file is the authority for what no SWAP ever decided."""
     other = make_cluster("other")

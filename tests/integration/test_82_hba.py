@@ -97,9 +97,16 @@ def test_show_and_reload(make_hba):
     # What is wrong is told with its line, all of it, and changes nothing.
     write(proxy.hba_path, CONSOLE + "host all all all trust\nhost all +role all trust\n"
           "host all all example.org trust\nnonsense\n")
+    kept = dict(proxy.settings)
+    proxy.settings.update(client_tls_sslmode="require", client_tls_cert_file="/no/such.crt",
+                          client_tls_key_file="/no/such.key")
+    proxy.write()
     with pytest.raises(ConsoleError) as error:
         proxy.command("RELOAD")
+    proxy.settings = kept
+    proxy.write()
     text = str(error.value.fields)
+    assert "/no/such.crt" in text
     for line in (3, 4, 5):
         assert "%s:%d: " % (proxy.hba_path, line) in text
     proxy.wire().close()
