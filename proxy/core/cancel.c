@@ -215,6 +215,8 @@ static bool cancel_set_timer(struct cancel *cancel)
 	const struct timeval timeout = {(time_t)(limit / USEC_PER_SEC),
 					(suseconds_t)(limit % USEC_PER_SEC)};
 
+	if (limit == 0)
+		return true;
 	if (cancel->timer == NULL)
 		cancel->timer = evtimer_new(worker->base, cancel_late, cancel);
 	return cancel->timer != NULL && evtimer_add(cancel->timer, &timeout) == 0;

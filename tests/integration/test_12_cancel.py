@@ -144,6 +144,15 @@ def test_keys_are_the_proxys_own(proxied, pg):
         conn.close()
 
 
+def test_without_a_limit_of_time(make_proxy, pg):
+    proxy = make_proxy(cancel_wait_timeout=0)
+    with proxy.wire() as conn:
+        conn.send(query("SELECT pg_sleep(60) /* no limit */"))
+        wait_for(lambda: running(pg, "no limit"), what="the query")
+        conn.cancel()
+        assert errors(conn.ready("I"))[0]["C"] == "57014"
+
+
 def test_waiting_query(make_proxy):
     """A request that no server has yet is answered by the proxy, and never runs."""
     proxy = make_proxy(pool_size=1)
