@@ -52,6 +52,7 @@ struct admin_db {
 	char *target;                   /* PREPARE SWAP; NULL: none */
 	uint64_t target_token;          /* … of the last that was begun */
 	char *swap_to;                  /* a swap is under way */
+	uint64_t swapped_epoch;         /* of the hold of the last swap */
 	char *source_name;              /* server of which `source` was read */
 	struct server_identity source;  /* the route's server before a swap */
 	char *checked_name;             /* server of `checked_conn` */

@@ -19,6 +19,9 @@
 
 /* From the opening of the gate to the write that says so. */
 #define RELEASE_WRITE_DELAY (100 * USEC_PER_MSEC)
+/* How often, and for how long, a release waits for sessions with locks or channels. */
+#define RELEASE_LOOK USEC_PER_MSEC
+#define RELEASE_PATIENCE USEC_PER_SEC
 
 /* After cancel or terminate the blockers have at least so long to go away. */
 #define DRAIN_AGAIN_MIN USEC_PER_SEC
@@ -544,6 +547,47 @@ static void release_write(evutil_socket_t fd, short what, void *arg)
 	request_save(request, request_saved_holds);
 }
 
+/* The gate opens before the file says so, and by a moment: the first commits of those who waited must
+ * not queue at the disk behind it.  A crash in between comes back held, and RELEASE, which was not
+ * answered, can be repeated. */
+static void release_now(struct admin_request *request)
+{
+	hold_end(request->db, "the hold was released");
+	request->admin->unsaved = true;
+	request_set_timer(request, release_write, RELEASE_WRITE_DELAY);
+}
+
+/* Sessions that have moved and have yet to get their advisory locks and channels at the new server,
+ * before anybody else can take those or notify. */
+static bool release_has_rest(const struct admin_db *db)
+{
+	struct share_registry *shares = db->admin->proxy->shares;
+	struct database_share *share;
+	bool rest;
+
+	if (db->swapped_epoch != db->epoch)
+		return false;
+	share = share_database(shares, db->name);
+	rest = share != NULL && atomic_load(&share->rest) > 0;
+	share_database_unref(shares, share);
+	return rest;
+}
+
+static void release_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin_request *request = arg;
+	struct admin_db *db = request->db;
+
+	(void)fd;
+	(void)what;
+	if (db->state == HOLD_OPEN || db->epoch != request->epoch)
+		request_save(request, request_saved_holds); /* that hold is over */
+	else if (release_has_rest(db) && clock_now() - request->began < RELEASE_PATIENCE)
+		request_set_timer(request, release_again, RELEASE_LOOK);
+	else
+		release_now(request);
+}
+
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
                                     admin_done_fn *done, void *arg)
 {
@@ -565,12 +609,12 @@ struct admin_request *admin_release(struct admin *admin, const char *database, u
 		request_save(request, request_saved_holds);
 		return request;
 	}
-	/* The gate opens before the file says so, and by a moment: the first commits of those who
-	 * waited must not queue at the disk behind it.  A crash in between comes back held, and
-	 * RELEASE, which was not answered, can be repeated. */
-	hold_end(db, "the hold was released");
-	admin->unsaved = true;
 	request_move(request, &admin->working);
-	request_set_timer(request, release_write, RELEASE_WRITE_DELAY);
+	request->epoch = db->epoch;
+	request->began = clock_now();
+	if (release_has_rest(db))
+		request_set_timer(request, release_again, RELEASE_LOOK);
+	else
+		release_now(request);
 	return request;
 }

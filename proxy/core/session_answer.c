@@ -54,6 +54,7 @@ static bool session_take_state(struct session_move *move, struct server *server)
 		move->state = move->answer;
 		move->answer = NULL;
 	}
+	session_count_rest(move);
 	session_judge(move);
 	return good || move->failure == NULL || !session_ask(move, server, SESSION_ASKS_CLEANUP);
 }

@@ -5,6 +5,7 @@
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/session_internal.h"
 #include "core/worker.h"
 #include "session/copies.h"
 #include "session/cursors.h"
@@ -253,6 +254,7 @@ static void carry_described(struct session_move *move)
 		/* Rows of it are missing: nothing is known of the session. */
 		session_state_free(move->state);
 		move->state = NULL;
+		session_count_rest(move);
 		return;
 	}
 	if (temp_size(move->state) > (long long)carry_most(move)) {
@@ -298,6 +300,7 @@ bool session_carry_answer(struct session_move *move, enum session_question quest
 	if (move->unreadable) {
 		session_state_free(move->state);
 		move->state = NULL;
+		session_count_rest(move);
 	}
 	return clean;
 }

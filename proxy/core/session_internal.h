@@ -49,6 +49,10 @@ void session_classify_state(struct session_move *move);
 /* Makes sure of a server to move to, as far as there can be one now. */
 void session_find_fresh(struct session_move *move);
 
+/* Parked, with advisory locks or channels, which it gets at the new server only when that is
+ * promoted: until then nobody else is to be let go on (hold.c). */
+void session_count_rest(struct session_move *move);
+
 /* The place in the pool that was kept for it is another's. */
 void session_give_place(struct session_move *move);
 

@@ -128,6 +128,18 @@ bool session_has_unnamed(struct session_move *move)
 
 /* ---- parked and back ---- */
 
+void session_count_rest(struct session_move *move)
+{
+	const bool rest = move->parked && move->state != NULL &&
+			  session_state_count_kind(move->state, SESSION_LOCK) +
+				  session_state_count_kind(move->state, SESSION_CHANNEL) > 0;
+
+	if (rest == move->rest)
+		return;
+	move->rest = rest;
+	(void)atomic_fetch_add(&session_database(move)->share->rest, rest ? 1 : -1);
+}
+
 void session_park(struct session_move *move)
 {
 	struct client *client = move->client;
@@ -141,6 +153,7 @@ void session_park(struct session_move *move)
 	server_set_state(server, SERVER_PARKED);
 	client_set_state(client, CLIENT_IDLE);
 	server_unlink(server);
+	session_count_rest(move);
 	session_settled(move);
 	client_go_on(client); /* what it has asked waits for a server from now on */
 }
@@ -191,6 +204,7 @@ static void session_link(struct session_move *move, struct server *server)
 
 	assert(move->parked && server->client == NULL);
 	move->parked = false;
+	session_count_rest(move);
 	move->drop = false;
 	move->lossy = false;
 	move->pass = false;

@@ -73,6 +73,8 @@ void session_end(struct client *client)
 		client->server->move = NULL;
 	if (move->parked)
 		client->pool->parked--;
+	move->parked = false;
+	session_count_rest(move);
 	session_settled(move);
 	if (list_linked(&move->queued))
 		list_remove(&database->session_queue, &move->queued);

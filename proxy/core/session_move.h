@@ -128,6 +128,7 @@ struct session_move {
 	bool pass;       /* pinned, policy wait: its requests pass the gate of the hold */
 	bool drop;       /* parked though pinned: its client is ended when the route has changed */
 	bool lossy;      /* parked though pinned: moved without what it has */
+	bool rest;       /* counted in the database's share: session_count_rest() */
 	bool left;       /* parked before any hold, and its old server closed */
 	bool placed;     /* … whose place in the pool is kept for it */
 	bool reconnect;  /* to be moved to a fresh connection of the same server */

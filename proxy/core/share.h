@@ -31,6 +31,8 @@ struct database_share {
 	/* Of prepared statements: counts up when what they return has changed
 	 * (statement_outdated()). */
 	atomic_uint generation;
+	/* Parked sessions with what only one can have, or must not miss (session_count_rest()). */
+	atomic_int rest;
 	atomic_bool disabled; /* DISABLE: nobody may log in */
 	atomic_bool announced; /* of the fallback: the log has named it */
 	struct limit_queue queue; /* of server_limit */

@@ -348,6 +348,7 @@ static bool swap_apply(struct admin_request *request)
 	db->server = db->swap_to;
 	db->swap_to = NULL;
 	db->origin = ROUTE_FROM_SWAP;
+	db->swapped_epoch = db->epoch;
 	replace_text(&db->target, NULL);
 	route->server = server;
 	route->origin = ROUTE_FROM_SWAP;

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 """Clients of session pools on their way to another server: held at their safe point, given what they
 had, compared, and linked with the new server; or left exactly where they were."""
+import threading
+
 import pytest
 
 from pgwire import SYNC, bind, errors, execute, parse, query, rows, wait_for
@@ -278,6 +280,28 @@ def test_many_at_once(proxy):
     assert all(row["digest_before"] == row["digest_after"] for row in shown)
     for conn in conns:
         conn.close()
+
+
+def test_nobody_is_let_go_on_before_locks_and_channels_are_there(proxy, pg, other):
+    """The server process of a session that has some is slow at taking them."""
+    with proxy.wire("p2", application_name="slow") as slow, proxy.wire("p2") as rival:
+        slow.query("SELECT pg_advisory_lock(7)")
+        slow.query("LISTEN news")
+        rival.query("SELECT 1")
+        proxy.command("PREPARE SWAP p2 TO other")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        pid = other.value("SELECT pid FROM pg_stat_activity WHERE application_name = 'slow'")
+        rival.send(query("SELECT pg_try_advisory_lock(7); NOTIFY news, 'first'"))
+        with stopped(pid):
+            proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+            release = threading.Thread(target=proxy.command,
+                                       args=("RELEASE p2 EPOCH %s" % epoch,))
+            release.start()
+            assert rival.silent()
+        release.join()
+        assert rows(rival.ready("I"))[0] == ["f"]
+        assert slow.until("A")[-1].body[4:] == b"news\0first\0"
+        assert slow.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "1"
 
 
 def test_advisory_locks_go_along(proxy, pg, other):
