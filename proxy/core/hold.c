@@ -582,10 +582,16 @@ static void release_again(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (db->state == HOLD_OPEN || db->epoch != request->epoch)
 		request_save(request, request_saved_holds); /* that hold is over */
-	else if (release_has_rest(db) && clock_now() - request->began < RELEASE_PATIENCE)
-		request_set_timer(request, release_again, RELEASE_LOOK);
-	else
+	else if (!release_has_rest(db))
 		release_now(request);
+	else if (clock_now() - request->began < RELEASE_PATIENCE)
+		request_set_timer(request, release_again, RELEASE_LOOK);
+	else {
+		log_warning("database \"%s\": released, though sessions have yet to get their advisory "
+		            "locks or channels",
+		            db->name);
+		release_now(request);
+	}
 }
 
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,

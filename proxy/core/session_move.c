@@ -336,6 +336,7 @@ static void session_step_parked(struct session_move *move)
 	    (!session_has_unnamed(move) &&
 	     (!session_ask(move, move->fresh, SESSION_ASKS_UNNAMED) || move->asked != NULL)))
 		return;
+	session_count_rest(move);
 	if (database->held || !gate_server_current(move->fresh))
 		return;
 	/* Its last answer may be of before the promotion. */

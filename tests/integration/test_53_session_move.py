@@ -302,6 +302,7 @@ def test_nobody_is_let_go_on_before_locks_and_channels_are_there(proxy, pg, othe
         assert rows(rival.ready("I"))[0] == ["f"]
         assert slow.until("A")[-1].body[4:] == b"news\0first\0"
         assert slow.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "1"
+    assert "have yet to get" not in proxy.log()
 
 
 def test_advisory_locks_go_along(proxy, pg, other):
