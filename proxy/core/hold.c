@@ -573,6 +573,17 @@ static bool release_has_rest(const struct admin_db *db)
 	return rest;
 }
 
+/* True: the request was refused. */
+static bool release_in_swap(struct admin_request *request)
+{
+	if (request->db->swap_to == NULL)
+		return false;
+	request_hint(request, "Repeat RELEASE when SWAP has answered.");
+	request_fail(request, "55000", "a swap of database \"%s\" is under way",
+	             request->db->name);
+	return true;
+}
+
 static void release_again(evutil_socket_t fd, short what, void *arg)
 {
 	struct admin_request *request = arg;
@@ -582,6 +593,8 @@ static void release_again(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (db->state == HOLD_OPEN || db->epoch != request->epoch)
 		request_save(request, request_saved_holds); /* that hold is over */
+	else if (release_in_swap(request))
+		return;
 	else if (!release_has_rest(db))
 		release_now(request);
 	else if (clock_now() - request->began < RELEASE_PATIENCE)
@@ -605,11 +618,8 @@ struct admin_request *admin_release(struct admin *admin, const char *database, u
 	db = request->db;
 	if (db->state != HOLD_OPEN && !hold_check_epoch(request, epoch))
 		return request;
-	if (db->swap_to != NULL) {
-		request_hint(request, "Repeat RELEASE when SWAP has answered.");
-		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
+	if (release_in_swap(request))
 		return request;
-	}
 	/* Not held: an earlier RELEASE may not have been written. */
 	if (db->state == HOLD_OPEN) {
 		request_save(request, request_saved_holds);

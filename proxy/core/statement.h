@@ -158,7 +158,8 @@ bool statement_name_error(struct client *client, struct server *server,
 /*
  * The first entry of the ledger has failed with this error.  If a table was altered and the statement
  * would return other columns, or the type of a parameter was dropped, and perhaps made again (which
- * PostgreSQL refuses for the life of a prepared statement), a client that now prepares it again means a new one, but would be given the old one under the same name.
+ * PostgreSQL refuses for the life of a prepared statement), a client that now prepares it again means
+ * a new one, but would be given the old one under the same name.
  * From now on what clients of the database prepare are statements of another generation, with names
  * of their own; those who keep theirs get the error again, as from PostgreSQL.
  */
