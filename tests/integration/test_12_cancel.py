@@ -119,7 +119,8 @@ def test_request_behind_a_cancelled_one(make_proxy, pg, mode):
                       else ROW + DONE, READY)
         peer.serve()
     with FakeServer(script) as server:
-        proxy = make_proxy({"fake": server.check}, {"q": "fake"}, pool_mode=mode, workers=1)
+        proxy = make_proxy({"fake": server.check}, {"q": "fake"}, pool_mode=mode, workers=1,
+                           pool_size=1)
         with proxy.wire("q") as conn:
             conn.send(query("SELECT 'one'"))
             wait_for(lambda: "active" in [row["state"] for row in proxy.command("SHOW SERVERS")],
