@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: PostgreSQL
 # The one command that installs what is needed, builds out of tree and runs all tests:
-#   sh tests/run.sh [unit|integration|demo|asan|tsan|fuzz|clang|bench …]
+#   sh tests/run.sh [unit|integration|demo|asan|tsan|fuzz|clang|package|bench …]
 # Without arguments every stage runs.  The last line is "N passed, N failed"; the exit code is 0
 # only if nothing failed.  Two runs can go side by side: each has ports and directories of its own.
 set -u
@@ -12,7 +12,7 @@ repo=$(cd "$(dirname "$0")/.." && pwd)
 python=/usr/bin/python3
 test_processes=${TEST_PROCESSES:-4}
 fuzz_seconds=${FUZZ_SECONDS:-8}
-all_stages="unit integration demo asan tsan fuzz clang bench"
+all_stages="unit integration demo asan tsan fuzz clang package bench"
 stages=${*:-$all_stages}
 for stage in $stages; do
 	case " $all_stages " in
@@ -213,6 +213,27 @@ for entry in json.load(open(sys.argv[1])):
 
 stage_clang() {
 	judge "warnings of clang" clang_warnings
+}
+
+# The Debian package lives in a root of its own, whose systemd needs namespaces and a cgroup: most
+# containers do not allow that.  A mirror may fail for a moment, so it may try twice.
+package_life() {
+	sh "$repo/tests/package.sh" >"$work/package.log" 2>&1 ||
+		sh "$repo/tests/package.sh" >"$work/package.log" 2>&1 || {
+		cat "$work/package.log"
+		return 1
+	}
+}
+
+stage_package() {
+	root=
+	[ "$(id -u)" -eq 0 ] || root=sudo
+	if [ -n "$(findmnt -n -t cgroup2 -o TARGET | head -n 1)" ] &&
+		$root unshare --mount --pid --uts --ipc --cgroup --net --fork true 2>/dev/null; then
+		judge "life of the Debian package" package_life
+	else
+		say "   this machine allows no namespaces with a systemd of their own: not run"
+	fi
 }
 
 stage_bench() {
