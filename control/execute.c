@@ -160,6 +160,7 @@ static void execute_swap(struct session *session)
 	    .epoch = command->epoch,
 	    .force = (command->given & (1u << OPTION_FORCE)) != 0,
 	    .nowait = (command->given & (1u << OPTION_NOWAIT)) != 0,
+	    .sessions = (command->given & (1u << OPTION_SESSIONS)) != 0,
 	};
 
 	session->request = admin_swap(session->proxy->admin, command->database, command->server,

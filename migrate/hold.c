@@ -31,6 +31,8 @@
 #define SETTLE_MIN (200 * USEC_PER_MSEC)
 #define SETTLE_EACH (35 * USEC_PER_MSEC)
 #define SETTLE_MAX (3 * USEC_PER_SEC)
+/* SWAP … SESSIONS takes no longer than a second; others wait for the answer. */
+#define SESSIONS_PATIENCE (1 * USEC_PER_SEC)
 /* Looks for a failure among many answers that often. */
 #define FAILURE_SLICE (5 * USEC_PER_MSEC)
 
@@ -399,6 +401,7 @@ bool hold_await_forever(struct move *move)
 			ok = move_fail(move, "%s: database %s is %s instead of held",
 			               route->proxy->label, route->database,
 			               state == NULL ? "?" : state);
+		move->routes[i].settling = link_number(links[i], 0, "sessions_left", 0) > 0;
 	}
 	free(links);
 	if (!ok || move->hold_lost ||
@@ -409,17 +412,31 @@ bool hold_await_forever(struct move *move)
 
 /* ---- swap and release ---- */
 
+/* Somebody else's clients get into the same shard. */
+static bool has_others(const struct move *move, const struct route *route)
+{
+	for (size_t i = 0; i < move->route_count; i++) {
+		if (&move->routes[i] != route && move->routes[i].shard == route->shard)
+			return true;
+	}
+	return false;
+}
+
 void hold_send_swaps(struct move *move)
 {
 	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
 		struct sbuf sql;
 
-		begin_command(&sql, "SWAP", &move->routes[i]);
+		/* What waits for RELEASE anyway need not be waited for here. */
+		route->settling = route->settling && has_others(move, route);
+		begin_command(&sql, "SWAP", route);
 		sbuf_add_str(&sql, " TO ");
 		sql_identifier(&sql, move->target.conf->name);
 		/* A proxy that crashed now would come back held: RELEASE waits for its disk. */
-		sbuf_printf(&sql, " EPOCH %" PRId64 " NOWAIT", move->epoch);
-		send_command(&move->routes[i].link, &sql);
+		sbuf_printf(&sql, " EPOCH %" PRId64 " NOWAIT%s", move->epoch,
+		            route->settling ? " SESSIONS" : "");
+		send_command(&route->link, &sql);
 	}
 }
 
@@ -433,27 +450,62 @@ static void send_release(struct move *move, struct route *route)
 	send_command(&route->link, &sql);
 }
 
-/* The shards are open: whoever is swapped is released, without waiting for the others. */
 static void take_swap(struct move *move, struct route *route)
 {
 	struct link *link = &route->link;
 
+	route->settling = false;
 	route->swapped = link_ok(link);
 	route->clients_held = link_number(link, 0, "held", 0);
 	route->longest_wait = link_number(link, 0, "oldest_wait_ms", 0) * USEC_PER_MSEC;
 	route->swapped_at = link->done_at;
-	if (!route->swapped)
-		return;
-	outcome_waits(move, route);
-	if (!run_intend(move, PHASE_RELEASE))
-		move_problem(move, "the journal could not be written");
-	send_release(move, route);
+	if (route->swapped)
+		outcome_waits(move, route);
+}
+
+/* Whether sessions that came to the shard by another way have yet to get their advisory locks and
+ * channels: clients of this one could take them, or notify too early. */
+static bool awaits_others(const struct move *move, const struct route *route)
+{
+	for (size_t i = 0; i < move->route_count; i++) {
+		if (move->routes[i].settling && &move->routes[i] != route &&
+		    move->routes[i].shard == route->shard)
+			return true;
+	}
+	return false;
+}
+
+/* The shards are open: whoever is swapped is released, and waits for others only if there is a
+ * reason (and time) for it. */
+static void release_swapped(struct move *move, bool patient)
+{
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+
+		if (!route->swapped || route->release_sent ||
+		    (patient && awaits_others(move, route)))
+			continue;
+		route->release_sent = true;
+		if (!run_intend(move, PHASE_RELEASE))
+			move_problem(move, "the journal could not be written");
+		send_release(move, route);
+	}
+}
+
+static bool any_settles(const struct move *move)
+{
+	for (size_t i = 0; i < move->route_count; i++) {
+		if (move->routes[i].settling)
+			return true;
+	}
+	return false;
 }
 
 bool phase_swap(struct move *move)
 {
 	struct link **links = all_links(move);
-	usec_t deadline = clock_now() + CONSOLE_PATIENCE;
+	const usec_t deadline = clock_now() + CONSOLE_PATIENCE;
+	usec_t until;
 	size_t left = move->route_count;
 	int64_t swapped = 0;
 	bool *taken = mem_must_alloc((move->route_count + 1) * sizeof(bool));
@@ -467,10 +519,13 @@ bool phase_swap(struct move *move)
 			left--;
 			take_swap(move, &move->routes[i]);
 		}
-		if (left == 0 || clock_now() >= deadline)
+		release_swapped(move, true);
+		until = deadline + (any_settles(move) ? SESSIONS_PATIENCE : 0);
+		if (left == 0 || clock_now() >= until)
 			break;
-		loop_step(&move->loop, links, move->route_count, deadline);
+		loop_step(&move->loop, links, move->route_count, until);
 	}
+	release_swapped(move, false);
 	free(taken);
 	if (left > 0)
 		ui_error(move->ui,

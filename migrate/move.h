@@ -76,6 +76,8 @@ struct route {
 	bool held; /* HOLD was sent, RELEASE not yet answered */
 	bool drained;
 	bool swapped;
+	bool settling;       /* SWAP answers when its sessions have their locks and channels */
+	bool release_sent;
 	bool released;        /* on the target */
 	int64_t clients_held; /* whose request waited when the route was swapped */
 	usec_t longest_wait;  /* of the first of them, until the swap */

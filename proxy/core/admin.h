@@ -65,6 +65,7 @@ struct swap_options {
 	uint64_t epoch;
 	bool force;  /* without checks */
 	bool nowait; /* the answer does not wait for the write; see swap.c */
+	bool sessions; /* … but for their locks and channels */
 };
 
 /*

@@ -53,6 +53,7 @@ struct admin_db {
 	uint64_t target_token;          /* … of the last that was begun */
 	char *swap_to;                  /* a swap is under way */
 	uint64_t swapped_epoch;         /* of the hold of the last swap */
+	usec_t swapped_at;              /* 0: none since the start */
 	char *source_name;              /* server of which `source` was read */
 	struct server_identity source;  /* the route's server before a swap */
 	char *checked_name;             /* server of `checked_conn` */
@@ -71,6 +72,7 @@ struct admin_request {
 	uint64_t number; /* of the write it waits for */
 	void (*saved)(struct admin_request *request, bool ok, const char *error);
 	bool nowait; /* HOLD, SWAP */
+	bool sessions; /* SWAP */
 	bool trial;  /* PREPARE SWAP */
 	bool leave;  /* … */
 	bool owner;  /* … which began the hold, or named its epoch */
@@ -221,6 +223,16 @@ bool hold_check_epoch(struct admin_request *request, uint64_t epoch) MUST_CHECK;
 
 /* Whether it is held, and a restart would find it held without expiry. */
 bool hold_is_forever(const struct admin_db *db) MUST_CHECK;
+
+/* Parked sessions with advisory locks or channels, which they have yet to get elsewhere. */
+int hold_rest(const struct admin_db *db) MUST_CHECK;
+
+/* Whether there are some, the database was swapped in this hold, and that is to be waited for:
+ * nobody else is to take those locks, or notify, before. */
+bool hold_awaits_rest(const struct admin_db *db) MUST_CHECK;
+
+/* How often that is looked at. */
+#define HOLD_REST_LOOK USEC_PER_MSEC
 
 /* A hold that is a PAUSE: of an open database only. */
 void hold_pause(struct admin_db *db);

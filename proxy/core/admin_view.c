@@ -205,6 +205,7 @@ static void holds_row(struct rowset *out, const struct admin_db *db, const struc
 	else
 		rowset_null(out);
 	waits_cell(out, &load);
+	rowset_int(out, hold_rest(db));
 	rowset_end_row(out);
 }
 

@@ -19,9 +19,8 @@
 
 /* From the opening of the gate to the write that says so. */
 #define RELEASE_WRITE_DELAY (100 * USEC_PER_MSEC)
-/* How often, and for how long, a release waits for sessions with locks or channels. */
-#define RELEASE_LOOK USEC_PER_MSEC
-#define RELEASE_PATIENCE USEC_PER_SEC
+/* From the swap: how long it, or the release, waits for sessions with locks or channels. */
+#define REST_PATIENCE USEC_PER_SEC
 
 /* After cancel or terminate the blockers have at least so long to go away. */
 #define DRAIN_AGAIN_MIN USEC_PER_SEC
@@ -552,25 +551,31 @@ static void release_write(evutil_socket_t fd, short what, void *arg)
  * answered, can be repeated. */
 static void release_now(struct admin_request *request)
 {
+	struct admin_db *db = request->db;
+
+	if (db->swapped_epoch == db->epoch && hold_rest(db) > 0)
+		log_warning("database \"%s\": released, though sessions have yet to get their advisory "
+		            "locks or channels",
+		            db->name);
 	hold_end(request->db, "the hold was released");
 	request->admin->unsaved = true;
 	request_set_timer(request, release_write, RELEASE_WRITE_DELAY);
 }
 
-/* Sessions that have moved and have yet to get their advisory locks and channels at the new server,
- * before anybody else can take those or notify. */
-static bool release_has_rest(const struct admin_db *db)
+int hold_rest(const struct admin_db *db)
 {
 	struct share_registry *shares = db->admin->proxy->shares;
-	struct database_share *share;
-	bool rest;
+	struct database_share *share = share_database(shares, db->name);
+	int rest = share == NULL ? 0 : atomic_load(&share->rest);
 
-	if (db->swapped_epoch != db->epoch)
-		return false;
-	share = share_database(shares, db->name);
-	rest = share != NULL && atomic_load(&share->rest) > 0;
 	share_database_unref(shares, share);
 	return rest;
+}
+
+bool hold_awaits_rest(const struct admin_db *db)
+{
+	return db->swapped_epoch == db->epoch && db->state != HOLD_OPEN &&
+	       clock_now() - db->swapped_at < REST_PATIENCE && hold_rest(db) > 0;
 }
 
 /* True: the request was refused. */
@@ -595,16 +600,10 @@ static void release_again(evutil_socket_t fd, short what, void *arg)
 		request_save(request, request_saved_holds); /* that hold is over */
 	else if (release_in_swap(request))
 		return;
-	else if (!release_has_rest(db))
+	else if (hold_awaits_rest(db))
+		request_set_timer(request, release_again, HOLD_REST_LOOK);
+	else
 		release_now(request);
-	else if (clock_now() - request->began < RELEASE_PATIENCE)
-		request_set_timer(request, release_again, RELEASE_LOOK);
-	else {
-		log_warning("database \"%s\": released, though sessions have yet to get their advisory "
-		            "locks or channels",
-		            db->name);
-		release_now(request);
-	}
 }
 
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
@@ -627,9 +626,8 @@ struct admin_request *admin_release(struct admin *admin, const char *database, u
 	}
 	request_move(request, &admin->working);
 	request->epoch = db->epoch;
-	request->began = clock_now();
-	if (release_has_rest(db))
-		request_set_timer(request, release_again, RELEASE_LOOK);
+	if (hold_awaits_rest(db))
+		request_set_timer(request, release_again, HOLD_REST_LOOK);
 	else
 		release_now(request);
 	return request;

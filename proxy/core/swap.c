@@ -322,6 +322,26 @@ void swap_abandon(struct admin_request *request)
 
 /* ---- SWAP ---- */
 
+static void swap_look(evutil_socket_t fd, short what, void *arg);
+
+/* With SESSIONS when these have what others, at another proxy too, could take from them. */
+static void swap_answer(struct admin_request *request)
+{
+	request_move(request, &request->admin->working);
+	if (request->sessions && request->epoch == request->db->epoch &&
+	    hold_awaits_rest(request->db))
+		request_set_timer(request, swap_look, HOLD_REST_LOOK);
+	else
+		request_answer_holds(request);
+}
+
+static void swap_look(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	swap_answer(arg);
+}
+
 /* The new route is the database's, and the workers learn of it.  False: the configuration has
  * another idea by now. */
 static bool swap_apply(struct admin_request *request)
@@ -349,6 +369,7 @@ static bool swap_apply(struct admin_request *request)
 	db->swap_to = NULL;
 	db->origin = ROUTE_FROM_SWAP;
 	db->swapped_epoch = db->epoch;
+	db->swapped_at = clock_now();
 	replace_text(&db->target, NULL);
 	route->server = server;
 	route->origin = ROUTE_FROM_SWAP;
@@ -358,7 +379,7 @@ static bool swap_apply(struct admin_request *request)
 	 * is closed after the release: that costs the server time in which clients wait. */
 	replace_text(&db->source_name, db->checked.known ? db->server : NULL);
 	db->source = db->checked;
-	request_answer_holds(request);
+	swap_answer(request);
 	return true;
 }
 
@@ -494,7 +515,7 @@ static bool swap_is_new(struct admin_request *request)
 	     (db->state == HOLD_OPEN && db->server != NULL && request->epoch == db->epoch))) {
 		/* The first may have been NOWAIT. */
 		if (request->nowait)
-			request_answer_holds(request);
+			swap_answer(request);
 		else
 			request_save(request, request_saved_holds);
 		return false;
@@ -541,6 +562,7 @@ struct admin_request *admin_swap(struct admin *admin, const char *database, cons
 	request->server = mem_must_strdup(server);
 	request->epoch = options->epoch;
 	request->nowait = options->nowait;
+	request->sessions = options->sessions;
 	request->began = clock_now();
 	if (!swap_is_new(request))
 		return request;
