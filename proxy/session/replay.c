@@ -93,14 +93,39 @@ static void replay_meanwhile(struct replay *replay, const struct session_state *
 	}
 }
 
+/* "a"."b": both identifiers are in quotes, as quote_all_identifiers has them. */
+static bool all_quoted(const char *name)
+{
+	const size_t len = strlen(name);
+
+	return len > 1 && name[0] == '"' && name[len - 1] == '"' && strstr(name, "\".\"") != NULL;
+}
+
+/* The server writes this one as quote_all_identifiers is when it is set. */
+static const struct session_row *replay_text_search(struct replay *replay,
+                                                    const struct session_state *old)
+{
+	const struct session_row *row =
+	    session_state_find(old, SESSION_SETTING, "default_text_search_config");
+
+	if (row == NULL || row->value == NULL)
+		return NULL;
+	set_one(replay, "quote_all_identifiers", all_quoted(row->value) ? "on" : "off");
+	set_one(replay, row->name, row->value);
+	if (session_state_find(old, SESSION_SETTING, "quote_all_identifiers") == NULL)
+		session_add_run(&replay->out, "RESET quote_all_identifiers");
+	return row;
+}
+
 static void replay_settings(struct replay *replay, const struct session_state *old)
 {
+	const struct session_row *done = replay_text_search(replay, old);
 	size_t i;
 
 	for (i = 0; i < session_state_count(old); i++) {
 		const struct session_row *row = session_state_at(old, i);
 
-		if (row->value == NULL)
+		if (row->value == NULL || row == done)
 			continue;
 		if ((row->kind == SESSION_SETTING && !session_setting_late(row->name)) ||
 		    (row->kind == SESSION_CUSTOM && row->extra == NULL))

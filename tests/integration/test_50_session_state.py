@@ -416,6 +416,24 @@ def test_nothing_of_the_session_misleads_the_question(tool, pg, sessions):
     assert len(tool.kind("guc")) == 16
 
 
+@pytest.mark.parametrize("start", ["", "-c quote_all_identifiers=on"])
+@pytest.mark.parametrize("texts", [
+    ["SET quote_all_identifiers = on", "SET default_text_search_config = german"],
+    ["SET quote_all_identifiers = off", "SET default_text_search_config = german"],
+    ["SET default_text_search_config = german", "SET quote_all_identifiers = on"],
+    ["SET quote_all_identifiers = on", "SET default_text_search_config = german",
+     "SET quote_all_identifiers = off"],
+    ["SET quote_all_identifiers = on", "SET default_text_search_config = german",
+     "RESET quote_all_identifiers"],
+    ["SET default_text_search_config = german"]])
+def test_a_setting_that_is_written_as_another_says(tool, sessions, start, texts):
+    old, new = sessions(options=start), sessions(options=start)
+    run(tool, old, *texts)
+    carry(tool, old, new)
+    for name in ("default_text_search_config", "quote_all_identifiers"):
+        assert new.value("SHOW " + name) == old.value("SHOW " + name)
+
+
 def test_a_tiny_statement_timeout(tool, sessions):
     """It may end the question: asked again, neutral, it is out of the way and yet told."""
     old, new = sessions(), sessions()
