@@ -8,9 +8,11 @@ import time
 import psycopg
 import pytest
 
-from pgwire import query, rows, wait_for
+import pgwire
+from certs import Authority, TlsConn
+from pgwire import SYNC, bind, errors, execute, parse, query, rows, tags, wait_for
 from scene import DONE, REFUSED, UNDONE, USAGE
-from servers import SLOW, stopped
+from servers import SLOW, stopped, subfolder
 
 
 def test_plan_changes_nothing(make_scene):
@@ -54,6 +56,72 @@ def test_clients_notice_nothing(make_scene):
         assert conn.value("SHOW TimeZone") == "Asia/Tokyo"
         assert conn.value("SELECT note FROM items WHERE id = 1") == "before"
         conn.close()
+    scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("how", ["clear", "direct TLS"])
+def test_transactions_that_do_not_end_are_kept(make_scene, folder, how):
+    """drain_policy keep: the transactions end on pg1, their clients hear of it when they go on, and do so on
+    pg2; who asks while the move is under way is answered at once."""
+    authority = Authority(subfolder(folder), "move-ca")
+    cert, key = authority.issue("proxy", "/CN=localhost", "DNS:localhost")
+    scene = make_scene(mover={"drain_policy": "keep", "hold_timeout": "500ms"}, proxy={
+        "client_tls_sslmode": "allow", "client_tls_cert_file": cert, "client_tls_key_file": key})
+
+    def client():
+        conn = (TlsConn(scene.proxy.host, scene.proxy.port, direct=True) if how == "direct TLS" else
+                pgwire.Conn(scene.proxy.host, scene.proxy.port))
+        conn.login("app", "p2", TimeZone="Asia/Tokyo")
+        conn.send(parse("INSERT INTO items VALUES ($1, 'written') RETURNING current_setting('cluster_name')",
+                        "insert"), SYNC)
+        conn.ready("I")
+        conn.query("BEGIN")
+        conn.query("SAVEPOINT s")
+        return conn
+
+    def insert(conn, number):
+        conn.send(bind([number], "insert"), execute(), SYNC)
+        return conn.ready()
+
+    conns = [client() for _ in range(4)]
+    for number, conn in enumerate(conns):
+        assert rows(insert(conn, number)) == [["pg1"]]
+    asked = []
+
+    def ask():
+        """The last one goes on all the time."""
+        wait_for(lambda: "the client is kept" in scene.proxy.log(), 60 * SLOW, "the end of the transactions")
+        while not asked or asked[-1] == "25P02":
+            asked.append(errors(conns[3].query("SELECT 1"))[0]["C"])
+            if scene.proxy.route()["server"] == "pg2":
+                break
+    thread = threading.Thread(target=ask)
+    thread.start()
+    scene.move()
+    thread.join(60 * SLOW)
+    assert len(asked) > 5 and set(asked) == {"25P02"}
+    assert scene.proxy.log().count("the client is kept") == 4
+    for number, conn in enumerate(conns):
+        assert errors(insert(conn, 10 + number))[0]["C"] == "25P02"
+        if number == 0:
+            assert tags(conn.query("COMMIT")) == ["ROLLBACK"]
+        elif number == 1:
+            conn.send(parse("COMMIT"), bind(), execute(), SYNC)
+            assert tags(conn.ready("I")) == ["ROLLBACK"]
+        elif number == 2:
+            assert errors(conn.query("ROLLBACK TO s"))[0]["C"] == "3B001"
+            assert tags(conn.query("ROLLBACK")) == ["ROLLBACK"]
+        else:  # all in one pipeline
+            conn.send(parse("COMMIT"), bind(), execute(), SYNC, bind([23], "insert"), execute(), SYNC)
+            assert tags(conn.ready("I")) == ["ROLLBACK"]
+            assert rows(conn.ready("I")) == [["pg2"]]
+        assert rows(insert(conn, 30 + number)) == [["pg2"]]
+        assert conn.value("SHOW TimeZone") == "Asia/Tokyo"
+        conn.close()
+    assert scene.pg2.sql("SELECT id FROM items ORDER BY id", "p2") == [(n,) for n in (23, 30, 31, 32, 33)]
+    scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
+    assert scene.pg1.sql("SELECT id FROM items", "p2") == []
+    scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS false")
     scene.check_on_pg2()
 
 

@@ -8,6 +8,7 @@ import time
 import pytest
 
 import pgwire
+from certs import Authority, TlsConn
 from proxy import ConsoleError
 from pgwire import (FLUSH, SYNC, bind, close, copy_data, describe, errors, execute, function_call,
                     kinds, parse, query, rows, wait_for)
@@ -125,6 +126,137 @@ def test_ending_a_transaction_that_was_ended(make_proxy, pg, name):
                 assert got == expected, how
             conn.query("ROLLBACK")
             assert conn.value("SELECT 5") == "5"
+
+
+# More of them, whose blocks have done something before: savepoints, a cursor, a COPY that comes too late.
+USED_ENDINGS = {
+    "savepoint before": [query("ROLLBACK TO s"), query("RELEASE s"), query("SELECT 1"), query("COMMIT")],
+    "savepoint, extended": [parse("ROLLBACK TO s"), bind(), execute(), SYNC, parse("SAVEPOINT s"), bind(),
+                            execute(), SYNC, parse("COMMIT"), bind(), execute(), SYNC],
+    "cursor": [query("FETCH 1 FROM c"), parse("FETCH 1 FROM c"), bind(), execute(), SYNC, query("END")],
+    "copy in": [query("COPY items FROM STDIN"), copy_data(b"920003\tx\n"), pgwire.COPY_DONE,
+                query("COMMIT"), query("SELECT 1")],
+    "copy out": [query("COPY items TO STDOUT"), query("COMMIT")],
+    "copy, extended": [parse("COPY items FROM STDIN"), bind(), execute(), copy_data(b"920003\tx\n"),
+                       pgwire.COPY_DONE, SYNC, query("COMMIT")],
+    "copy that fails": [query("COPY items FROM STDIN"), copy_data(b"920003\tx\n"),
+                        pgwire.copy_fail("no more"), query("COMMIT")],
+}
+
+
+@pytest.fixture(scope="module")
+def ca(folder):
+    authority = Authority(folder, "civil-ca")
+    authority.server = authority.issue("proxy", "/CN=localhost", "DNS:localhost,IP:127.0.0.1")
+    return authority
+
+
+def tls(ca):
+    return {"client_tls_sslmode": "allow", "client_tls_cert_file": ca.server[0],
+            "client_tls_key_file": ca.server[1]}
+
+
+def connect(how, host, port, user, dbname, password=None):
+    """In the clear, over TLS, or over TLS from the first byte."""
+    conn = pgwire.Conn(host, port) if how == "clear" else TlsConn(host, port, direct=how == "direct TLS")
+    conn.login(user, dbname, password)
+    return conn
+
+
+def swap(proxy, epoch):
+    assert proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)[0]["server"] == "other"
+
+
+def prepare_block(conn, name):
+    conn.send(parse("SELECT 'before'", "before"), parse("SELECT 'after'", "after"),
+              parse("ROLLBACK", "rollback"), SYNC, query("BEGIN"))
+    conn.ready()
+    conn.ready()
+    if name in USED_ENDINGS:
+        conn.query("SAVEPOINT s")
+        conn.query("DECLARE c CURSOR FOR SELECT generate_series(1, 9)")
+    conn.query("INSERT INTO items VALUES (920003, 'never')")
+
+
+@pytest.mark.parametrize("how", ["clear", "TLS", "direct TLS"])
+@pytest.mark.parametrize("name", [*ENDINGS, *USED_ENDINGS])
+def test_ending_at_another_server(make_proxy, pg, other, ca, name, how):
+    """A transaction that was ended at the deadline, and then the database is swapped: the answers are
+    those of an aborted block without savepoints, and its client goes on at the new server."""
+    messages = {**ENDINGS, **USED_ENDINGS}[name]
+    count = sum(m[0] in b"QS" for m in messages)
+    proxy = make_proxy({"pg": pg, "other": other}, pool_size=2, **tls(ca))
+    with pgwire.Conn(pg.host, pg.port) as direct:
+        direct.login("app", "p2")
+        prepare_block(direct, "")
+        direct.query("ROLLBACK TO none")
+        direct.send(*messages)
+        expected = answers(direct, count)
+    for when in ("one packet", "in pieces", "held"):
+        with connect(how, proxy.host, proxy.port, "app", "p2") as conn:
+            prepare_block(conn, name)
+            assert proxy.route()["server"] == "pg"
+            held = keep(proxy)
+            assert held["state"] == "held"
+            wait_for(lambda: not pg.sessions("p2", "app"), 20 * SLOW, "the end of its server")
+            if when == "held":
+                conn.send(*messages)
+                time.sleep(0.05)
+            swap(proxy, held["epoch"])
+            if when == "held":
+                time.sleep(0.05)
+            proxy.command("RELEASE p2")
+            if when != "held":
+                for part in messages if when == "in pieces" else [b"".join(messages)]:
+                    conn.send(part)
+                    time.sleep(0.002)
+            got, want = answers(conn, count), expected
+            if when == "held":  # a text is not parsed before it is refused
+                got, want = (text.replace("E42601", "E25P02").replace("E3B001", "E25P02")
+                             for text in (got, want))
+            assert got == want, when
+            conn.query("ROLLBACK")
+            assert conn.value("SHOW cluster_name") == "other"
+            conn.send(bind([], "after"), execute(), SYNC)
+            assert rows(conn.ready("I")) == [["after"]]
+            assert conn.value("SELECT count(*) FROM items WHERE id = 920003") == "0"
+        assert pg.value("SELECT count(*) FROM items WHERE id = 920003", "p2") == 0
+        proxy.hold("p2", "LEASE 60s")
+        proxy.command("SWAP p2 TO pg FORCE")
+        proxy.command("RELEASE p2")
+
+
+@pytest.mark.parametrize("how", ["clear", "TLS", "direct TLS"])
+def test_many_are_kept_in_a_swap(make_proxy, pg, other, ca, how):
+    """More of them than server connections, who end their blocks whenever they like; meanwhile others
+    work at the new server, for a client in an aborted block that does nothing needs no connection."""
+    proxy = make_proxy({"pg": pg, "other": other}, pool_size=6, **tls(ca))
+    kept = [connect(how, proxy.host, proxy.port, "app", "p2") for _ in range(6)]
+    for n, conn in enumerate(kept):
+        conn.query("BEGIN")
+        assert conn.value("SHOW cluster_name") == "pg"
+    others = [connect(how, proxy.host, proxy.port, "app", "p2") for _ in range(6)]
+    held = keep(proxy)
+    for conn in others:
+        conn.send(query("SHOW cluster_name"))
+    kept[0].send(query("COMMIT"))
+    assert pgwire.tags(kept[0].ready("I")) == ["ROLLBACK"]
+    swap(proxy, held["epoch"])
+    kept[1].send(query("COMMIT"))
+    assert pgwire.tags(kept[1].ready("I")) == ["ROLLBACK"]
+    proxy.command("RELEASE p2")
+    for conn in others:
+        assert rows(conn.ready("I")) == [["other"]]
+    for n, conn in enumerate(kept[2:]):
+        assert conn.silent(0.02)
+        assert answers_of(conn, "SELECT 1") == "E25P02ZE"
+        for busy in others:
+            assert busy.value("SHOW cluster_name") == "other"
+        conn.send(*([query("COMMIT")] if n % 2 else [parse("COMMIT"), bind(), execute(), SYNC]))
+        assert pgwire.tags(conn.ready("I")) == ["ROLLBACK"]
+    for conn in kept + others:
+        assert conn.value("SHOW cluster_name") == "other"
+        conn.close()
 
 
 def test_kept_while_a_statement_runs(make_proxy, pg):
