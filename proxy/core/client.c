@@ -173,6 +173,7 @@ struct client *client_new(struct worker *worker, int fd)
 	client->conn.fd = -1;
 	client->id = worker_new_client_id(worker);
 	client->connected = worker->now;
+	sock_peer_address(fd, &client->peer);
 	if (!crypto_random(&client->cancel_key, sizeof(client->cancel_key)) ||
 	    !share_slot_take(worker->proxy->shares, worker->index, &client->slot)) {
 		client_turn_away(worker, fd);
@@ -321,6 +322,11 @@ void client_uncount(struct client *client, struct database_share *database)
 	client->counted = false;
 }
 
+void client_peer(const struct client *client, struct sock_name *peer)
+{
+	sock_address_name(&client->peer, peer);
+}
+
 void client_log(const struct client *client, enum log_level level, const char *fmt, ...)
 {
 	struct log_about about = {.database = client_database(client),
@@ -331,7 +337,7 @@ void client_log(const struct client *client, enum log_level level, const char *f
 
 	if (!log_wanted(level))
 		return;
-	sock_peer(client->conn.fd, &peer);
+	client_peer(client, &peer);
 	about.client_address = peer.addr;
 	about.client_port = peer.port;
 	va_start(ap, fmt);

@@ -16,6 +16,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "core/conn.h"
+#include "net/sock.h"
 #include "session/params.h"
 #include "session/stmts.h"
 
@@ -86,6 +87,7 @@ struct client {
 	uint32_t held_bytes;      /* counted_held: with so many bytes */
 	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
 	uint32_t cancel_key;      /* random; see cancel_make_key() */
+	struct sock_address peer; /* see client_peer() */
 	struct user_share *user_share; /* counted in it */
 	char *told;                    /* the error that ends it, for the log; NULL: none */
 	usec_t connected;
@@ -166,6 +168,9 @@ void client_log(const struct client *client, enum log_level level, const char *f
 
 /* A NOTICE, where it can stand: between messages. */
 void client_notice(struct client *client, const char *message);
+
+/* Where it came from. */
+void client_peer(const struct client *client, struct sock_name *peer);
 
 /* What an operator sees of the client. */
 const char *client_user(const struct client *client);

@@ -230,7 +230,7 @@ static bool login_add_host(struct client *client)
 	struct sock_name peer;
 	char text[256];
 
-	sock_peer(client->conn.fd, &peer);
+	client_peer(client, &peer);
 	(void)snprintf(text, sizeof(text), "%.100s - %s",
 		       name == NULL || name[0] == '\0' ? "app" : name,
 		       endpoint_text(peer.addr, peer.port).text);

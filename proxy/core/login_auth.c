@@ -202,7 +202,7 @@ static void login_find_peer(const struct client *client, struct login_peer *peer
 	/* A connection that is gone already: fits no rule. */
 	if (getpeername(client->conn.fd, (struct sockaddr *)&peer->name, &len) != 0)
 		peer->name.ss_family = AF_UNSPEC;
-	sock_peer(client->conn.fd, &name);
+	client_peer(client, &name);
 	(void)snprintf(peer->host, sizeof(peer->host), "%s",
 	               peer->name.ss_family == AF_UNIX ? "[local]" : name.addr);
 }
@@ -454,7 +454,7 @@ void login_start_auth(struct client *client)
 	}
 	request.cert_name = cert_name[0] == '\0' ? NULL : cert_name;
 	if (request.type == AUTH_TYPE_PAM && !sock_is_unix(client->conn.fd)) {
-		sock_peer(client->conn.fd, &peer);
+		client_peer(client, &peer);
 		request.host = peer.addr;
 	}
 	if (client->conn.tls != NULL) {

@@ -72,17 +72,15 @@ static void add_time(struct filler *filler, usec_t at)
 	rowset_time(filler->rows, at == 0 ? 0 : filler->wall - (filler->now - at));
 }
 
-static void add_sockets(struct filler *filler, int fd)
+/* `fd`: -1 if it is not connected. */
+static void add_sockets(struct filler *filler, int fd, const struct sock_name *peer)
 {
-	struct sock_name peer = {"", 0};
 	struct sock_name local = {"", 0};
 
-	if (fd >= 0) {
-		sock_peer(fd, &peer);
+	if (fd >= 0)
 		sock_local(fd, &local);
-	}
-	rowset_text(filler->rows, peer.addr);
-	rowset_int(filler->rows, peer.port);
+	rowset_text(filler->rows, peer->addr);
+	rowset_int(filler->rows, peer->port);
 	rowset_text(filler->rows, local.addr);
 	rowset_int(filler->rows, local.port);
 }
@@ -133,6 +131,7 @@ static void client_row(struct filler *filler, const struct client *client)
 	struct rowset *rows = filler->rows;
 	bool waits = client->state == CLIENT_WAITING || client->state == CLIENT_WELCOME;
 	usec_t wait = waits ? filler->now - client->since : 0;
+	struct sock_name peer;
 	char tls[TLS_TEXT_MAX];
 	char text[32];
 
@@ -141,7 +140,8 @@ static void client_row(struct filler *filler, const struct client *client)
 	rowset_text(rows, client->pool == NULL ? NULL : client->pool->database->name);
 	rowset_text(rows, replication_name((enum wire_replication)client->replication));
 	client_state_cell(filler, client);
-	add_sockets(filler, client->conn.fd);
+	client_peer(client, &peer);
+	add_sockets(filler, client->conn.fd, &peer);
 	add_time(filler, client->connected);
 	add_time(filler, client->since);
 	rowset_int(rows, wait / USEC_PER_SEC);
@@ -185,6 +185,8 @@ static void clients_of_pool(struct filler *filler, struct pool *pool)
 static void server_row(struct filler *filler, const struct server *server)
 {
 	struct rowset *rows = filler->rows;
+	bool connected = server->state != SERVER_DIALING;
+	struct sock_name peer = {"", 0};
 	char tls[TLS_TEXT_MAX];
 	char text[32];
 
@@ -196,7 +198,9 @@ static void server_row(struct filler *filler, const struct server *server)
 	          rows->view != VIEW_SERVERS && server->state == SERVER_DIALING
 	              ? "login"
 	              : server_state_name(server->state));
-	add_sockets(filler, server->state == SERVER_DIALING ? -1 : server->conn.fd);
+	if (connected)
+		sock_peer(server->conn.fd, &peer);
+	add_sockets(filler, connected ? server->conn.fd : -1, &peer);
 	add_time(filler, server->born);
 	add_time(filler, server->request_start != 0 ? server->request_start
 	                 : server->ready_at != 0    ? server->ready_at
@@ -253,7 +257,7 @@ static void blocker_row(struct filler *filler, const struct client *client)
 	struct sock_name peer;
 	usec_t since = client->since;
 
-	sock_peer(client->conn.fd, &peer);
+	client_peer(client, &peer);
 	if (server != NULL && server->xact_start != 0)
 		since = server->xact_start;
 	rowset_text(rows, client->pool->database->name);
@@ -343,7 +347,7 @@ static void session_row(struct filler *filler, const struct client *client)
 	struct rowset *rows = filler->rows;
 	struct sock_name peer;
 
-	sock_peer(client->conn.fd, &peer);
+	client_peer(client, &peer);
 	rowset_text(rows, client->pool->database->name);
 	rowset_text(rows, client->pool->user);
 	rowset_text(rows, param_set_get(client->params, "application_name"));

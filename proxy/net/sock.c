@@ -235,22 +235,34 @@ bool sock_defer_accept(int fd, int seconds)
 	return setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)) == 0;
 }
 
-static void sock_name_of(const struct sockaddr_storage *ss, struct sock_name *name)
+static void sock_address_of(const struct sockaddr_storage *ss, struct sock_address *address)
 {
-	memset(name, 0, sizeof(*name));
+	memset(address, 0, sizeof(*address));
+	address->family = AF_UNIX;
 	if (ss->ss_family == AF_INET) {
 		const struct sockaddr_in *sin = (const struct sockaddr_in *)ss;
 
-		(void)inet_ntop(AF_INET, &sin->sin_addr, name->addr, sizeof(name->addr));
-		name->port = ntohs(sin->sin_port);
+		memcpy(address->ip, &sin->sin_addr, sizeof(sin->sin_addr));
+		address->port = sin->sin_port;
+		address->family = AF_INET;
 	} else if (ss->ss_family == AF_INET6) {
 		const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)ss;
 
-		(void)inet_ntop(AF_INET6, &sin6->sin6_addr, name->addr, sizeof(name->addr));
-		name->port = ntohs(sin6->sin6_port);
-	} else {
-		(void)snprintf(name->addr, sizeof(name->addr), "unix");
+		memcpy(address->ip, &sin6->sin6_addr, sizeof(sin6->sin6_addr));
+		address->port = sin6->sin6_port;
+		address->family = AF_INET6;
 	}
+}
+
+void sock_address_name(const struct sock_address *address, struct sock_name *name)
+{
+	memset(name, 0, sizeof(*name));
+	if (address->family == AF_UNIX) {
+		(void)snprintf(name->addr, sizeof(name->addr), "unix");
+		return;
+	}
+	(void)inet_ntop(address->family, address->ip, name->addr, sizeof(name->addr));
+	name->port = ntohs(address->port);
 }
 
 bool sock_is_unix(int fd)
@@ -280,20 +292,30 @@ pid_t sock_peer_pid(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? cred.pid : 0;
 }
 
-void sock_peer(int fd, struct sock_name *name)
+void sock_peer_address(int fd, struct sock_address *address)
 {
 	struct sockaddr_storage ss = {.ss_family = AF_UNIX};
 	socklen_t len = sizeof(ss);
 
 	(void)getpeername(fd, (struct sockaddr *)&ss, &len);
-	sock_name_of(&ss, name);
+	sock_address_of(&ss, address);
+}
+
+void sock_peer(int fd, struct sock_name *name)
+{
+	struct sock_address address;
+
+	sock_peer_address(fd, &address);
+	sock_address_name(&address, name);
 }
 
 void sock_local(int fd, struct sock_name *name)
 {
+	struct sock_address address;
 	struct sockaddr_storage ss = {.ss_family = AF_UNIX};
 	socklen_t len = sizeof(ss);
 
 	(void)getsockname(fd, (struct sockaddr *)&ss, &len);
-	sock_name_of(&ss, name);
+	sock_address_of(&ss, &address);
+	sock_address_name(&address, name);
 }

@@ -9,6 +9,7 @@
 #include "base/sbuf.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -74,6 +75,17 @@ pid_t sock_peer_pid(int fd);
 /* Connections are accepted when their first bytes have come, or after so many seconds.  False for a
  * Unix socket. */
 bool sock_defer_accept(int fd, int seconds);
+
+/* The same of 20 bytes, to be kept. */
+struct sock_address {
+	uint8_t ip[16];  /* IPv4: the first four */
+	uint16_t port;   /* of the network's byte order */
+	uint8_t family;  /* AF_UNIX also if nothing is known */
+};
+
+/* The peer's address, which the kernel forgets when the connection was reset. */
+void sock_peer_address(int fd, struct sock_address *address);
+void sock_address_name(const struct sock_address *address, struct sock_name *name);
 
 /* The peer's name, or (local) our own side's. */
 void sock_peer(int fd, struct sock_name *name);

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import socket
+import struct
 import sys
 
 import pytest
@@ -138,6 +140,21 @@ def test_logins_as_pgbouncer_logs_them(make_proxy):
         assert told and set(told) == {"db=%s user=%s tls=no replication=no" % (db, user)}, attempts
     assert [whom for whom, _ in attempts].count("p1/u_scram") == 2
     assert "logged in as" not in proxy.log()
+
+
+@pytest.mark.parametrize("kind", ["ipv4", "ipv6"])
+def test_address_of_a_connection_that_was_reset(make_proxy, kind):
+    """The kernel has forgotten it by then, the log has not."""
+    host = {"ipv4": "127.0.0.1", "ipv6": "::1"}[kind]
+    proxy = make_proxy(listen_addresses=["127.0.0.1", "::1"], workers=1)
+    with pgwire.Conn(host, proxy.port) as conn:
+        conn.login("app", "p1")
+        where = conn.sock.getsockname()[:2]
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_for(lambda: "client p1/app@" in proxy.log() and "closing because" in proxy.log().rsplit(
+        "client p1/app@", 1)[1], 20 * SLOW, "its end")
+    assert "client p1/app@%s:%d: closing because" % (
+        host if kind == "ipv4" else "[::1]", where[1]) in proxy.log()
 
 
 def test_file_that_is_moved_away(make_proxy):
