@@ -131,7 +131,9 @@ class TlsConn(pgwire.Conn):
         if msg.kind == "E":
             raise pgwire.LoginError(msg.fields())
         scram.verify(msg.body[4:])
-        self.ready("I")
+        for msg in self.ready("I"):
+            if msg.kind == "K":
+                self.key = msg.body[:4], msg.body[4:]
         return offered
 
 

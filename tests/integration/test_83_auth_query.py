@@ -7,9 +7,10 @@ import psycopg
 import pytest
 
 import pgwire
+from certs import Authority, TlsConn, closed
 from pgwire import LoginError, wait_for
 from proxy import ADMIN, ADMIN_PASSWORD, STATS, STATS_PASSWORD
-from servers import SLOW
+from servers import SLOW, subfolder
 
 # No secret of any user but those of the console.
 SECRETS = {ADMIN: ADMIN_PASSWORD, STATS: STATS_PASSWORD}
@@ -338,6 +339,141 @@ def test_held_database_is_not_asked(make, asked_pg):
         thread.join(30 * SLOW)
         assert late == ["u_md5"]
         assert "Z" in pgwire.kinds(conn.ready())
+
+
+class Bound(TlsConn):
+    """Logged in by SCRAM-SHA-256-PLUS over TLS, direct or after a request for it."""
+
+    def __init__(self, proxy, direct, user, dbname="p2", password="scram secret"):
+        super().__init__(proxy.host, proxy.port, direct=direct)
+        try:
+            offered = self.scram(user, dbname, password, b"p=tls-server-end-point,,", self.binding())
+        except BaseException:
+            self.close()
+            raise
+        assert b"SCRAM-SHA-256-PLUS" in offered
+
+    def cancel_over(self, how):
+        """A CancelRequest in the clear, as libpq up to 16 sends it, or over TLS of either kind."""
+        with (pgwire.Conn(*self.address) if how == "clear" else
+              TlsConn(*self.address, direct=how == "direct TLS")) as other:
+            other.send(pgwire.untyped(pgwire.CANCEL_REQUEST.to_bytes(4, "big") + b"".join(self.key)))
+            assert closed(other.sock)
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["TLS", "direct TLS"])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["own database", "auth_dbname"])
+@pytest.mark.threads
+def test_bound_logins_and_cancels_in_a_hold(make_proxy, asked_pg, other, folder, direct, elsewhere):
+    """TLS, SCRAM-SHA-256-PLUS, auth_query: logins and cancels while the database drains, is held and has
+    been swapped.  Neither server is asked about it before the release, and then only the new one."""
+    secret = pgwire.scram_secret("scram secret")  # the same on both, as on a standby
+    for cluster in (asked_pg, other):
+        cluster.sql("DROP ROLE IF EXISTS known; CREATE ROLE known LOGIN PASSWORD '%s'; DROP ROLE IF EXISTS late; "
+                    "CREATE ROLE late LOGIN PASSWORD '%s'" % (secret, secret))
+        for dbname in ("p1", "p2"):
+            if cluster is other:
+                cluster.sql("DROP TABLE IF EXISTS asked; DROP FUNCTION IF EXISTS lookup", dbname)
+            cluster.sql("TRUNCATE asked" if cluster is asked_pg else LOOKUP, dbname)
+    authority = Authority(subfolder(folder), "asked-ca")
+    cert, key = authority.issue("proxy", "/CN=localhost", "DNS:localhost")
+    proxy = make_proxy({"pg": asked_pg, "other": other}, auth_type="scram-sha-256", auth_user="postgres",
+                       auth_query=ASK, auth_cache_age="0", secrets=SECRETS, client_tls_sslmode="require",
+                       client_tls_cert_file=cert, client_tls_key_file=key, hold_wait_timeout="0",
+                       **({"auth_dbname": "p1"} if elsewhere else {}))
+    threads, arrived = [], []
+
+    def comes_later(user):
+        def come():
+            try:
+                with Bound(proxy, direct, user) as conn:
+                    arrived.append((user, conn.value("SHOW cluster_name")))
+            except LoginError as error:
+                arrived.append((user, error.sqlstate))
+        threads.append(threading.Thread(target=come))
+        threads[-1].start()
+
+    # The console has TLS, too, and is in the users file.
+    with TlsConn(proxy.host, proxy.port, direct=direct) as console, \
+            Bound(proxy, direct, "known") as busy, Bound(proxy, direct, "known") as waits:
+        console.login(ADMIN, "pgshunt", ADMIN_PASSWORD)
+
+        def command(text):
+            messages = console.query(text)
+            assert not pgwire.errors(messages), pgwire.errors(messages)
+            return pgwire.rows(messages)
+
+        def held(count):
+            def check():
+                messages = console.query("SHOW HOLDS")
+                columns = [msg.columns() for msg in messages if msg.kind == "T"][0]
+                row = [dict(zip(columns, row)) for row in pgwire.rows(messages)]
+                return [r for r in row if r["database"] == "p2"][0]["held"] == str(count)
+            wait_for(check, 20 * SLOW, "%d held requests" % count)
+
+        busy.send(pgwire.query("SELECT pg_sleep(60)"))
+        wait_for(lambda: asked_pg.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
+                                        "AND query = 'SELECT pg_sleep(60)'"), what="the query")
+        command("HOLD p2 NOWAIT LEASE NONE DRAIN 60s")  # and it drains as long as the query runs
+        before = {(cluster.name, dbname): asked(cluster, dbname) for cluster in (asked_pg, other)
+                  for dbname in ("p1", "p2")}
+        waits.send(pgwire.query("SELECT 1"))
+        held(1)
+        with Bound(proxy, direct, "known") as fresh:  # its secret is known, however old
+            fresh.send(pgwire.query("SELECT 2"))
+            held(2)
+            for how in ("clear", "TLS", "direct TLS"):
+                fresh.cancel_over(how)
+                assert pgwire.errors(fresh.ready("I"))[0]["C"] == "57014"
+                fresh.send(pgwire.query("SELECT 3"))
+                held(2)
+        held(1)
+        busy.cancel_over("direct TLS" if direct else "TLS")  # of a statement that the hold waits for
+        assert pgwire.errors(busy.ready("I"))[0]["C"] == "57014"
+        wait_for(lambda: "draining -> held" in proxy.log(), 20 * SLOW, "the end of the drain")
+
+        # A typing error is an error at once, and does not lock out who then gets it right.
+        for _ in range(2):
+            with pytest.raises(LoginError) as error:
+                Bound(proxy, direct, "known", password="wrong")
+            assert error.value.sqlstate == "28P01"
+        with Bound(proxy, direct, "known") as fresh:
+            fresh.send(pgwire.query("SHOW cluster_name"))
+            held(2)
+            comes_later("late")
+            comes_later("nobody at all")
+            time.sleep(0.3)
+            if elsewhere:
+                wait_for(lambda: ("nobody at all", "28P01") in arrived, 20 * SLOW, "the refusal")
+                held(3)  # "late" is logged in and has asked something
+            else:
+                assert arrived == []
+            for cluster in (asked_pg, other):
+                assert asked(cluster, "p2") == before[cluster.name, "p2"]
+            command("SWAP p2 TO other FORCE")
+            with Bound(proxy, direct, "known"):
+                pass
+            time.sleep(0.2)
+            for cluster in (asked_pg, other):
+                assert asked(cluster, "p2") == before[cluster.name, "p2"]
+            command("RELEASE p2")
+            assert pgwire.rows(fresh.ready("I")) == [["other"]]
+        for thread in threads:
+            thread.join(30 * SLOW)
+        assert sorted(arrived) == [("late", "other"), ("nobody at all", "28P01")]
+        assert not pgwire.errors(waits.ready("I")) and waits.value("SHOW cluster_name") == "other"
+        assert busy.value("SHOW cluster_name") == "other"
+        # The old server was never asked again; where it is the own database, only the new one was.
+        assert asked(asked_pg, "p2") == before["pg", "p2"]
+        if elsewhere:
+            assert asked(other, "p2") == []
+            assert {"late", "nobody at all"} <= set(asked(asked_pg, "p1"))
+        else:
+            assert {"late", "nobody at all"} <= set(asked(other, "p2"))
+            assert asked(asked_pg, "p1") == asked(other, "p1") == []
+    proxy.stop()
+    for cluster in (asked_pg, other):
+        cluster.sql("DROP ROLE late; DROP ROLE known")
 
 
 def test_login_during_a_hold_asks_elsewhere(make, asked_pg):
