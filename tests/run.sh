@@ -83,7 +83,7 @@ pytest_run() {
 	(cd "$repo/tests/integration" &&
 		TMPDIR=$work PGSHUNT_BIN=$built PGSHUNT_TEST_SLOW=$slow PG_BINDIR=$PGBIN \
 			PGSHUNT_NODE_PATH=$work/node/usr/share/nodejs PGSHUNT_SSHD=$work/ssh/usr/sbin/sshd \
-			PGSHUNT_SLAPD=$work/ldap/usr/sbin/slapd \
+			PGSHUNT_SLAPD=$work/ldap/usr/sbin/slapd PGSHUNT_MONITORING=$work/monitoring \
 			PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -q --tb=short --durations=15 \
 			-o junit_family=xunit1 --junitxml="$report.xml" "$@" >"$report.log" 2>&1)
 }
@@ -255,6 +255,10 @@ unpack_packages "$work/ssh" openssh-server libwrap0 ||
 	say "sshd cannot be had: its tests will fail"
 unpack_packages "$work/ldap" slapd libltdl7 libwrap0 libodbc2 ||
 	say "slapd cannot be had: its tests will fail"
+# The first would start one, too; the others are run against pgbouncer and in its place.
+unpack_packages "$work/monitoring" prometheus prometheus-pgbouncer-exporter check-postgres \
+	python3-configargparse python3-prometheus-client python3-pkg-resources ||
+	say "promtool, prometheus-pgbouncer-exporter and check_postgres cannot be had: their tests will fail"
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
