@@ -257,7 +257,7 @@ unpack_packages "$work/ldap" slapd libltdl7 libwrap0 libodbc2 ||
 	say "slapd cannot be had: its tests will fail"
 # The first would start one, too; the others are run against pgbouncer and in its place.
 unpack_packages "$work/monitoring" prometheus prometheus-pgbouncer-exporter check-postgres \
-	python3-configargparse python3-prometheus-client python3-pkg-resources ||
+	python3-configargparse python3-decorator python3-pkg-resources python3-prometheus-client ||
 	say "promtool, prometheus-pgbouncer-exporter and check_postgres cannot be had: their tests will fail"
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP

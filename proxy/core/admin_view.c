@@ -237,6 +237,7 @@ static void databases_row(struct rowset *out, const struct admin_db *db, const s
 	rowset_int(out, load.clients);
 	rowset_int(out, db->state != HOLD_OPEN);
 	rowset_int(out, share_is_disabled(db->admin->proxy->shares, db->name));
+	rowset_int(out, config_reserve_pool_size(config, entry, NULL));
 	rowset_text(out, server->name);
 	rowset_text(out, entry->shard);
 	rowset_end_row(out);
@@ -254,15 +255,16 @@ static void databases_console(struct admin *admin, struct rowset *out)
 	rowset_text(out, CONFIG_CONSOLE);
 	rowset_text(out, CONFIG_CONSOLE);
 	rowset_int(out, 2);
-	rowset_int(out, config_min_pool_size(config, NULL));
-	rowset_int(out, config_reserve_pool_size(config, NULL, NULL));
+	rowset_int(out, 0);
+	rowset_int(out, 0);
 	rowset_int(out, config_server_lifetime(config, NULL) / USEC_PER_SEC);
 	rowset_text(out, "statement");
 	rowset_null(out);
-	rowset_int(out, 0);
+	rowset_int(out, config->proxy.max_db_connections);
 	rowset_int(out, 0);
 	rowset_int(out, config_max_db_clients(config, NULL));
 	rowset_int(out, share == NULL ? 0 : atomic_load(&share->clients));
+	rowset_int(out, 0);
 	rowset_int(out, 0);
 	rowset_int(out, 0);
 	rowset_null(out);
@@ -573,21 +575,41 @@ static void stats_add_averages(struct admin *admin, struct rowset *rows)
 }
 
 /* pgbouncer's settings come first, under its names, for those who look for them there. */
+static void config_row_pgbouncer(const struct config *config, const struct pgbouncer_setting *row,
+                                 struct rowset *out)
+{
+	struct sbuf value;
+
+	sbuf_init(&value, VIEW_CELL_MAX);
+	if (pgbouncer_show(config, row, &value)) {
+		rowset_text(out, row->name);
+		rowset_text(out, sbuf_text(&value));
+		rowset_text(out, row->fallback);
+		rowset_text(out, pgbouncer_reloadable(row) ? "yes" : "no");
+		rowset_end_row(out);
+	}
+	sbuf_free(&value);
+}
+
+/* By name, as pgbouncer shows them: the next name each time, for they are a hundred. */
 static void config_fill_pgbouncer(const struct config *config, struct rowset *out)
 {
-	for (size_t i = 0; i < pgbouncer_setting_count(); i++) {
-		const struct pgbouncer_setting *row = pgbouncer_setting_at(i);
-		struct sbuf value;
+	const char *last = "";
 
-		sbuf_init(&value, VIEW_CELL_MAX);
-		if (pgbouncer_show(config, row, &value)) {
-			rowset_text(out, row->name);
-			rowset_text(out, sbuf_text(&value));
-			rowset_text(out, row->fallback);
-			rowset_text(out, pgbouncer_reloadable(row) ? "yes" : "no");
-			rowset_end_row(out);
+	for (;;) {
+		const struct pgbouncer_setting *next = NULL;
+
+		for (size_t i = 0; i < pgbouncer_setting_count(); i++) {
+			const struct pgbouncer_setting *row = pgbouncer_setting_at(i);
+
+			if (row->part == PGB_MAIN && strcmp(row->name, last) > 0 &&
+			    (next == NULL || strcmp(row->name, next->name) < 0))
+				next = row;
 		}
-		sbuf_free(&value);
+		if (next == NULL)
+			return;
+		config_row_pgbouncer(config, next, out);
+		last = next->name;
 	}
 }
 

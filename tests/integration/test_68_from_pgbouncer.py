@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: PostgreSQL
 """as_pgbouncer: errors, SIGTERM, SIGINT and SHUTDOWN as those who come from pgbouncer know them; and
 the clients of the console, which are clients as others are."""
+import http.client
+import os
+import re
 import signal
+import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import psycopg
 import pytest
 
 from proxy import STATS, STATS_PASSWORD, ConsoleError
 from pgwire import Conn, LoginError, errors, query, rows, wait_for
-from servers import SLOW, PgBouncer, subfolder
+from servers import SLOW, PgBouncer, free_port, start, subfolder
 
 
 @pytest.fixture
@@ -264,3 +270,190 @@ def test_a_database_of_the_fallback_is_forgotten(make_proxy):
             assert rows(held.ready()) == [["p2"]]
     assert proxy.log().count("registered new auto-database: p2") >= 2
     assert "cleaning up idle database p2 because: autodb idle timeout" in proxy.log()
+
+
+# --- programs of others that watch it ----------------------------------------------------------------
+
+# From Debian: prometheus-pgbouncer-exporter and check-postgres, with what the former needs.
+MONITORING = os.environ.get("PGSHUNT_MONITORING", "/")
+CHECK = os.path.join(MONITORING, "usr/bin/check_postgres")
+EXPORTER = os.path.join(MONITORING, "usr/bin/prometheus-pgbouncer-exporter")
+PYTHON = {**os.environ, "PYTHONPATH": os.path.join(MONITORING, "usr/lib/python3/dist-packages")}
+
+# Each collector of the exporter by itself: one that asks for what this pgbouncer does not have (Debian's
+# asks STATS for total_requests, which went with 1.8) says so, and does not hide the others.
+COLLECT = """
+import sys
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_pgbouncer_exporter import collectors, utils
+connection = utils.get_connection("postgres", sys.argv[1], sys.argv[2])
+for name in ("StatsCollector", "PoolsCollector", "DatabasesCollector", "ListsCollector"):
+    arguments = {} if name == "ListsCollector" else {"databases": None}
+    registry = CollectorRegistry(auto_describe=False)
+    try:
+        registry.register(getattr(collectors, name)(connection=connection, **arguments))
+        print("# " + name + " works")
+        print(generate_latest(registry).decode())
+    except KeyError as error:
+        print("# " + name + " misses " + str(error))
+"""
+
+
+@pytest.fixture
+def in_its_place(make_proxy, pg, folder):
+    """pgbouncer, and pgshuntd with a copy of its file."""
+    bouncer = PgBouncer(subfolder(folder), "watched", [("p1", pg.host, pg.port, "p1"),
+                                                       ("p2", pg.host, pg.port, "p2")],
+                        "default_pool_size=2\nreserve_pool_size=1\nreserve_pool_timeout=1000\n"
+                        "stats_users=app2\nmax_client_conn=50\nmin_pool_size=1\nmax_db_connections=30\n"
+                        "server_lifetime=1000\n")
+    proxy = make_proxy(start=False)
+    proxy.config_path = os.path.join(proxy.folder, "pgbouncer.ini")
+    with open(bouncer.ini) as ini, open(proxy.config_path, "w") as copy:
+        copy.write(ini.read().replace("listen_port=%d" % bouncer.port, "listen_port=%d" % proxy.port)
+                   .replace("unix_socket_dir=" + bouncer.folder, "unix_socket_dir=" + proxy.folder))
+    proxy.start()
+    yield bouncer, proxy
+    bouncer.stop()
+
+
+def test_databases_are_shown_as_there(in_its_place):
+    """The console's, too."""
+    bouncer, proxy = in_its_place
+    shown = {}
+    for place in (bouncer, proxy):
+        with psycopg.connect(host=place.folder, port=place.port, dbname="pgbouncer", user="postgres",
+                             autocommit=True, cursor_factory=psycopg.ClientCursor,
+                             row_factory=psycopg.rows.dict_row) as conn:
+            shown[place] = conn.execute("SHOW DATABASES").fetchall()
+    for theirs in shown[bouncer]:
+        ours = [row for row in shown[proxy] if row["name"] == theirs["name"]][0]
+        for column, value in theirs.items():
+            expected = proxy.port if column == "port" and value == bouncer.port else value
+            # In ours the mode in force, here the current connections of min_pool_size.
+            if column not in ("pool_mode", "current_connections"):
+                assert ours[column] == expected, (theirs["name"], column)
+
+
+class Busy:
+    """Three clients of p1, of which one waits for a server; one of p2 that does nothing."""
+
+    def __init__(self, port):
+        self.conns = [Conn("127.0.0.1", port) for _ in range(4)]
+        for n, conn in enumerate(self.conns):
+            conn.login("app", "p2" if n == 3 else "p1")
+        self.conns[3].value("SELECT 1")
+        for conn in self.conns[:2]:
+            conn.query("BEGIN")
+        self.conns[2].send(query("SELECT 1"))
+        time.sleep(1.2 * SLOW)  # one second counts in maxwait
+
+    def end(self):
+        for conn in self.conns[:2]:
+            conn.query("COMMIT")
+        self.conns[2].ready("I")
+        for conn in self.conns:
+            conn.close()
+
+
+def watched(place, port, work):
+    busy = Busy(port)
+    try:
+        return work(place, port)
+    finally:
+        busy.end()
+
+
+def exported(place, port):
+    """collector -> "misses …" or {sample: value}."""
+    result = subprocess.run(["/usr/bin/python3", "-c", COLLECT, str(port), place.folder], env=PYTHON,
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    found = {}
+    for part in result.stdout.split("# ")[1:]:
+        if part.split(" ", 1)[0].endswith("Collector"):
+            name, says, *rest = part.split(None, 2)
+            found[name] = current = {} if says == "works" else "misses " + rest[0].strip()
+        elif part.startswith("TYPE"):
+            for line in part.splitlines()[1:]:
+                if line:
+                    sample, value = line.rsplit(" ", 1)
+                    current[sample] = float(value)
+    return found
+
+
+def test_an_exporter_goes_on(in_its_place):
+    """The same series with the same values, of everything that does not depend on memory and time."""
+    bouncer, proxy = in_its_place
+    theirs = watched(bouncer, bouncer.port, exported)
+    ours = watched(proxy, proxy.port, exported)
+    assert len(ours) == 4 and ours["PoolsCollector"] and ours["ListsCollector"]
+    for name, samples in theirs.items():
+        if isinstance(samples, str):
+            continue  # its own pgbouncer is too new for it; ours may have what it asks for
+        assert ours[name].keys() == samples.keys(), name
+        for sample, value in samples.items():
+            if name in ("PoolsCollector", "DatabasesCollector") or \
+                    sample.split("_", 1)[1].startswith(("databases", "pools", "login_", "dns_", "used_")):
+                assert ours[name][sample] == value, sample
+    assert ours["DatabasesCollector"]['pgbouncer_reserve_pool{database="p1"}'] == 1
+    # And the program itself, whether it can cope with this pgbouncer or not.
+    pages = []
+    for place in (bouncer, proxy):
+        web = free_port()
+        process = start(["/usr/bin/python3", EXPORTER, "--host", "127.0.0.1", "--port", str(web),
+                         "--pgbouncer-port", str(place.port), "--pgbouncer-host", place.folder,
+                         "--pgbouncer-user", "postgres"], place.folder + "/exporter.log", env=PYTHON)
+        try:
+            def page():
+                try:
+                    with urllib.request.urlopen("http://127.0.0.1:%d/metrics" % web, timeout=20) as answer:
+                        return sorted({line.split(" ")[2] for line in answer.read().decode().splitlines()
+                                       if line.startswith("# TYPE")})
+                except (http.client.HTTPException, urllib.error.HTTPError):
+                    return ["fails"]
+                except OSError:
+                    return process.poll() is not None and ["ended"]
+            pages.append(wait_for(page, 60 * SLOW, "the exporter"))
+        finally:
+            process.kill()
+            process.wait(10)
+    assert pages[0] == pages[1]
+
+
+CHECKS = [(action, "-w", warning, "-c", critical)
+          for action in ("pgb_pool_cl_active", "pgb_pool_cl_waiting", "pgb_pool_sv_active", "pgb_pool_sv_idle",
+                         "pgb_pool_sv_used", "pgb_pool_sv_tested", "pgb_pool_sv_login")
+          for warning, critical in (("1", "2"), ("3", "9"))] + [
+    ("pgb_pool_maxwait", "-w", "1", "-c", "900"), ("pgb_pool_maxwait", "-w", "800", "-c", "900"),
+    ("pgbouncer_backends",), ("pgbouncer_backends", "-w", "3", "-c", "40"), ("pgbouncer_backends", "-c", "5%"),
+    ("pgbouncer_backends", "-w", "-46", "-c", "-2")]
+
+
+def checked(place, port):
+    """What each check says, and its exit code."""
+    found = []
+    for action, *options in CHECKS:
+        result = subprocess.run([CHECK, "--action", action, "-H", "127.0.0.1", "-p", str(port), "--dbuser",
+                                 "postgres", *options], capture_output=True, text=True, timeout=60)
+        text = re.sub(r"time=[\d.]+s", "time", result.stdout.replace(str(port), "PORT"))
+        # How long one has waited grows with the checks before it.
+        text = re.sub(r"p1=[1-9]\d*", "p1=N", text) if action == "pgb_pool_maxwait" else text
+        found.append((action, result.returncode, text, result.stderr))
+    return found
+
+
+def test_checks_go_on(in_its_place):
+    """check_postgres says the same word for word, in all its actions for pgbouncer."""
+    bouncer, proxy = in_its_place
+    theirs = watched(bouncer, bouncer.port, checked)
+    assert {code for _, code, _, _ in theirs} == {0, 1, 2}
+    assert watched(proxy, proxy.port, checked) == theirs
+    # The checksum of the configuration is another one, and stands still.
+    sums = []
+    for expected in ("0", None):
+        result = subprocess.run([CHECK, "--action", "pgbouncer_checksum", "-H", "127.0.0.1", "-p",
+                                 str(proxy.port), "--dbuser", "postgres", "--critical=" + (expected or sums[0])],
+                                capture_output=True, text=True, timeout=60)
+        sums += re.findall(r"checksum: (\w{32})", result.stdout)
+    assert result.returncode == 0 and len(set(sums)) == 1, result.stdout
