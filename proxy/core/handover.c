@@ -36,6 +36,7 @@ struct handover {
 	/* who takes over, or has */
 	int successor_fd;
 	pid_t successor_pid;
+	int protocol; /* that both speak */
 	struct event *successor;
 	unsigned told; /* clients that it was told of */
 	/* from whom this process has taken over */
@@ -234,7 +235,8 @@ static void handover_hello(struct handover *handover, const char *text)
 	struct sbuf why;
 
 	sbuf_init(&why, 1000);
-	if (handover_common_protocol(text) == 0)
+	handover->protocol = handover_common_protocol(text);
+	if (handover->protocol == 0)
 		sbuf_printf(&why, "it speaks another version of the handover than pgshuntd %s",
 		            PGSHUNT_VERSION);
 	else if (proxy->shutting_down)
@@ -260,7 +262,7 @@ static void handover_offer(struct handover *handover)
 	bool sent;
 
 	sbuf_init(&text, FDPASS_TEXT_MAX - 1);
-	sbuf_printf(&text, "OFFER\nprotocol %d\nversion %s\n", TAKEOVER_PROTOCOL_MAX,
+	sbuf_printf(&text, "OFFER\nprotocol %d\nversion %s\n", handover->protocol,
 	            PGSHUNT_VERSION);
 	fds[0] = admin_lock_fd(handover->proxy->admin);
 	fds[1] = handover->control_fd;

@@ -392,6 +392,23 @@ static void take_welcome(struct reader *reader, struct state *state)
 		welcome->params = take_string(reader, &welcome->params_len);
 }
 
+static bool take_head(struct reader *reader)
+{
+	uint64_t version;
+
+	if (!take_word(reader, "pgshunt-state"))
+		return false;
+	version = take_number(reader, INT_MAX);
+	if (version > STATE_VERSION && !reader->bad) {
+		reader->bad = true;
+		sbuf_printf(reader->error,
+		            "%s:%zu: the file was written by a later pgshuntd (version %" PRIu64
+		            " of the file; this one knows %d): start that one",
+		            reader->path, reader->line, version, STATE_VERSION);
+	}
+	return version == STATE_VERSION;
+}
+
 bool state_parse(const char *path, const char *text, size_t len, struct state *state,
                  struct sbuf *error)
 {
@@ -414,8 +431,7 @@ bool state_parse(const char *path, const char *text, size_t len, struct state *s
 		if (ended)
 			complain(&reader, "text behind the line end");
 		else if (!headed)
-			headed = take_word(&reader, "pgshunt-state") &&
-			         take_number(&reader, INT_MAX) == STATE_VERSION;
+			headed = take_head(&reader);
 		else if (take_word(&reader, "database"))
 			take_database(&reader, state);
 		else if (take_word(&reader, "welcome"))

@@ -55,6 +55,7 @@ class Proxy:
         self.host = "127.0.0.1"
         self.port = free_port()
         self.process = None
+        self.binary = None  # another one than that under test
         self.env = {}  # beyond that of the tests
         self.expect_exit = 0
         self.settings = {"listen_addresses": ["127.0.0.1"], "port": self.port,
@@ -100,7 +101,7 @@ class Proxy:
         env.update(self.env)
         if fault:
             env["PGSHUNT_FAULT"] = fault
-        self.process = start([program("pgshuntd"), "--config", self.config_path, *options],
+        self.process = start([self.binary or program("pgshuntd"), "--config", self.config_path, *options],
                              self.log_path, env=env)
         if self not in Proxy.alive:
             Proxy.alive.append(self)

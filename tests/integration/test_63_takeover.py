@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: PostgreSQL
 """Restart without dropping: a new pgshuntd takes over from the one that runs."""
 import os
+import select
 import signal
 import socket
 import stat
+import subprocess
 import threading
 
 import pytest
 
 import pgwire
-from proxy import ConsoleError
+from proxy import ConsoleError, program
 from pgwire import errors, query, rows, wait_for
 from servers import SLOW
 from service import Manager, listen_tcp, listen_unix, start
@@ -320,3 +322,208 @@ def test_addresses_may_change(make_proxy):
     assert "cannot listen on 192.0.2.1" in refused(proxy)
     with proxy.wire() as conn:
         assert conn.value("SELECT 1") == "1"
+
+
+# --- another version --------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory):
+    """The same program as version 9.8.7: in a copy of it, every mention of its version is another one."""
+    version = subprocess.check_output([program("pgshuntd"), "--version"], text=True).split()[1]
+    with open(program("pgshuntd"), "rb") as file:
+        binary = file.read()
+    assert binary.count(version.encode()) > 2 and len(version) == 5
+    path = str(tmp_path_factory.mktemp("another") / "pgshuntd")
+    with open(path, "wb") as file:
+        file.write(binary.replace(version.encode(), b"9.8.7"))
+    os.chmod(path, 0o755)
+    assert subprocess.check_output([path, "--version"], text=True) == "pgshuntd 9.8.7\n"
+    return version, path
+
+
+def test_to_another_version_and_back(make_proxy, pg, other, another):
+    """Upgrade and downgrade under load: no connection fails, state and cancel requests go over."""
+    version, path = another
+    proxy = make_proxy({"pg": pg, "other": other}, pool_size=5, log_level="info")
+
+    def run(binary, name):
+        count = len(proxy.log())
+        was = proxy.command("SHOW VERSION")[0]["version"].split()[1]
+        proxy.binary = binary
+        former = proxy.takeover()
+        text = proxy.log()[count:]
+        assert "(pgshuntd %s) asks to take over" % name in text
+        assert "took over from pid %d (pgshuntd %s)" % (former.pid, was) in text, text
+        assert proxy.command("SHOW VERSION")[0]["version"] == "pgshuntd " + name
+        return former
+    with Load(proxy) as load, proxy.wire("p2") as stays:
+        load.more()
+        stays.query("BEGIN")
+        former = run(path, "9.8.7")
+        load.more()
+        stays.send(query("SELECT pg_sleep(120)"))  # through the link of the two
+        while stays.silent(0.2):
+            stays.cancel()
+        assert errors(stays.ready())[0]["C"] == "57014"
+        stays.query("ROLLBACK")
+        stays.close()
+        ended(former)
+        wait_for(lambda: "(pid %d) has ended" % former.pid in proxy.log(), what="the news")
+        epoch = proxy.hold("p2", "EPOCH 7")["epoch"]
+        proxy.command("SWAP p2 TO other FORCE EPOCH " + epoch)
+        proxy.command("RELEASE p2")
+        former = run(None, version)
+        assert proxy.route()["server"] == "other" and proxy.route()["epoch"] == epoch
+        load.more()
+        ended(former)
+        ended(run(path, "9.8.7"))
+        assert proxy.route()["server"] == "other"
+        with proxy.wire("p2") as conn:
+            assert conn.value("SHOW cluster_name") == "other"
+        load.more()
+    assert not load.failed, load.failed
+
+
+class Between(threading.Thread):
+    """At the control socket between two processes; edit(text) says what becomes of a message."""
+
+    def __init__(self, path, real, edit):
+        super().__init__(daemon=True)
+        self.real, self.edit, self.heard = real, edit, []
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(path)
+        self.listener.listen(1)
+        self.start()
+
+    def run(self):
+        new, _ = self.listener.accept()
+        self.listener.close()
+        running = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        running.connect(self.real)
+        ends = {new: running, running: new}
+        try:
+            while True:
+                for sock in select.select(list(ends), [], [])[0]:
+                    data, fds, _, _ = socket.recv_fds(sock, 16384, 64)
+                    if not data:
+                        return
+                    self.heard.append(data.decode())
+                    socket.send_fds(ends[sock], [self.edit(data.decode()).encode()], fds)
+                    for fd in fds:
+                        os.close(fd)
+        except OSError:
+            pass
+        finally:
+            new.close()
+            running.close()
+
+
+def insert(text, *lines):
+    """More lines behind the first one, and at the end."""
+    first, rest = text.split("\n", 1)
+    return first + "\n" + "".join(lines) + rest + "".join(lines)
+
+
+def edit_state(proxy, change):
+    """What the running process has written by the time of its offer is that of another version."""
+    def edit(text):
+        if text.startswith("OFFER"):
+            path = os.path.join(proxy.state, "state")
+            with open(path) as file:
+                state = file.read()
+            assert change(state) != state
+            with open(path, "w") as file:
+                file.write(change(state))
+        return text
+    return edit
+
+
+# What one of the two says that is another version: who is, the change, and why it cannot be (None: it can).
+FORMATS = {
+    "new one knows more": ("HELLO", lambda text: insert(
+        text.replace("protocol 1 1", "protocol 1 4"), "feature of later 1 2\n"), None),
+    "new one tells no version": ("HELLO", lambda text: text.split("version")[0], None),
+    "new one knows only later ones": ("HELLO", lambda text: text.replace("protocol 1 1", "protocol 2 3"),
+                                      "it speaks another version of the handover than pgshuntd"),
+    "new one tells no protocol": ("HELLO", lambda text: text.replace("protocol", "language"),
+                                  "it speaks another version of the handover than pgshuntd"),
+    "running one tells more": ("OFFER", lambda text: insert(text, "feature of later 1 2\n"), None),
+    "running one offers a later protocol": ("OFFER", lambda text: text.replace("protocol 1", "protocol 2"),
+                                            "speaks another version of the handover"),
+    "running one tells no protocol": ("OFFER", lambda text: text.replace("protocol", "language"),
+                                      "speaks another version of the handover"),
+    "running one tells no version": ("OFFER", lambda text: text.replace("version", "edition"),
+                                     "speaks another version of the handover"),
+    "running one tells of no sockets": ("OFFER", lambda text: text.split("socket ")[0],
+                                        "speaks another version of the handover"),
+    "running one answers something else": ("OFFER", lambda text: "BARGAIN\n", "another version of the handover"),
+    "running one is done otherwise": ("DONE", lambda text: insert(text, "with more words\n"), None),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_other_versions_of_the_handover(make_proxy, tmp_path, name):
+    """Two real processes, of which one speaks as another version would: it works, or is refused in plain
+    words, and the one that runs goes on; in no case does a client notice."""
+    who, change, why = FORMATS[name]
+    proxy = make_proxy(log_level="info")
+    between = Between(str(tmp_path / "between"), os.path.join(proxy.state, "takeover"),
+                      lambda text: change(text) if text.startswith(who) else text)
+    judge(proxy, str(tmp_path / "between"), why)
+    assert [text for text in between.heard if text.startswith(who)] and \
+        all(change(text) != text for text in between.heard if text.startswith(who))
+    assert not [text for text in between.heard if text.startswith("OFFER") and "\nprotocol 1\n" not in text]
+
+
+STATES = {
+    "later version": (lambda text: text.replace("pgshunt-state 1", "pgshunt-state 2"),
+                      "was written by a later pgshuntd"),
+    "a field more": (lambda text: text.replace("epoch 7", "epoch 7 colour \"red\""), "unexpected text"),
+    "a kind of line more": (lambda text: text.replace("end 1", "colour \"p2\"\nend 2"), "expected database"),
+    "a field less": (lambda text: text.replace(" epoch 7", ""), "expected epoch"),
+    "a line less": (lambda text: text.replace("end 1", ""), "not complete"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_state_of_another_version(make_proxy, tmp_path, name):
+    change, why = STATES[name]
+    proxy = make_proxy(databases={"p1": "pg", "p2": "pg"}, log_level="info")
+    proxy.command("HOLD p2 EPOCH 7")
+    proxy.command("RELEASE p2")
+    Between(str(tmp_path / "between"), os.path.join(proxy.state, "takeover"), edit_state(proxy, change))
+    judge(proxy, str(tmp_path / "between"), why)
+    assert proxy.route()["epoch"] == "9"
+
+
+def judge(proxy, path, why):
+    """A takeover over this path: it fails for this reason, or works."""
+    running = proxy.process
+    real = os.path.join(proxy.state, "takeover")
+    with Load(proxy, comers=2, stayers=1) as load:
+        load.more(5)
+        count = len(proxy.log())
+        proxy.settings["takeover_socket"] = path
+        proxy.write()
+        if why is None:
+            former = proxy.takeover()
+            assert former is running and "took over from" in proxy.log()[count:]
+            load.more(5)
+            ended(former)
+        else:
+            proxy.takeover(wait=False)
+            ended(proxy.process, 1)
+            proxy.process = running
+            assert why in proxy.log()[count:], proxy.log()[count:]
+            wait_for(lambda: "this process goes on" in proxy.log()[count:], 20 * SLOW, "the running one's word")
+            load.more(5)
+            # It still decides, and an honest one may take over from it.
+            assert proxy.hold("p2", "EPOCH 8")["state"] == "held"
+            proxy.command("RELEASE p2")
+            proxy.settings["takeover_socket"] = real
+            proxy.write()
+            ended(proxy.takeover())
+            load.more(5)
+            proxy.hold("p2", "EPOCH 9")
+            proxy.command("RELEASE p2")
+    assert not load.failed, load.failed

@@ -148,7 +148,9 @@ static void test_bad_files(void **unused)
 	} bad[] = {
 	    {"", "f:0: the file is not complete"},
 	    {"garbage\n", "f:1: not a state file"},
-	    {"pgshunt-state 2\nend 0\n", "f:1: not a state file"},
+	    {"pgshunt-state 0\nend 0\n", "f:1: not a state file"},
+	    {"pgshunt-state 2\nend 0\n", "f:1: the file was written by a later pgshuntd (version 2"},
+	    {"pgshunt-state 99999999999\nend 0\n", "f:1: number out of range"},
 	    {"pgshunt-state 1\n", "f:1: the file is not complete"},
 	    {"pgshunt-state 1\nend 1\n", "f:2: the file is not complete"},
 	    {"pgshunt-state 1\nend 0\nend 0\n", "f:3: text behind"},
