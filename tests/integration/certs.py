@@ -92,8 +92,8 @@ def context(ca=None, cert=None, alpn=None, version=None):
 class TlsConn(pgwire.Conn):
     """pgwire.Conn over TLS: after SSLRequest, or direct."""
 
-    def __init__(self, host, port, ctx=None, direct=False, session=None, name="localhost"):
-        super().__init__(host, port)
+    def __init__(self, host, port, ctx=None, direct=False, session=None, name="localhost", source=None):
+        super().__init__(host, port, source=source)
         if not direct:
             self.send(pgwire.untyped((pgwire.SSL_REQUEST).to_bytes(4, "big")))
             answer = self.recv_exact(1)

@@ -179,15 +179,15 @@ def tags(messages):
 
 
 class Conn:
-    """One connection.  host may be a folder: then a Unix socket."""
+    """One connection.  host may be a folder: then a Unix socket.  source: the address to come from."""
 
-    def __init__(self, host, port, timeout=30):
+    def __init__(self, host, port, timeout=30, source=None):
         if host.startswith("/"):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
             self.sock.connect("%s/.s.PGSQL.%d" % (host, port))
         else:
-            self.sock = socket.create_connection((host, port), timeout)
+            self.sock = socket.create_connection((host, port), timeout, source and (source, 0))
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = (host, port)
         self.timeout = timeout
