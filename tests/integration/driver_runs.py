@@ -38,15 +38,16 @@ def run(argv, place, dbname, mode, move=None, env=None):
 
 class Mover:
     """Moves every session of p1 between the servers pg and other, and back, or to fresh connections
-    of the same server."""
+    of the same server (where those with advisory locks stay)."""
 
-    def __init__(self, proxy):
+    def __init__(self, proxy, reconnect=True):
         self.proxy = proxy
+        self.with_reconnect = reconnect
         self.turn = 0
 
     def __call__(self):
         self.turn += 1
-        if self.turn % 2:
+        if self.turn % 2 or not self.with_reconnect:
             self.swap()
         else:
             self.reconnect()

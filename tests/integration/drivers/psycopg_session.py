@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 """psycopg 3 and libpq: server-side prepared statements, named cursors, pipelines, LISTEN.
 
-Arguments: host port database user, and `session`, `transaction`, or `movable`: a session without what
-cannot be moved to another server.  Prints MOVE where its session may
+Arguments: host port database user, and `session`, `transaction`, or `movable`: a session without
+advisory locks, temporary tables and cursors.  Prints MOVE where its session may
 be moved and waits for a line; prints DONE when everything was as it should be.
 """
 import sys
@@ -89,7 +89,7 @@ def use_state(conn, cursor, turn):
     assert conn.execute("EXECUTE by_sql(%d)" % turn).fetchone() == (100 + turn,)
     conn.execute("DEALLOCATE by_sql")
     if mode == "session":
-        use_pinned(conn, cursor, turn)
+        use_more(conn, cursor, turn)
     with connect(autocommit=True) as other:
         other.execute(sql.SQL("NOTIFY driver, {}").format(str(turn)))
         for notify in conn.notifies():
@@ -97,7 +97,7 @@ def use_state(conn, cursor, turn):
             break
 
 
-def use_pinned(conn, cursor, turn):
+def use_more(conn, cursor, turn):
     assert conn.execute("SELECT * FROM mine ORDER BY id").fetchall() == [(1, "one"), (2, "two")]
     assert conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711"
                         " AND pid = pg_backend_pid()").fetchone() == (1,)
