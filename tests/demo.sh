@@ -14,7 +14,7 @@
 #   DEMO_RUNS=10        as often, each from scratch
 #   DEMO_SECONDS=4      of load before and after the move
 #   DEMO_RATE=100       transactions a second of most kinds of clients; 0: as fast as it goes
-#   DEMO_SESSIONS=12     clients of a session pool, with state that is to go along
+#   DEMO_SESSIONS=12     clients of a session pool, with state that is to go along (and one more, pinned)
 #   DEMO_PROXY=pgbouncer    the same by hand through pgbouncer, for comparison: it breaks promises
 #   DEMO_KEEP=1         keeps logs also of a run that went well
 #   PGSHUNT_BUILD=DIR   build directory
@@ -92,7 +92,7 @@ demo_sessions() {
 	[ "$demo_proxy" = pgshuntd ] || return 0
 	(umask 077 && printf '%s\n' "$app_password" >"$work/session.password")
 	/usr/bin/python3 "$repo/tests/load/session_clients.py" "127.0.0.1:$proxy_port" commcarehq_p2 \
-		hqsession "$work/session.password" "${DEMO_SESSIONS:-12}" "$work/sessions.json" \
+		hqsession "$work/session.password" "${DEMO_SESSIONS:-12}" "$work/sessions.json" hqpinned \
 		>"$work/sessions.out" 2>&1 </dev/null &
 	sessions_pid=$!
 	wait_for 20 grep -q ready "$work/sessions.out" || {

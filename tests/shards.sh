@@ -24,6 +24,7 @@ CONF
 	sql "$pg1_port" postgres <<SQL
 CREATE ROLE commcarehq LOGIN CREATEDB PASSWORD '$app_password';
 CREATE ROLE hqsession LOGIN PASSWORD '$app_password';
+CREATE ROLE hqpinned LOGIN PASSWORD '$app_password';
 CREATE ROLE hqrepl LOGIN REPLICATION PASSWORD '$replication_password';
 CREATE DATABASE commcarehq_p1 OWNER commcarehq;
 CREATE DATABASE commcarehq_p2 OWNER commcarehq;
@@ -81,7 +82,7 @@ shards_users() {
 	(
 		umask 077
 		sql "$pg1_port" postgres -c "SELECT format('\"%s\" \"%s\"', rolname, rolpassword)
-			FROM pg_authid WHERE rolname IN ('commcarehq', 'hqsession')" >"$work/userlist.txt"
+			FROM pg_authid WHERE rolname IN ('commcarehq', 'hqsession', 'hqpinned')" >"$work/userlist.txt"
 		printf '"pgshunt_admin" "%s"\n' "$admin_password" >>"$work/userlist.txt"
 		printf '%s\n' "$admin_password" >"$work/admin.password"
 	)
@@ -133,6 +134,7 @@ servers:
         admin_user: postgres, admin_password_file: $work/postgres.password}
 users:
   hqsession: {pool_mode: session}
+  hqpinned: {pool_mode: session, session_pinned: move_anyway}
 databases:
   commcarehq_p1: {server: pg1, shard: p1}
   commcarehq_p2: {server: pg1, shard: p2}

@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: PostgreSQL
 """Clients of a session pool for the demo: each has settings, prepared statements of both kinds, a
-channel it listens to and an advisory lock, works all the time, and sees at the end (SIGTERM) whether it
-still has all of it.
+channel it listens to and an advisory lock, two a temporary table and two a cursor WITH HOLD; each works
+all the time, and sees at the end (SIGTERM) whether it still has all of it.  One more, of another user,
+has what cannot be carried, and is to be told what it has lost.
 
-    session_clients.py HOST:PORT DATABASE USER PASSWORD_FILE COUNT RESULT.json
+    session_clients.py HOST:PORT DATABASE USER PASSWORD_FILE COUNT RESULT.json PINNED_USER
 """
 import json
 import os
@@ -34,6 +35,13 @@ class Client:
         self.conn.query("SELECT pg_advisory_lock({0}), pg_advisory_lock({0})".format(1000 + number))
         self.conn.send(parse("SELECT $1::int + %d" % number, "add") + SYNC)
         self.conn.ready()
+        if number < 2:
+            self.conn.query("CREATE TEMP TABLE basket (id serial PRIMARY KEY, what text)")
+            self.conn.query("INSERT INTO basket (what) SELECT md5(g::text) FROM "
+                            "generate_series(1, 100) g")
+        elif number < 4:
+            self.conn.query("DECLARE held SCROLL CURSOR WITH HOLD FOR SELECT g, md5(g::text) FROM "
+                            "generate_series(1, 100) g; MOVE 50 IN held")
         self.server = self.where()
         self.longest = 0.0
         self.failure = None
@@ -59,6 +67,11 @@ class Client:
         self.expect("work_mem", "7MB", self.conn.value("SHOW work_mem"))
         self.expect("app.tenant", "tenant %d" % self.number, self.conn.value("SHOW app.tenant"))
         self.expect("PREPARE", "42", self.conn.value("EXECUTE twice(21)"))
+        if self.number < 2:
+            self.expect("temporary table", "5050", self.conn.value("SELECT sum(id) FROM basket"))
+            self.expect("its sequence", "101", self.conn.value("SELECT nextval('basket_id_seq')"))
+        elif self.number < 4:
+            self.expect("cursor", "51", self.conn.value("FETCH FROM held"))
         unlock = "SELECT pg_advisory_unlock(%d)" % (1000 + self.number)
         self.expect("lock", ["t", "t", "f"], [self.conn.value(unlock) for _ in range(3)])
 
@@ -74,14 +87,35 @@ class Client:
                 self.failure = "%s: %s" % (type(failure).__name__, failure)
 
 
+class Pinned(Client):
+    """Prepared among other commands: no server tells by which text.  Its session goes on without."""
+
+    def __init__(self, address, dbname, user, password):
+        self.number, self.longest, self.failure, self.told = None, 0.0, None, None
+        self.conn = Conn(*address)
+        self.conn.login(user, dbname, password, application_name="pinned")
+        self.conn.query("SET work_mem = '7MB'; PREPARE twice(int) AS SELECT $1 * 2")
+        self.server = self.where()
+
+    def check(self):
+        messages = self.conn.until("N")
+        notice = messages[-1].fields()
+        self.told = "%s: %s (%s)" % (notice["S"], notice["M"], notice["D"])
+        self.expect("work_mem", "7MB", self.conn.value("SHOW work_mem"))
+        seen = [each["C"] for each in errors(self.conn.query("EXECUTE twice(21)"))]
+        self.expect("what is lost", ["26000"], seen)
+        self.expect("server", True, self.where() != self.server)
+
+
 def main():
     host, port = sys.argv[1].rsplit(":", 1)
-    dbname, user, password_file, count, result = sys.argv[2:7]
+    dbname, user, password_file, count, result, pinned_user = sys.argv[2:8]
     with open(password_file, encoding="utf-8") as file:
         password = file.read().strip()
     ended = []
     signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
     clients = [Client((host, int(port)), dbname, user, password, n) for n in range(int(count))]
+    pinned = Pinned((host, int(port)), dbname, pinned_user, password)
     print("ready", flush=True)
     while not ended:
         for client in clients:
@@ -95,13 +129,15 @@ def main():
     for client in clients:
         client.attempt(client.hear)
     kept = 0
+    pinned.attempt(pinned.check)
     for client in clients:
         client.attempt(lambda client=client: client.expect(
             "server", True, client.where() != client.server))
         kept += client.failure is None
     with open(result, "w", encoding="utf-8") as out:
         json.dump({"sessions": len(clients), "kept": kept,
-                   "failures": [each.failure for each in clients if each.failure],
+                   "pinned": pinned.told,
+                   "failures": [each.failure for each in [*clients, pinned] if each.failure],
                    "longest_ms": 1000 * max(each.longest for each in clients)}, out)
 
 

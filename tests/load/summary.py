@@ -26,9 +26,10 @@ def main():
     if os.path.exists(sys.argv[3]):
         with open(sys.argv[3], encoding="utf-8") as file:
             sessions = json.load(file)
-        kept = sessions["kept"] == sessions["sessions"]
+        kept = sessions["kept"] == sessions["sessions"] and not sessions["failures"]
         print(f"sessions with state: {sessions['sessions']}, moved with all they had: "
               f"{sessions['kept']}, longest answer {number(sessions['longest_ms'])}")
+        print(f"a pinned one was told: {sessions['pinned']}")
         for failure in sessions["failures"]:
             print("  " + failure)
     print(f"hold {number(move.get('hold_ms', move.get('total')))}, "
