@@ -87,6 +87,7 @@ struct database {
 	struct list session_queue; /* struct session_move.queued */
 	struct event *session_event;
 	size_t session_asking;     /* questions under way */
+	unsigned session_dials;    /* servers being opened for a session each */
 	unsigned session_refreshes; /* sessions that may still be asked in this tick */
 	unsigned session_returns;   /* sessions that have left and may still come back in it */
 	size_t sessions_pending;   /* sessions that the answer to PREPARE SWAP waits for */

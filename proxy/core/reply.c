@@ -18,6 +18,7 @@
 #include "core/route.h"
 #include "core/server.h"
 #include "core/session_move.h"
+#include "core/session_lost.h"
 #include "core/session_see.h"
 #include "core/statement.h"
 #include "core/tally.h"
@@ -427,6 +428,8 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	if (body[0] == 'D' &&
 	    ((len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0) ||
 	     (len == sizeof(deallocate_all) && memcmp(body, deallocate_all, len) == 0))) {
+		if (server->client != NULL && server->client->seen != NULL)
+			session_lost_clear(server->client->seen);
 		statement_all_gone(
 		    reply_head_op(reply) == OWES_HIDDEN_QUERY ? NULL : server->client, server);
 	}

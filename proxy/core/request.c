@@ -17,6 +17,7 @@
 #include "core/route.h"
 #include "core/server.h"
 #include "core/session_move.h"
+#include "core/session_lost.h"
 #include "core/session_see.h"
 #include "core/statement.h"
 #include "core/tally.h"
@@ -466,6 +467,13 @@ static bool request_deallocates(struct request *request, size_t total, enum step
 	return true;
 }
 
+/* Whether the client has statements that its server would not take. */
+static bool request_has_lost(const struct client *client, const struct server *server)
+{
+	return UNLIKELY(client->seen != NULL && client->seen->lost != NULL) && client->in_session &&
+	       !server->ledger.skipping;
+}
+
 static enum step request_forward(struct request *request, struct server *server, uint8_t type,
                                  size_t total)
 {
@@ -476,6 +484,9 @@ static enum step request_forward(struct request *request, struct server *server,
 	uint8_t *msg = request->data + request->used;
 	bool noted = false;
 
+	if (request_has_lost(client, server) &&
+	    session_lost_message(client, server, msg, total, have) != LOST_GO_ON)
+		return STEP_STOP;
 	request_note_start(request, server);
 	if (is_extended(type)) {
 		if (type == FE_PARSE)

@@ -45,7 +45,8 @@ static unsigned ask_replay(struct session_move *move, enum replay_stage stage, s
 		out->failed = true;
 		return 0;
 	}
-	if (replay_build(move->state, unnamed, stage, &replay)) {
+	move->replayed = stage;
+	if (replay_build(move->state, unnamed, stage, move->apart, &replay)) {
 		sbuf_add(out, sbuf_text(&replay.out), replay.out.len);
 		steps = replay.steps;
 	} else {
@@ -134,6 +135,7 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 	move->state_steps = 1;
 	move->read_steps = 0;
 	move->cursor_steps = 0;
+	move->steps_before = 0;
 	if (question != SESSION_ASKS_CURSORS) /* whose answers are read in turn */
 		session_carry_forget(move);
 	switch (question) {
@@ -146,6 +148,7 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		}
 		if (move->stage != SESSION_STAGE_OPEN)
 			steps += ask_connect_query(move, out);
+		move->steps_before = steps;
 		steps += ask_replay(move, REPLAY_ON_STANDBY, out);
 		if (ask_wants_state(move, question)) {
 			ask_state(move, move->state, out);
@@ -256,6 +259,7 @@ bool session_ask(struct session_move *move, struct server *server, enum session_
 		return false;
 	sbuf_init(&out, ASK_MAX + session_carry_bytes(move));
 	steps = ask_build(move, question, &out);
+	move->steps_all = steps;
 	session_state_free(move->answer);
 	move->answer = ask_wants_state(move, question) ? session_state_new() : NULL;
 	wants = move->answer != NULL;
@@ -309,6 +313,8 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 		return;
 	}
 	move->failure = sbuf_take(&text);
+	/* Before the replay: none of its steps. */
+	move->failed_step = move->steps_all - move->steps_left - move->steps_before;
 	(void)snprintf(move->failure_sqlstate, sizeof(move->failure_sqlstate), "%s",
 	               error.sqlstate);
 	move->failure_in_state = move->answer != NULL && move->steps_left == move->state_steps;

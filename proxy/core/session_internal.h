@@ -44,6 +44,21 @@ void session_note_failure(struct session_move *move, const char *why);
 /* The class of the state that its own server has told. */
 void session_classify_state(struct session_move *move);
 
+/* ---- session_return.c: back to the server that it had ---- */
+
+/* It is being set up there anew, and its old process has gone. */
+bool session_comes_back(const struct session_move *move) MUST_CHECK;
+
+/* What has failed there is left out, and the next step sets up the rest.  False: it must not be, or
+ * nobody knows what it was. */
+bool session_return_without(struct session_move *move) MUST_CHECK;
+
+/* It differs there, as `what` says.  True: in settings only, which its client will be told. */
+bool session_return_differs(struct session_move *move, const char *what) MUST_CHECK;
+
+/* Its client is to be told that this is missing. */
+void session_forgo(struct session_move *move, const char *what, const char *why);
+
 /* ---- session_link.c: from one server to the other ---- */
 
 /* Makes sure of a server to move to, as far as there can be one now. */
@@ -52,6 +67,9 @@ void session_find_fresh(struct session_move *move);
 /* Parked, with advisory locks or channels, which it gets at the new server only when that is
  * promoted: until then nobody else is to be let go on (hold.c). */
 void session_count_rest(struct session_move *move);
+
+/* The server that was dialled for it is there, or will never be. */
+void session_dial_over(struct session_move *move);
 
 /* The place in the pool that was kept for it is another's. */
 void session_give_place(struct session_move *move);

@@ -6,7 +6,9 @@
  * more.  Worker thread.
  *
  * What no server tells of a session (README) is lost then even if the swap is given up; pinned ones
- * do not leave, nor those with something that lives in their server alone.
+ * do not leave, nor those with something that lives in their server alone, nor those with statements
+ * of PREPARE: what cannot be set up again when it comes back its client is to notice only where its
+ * old server would have told it (session_return.c), and EXECUTE cannot be told from other texts.
  */
 #include "core/session_internal.h"
 
@@ -59,7 +61,8 @@ static bool session_may_leave(const struct session_move *move, usec_t idle)
 	       move->class != SESSION_PINNED && move->state != NULL && move->fresh != NULL &&
 	       move->fresh->for_swap && move->stage == SESSION_STAGE_DONE &&
 	       strcmp(move->digest_fresh, move->digest) == 0 &&
-	       session_state_bound(move->state) == NULL && !client->doomed && server != NULL &&
+	       session_state_bound(move->state) == NULL &&
+	       session_state_count_kind(move->state, SESSION_SQL_STATEMENT) == 0 && !client->doomed && server != NULL &&
 	       !server->doomed && !server->cancelling && server_quiet(server) &&
 	       session_known(move, server) && client->worker->now - server->ready_at >= idle &&
 	       conn_unsent(&server->conn) == 0 && conn_unsent(&client->conn) == 0 &&

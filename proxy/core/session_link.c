@@ -21,6 +21,21 @@
 
 /* ---- a server for it ---- */
 
+/* So many at a time, in a worker: when hundreds come back each takes its host a process to start. */
+#define DIALS_AT_ONCE 16
+
+void session_dial_over(struct session_move *move)
+{
+	struct database *database = session_database(move);
+
+	if (!move->dialling)
+		return;
+	move->dialling = false;
+	database->session_dials--;
+	if (database->session_queue.count > 0)
+		session_wake(database);
+}
+
 /* Dials one that is not counted in the pool's limit: the old one is closed for it. */
 static void session_dial(struct session_move *move)
 {
@@ -31,6 +46,11 @@ static void session_dial(struct session_move *move)
 	if (route == NULL || pool->worker->now < move->retry_at ||
 	    pool->worker->now < pool->retry_at)
 		return;
+	if (pool->database->session_dials >= DIALS_AT_ONCE) {
+		if (!list_linked(&move->queued)) /* until session_dial_over() */
+			list_append(&pool->database->session_queue, &move->queued);
+		return;
+	}
 	move->retry_at = pool->worker->now + SESSION_RETRY_AFTER;
 	server = server_dial(pool, pool->worker->routes, route->server, true);
 	if (server == NULL)
@@ -42,6 +62,8 @@ static void session_dial(struct session_move *move)
 	server->move = move;
 	move->fresh = server;
 	move->stage = SESSION_STAGE_NONE;
+	move->dialling = true;
+	pool->database->session_dials++;
 }
 
 /* One that PREPARE SWAP has opened, with the startup parameters of such a client. */
@@ -103,6 +125,7 @@ void session_server_ready(struct server *server)
 
 	server_set_state(server, SERVER_PARKED);
 	move->stage = SESSION_STAGE_OPEN;
+	session_dial_over(move);
 	session_step(move);
 }
 
@@ -252,19 +275,18 @@ static bool session_tell_parameters(struct session_move *move, struct server *se
 	return io == CONN_IO_OK;
 }
 
-static void session_tell_loss(struct session_move *move)
+static void session_tell_loss(struct session_move *move, const char *message, const char *lost)
 {
 	struct client *client = move->client;
 	struct worker *worker = client->worker;
 	char detail[1024];
-	const struct wire_error notice = {
-	    .severity = "WARNING",
-	    .sqlstate = "01000",
-	    .message = "this session was moved to another server without all of its state",
-	    .detail = detail};
+	const struct wire_error notice = {.severity = "WARNING",
+	                                  .sqlstate = "01000",
+	                                  .message = message,
+	                                  .detail = detail};
 	struct sbuf out;
 
-	(void)snprintf(detail, sizeof(detail), "Lost: %s.", session_why(move));
+	(void)snprintf(detail, sizeof(detail), "Lost: %s.", lost);
 	sbuf_init(&out, 8192);
 	wire_add_notice(&out, &notice);
 	if (!sbuf_ok(&out) || conn_send_copy(&worker->to_client, &client->conn, worker,
@@ -301,7 +323,7 @@ void session_arrive(struct session_move *move)
 	session_carry_drop(move);
 	memcpy(move->digest_before, move->digest, sizeof(move->digest));
 	memcpy(move->digest_after, move->digest_told, sizeof(move->digest_told));
-	session_note_move(move, lossy ? session_why(move) : NULL);
+	session_note_move(move, lossy ? session_why(move) : move->forgone);
 	move->old = NULL;
 	move->fresh = NULL;
 	move->stage = SESSION_STAGE_NONE;
@@ -327,7 +349,16 @@ void session_arrive(struct session_move *move)
 		return;
 	}
 	if (lossy)
-		session_tell_loss(move);
+		session_tell_loss(
+		    move, "this session was moved to another server without all of its state",
+		    session_why(move));
+	if (move->forgone != NULL)
+		session_tell_loss(
+		    move, "this session was set up anew on its server without all of its state",
+		    move->forgone);
+	free(move->forgone);
+	move->forgone = NULL;
+	move->apart = false;
 	/* For the one of the swap to come that it had, and has given up. */
 	if (database->swap_target != NULL && !database->swap_trial)
 		(void)!gate_prepare_one(client->pool);

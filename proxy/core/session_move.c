@@ -5,6 +5,7 @@
 #include "core/limit.h"
 #include "core/mail.h"
 #include "core/proxy.h"
+#include "core/route.h"
 #include "core/server.h"
 #include "core/session_carry.h"
 #include "core/worker.h"
@@ -89,6 +90,7 @@ void session_end(struct client *client)
 	free(move->failure);
 	free(move->unnamed_failure);
 	free(move->failed_why);
+	free(move->forgone);
 	free(move->moved_from);
 	free(move->moved_to);
 	free(move->lost);
@@ -113,6 +115,7 @@ void session_server_lost(struct server *server)
 		session_carry_forget(move);
 	}
 	if (server == move->fresh) {
+		session_dial_over(move);
 		move->fresh = NULL;
 		move->stage = SESSION_STAGE_NONE;
 		session_note_unnamed(move, NULL);
@@ -127,12 +130,17 @@ void session_server_lost(struct server *server)
 
 void session_drop(struct session_move *move, const char *why)
 {
-	char detail[1024];
+	const struct route *route =
+	    route_find(move->client->worker->routes, session_database(move)->name);
+	const bool back = route != NULL && strcmp(route->server->name, move->from) == 0;
+	char detail[1400];
 	char name[128];
 
 	(void)snprintf(detail, sizeof(detail),
-	               "The database was moved to another server, and this session could not be "
-	               "taken along: %s.",
+	               back ? "The server process of this session has ended, and the session could not be "
+	                      "set up on the server anew: %s."
+	                    : "The database was moved to another server, and this session could not be "
+	                      "taken along: %s.",
 	               why);
 	log_warning("%s: dropped: %s", session_name(move, name), why);
 	session_settled(move);

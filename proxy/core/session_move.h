@@ -30,6 +30,7 @@
 #include "base/list.h"
 #include "base/sbuf.h"
 #include "session/classify.h"
+#include "session/inspect.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -107,6 +108,12 @@ struct session_move {
 	char *failure;                           /* the first error of the answer */
 	char *unnamed_failure; /* its unnamed statement cannot be prepared again; NULL: it can */
 	char failure_sqlstate[6];
+	unsigned steps_before;        /* of the question, those before the replay … */
+	unsigned steps_all;           /* … and all; 0 without a replay */
+	unsigned failed_step;         /* of the replay, in which the failure came */
+	enum replay_stage replayed;   /* which replay */
+	bool apart;                   /* each setting by itself, to learn which is refused */
+	char *forgone; /* what it is set up without on the server that it had; NULL: nothing */
 	char digest_before[SESSION_DIGEST_SIZE]; /* of the last move: on the old server … */
 	char digest_after[SESSION_DIGEST_SIZE];  /* … and on the new one; "": never moved */
 	usec_t moved_at;                         /* 0: never */
@@ -131,6 +138,7 @@ struct session_move {
 	bool rest;       /* counted in the database's share: session_count_rest() */
 	bool left;       /* parked before any hold, and its old server closed */
 	bool placed;     /* … whose place in the pool is kept for it */
+	bool dialling;   /* `fresh` is counted in database->session_dials */
 	bool reconnect;  /* to be moved to a fresh connection of the same server */
 	bool settle;      /* parked: is to be asked once more, now that nobody is active any more */
 	bool told_abort; /* policy abort: the main thread was told in this hold */

@@ -3,6 +3,7 @@
 
 #include "core/client.h"
 #include "core/proxy.h"
+#include "core/session_lost.h"
 #include "core/worker.h"
 #include "session/facts.h"
 #include "session/params.h"
@@ -138,6 +139,12 @@ void session_see_skipped_parse(struct client *client)
 		see_lost(seen);
 }
 
+void session_see_no_unnamed(struct client *client)
+{
+	if (client->seen != NULL)
+		see_no_unnamed(client->seen);
+}
+
 void session_see_tag(struct client *client, const uint8_t *tag, size_t len)
 {
 	if (client->seen != NULL && len == 4 && memcmp(tag, "SET", 4) == 0)
@@ -176,6 +183,7 @@ void session_see_end(struct client *client)
 		return;
 	told_remove(client->worker->proxy->told, &seen->told);
 	client->seen = NULL;
+	session_lost_clear(seen);
 	param_set_unref(seen->startup);
 	free(seen->unnamed);
 	session_facts_free(seen->facts);

@@ -19,6 +19,7 @@ struct client;
 struct param_set;
 struct server;
 struct session_facts;
+struct session_lost;
 struct stmt;
 
 /* Longest unnamed statement that is kept; with a longer one the session cannot be moved. */
@@ -39,6 +40,7 @@ struct session_seen {
 	struct param_set *startup;       /* what it asked for at its login, or NULL */
 	struct server *promised;         /* for its first request (promise.h), or NULL */
 	struct told told;                /* whose process id it was told */
+	struct session_lost *lost;       /* statements that its server does not take, or NULL */
 };
 
 /* client->seen; NULL: no memory, and the client was doomed. */
@@ -67,6 +69,9 @@ void session_see_parameter(struct client *client, const char *name);
 
 /* CommandComplete. */
 void session_see_tag(struct client *client, const uint8_t *tag, size_t len);
+
+/* The unnamed statement is not to be set up anywhere. */
+void session_see_no_unnamed(struct client *client);
 
 /* The unnamed statement, a reference, or NULL: there is none.  False: no memory. */
 bool session_seen_unnamed(struct client *client, struct stmt **stmt) MUST_CHECK;

@@ -251,6 +251,16 @@ bool session_state_row(struct session_state *state, const void *body, size_t len
 	return false;
 }
 
+void session_state_remove(struct session_state *state, const struct session_row *row)
+{
+	const size_t i = (size_t)(row - state->rows);
+
+	row_free(&state->rows[i]);
+	state->count--;
+	memmove(&state->rows[i], &state->rows[i + 1],
+	        (state->count - i) * sizeof(state->rows[0]));
+}
+
 bool session_state_set_extra(struct session_state *state, size_t i, const char *text, size_t len)
 {
 	char *copy = strndup(text, len);
@@ -648,5 +658,34 @@ bool session_state_same(const struct session_state *old, const struct session_st
 			tell_difference(why, order > 0 ? NULL : a, order < 0 ? NULL : b);
 			return false;
 		}
+	}
+}
+
+/* The next one that is no setting. */
+static const struct session_row *next_other(const struct session_state *state, size_t *i)
+{
+	const struct session_row *row;
+
+	do {
+		row = next_row(state, i, REPLAY_AFTER_PROMOTION);
+	} while (row != NULL && canonical_kind(row->kind) == SESSION_SETTING);
+	return row;
+}
+
+bool session_state_same_but_settings(const struct session_state *old,
+                                     const struct session_state *now)
+{
+	size_t i = 0;
+	size_t j = 0;
+
+	for (;;) {
+		const struct session_row *a = next_other(old, &i);
+		const struct session_row *b = next_other(now, &j);
+
+		if (a == NULL || b == NULL)
+			return a == b;
+		if (compare_place(a, b) != 0 || compare_text(row_value(a), row_value(b)) != 0 ||
+		    compare_text(row_extra(a), row_extra(b)) != 0)
+			return false;
 	}
 }

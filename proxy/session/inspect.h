@@ -96,6 +96,8 @@ bool session_state_again(const struct session_state *state);
 /* ---- reading a finished state ---- */
 
 size_t session_state_count(const struct session_state *state);
+/* Takes a row out: the session is to be set up without it. */
+void session_state_remove(struct session_state *state, const struct session_row *row);
 const struct session_row *session_state_at(const struct session_state *state, size_t i);
 size_t session_state_count_kind(const struct session_state *state, enum session_kind kind);
 /* Something that lives in its server alone, in words: locks, channels, cursors or temporary
@@ -129,6 +131,10 @@ void session_state_digest(const struct session_state *state, char hex[65]);
  * NULL. */
 bool session_state_same(const struct session_state *old, const struct session_state *now,
                         enum replay_stage stage, struct sbuf *why);
+
+/* Whether nothing but settings differs. */
+bool session_state_same_but_settings(const struct session_state *old,
+                                     const struct session_state *now) MUST_CHECK;
 
 /* The stage after which old and new server must agree on a row.  Some settings come late. */
 enum replay_stage session_row_stage(const struct session_row *row);

@@ -114,6 +114,8 @@ static const struct session_row *replay_text_search(struct replay *replay,
 	set_one(replay, row->name, row->value);
 	if (session_state_find(old, SESSION_SETTING, "quote_all_identifiers") == NULL)
 		session_add_run(&replay->out, "RESET quote_all_identifiers");
+	if (replay->apart)
+		step_end(replay, REPLAY_SETTING, row->name);
 	return row;
 }
 
@@ -128,8 +130,11 @@ static void replay_settings(struct replay *replay, const struct session_state *o
 		if (row->value == NULL || row == done)
 			continue;
 		if ((row->kind == SESSION_SETTING && !session_setting_late(row->name)) ||
-		    (row->kind == SESSION_CUSTOM && row->extra == NULL))
+		    (row->kind == SESSION_CUSTOM && row->extra == NULL)) {
 			set_one(replay, row->name, row->value);
+			if (replay->apart)
+				step_end(replay, REPLAY_SETTING, row->name);
+		}
 	}
 }
 
@@ -151,7 +156,7 @@ static void replay_role(struct replay *replay, const struct session_state *old)
 /* ---- prepared statements ---- */
 
 /* "{23,25}" as the types of a Parse message; false: it is none. */
-static bool parse_types(const char *text, struct sbuf *types)
+bool replay_types(const char *text, struct sbuf *types)
 {
 	uint16_t count = 0;
 	const char *p = text;
@@ -182,10 +187,10 @@ static bool replay_protocol_statement(struct replay *replay, const struct sessio
 	bool good;
 
 	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
-	good = row->value != NULL && parse_types(row->extra, &types);
+	good = row->value != NULL && replay_types(row->extra, &types);
 	if (good) {
 		wire_add_parse(&replay->out, row->name, row->value, types.data, types.len);
-		step_end(replay, "prepared statement", row->name);
+		step_end(replay, REPLAY_STATEMENT, row->name);
 	}
 	sbuf_free(&types);
 	return good;
@@ -203,7 +208,7 @@ static bool replay_statements(struct replay *replay, const struct session_state 
 				return false;
 		} else if (row->kind == SESSION_SQL_STATEMENT && row->value != NULL) {
 			session_add_run(&replay->out, row->value);
-			step_end(replay, "prepared statement", row->name);
+			step_end(replay, REPLAY_STATEMENT, row->name);
 		}
 	}
 	return true;
@@ -221,7 +226,7 @@ static void try_statement(const struct session_row *row, const char *encoding, s
 	               encoding);
 	session_add_run(out, sql);
 	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
-	if (text != NULL && parse_types(row->extra, &types))
+	if (text != NULL && replay_types(row->extra, &types))
 		session_add_parse(out, text, types.data, types.len);
 	wire_add_sync(out);
 	sbuf_free(&types);
@@ -348,7 +353,7 @@ static void replay_late(struct replay *replay, const struct session_state *old)
 	}
 	if (encoding != NULL && encoding->value != NULL)
 		set_one(replay, encoding->name, encoding->value);
-	set_end(replay, "settings");
+	set_end(replay, REPLAY_SETTINGS);
 }
 
 static void replay_unnamed(struct replay *replay, const struct stmt *unnamed)
@@ -358,7 +363,7 @@ static void replay_unnamed(struct replay *replay, const struct stmt *unnamed)
 	wire_put_be32(head + 1, (uint32_t)(4 + 1 + unnamed->len));
 	sbuf_add(&replay->out, head, sizeof(head));
 	sbuf_add(&replay->out, unnamed->text, unnamed->len);
-	step_end(replay, "unnamed prepared statement", NULL);
+	step_end(replay, REPLAY_UNNAMED, NULL);
 }
 
 /* The row that tells what the setting is, whoever has set it; or NULL. */
@@ -392,17 +397,20 @@ bool replay_is_early(const struct session_state *old)
 }
 
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,
-                  enum replay_stage stage, struct replay *replay)
+                  enum replay_stage stage, bool apart, struct replay *replay)
 {
 	bool good = true;
 
 	memset(replay, 0, sizeof(*replay));
+	replay->apart = apart;
 	sbuf_init(&replay->out, SESSION_REPLAY_MAX + session_state_carried(old));
 	sbuf_init(&replay->labels, SESSION_REPLAY_MAX);
 	if (stage == REPLAY_ON_STANDBY) {
 		replay_meanwhile(replay, old);
+		if (apart)
+			step_end(replay, REPLAY_SETTINGS, NULL);
 		replay_settings(replay, old);
-		set_end(replay, "settings");
+		set_end(replay, REPLAY_SETTINGS);
 		replay_role(replay, old);
 	} else if (session_state_copies(old) != NULL) {
 		temp_write_add(old, &replay->out);

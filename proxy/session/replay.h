@@ -31,15 +31,27 @@ struct replay {
 	struct sbuf out;    /* to be sent as it is */
 	unsigned int steps; /* ReadyForQuery messages that answer it; 0: nothing to be sent */
 	struct sbuf labels; /* texts, each with its zero */
+	bool apart;         /* each setting is a step of its own */
 };
+
+/* replay_step() of such ones begins with these words; a name in quotes follows. */
+#define REPLAY_STATEMENT "prepared statement"
+#define REPLAY_UNNAMED "unnamed prepared statement"
+#define REPLAY_SETTING "setting"
+#define REPLAY_SETTINGS "settings"
 
 /* Whether a standby can be given all of this state but the unnamed statement. */
 bool replay_is_early(const struct session_state *old);
 
-/* `unnamed`: the client's unnamed statement, or NULL; used after promotion.  False: no memory, or
- * too much.  The replay is to be freed in either case. */
+/* `unnamed`: the client's unnamed statement, or NULL; used after promotion.  `apart`: so that an
+ * error says which setting was refused.  False: no memory, or too much.  The replay is to be freed
+ * in either case. */
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,
-                  enum replay_stage stage, struct replay *replay) MUST_CHECK;
+                  enum replay_stage stage, bool apart, struct replay *replay) MUST_CHECK;
+
+/* The types that a Parse message has behind its text, from "{23,25}", into an empty buffer; false:
+ * it is none. */
+bool replay_types(const char *text, struct sbuf *types) MUST_CHECK;
 
 /* Appends messages by which the old server parses each prepared statement once more, as the new one
  * will; the steps.  An error means that this one cannot be carried. */

@@ -79,9 +79,9 @@ static void fuzz_state(const uint8_t *data, size_t size)
 		(void)!temp_read_done(state, state, copies);
 		session_state_set_copies(state, copies);
 		copies = NULL;
-		(void)!replay_build(state, NULL, REPLAY_ON_STANDBY, &replay);
+		(void)!replay_build(state, NULL, REPLAY_ON_STANDBY, false, &replay);
 		replay_free(&replay);
-		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, &replay);
+		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, false, &replay);
 		replay_free(&replay);
 	}
 	copies_free(copies);
@@ -133,7 +133,7 @@ static void fuzz_cursors(const uint8_t *data, size_t size)
 		more = cursors_more(cursors) && size > 1 && data[1] <= size - 2;
 	}
 	if (!cursors_more(cursors) && cursors_read_done(cursors, state)) {
-		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, &replay);
+		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, false, &replay);
 		replay_free(&replay);
 	}
 	cursors_free(cursors);

@@ -8,9 +8,11 @@ import signal
 
 import pytest
 
-from pgwire import SYNC, bind, execute, parse, query, rows, wait_for
+from pgwire import (SYNC, bind, close, describe, errors, execute, kinds, parse, query, rows,
+                    wait_for)
 from scene import DONE, UNDONE
 from servers import SLOW
+from sessiontool import open_session
 
 pytestmark = pytest.mark.threads
 
@@ -31,7 +33,6 @@ def begin(proxy, name="traveller", **startup):
     """With state that no server keeps alone."""
     conn = proxy.wire("p2", application_name=name, **startup)
     conn.query("SET work_mem = '7MB'; SET my.own = 'mine'")
-    conn.query("PREPARE twice(int) AS SELECT $1 * 2")
     conn.send(parse("SELECT $1::int + 1", "plus") + SYNC)
     conn.ready("I")
     leave_unnamed(conn)
@@ -50,7 +51,6 @@ def check(conn, server):
     assert rows(conn.ready("I")) == [["8"]]
     assert conn.value("SHOW cluster_name") == server
     assert conn.value("SHOW work_mem") == "7MB" and conn.value("SHOW my.own") == "mine"
-    assert conn.value("EXECUTE twice(21)") == "42"
     leave_unnamed(conn)  # a simple Query ends it
 
 
@@ -195,7 +195,8 @@ def test_who_stays(make):
     plain.command("PREPARE SWAP p2 TO other")
     proxy = make(session_pin_applications=["declared"], pool_size=8)
     names = {"declared": "SELECT 1", "locks": "SELECT pg_advisory_lock(1)", "listens": "LISTEN news",
-             "tables": "CREATE TEMP TABLE t (a int)", "last": "SELECT 1",
+             "tables": "CREATE TEMP TABLE t (a int)",
+             "prepares": "PREPARE twice(int) AS SELECT $1 * 2", "last": "SELECT 1",
              "cursors": "DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1"}
     conns = {name: proxy.wire("p2", application_name=name) for name in names}
     for name, text in names.items():
@@ -206,6 +207,162 @@ def test_who_stays(make):
     assert sessions(off)["stays"]["state"] == sessions(plain)["asks"]["state"] == "linked"
     check(stays, "pg")
     check(asks, "pg")
+
+
+# --- what happens to it meanwhile ---------------------------------------------------------------------
+
+GOING = """
+DROP TABLE IF EXISTS going;
+CREATE TABLE going AS SELECT 1 AS a;
+GRANT ALL ON going TO PUBLIC;
+"""
+
+
+def told(conn, data):
+    """The kinds of the answers, without what differs between a connection and a pooled one; and the
+    error."""
+    conn.send(data)
+    messages = conn.ready()
+    return kinds(messages), [(each["C"], each["M"]) for each in errors(messages)]
+
+
+def leave(proxy, *names):
+    proxy.command("PREPARE SWAP p2 TO other LEAVE")
+    await_state(proxy, "left", *(names or ("traveller",)))
+
+
+def test_a_table_is_dropped_meanwhile(make, pg, other):
+    """Its statements give the errors that they would have given; the session goes on."""
+    for cluster in (pg, other):
+        cluster.sql(GOING, "p2")
+    proxy = make()
+    with begin(proxy) as conn, open_session(pg, dbname="p2") as twin:
+        for each in (conn, twin):
+            for name in ("plus", "named", "closed", "again", ""):
+                text = "SELECT $1::int + 1" if name == "plus" else "SELECT a FROM going"
+                each.send(parse(text, name) + SYNC if (each, name) != (conn, "plus") else SYNC)
+                assert not errors(each.ready("I"))
+        leave(proxy)
+        pg.sql("DROP TABLE going", "p2")
+
+        def both(data):
+            answers = [told(each, data) for each in (conn, twin)]
+            assert answers[0] == answers[1]
+            return answers[0]
+        gone = [("42P01", 'relation "going" does not exist')]
+        assert both(bind() + execute() + SYNC)[1] == gone
+        assert both(bind([], "named") + execute() + SYNC)[1] == gone
+        # Here the old process would have told the parameters first.
+        assert told(twin, describe("S", "named") + SYNC) == ("tEZ", gone)
+        assert told(conn, describe("S", "named") + SYNC) == ("EZ", gone)
+        assert both(bind(["1"], "plus") + execute() + bind([], "named") + execute() +
+                    bind(["2"], "plus") + execute() + SYNC)[1] == gone
+        assert conn.value("SHOW work_mem") == "7MB" and conn.value("SHOW my.own") == "mine"
+        assert conn.value("SHOW cluster_name") == "pg"
+        twin.query("SELECT 1")
+        assert both(bind() + execute() + SYNC)[1][0][0] == "26000"
+        assert both(query("BEGIN")) and both(bind([], "named") + execute() + SYNC)[0][-1] == "Z"
+        assert both(bind([], "again") + execute() + SYNC)[1][0][0] == "25P02"
+        both(query("ROLLBACK"))
+        assert both(close("S", "closed") + SYNC) == ("3Z", [])
+        assert both(bind([], "closed") + execute() + SYNC)[1][0][0] == "26000"
+        pg.sql(GOING, "p2")
+        for _ in range(2):
+            assert both(bind([], "named") + execute() + bind([], "named") + execute() + SYNC
+                        ) == ("2DC2DCZ", [])
+        assert both(describe("S", "again") + bind([], "again") + execute() + SYNC)[0] == "tT2DCZ"
+        both(query("DEALLOCATE ALL"))
+        assert both(bind([], "again") + execute() + SYNC)[1][0][0] == "26000"
+
+
+def test_a_setting_is_refused_meanwhile(make, pg, other):
+    """Its client is told, and keeps the others."""
+    for cluster in (pg, other):
+        cluster.sql("CREATE TEXT SEARCH CONFIGURATION going (COPY = simple)", "p2")
+    proxy = make()
+    with begin(proxy) as conn:
+        before = conn.value("SHOW default_text_search_config")
+        conn.query("SET default_text_search_config = going; SET lock_timeout = '9s'")
+        leave_unnamed(conn)
+        leave(proxy)
+        for cluster in (pg, other):
+            cluster.sql("DROP TEXT SEARCH CONFIGURATION going", "p2")
+        conn.send(query("SHOW lock_timeout"))
+        messages = conn.ready("I")
+        notice, = [each.fields() for each in messages if each.kind == "N"]
+        assert notice["S"] == "WARNING" and "default_text_search_config" in notice["D"]
+        assert kinds(messages, "") == "NTDCZ" and rows(messages) == [["9s"]]
+        assert conn.value("SHOW default_text_search_config") == before
+        leave_unnamed(conn)
+        check(conn, "pg")
+        assert "without the setting" in proxy.log()
+
+
+def test_a_setting_of_the_role_changes_meanwhile(make, pg):
+    proxy = make()
+    with begin(proxy) as conn:
+        leave(proxy)
+        pg.sql("ALTER ROLE app SET maintenance_work_mem = '99MB'")
+        try:
+            conn.send(bind(["7"], "plus") + execute() + SYNC)
+            messages = conn.ready("I")
+            notice, = [each.fields() for each in messages if each.kind == "N"]
+            assert "maintenance_work_mem" in notice["D"] and rows(messages) == [["8"]]
+            check(conn, "pg")
+        finally:
+            pg.sql("ALTER ROLE app RESET maintenance_work_mem")
+
+
+def test_its_role_is_taken_away_meanwhile(make, pg, other):
+    """It does not go on as somebody else."""
+    for cluster in (pg, other):
+        cluster.sql("DROP ROLE IF EXISTS going; CREATE ROLE going; GRANT going TO app")
+    proxy = make()
+    with begin(proxy) as conn:
+        conn.query("SET ROLE going")
+        leave(proxy)
+        pg.sql("REVOKE going FROM app")
+        conn.send(query("SELECT current_user"))
+        error, = errors(conn.rest())
+        assert error["C"] == "57P01" and "permission denied to set role" in error["D"]
+        assert error["D"].startswith("The server process of this session has ended, and the session "
+                                     "could not be set up on the server anew: ")
+
+
+@pytest.mark.parametrize("how, back, sqlstate", [
+    ("NOLOGIN", "LOGIN", "28000"), ("CONNECTION LIMIT 0", "CONNECTION LIMIT -1", "53300")])
+def test_it_may_not_log_in_meanwhile(make, pg, how, back, sqlstate):
+    """Its requests get the server's error; it is there still when it may again."""
+    proxy = make(connect_timeout="1s")
+    with begin(proxy) as conn:
+        leave(proxy)
+        pg.sql("ALTER ROLE app " + how)
+        try:
+            for _ in range(2):
+                conn.send(query("SELECT 1"))
+                assert [each["C"] for each in errors(conn.ready("I"))] == [sqlstate]
+        finally:
+            pg.sql("ALTER ROLE app " + back)
+        assert conn.value("SHOW work_mem") == "7MB" and conn.value("SHOW my.own") == "mine"
+        conn.send(bind(["7"], "plus") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["8"]]
+
+
+def test_many_come_back_at_once(make, pg):
+    """The server is not asked to start them all at a time."""
+    proxy = make(pool_size=60, workers=1)
+    conns = [begin(proxy, "c%d" % n) for n in range(50)]
+    leave(proxy, *("c%d" % n for n in range(50)))
+    wait_for(lambda: not pg.sessions("p2", "app"), 20 * SLOW, "the end of their servers")
+    for conn in conns:
+        conn.send(query("SHOW work_mem"))
+    waiting, most = 50, 0
+    while waiting > 0:
+        pool, = [row for row in proxy.command("SHOW POOLS") if row["database"] == "p2"]
+        waiting, most = int(pool["cl_waiting"]), max(most, int(pool["sv_login"]))
+    assert 0 < most < 40  # 16, and those that are opened at the new server for them
+    for conn in conns:
+        assert rows(conn.ready("I")) == [["7MB"]]
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ static void do_replay(char **rest)
 	unsigned int i = slot(rest);
 
 	replay_free(&last);
-	if (!replay_build(states[i], unnamed, (enum replay_stage)atoi(word(rest)), &last))
+	if (!replay_build(states[i], unnamed, (enum replay_stage)atoi(word(rest)), false, &last))
 		return;
 	(void)printf("%u ", last.steps);
 	put_hex(sbuf_text(&last.out), last.out.len);

@@ -238,10 +238,10 @@ static void test_there_and_back(void **state)
 	assert_ends("");
 	assert_true(cursors_clean(reading));
 	assert_true(replay_is_early(sessions[0]));
-	assert_true(replay_build(sessions[0], NULL, REPLAY_AFTER_PROMOTION, &replay));
+	assert_true(replay_build(sessions[0], NULL, REPLAY_AFTER_PROMOTION, false, &replay));
 	assert_int_equal(replay.steps, 0);
 	replay_free(&replay);
-	assert_true(replay_build(sessions[0], NULL, REPLAY_ON_STANDBY, &replay));
+	assert_true(replay_build(sessions[0], NULL, REPLAY_ON_STANDBY, false, &replay));
 	assert_non_null(memmem(replay.out.data, replay.out.len, make, strlen(make)));
 	assert_non_null(memmem(replay.out.data, replay.out.len, "MOVE ABSOLUTE 2 IN \"a", 21));
 	replay_free(&replay);

@@ -364,14 +364,14 @@ static void test_replay(void **state)
 	assert_true(put(a, "proto", "s1", "SELECT $1", "{25,23}"));
 	assert_true(put(a, "listen", "a\"b", NULL, NULL));
 	assert_true(session_state_finish(a));
-	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
+	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, false, &replay));
 	assert_int_equal(count_syncs(&replay), replay.steps);
 	assert_string_equal(replay_step(&replay, replay.steps - 1), "prepared statement \"s1\"");
 	assert_string_equal(replay_step(&replay, replay.steps), "");
 	assert_non_null(
 	    memmem(replay.out.data, replay.out.len, "s1\0SELECT $1\0\0\2\0\0\0\31\0\0\0\27", 23));
 	replay_free(&replay);
-	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
+	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, false, &replay));
 	assert_int_equal(count_syncs(&replay), replay.steps);
 	assert_non_null(memmem(replay.out.data, replay.out.len, "LISTEN \"a\"\"b\"", 14));
 	replay_free(&replay);
@@ -380,7 +380,7 @@ static void test_replay(void **state)
 	a = begin();
 	assert_true(put(a, "proto", "s1", "SELECT $1", "{x}"));
 	assert_true(session_state_finish(a));
-	assert_false(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
+	assert_false(replay_build(a, NULL, REPLAY_ON_STANDBY, false, &replay));
 	replay_free(&replay);
 	session_state_free(a);
 }
@@ -402,11 +402,11 @@ static void assert_early(const char *kind, const char *name, const char *value, 
 	assert_int_equal(replay_is_early(a), early);
 	/* What is late comes with the rest or after the promotion, never twice, never not at all.
 	 */
-	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
+	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, false, &replay));
 	assert_int_equal(
 	    memmem(replay.out.data, replay.out.len, "RESET client_encoding", 21) != NULL, early);
 	replay_free(&replay);
-	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
+	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, false, &replay));
 	assert_int_equal(replay.steps == 0, early);
 	replay_free(&replay);
 	session_state_free(a);
@@ -478,13 +478,13 @@ static void test_temporary_tables(void **state)
 	assert_true(temp_probe_done(a, "0+", 2));
 	assert_false(temp_wants_probe(a));
 	/* Statements wait for the tables. */
-	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, &replay));
+	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, false, &replay));
 	assert_false(sends(&replay, "SELECT 1"));
 	replay_free(&replay);
 	copies = take(&bound, "-5\tf\n");
 	assert_true(temp_read_done(a, a, copies));
 	session_state_set_copies(a, copies);
-	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
+	assert_true(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, false, &replay));
 	assert_int_equal(count_syncs(&replay), replay.steps);
 	assert_true(sends(&replay, "CREATE it ON COMMIT DELETE ROWS"));
 	assert_true(sends(&replay, "COPY pg_temp.\"a\"\"b\" FROM STDIN"));
@@ -504,7 +504,7 @@ static void test_temporary_tables(void **state)
 	copies_free(copies);
 	/* What is no position of a sequence is not sent. */
 	session_state_set_copies(a, take(&bound, "5; DROP\n"));
-	assert_false(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, &replay));
+	assert_false(replay_build(a, NULL, REPLAY_AFTER_PROMOTION, false, &replay));
 	replay_free(&replay);
 	session_state_free(a);
 	session_state_free(b);

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "core/session_lost.h"
+
+#include "core/client.h"
+#include "core/server.h"
+#include "core/session_see.h"
+#include "core/worker.h"
+#include "wire/build.h"
+#include "wire/message.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A Bind with longer names is not looked into. */
+#define NAMES_MAX ((size_t)64 * 1024)
+
+struct session_lost {
+	struct session_lost *next;
+	char *name;
+	uint8_t *def;
+	size_t len;
+};
+
+static void lost_free(struct session_lost *lost)
+{
+	free(lost->name);
+	free(lost->def);
+	free(lost);
+}
+
+static void lost_remove(struct session_seen *seen, const char *name)
+{
+	struct session_lost **at = &seen->lost;
+
+	while (*at != NULL) {
+		struct session_lost *lost = *at;
+
+		if (strcmp(lost->name, name) == 0) {
+			*at = lost->next;
+			lost_free(lost);
+		} else {
+			at = &lost->next;
+		}
+	}
+}
+
+static const struct session_lost *lost_find(const struct session_seen *seen, const char *name)
+{
+	const struct session_lost *lost = seen->lost;
+
+	while (lost != NULL && strcmp(lost->name, name) != 0)
+		lost = lost->next;
+	return lost;
+}
+
+bool session_lost_add(struct client *client, const char *name, const void *def, size_t len)
+{
+	struct session_seen *seen = session_see(client);
+	struct session_lost *lost = seen == NULL ? NULL : calloc(1, sizeof(*lost));
+
+	if (lost == NULL)
+		return false;
+	lost->name = strdup(name);
+	lost->def = malloc(len);
+	if (lost->name == NULL || lost->def == NULL) {
+		lost_free(lost);
+		return false;
+	}
+	memcpy(lost->def, def, len);
+	lost->len = len;
+	lost_remove(seen, name);
+	lost->next = seen->lost;
+	seen->lost = lost;
+	return true;
+}
+
+void session_lost_clear(struct session_seen *seen)
+{
+	while (seen->lost != NULL) {
+		struct session_lost *lost = seen->lost;
+
+		seen->lost = lost->next;
+		lost_free(lost);
+	}
+}
+
+/* The Close is for the case that an earlier use in the same batch went well: it is made again. */
+static enum lost_result lost_give(struct client *client, struct server *server,
+                                  const struct session_lost *lost)
+{
+	struct worker *worker = client->worker;
+	const size_t name_len = strlen(lost->name) + 1;
+	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
+	enum conn_io io = CONN_IO_ERROR;
+	struct sbuf out;
+	bool good;
+
+	sbuf_init(&out, lost->len + 2 * name_len + 64);
+	wire_add_close(&out, 'S', lost->name);
+	wire_put_be32(head + 1, (uint32_t)(4 + name_len + lost->len));
+	sbuf_add(&out, head, sizeof(head));
+	sbuf_add(&out, lost->name, name_len);
+	sbuf_add(&out, lost->def, lost->len);
+	good = sbuf_ok(&out) && ledger_owe(&server->ledger, OWES_HIDDEN_CLOSE) &&
+	       ledger_owe(&server->ledger, OWES_HIDDEN_PARSE);
+	if (good)
+		io = conn_send_copy(&worker->to_server, &server->conn, worker, sbuf_text(&out),
+		                    out.len);
+	sbuf_free(&out);
+	if (!good)
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	else if (io != CONN_IO_OK)
+		server_doom(server, SERVER_CLOSE_IO);
+	return good && io == CONN_IO_OK ? LOST_GO_ON : LOST_FAILED;
+}
+
+/* The string at *at, which is behind it then; NULL: its end is not here. */
+static const char *next_string(const uint8_t **at, const uint8_t *end)
+{
+	const uint8_t *zero = *at < end ? memchr(*at, '\0', (size_t)(end - *at)) : NULL;
+	const char *text = (const char *)*at;
+
+	if (zero == NULL)
+		return NULL;
+	*at = zero + 1;
+	return text;
+}
+
+enum lost_result session_lost_message(struct client *client, struct server *server,
+                                      const uint8_t *msg, size_t total, size_t have)
+{
+	struct session_seen *seen = client->seen;
+	const uint8_t *at = msg + WIRE_HEADER_LEN;
+	const uint8_t *end = msg + (total < have ? total : have);
+	const bool uses = msg[0] == FE_BIND || msg[0] == FE_DESCRIBE;
+	const struct session_lost *lost;
+	const char *name = "";
+
+	if (msg[0] == FE_DESCRIBE || msg[0] == FE_CLOSE) {
+		if (end > at && *at != 'S')
+			return LOST_GO_ON;
+		at++;
+	} else if (msg[0] == FE_BIND) {
+		name = next_string(&at, end); /* the portal */
+	} else if (msg[0] != FE_PARSE && msg[0] != FE_QUERY) {
+		return LOST_GO_ON;
+	}
+	if (msg[0] != FE_QUERY && name != NULL) /* which ends the unnamed one */
+		name = next_string(&at, end);
+	if (name == NULL)
+		return have < total && have < NAMES_MAX ? LOST_MORE : LOST_GO_ON;
+	lost = lost_find(seen, name);
+	if (lost != NULL && uses)
+		return lost_give(client, server, lost);
+	if (lost != NULL)
+		lost_remove(seen, name);
+	return LOST_GO_ON;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Prepared statements that a client has, and its server would not take any more when its session was
+ * set up there anew (session_return.c): what they are about has gone.  Its old server process would
+ * have said so when they were used next.  So does this one: it is given the text before each use,
+ * and its error is the client's.  Worker thread.
+ */
+#ifndef CORE_SESSION_LOST_H
+#define CORE_SESSION_LOST_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct client;
+struct server;
+struct session_lost;
+struct session_seen;
+
+enum lost_result {
+	LOST_GO_ON, /* the message is to be sent */
+	LOST_MORE,  /* more of it has to be here first */
+	LOST_FAILED /* client or server is doomed */
+};
+
+/* `def` is the body of a Parse behind its name, of which a copy is kept.  False: no memory. */
+bool session_lost_add(struct client *client, const char *name, const void *def,
+                      size_t len) MUST_CHECK;
+
+/* A message of such a client, of `total` bytes of which `have` are here, on its way to the server,
+ * which does not skip it. */
+enum lost_result session_lost_message(struct client *client, struct server *server,
+                                      const uint8_t *msg, size_t total, size_t have) MUST_CHECK;
+
+/* DISCARD ALL, DEALLOCATE ALL, or the end of the client. */
+void session_lost_clear(struct session_seen *seen);
+
+#endif
