@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "migrate/check.h"
 #include "migrate/lsn.h"
+#include "migrate/read_only.h"
 
 #include <arpa/inet.h>
 #include <inttypes.h>
@@ -215,12 +216,30 @@ static void check_upstream(struct checks *checks, int source_port)
 	free(upstream.slot);
 }
 
+/* Asks anew: the facts of the target are gone then. */
+static void check_read_only(struct checks *checks)
+{
+	struct move *move = checks->move;
+	const struct link *target = &move->target.link;
+	const char *read_only = link_value(target, 0, "read_only");
+
+	if (read_only != NULL && strcmp(read_only, "off") != 0) {
+		bool left_over = read_only_left_over(move);
+
+		check_find(checks, CHECK_READ_ONLY, left_over ? CHECK_WARN : CHECK_REFUSE,
+		           "default_transaction_read_only is on on %s%s", target->name,
+		           left_over ? ", left over by a move that has not ended; the next one "
+		                       "takes it back"
+		                     : "");
+	}
+	check_pass(checks, CHECK_READ_ONLY, "default_transaction_read_only is off");
+}
+
 static void check_replay(struct checks *checks)
 {
 	struct move *move = checks->move;
 	const struct link *target = &move->target.link;
 	const char *delay = link_value(target, 0, "delay");
-	const char *read_only = link_value(target, 0, "read_only");
 	uint64_t written = 0;
 	uint64_t replayed = 0;
 
@@ -231,10 +250,6 @@ static void check_replay(struct checks *checks)
 		check_find(checks, CHECK_REPLAY, CHECK_REFUSE,
 		           "recovery_min_apply_delay is %s on %s", delay, target->name);
 	check_pass(checks, CHECK_REPLAY, "neither");
-	if (read_only != NULL && strcmp(read_only, "off") != 0)
-		check_find(checks, CHECK_READ_ONLY, CHECK_REFUSE,
-		           "default_transaction_read_only is on on %s", target->name);
-	check_pass(checks, CHECK_READ_ONLY, "default_transaction_read_only is off");
 	if (!lsn_parse(link_value(&move->source.link, 0, "lsn"), &written) ||
 	    !lsn_parse(link_value(target, 0, "lsn"), &replayed)) {
 		check_find(checks, CHECK_LAG, CHECK_REFUSE,
@@ -310,6 +325,7 @@ void check_servers(struct checks *checks)
 	if (!check_identity(checks))
 		return;
 	check_replay(checks);
+	check_read_only(checks);
 	check_upstream(checks, source_port);
 	if (!checks->broken)
 		check_settings(checks);

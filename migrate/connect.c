@@ -94,6 +94,7 @@ void move_free(struct move *move)
 	}
 	for (size_t i = 0; i < move->other_count; i++)
 		free(move->others[i]);
+	promote_forget_closing(move);
 	free(move->shards);
 	free(move->others);
 	free(move->target_pids);

@@ -10,6 +10,7 @@
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
+#include "migrate/read_only.h"
 #include "migrate/readers.h"
 #include "migrate/sessions.h"
 #include "migrate/verify.h"
@@ -204,6 +205,10 @@ bool phase_prepare(struct move *move)
 	enum wait_end end;
 	bool ok = true;
 
+	if (!read_only_begin(move)) {
+		free(links);
+		return false;
+	}
 	plproxy_prepare(move);
 	for (size_t i = 0; i < move->proxy_count; i++) {
 		move->proxies[i].status.done = on_status;

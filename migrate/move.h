@@ -29,6 +29,7 @@
 struct shard {
 	char *name;         /* as the operator knows it */
 	char *dbname;       /* on the servers */
+	bool own_read_only; /* read_only.h gave it a setting */
 	size_t sessions;    /* on the source when they were ended */
 	usec_t held_at;     /* the first HOLD was sent */
 	usec_t drained_at;  /* the last proxy had drained it */
@@ -156,6 +157,10 @@ struct move {
 	size_t target_pid_count;
 	char **others; /* databases of the target that are not moved and are to be fenced there */
 	size_t other_count;
+	char **closing; /* those that are open there, as the session of `prepared_in` has seen them */
+	size_t closing_count;
+	bool read_only;         /* the target's default may be set (read_only.h) */
+	bool read_only_in_file; /* … and was in postgresql.auto.conf before */
 	int64_t epoch;
 	unsigned prepared_in; /* session of the target's link that has promote_prepare()'s */
 
@@ -330,6 +335,12 @@ void fence_sql(const struct move *move, bool allow, struct sbuf *out);
 /* Has the target plan what is asked of it in the hold, once a session: only there it is new to it.
  */
 bool promote_prepare(struct move *move) MUST_CHECK;
+
+/* Appends the query for the target's open databases that are neither shards nor the mover's own. */
+void promote_others_sql(const struct move *move, struct sbuf *out);
+
+/* Frees what promote_prepare() has seen of them. */
+void promote_forget_closing(struct move *move);
 
 /* What the target is.  Asks several times before it says that no promotion is under way. */
 enum target_state promote_probe(struct move *move) MUST_CHECK;

@@ -161,6 +161,11 @@ void plan_print(struct move *move, bool steps)
 		        "  %s: the copy of database %s is closed after the promotion; it stays in "
 		        "use on %s",
 		        to->name, move->others[i], from->name);
+	if (move->other_count > 0)
+		ui_line(ui,
+		        "  %s: default_transaction_read_only is on while the move lasts, for all but the "
+		        "shards, so that nobody writes to these copies before",
+		        to->name);
 	hooks_print(move);
 	if (!steps)
 		return;

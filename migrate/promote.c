@@ -59,13 +59,63 @@ enum target_state promote_probe(struct move *move)
 	return state;
 }
 
-static void databases_literals(const struct move *move, struct sbuf *out)
+void promote_others_sql(const struct move *move, struct sbuf *out)
+{
+	/* A limit of -2: invalid, what DROP DATABASE has left when it was interrupted. */
+	sbuf_add_str(out,
+	             "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
+	             " AND datconnlimit <> -2 AND datname NOT IN ('postgres', current_database())"
+	             " AND datname NOT IN ");
+	shards_literals(move, out);
+}
+
+void promote_forget_closing(struct move *move)
+{
+	for (size_t i = 0; i < move->closing_count; i++)
+		free(move->closing[i]);
+	free(move->closing);
+	move->closing = NULL;
+	move->closing_count = 0;
+}
+
+static void add_name(char ***names, size_t *count, const char *name)
+{
+	*names = mem_must_grow(*names, *count + 1, sizeof(**names));
+	(*names)[(*count)++] = mem_must_strdup(name);
+}
+
+static bool is_other(const struct move *move, const char *name)
 {
 	for (size_t i = 0; i < move->other_count; i++) {
-		if (i > 0)
-			sbuf_add_char(out, ',');
-		sql_literal(out, move->others[i]);
+		if (strcmp(move->others[i], name) == 0)
+			return true;
 	}
+	return false;
+}
+
+/* What is to be closed there: of what the checks have seen something may have been dropped, renamed
+ * or made since. */
+static bool read_closing(struct move *move)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, PROMOTE_SQL_MAX);
+	promote_others_sql(move, &sql);
+	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	if (!ok)
+		return false;
+	promote_forget_closing(move);
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *name = link_value(link, row, "datname");
+
+		add_name(&move->closing, &move->closing_count, name);
+		if (!is_other(move, name))
+			add_name(&move->others, &move->other_count, name);
+	}
+	return true;
 }
 
 bool promote_prepare(struct move *move)
@@ -76,6 +126,8 @@ bool promote_prepare(struct move *move)
 
 	if (move->prepared_in == link->sessions && move->prepared_in > 0)
 		return true;
+	if (!read_closing(move))
+		return false;
 	sbuf_init(&sql, PROMOTE_SQL_MAX);
 	sbuf_add_str(&sql, "DEALLOCATE ALL; PREPARE pgshunt_proof AS " PROOF_SQL
 	                   "; EXECUTE pgshunt_proof; PREPARE pgshunt_end_others AS"
@@ -83,7 +135,11 @@ bool promote_prepare(struct move *move)
 	                   " WHERE pid <> pg_backend_pid() AND datname IN (");
 	if (move->other_count == 0)
 		sbuf_add_str(&sql, "NULL");
-	databases_literals(move, &sql);
+	for (size_t i = 0; i < move->other_count; i++) {
+		if (i > 0)
+			sbuf_add_char(&sql, ',');
+		sql_literal(&sql, move->others[i]);
+	}
 	/* It makes the plan and does nothing. */
 	sbuf_add_str(&sql, "); EXPLAIN EXECUTE pgshunt_end_others");
 	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
@@ -193,20 +249,24 @@ bool phase_promote(struct move *move)
 
 /* ---- proof ---- */
 
+static void close_sql(const char *name, struct sbuf *out)
+{
+	sbuf_add_str(out, "ALTER DATABASE ");
+	sql_identifier(out, name);
+	sbuf_add_str(out, " ALLOW_CONNECTIONS false;");
+}
+
 /* The target's copies of other databases are closed to everybody; then whoever is in them is ended,
  * by end_others_sql. */
 static void others_sql(const struct move *move, struct sbuf *out)
 {
 	/* Not flushed by itself: the next commit that is, flushes this one too. */
 	sbuf_add_str(out, "SET synchronous_commit = off;");
-	if (move->other_count == 0)
+	if (move->closing_count == 0)
 		return;
 	sbuf_add_str(out, "BEGIN;");
-	for (size_t i = 0; i < move->other_count; i++) {
-		sbuf_add_str(out, "ALTER DATABASE ");
-		sql_identifier(out, move->others[i]);
-		sbuf_add_str(out, " ALLOW_CONNECTIONS false;");
-	}
+	for (size_t i = 0; i < move->closing_count; i++)
+		close_sql(move->closing[i], out);
 	sbuf_add_str(out, "COMMIT;");
 }
 
@@ -247,19 +307,38 @@ static bool check_proof(struct move *move)
 	return true;
 }
 
+/* One by one, so that what cannot be closed is no reason for anything else to fail. */
+static bool close_each(struct move *move)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+	bool ok = true;
+
+	sbuf_init(&sql, PROMOTE_SQL_MAX);
+	for (size_t i = 0; i < move->closing_count && link->state == LINK_IDLE; i++) {
+		sbuf_reset(&sql);
+		sbuf_add_str(&sql, "SET LOCAL lock_timeout = '1s';");
+		close_sql(move->closing[i], &sql);
+		if (link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)))
+			continue;
+		ok = false;
+		move_problem(move,
+		             "%s: its copy of database %s is not closed, whoever writes there writes "
+		             "in the wrong place: %s",
+		             link->name, move->closing[i], link_error(link));
+	}
+	sbuf_free(&sql);
+	return ok;
+}
+
 /* A target that is not opened is not left open to those who use the other databases either. */
 static void close_others(struct move *move)
 {
 	struct link *link = &move->target.link;
-	struct sbuf sql;
 
-	sbuf_init(&sql, PROMOTE_SQL_MAX);
-	others_sql(move, &sql);
-	sbuf_add_str(&sql, end_others_sql);
-	if (!link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)))
-		ui_error(move->ui, "%s: its copies of other databases are not closed: %s",
+	if (close_each(move) && !link_run(&move->loop, link, ASK_TIMEOUT, end_others_sql))
+		ui_error(move->ui, "%s: sessions in its copies of other databases are not ended: %s",
 		         link->name, link_error(link));
-	sbuf_free(&sql);
 }
 
 bool phase_proof(struct move *move)
@@ -296,6 +375,21 @@ static void open_sql(const struct move *move, struct sbuf *out)
 	sbuf_add_str(out, end_others_sql);
 }
 
+/* The same once more: the copies of other databases do not keep the shards closed. */
+static bool open_each(struct move *move)
+{
+	struct sbuf sql;
+	bool ok;
+
+	(void)close_each(move);
+	sbuf_init(&sql, PROMOTE_SQL_MAX);
+	fence_sql(move, true, &sql);
+	sbuf_add_str(&sql, end_others_sql);
+	ok = link_run(&move->loop, &move->target.link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	return ok;
+}
+
 bool phase_open(struct move *move)
 {
 	struct link *link = &move->target.link;
@@ -315,14 +409,15 @@ bool phase_open(struct move *move)
 	if (!move->resumed)
 		plproxy_send(move);
 	(void)!loop_wait(&move->loop, &link, 1, clock_now() + ASK_TIMEOUT, false);
-	while (!link_ok(link) && clock_now() < deadline) {
+	sbuf_free(&sql);
+	for (bool again = false; !link_ok(link) && clock_now() < deadline; again = true) {
 		ui_error(move->ui, "%s: %s", link->name, link_error(link));
 		link_close(link);
-		loop_sleep(&move->loop, REPEAT_EVERY);
+		if (again)
+			loop_sleep(&move->loop, REPEAT_EVERY);
 		if (link_revive(move, link) && promote_prepare(move))
-			(void)!link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+			(void)!open_each(move);
 	}
-	sbuf_free(&sql);
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
 	json_int(&move->evidence, "opened", (int64_t)move->shard_count);
@@ -333,7 +428,6 @@ bool phase_open(struct move *move)
 bool promote_reopen(struct move *move, usec_t deadline)
 {
 	struct link *link = &move->target.link;
-	struct sbuf sql;
 	bool ok;
 
 	/* They were opened in the session that had what promote_prepare() prepares. */
@@ -342,15 +436,11 @@ bool promote_reopen(struct move *move, usec_t deadline)
 		return true;
 	ui_error(move->ui, "%s: %s; when it answers, the shards are opened once more", link->name,
 	         link_error(link));
-	sbuf_init(&sql, PROMOTE_SQL_MAX);
-	open_sql(move, &sql);
 	while (!(ok = link_revive(move, link) && promote_prepare(move) &&
 	              link_run(&move->loop, link, ASK_TIMEOUT, "EXECUTE pgshunt_proof")) &&
 	       clock_now() < deadline) {
 		link_close(link);
 		loop_sleep(&move->loop, REPEAT_EVERY);
 	}
-	ok = ok && check_proof(move) && link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
-	sbuf_free(&sql);
-	return ok;
+	return ok && check_proof(move) && open_each(move);
 }

@@ -10,6 +10,7 @@
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 #include "migrate/proof.h"
+#include "migrate/read_only.h"
 #include "migrate/verify.h"
 
 #include <inttypes.h>
@@ -53,6 +54,7 @@ bool resume_take_plan(struct move *move, const struct journal_records *records)
 	move->old_timeline = json_number(plan, "timeline", 0);
 	move->system_identifier = mem_must_strdup(json_text(plan, "system_identifier"));
 	(void)!lsn_parse(json_text(barrier, "lsn"), &move->barrier);
+	read_only_take(move, records);
 	move->anything_changed = journal_find(records, "intent", "hold") != NULL;
 	move->fenced = journal_find(records, "intent", "fence") != NULL;
 	move->promote_intended = journal_find(records, "intent", "promote") != NULL;

@@ -7,6 +7,7 @@
 #include "migrate/hook.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/read_only.h"
 #include "migrate/readers.h"
 #include "migrate/watch.h"
 
@@ -140,6 +141,7 @@ enum exit_code run_undo(struct move *move)
 	if (move->fenced)
 		fence_ok = fence_undo(move);
 	hold_ok = hold_undo(move);
+	fence_ok = read_only_end(move) && fence_ok;
 	if (!hooks_run(move, HOOK_UNDO, true))
 		ui_error(move->ui, "undo: it goes on without the hook");
 	sbuf_init(&data, 256);
@@ -171,6 +173,7 @@ static enum exit_code finish_forward(struct move *move)
 	if (!journal_sync(&move->journal))
 		move_problem(move, "the journal could not be written");
 	ok = run_phase(move, PHASE_VALIDATE, phase_validate) && ok;
+	ok = read_only_end(move) && ok;
 	if (!ok)
 		return EXIT_FORWARD;
 	if (end_record(move, "done"))

@@ -159,10 +159,7 @@ static bool fence_strays(struct move *move)
 	if (move->resumed)
 		return true; /* what is new there by now may be wanted */
 	sbuf_init(&sql, VALIDATE_SQL_MAX);
-	sbuf_add_str(&sql,
-	             "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
-	             " AND datname NOT IN ('postgres', current_database()) AND datname NOT IN ");
-	shards_literals(move, &sql);
+	promote_others_sql(move, &sql);
 	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
 	sbuf_reset(&sql);
 	for (int row = 0; ok && row < link_rows(link); row++) {

@@ -17,7 +17,8 @@
 #define HEX_ROWS "SELECT s.k, " HEX("n") ", " HEX("v") ", " HEX("x") " FROM ("
 #define TEXT "::pg_catalog.text"
 
-/* $1: names of custom settings; $2: '' or 'neutral'. */
+/* $1: names of custom settings; $2: '' or 'neutral'.  A database's default_transaction_read_only is left
+ * out: a move sets it itself while it lasts (migrate/read_only.h). */
 static const char inspect_sql[] =
     "WITH conf AS MATERIALIZED ("
     "SELECT pg_catalog.lower(pg_catalog.split_part(c.c, '=', 1)) AS name"
@@ -25,6 +26,8 @@ static const char inspect_sql[] =
     " WHERE (r.setdatabase" EQ "0::pg_catalog.oid OR r.setdatabase" EQ
     "(SELECT d.oid FROM pg_catalog.pg_database d"
     " WHERE d.datname" EQ "pg_catalog.current_database()))"
+    " AND NOT pg_catalog.lower(c.c)" EQ "ANY (ARRAY['default_transaction_read_only=off'" TEXT
+    ", 'default_transaction_read_only=on'" TEXT "])"
     " AND (r.setrole" EQ "0::pg_catalog.oid OR r.setrole" EQ
     "(SELECT l.oid FROM pg_catalog.pg_roles l WHERE l.rolname" EQ "session_user))"
     "), own AS MATERIALIZED ("

@@ -187,8 +187,17 @@ class Scene:
         return {row[0] for row in cluster.sql("SELECT datname FROM pg_database WHERE datallowconn "
                                               "AND datname LIKE 'p_'")}
 
+    @staticmethod
+    def left_over(cluster):
+        """What a move sets while it lasts, in databases that are open."""
+        return cluster.sql("SELECT name FROM pg_file_settings WHERE name = "
+                           "'default_transaction_read_only'") + \
+            cluster.sql("SELECT datname FROM pg_db_role_setting JOIN pg_database d ON d.oid = "
+                        "setdatabase WHERE setconfig::text LIKE '%read_only%' AND datallowconn")
+
     def check_on_pg1(self):
         """Nothing has changed for the clients, and nothing is left over."""
+        assert self.left_over(self.pg1) == [] and self.left_over(self.pg2) == []
         assert self.pg2.value("SELECT pg_is_in_recovery()") is True
         assert self.open_databases(self.pg1) == {"p1", "p2"}
         for proxy in self.proxies:
@@ -200,6 +209,7 @@ class Scene:
 
     def check_on_pg2(self):
         """Exactly one writable p2, and one writable p1."""
+        assert self.left_over(self.pg1) == [] and self.left_over(self.pg2) == []
         assert self.pg2.value("SELECT pg_is_in_recovery()") is False
         assert self.open_databases(self.pg1) == {"p1"}
         assert self.open_databases(self.pg2) == {"p2"}
