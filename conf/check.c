@@ -4,6 +4,8 @@
  */
 #include "conf/load.h"
 
+#include "base/endpoint.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <stdio.h>
@@ -37,12 +39,16 @@ static void check_listening(struct loader *loader)
 static void check_monitoring(struct loader *loader)
 {
 	const struct config_proxy *proxy = &loader->config->proxy;
+	const struct node *period = loader_place(loader->proxy, "stats_period", loader->proxy);
 	const struct node *place = loader_place(loader->proxy, "metrics_socket", loader->proxy);
 
 	if (place != NULL &&
 	    strlen(proxy->metrics_socket) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
 		problem_add(loader->problems, place->line, place->column,
 		            "proxy.metrics_socket: the path is too long for a Unix socket");
+	if (period != NULL && proxy->stats_period > 0 && proxy->stats_period < USEC_PER_SEC)
+		problem_add(loader->problems, period->line, period->column,
+		            "proxy.stats_period: expected 0 or at least 1s");
 }
 
 /* Two places for one password: which of them holds would be a guess. */
@@ -93,7 +99,7 @@ static void check_host(struct loader *loader, const struct entry_kind *kind, siz
 	const char *mistake = NULL;
 	char label[LOADER_LABEL_MAX];
 
-	if (colon != NULL && strchr(colon + 1, ':') == NULL && host[0] != '/')
+	if (colon != NULL && strchr(colon + 1, ':') == NULL && !endpoint_is_unix(host))
 		mistake = "a port does not stand in host; give it as port";
 	else if (strchr(host, ' ') != NULL)
 		mistake = "a host has no spaces; expected a name, an address or a directory";
@@ -102,8 +108,9 @@ static void check_host(struct loader *loader, const struct entry_kind *kind, siz
 	else if (host[0] == ',' || (host[0] != '\0' && host[strlen(host) - 1] == ',') ||
 	         strstr(host, ",,") != NULL)
 		mistake = "between two commas a host is missing";
-	else if (host[0] == '/' && strlen(host) > sizeof(((struct sockaddr_un *)NULL)->sun_path) -
-	                                              1 - SOCKET_NAME_MAX)
+	else if (endpoint_is_unix(host) &&
+	         strlen(host) >
+	             sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1 - SOCKET_NAME_MAX)
 		mistake = "the path is too long for a Unix socket";
 	if (mistake != NULL)
 		problem_add(loader->problems, place->line, place->column, "%s.host: %s",
@@ -298,7 +305,8 @@ static void check_auth(struct loader *loader)
 	if (config->proxy.auth_type == CONFIG_AUTH_HBA && config->proxy.auth_hba_file[0] == '\0')
 		problem_add(loader->problems, place->line, place->column,
 		            "proxy.auth_type: hba needs auth_hba_file");
-	if (config->proxy.auth_type != CONFIG_AUTH_ANY)
+	/* pgbouncer tells whoever wants to log in there. */
+	if (config->proxy.auth_type != CONFIG_AUTH_ANY || config->proxy.as_pgbouncer)
 		return;
 	for (size_t i = 0; i < config->database_count; i++) {
 		const struct node *key = loader->keys[CONFIG_ENTRY_DATABASE][i];
@@ -433,7 +441,7 @@ static void check_database_users(struct loader *loader)
 /* Peers are numbers, and the numbers of their clients have to fit beside them in a cancel key. */
 static void check_peers(struct loader *loader)
 {
-	const struct config *config = loader->config;
+	struct config *config = loader->config;
 	const struct node *place;
 
 	for (size_t i = 0; i < config->peer_count; i++) {
@@ -449,6 +457,13 @@ static void check_peers(struct loader *loader)
 			            CONFIG_PEER_ID_MAX);
 	}
 	place = loader_place(loader->proxy, "max_client_connections", loader->proxy);
+	if (config->proxy.peer_id != 0 && place != NULL &&
+	    config->proxy.max_client_connections > CONFIG_PEER_CLIENTS_MAX &&
+	    config->proxy.as_pgbouncer) {
+		log_warning("max_client_conn: with a peer_id %d clients is the most, and in force",
+		            CONFIG_PEER_CLIENTS_MAX);
+		config->proxy.max_client_connections = CONFIG_PEER_CLIENTS_MAX;
+	}
 	if (config->proxy.peer_id != 0 && place != NULL &&
 	    config->proxy.max_client_connections > CONFIG_PEER_CLIENTS_MAX)
 		problem_add(loader->problems, place->line, place->column,

@@ -21,6 +21,7 @@ struct cursor {
 	void *arg;
 	struct sbuf *errors;
 	const char *directory; /* of the main file */
+	bool here;             /* included files are looked for in the working directory first */
 	const char *section;   /* NULL = none yet; goes on in and after an included file */
 	size_t depth;
 };
@@ -107,21 +108,33 @@ static bool take_include(struct cursor *cursor, size_t file, const char *at, con
 		return complain(cursor, file, at, "expected %include and the name of a file");
 	if (cursor->ini->file_count >= INI_FILES_MAX)
 		return complain(cursor, file, at, "too many files are included");
-	path = name[0] == '/'
-	           ? mem_must_strndup(name, (size_t)(tail - name))
-	           : mem_must_printf("%s%.*s", cursor->directory, (int)(tail - name), name);
+	path = mem_must_strndup(name, (size_t)(tail - name));
+	if (name[0] != '/' && !(cursor->here && access(path, F_OK) == 0)) {
+		free(path);
+		path = mem_must_printf("%s%.*s", cursor->directory, (int)(tail - name), name);
+	}
 	ok = read_one(cursor, path);
 	free(path);
 	return ok;
 }
 
-/* The key at `at`: plain, or in double quotes in which a quote is written twice.  NULL: no key. */
+/* The key at `at`: plain, in single quotes, or in double quotes in which a quote is written twice.
+ * NULL: no key. */
 static char *take_key(struct cursor *cursor, const char *at, const char **next)
 {
 	struct sbuf key;
 	char *out = NULL;
 	const char *p = at;
 
+	if (*p == '\'') {
+		p++;
+		*next = p + strcspn(p, "'\n");
+		if (**next != '\'' || *next == p)
+			return NULL;
+		out = arena_strndup(&cursor->ini->blocks, p, (size_t)(*next - p));
+		(*next)++;
+		return out;
+	}
 	if (*p != '"') {
 		while (isalnum((unsigned char)*p) || (*p != '\0' && strchr("_.-*", *p) != NULL))
 			p++;
@@ -163,6 +176,7 @@ static bool take_item(struct cursor *cursor, size_t file, const char *at, const 
 	item = &ini->items[ini->item_count++];
 	*item = (struct ini_item){.section = cursor->section,
 	                          .key = key,
+	                          .heading = ini->heading_count,
 	                          .value = arena_strndup(&ini->blocks, p, (size_t)(tail - p)),
 	                          .file = file,
 	                          .line = line_of(&ini->files[file], at),
@@ -173,13 +187,16 @@ static bool take_item(struct cursor *cursor, size_t file, const char *at, const 
 
 static bool take_section(struct cursor *cursor, size_t file, const char *at, const char **next)
 {
+	struct ini *ini = cursor->ini;
 	size_t len = strcspn(at + 1, "]\n");
 
 	*next = at + 1 + len;
 	if (**next != ']')
 		return complain(cursor, file, at, "the ] of a [section] is missing");
 	(*next)++;
-	cursor->section = arena_strndup(&cursor->ini->blocks, at + 1, len);
+	cursor->section = arena_strndup(&ini->blocks, at + 1, len);
+	ini->headings = mem_must_grow(ini->headings, ini->heading_count + 1, sizeof(*ini->headings));
+	ini->headings[ini->heading_count++] = cursor->section;
 	return true;
 }
 
@@ -235,27 +252,41 @@ static bool read_one(struct cursor *cursor, const char *path)
 	return ok;
 }
 
-bool ini_load(const char *path, ini_reader read, void *arg, struct ini *ini, struct sbuf *errors)
+static bool load_from(struct cursor *cursor, const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	char *directory = slash == NULL ? mem_must_strdup("")
 	                                : mem_must_strndup(path, (size_t)(slash - path) + 1);
-	struct cursor cursor = {
-	    .ini = ini, .read = read, .arg = arg, .errors = errors, .directory = directory};
 	bool ok;
 
-	*ini = (struct ini){0};
-	ok = read_one(&cursor, path);
+	*cursor->ini = (struct ini){0};
+	cursor->directory = directory;
+	ok = read_one(cursor, path);
 	free(directory);
 	if (!ok)
-		ini_free(ini);
+		ini_free(cursor->ini);
 	return ok;
+}
+
+bool ini_load(const char *path, ini_reader read, void *arg, struct ini *ini, struct sbuf *errors)
+{
+	struct cursor cursor = {.ini = ini, .read = read, .arg = arg, .errors = errors};
+
+	return load_from(&cursor, path);
+}
+
+bool ini_load_here(const char *path, struct ini *ini, struct sbuf *errors)
+{
+	struct cursor cursor = {.ini = ini, .read = ini_read_local, .errors = errors, .here = true};
+
+	return load_from(&cursor, path);
 }
 
 void ini_free(struct ini *ini)
 {
 	free(ini->files);
 	free(ini->items);
+	free(ini->headings);
 	arena_free(&ini->blocks);
 	*ini = (struct ini){0};
 }
@@ -268,6 +299,15 @@ const struct ini_item *ini_find(const struct ini *ini, const char *section, cons
 			return &ini->items[i];
 	}
 	return NULL;
+}
+
+size_t ini_last_heading(const struct ini *ini, const char *section)
+{
+	size_t i = ini->heading_count;
+
+	while (i > 0 && strcmp(ini->headings[i - 1], section) != 0)
+		i--;
+	return i;
 }
 
 char *ini_with_value(const struct ini *ini, const struct ini_item *item, const char *value,

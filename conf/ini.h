@@ -5,7 +5,8 @@
  *
  * The rules: `[section]`, `key = value` to the end of the line, comment lines that begin with ; or
  * #, and `%include file`.  A key of other characters than letters, digits and _.-* stands in double
- * quotes.  Of several equal keys the last one counts.  The values of [databases], [users] and
+ * quotes (as pgbouncer's documentation has it), or in single ones (as its parser has it).  Of several
+ * equal keys the last one counts.  The values of [databases], [users] and
  * [peers] are lists of key=value, in which a value with blanks stands in single quotes and a quote
  * in it is written twice.
  *
@@ -35,6 +36,7 @@ struct ini_item {
 	const char *section;
 	const char *key;   /* without quotes */
 	const char *value; /* as it is written, without the blanks around it */
+	size_t heading;    /* how many [section] lines stand before it, in the order of reading */
 	size_t file;       /* an index of files */
 	size_t line;       /* from 1 */
 	size_t start;      /* of the value in the bytes of the file */
@@ -46,6 +48,8 @@ struct ini {
 	size_t file_count;
 	struct ini_item *items; /* in the order in which pgbouncer reads them */
 	size_t item_count;
+	const char **headings; /* the names of the [section] lines, in that order */
+	size_t heading_count;
 	struct config_block *blocks;
 };
 
@@ -64,10 +68,17 @@ bool ini_read_local(void *arg, const char *path, char **bytes, size_t *len,
  */
 bool ini_load(const char *path, ini_reader read, void *arg, struct ini *ini,
               struct sbuf *errors) MUST_CHECK;
+
+/* The same for a file of this machine with which this process is started: a relative name of an
+ * included file is looked for in the working directory first, as pgbouncer does. */
+bool ini_load_here(const char *path, struct ini *ini, struct sbuf *errors) MUST_CHECK;
 void ini_free(struct ini *ini);
 
 /* The item that counts, NULL if there is none. */
 const struct ini_item *ini_find(const struct ini *ini, const char *section, const char *key);
+
+/* How many [section] lines stand before what follows the last one of that name; 0 if there is none. */
+size_t ini_last_heading(const struct ini *ini, const char *section);
 
 /* The bytes of the item's file with another value; new memory. */
 char *ini_with_value(const struct ini *ini, const struct ini_item *item, const char *value,

@@ -16,7 +16,12 @@
 enum pgbouncer_part { PGB_MAIN, PGB_DATABASE, PGB_USER, PGB_PEER };
 enum pgbouncer_how {
 	PGB_SAME,
+	PGB_SECONDS,
+	PGB_SWITCH,
 	PGB_MSEC,
+	PGB_EXACT,
+	PGB_UNSIGNED,
+	PGB_OWN,
 	PGB_LIFETIME,
 	PGB_SYSLOG,
 	PGB_VERBOSE,
@@ -39,9 +44,14 @@ const struct pgbouncer_setting *pgbouncer_setting_at(size_t index);
 /* NULL if pgbouncer has no such setting. */
 const struct pgbouncer_setting *pgbouncer_setting_find(enum pgbouncer_part part, const char *name);
 
-/* The value in our spelling (a list: with commas); false: `why` says what is wrong. */
+/* The value in our spelling (a list: with commas); nothing for a number that means "not set".  `note`
+ * has what is to be known of it, if anything.  False: `why` says what is wrong. */
 bool pgbouncer_value(const struct pgbouncer_setting *setting, const char *value, struct sbuf *out,
-                     struct sbuf *why) MUST_CHECK;
+                     struct sbuf *note, struct sbuf *why) MUST_CHECK;
+
+/* The first number in the text, as pgbouncer reads those of a connection string; what follows it is in
+ * *rest.  False: the text does not begin with one. */
+bool pgbouncer_leading_number(const char *text, int64_t *number, const char **rest) MUST_CHECK;
 
 /* The value that `config` has for it, in pgbouncer's spelling; false: there is none. */
 bool pgbouncer_show(const struct config *config, const struct pgbouncer_setting *setting,

@@ -13,12 +13,17 @@
 #include "conf/value.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #define SECTION_MAIN "pgbouncer"
+
+/* Whom pgbouncer believes where its file names no authorities. */
+#define SYSTEM_AUTHORITIES "/etc/ssl/certs/ca-certificates.crt"
 
 /* Comment lines that may stand before the first that tells what kind of file it is. */
 #define HEAD_LINES 1000
@@ -43,10 +48,21 @@ struct translation {
 	struct place *places;
 	size_t place_count;
 	const char *socket_dir;
-	/* of the list that is being read */
-	const struct ini_item *item;
+	struct place place; /* of the list that is being read */
+};
+
+/* One key=value of a list. */
+struct pair_read {
+	const struct pgbouncer_setting *row; /* NULL: pgbouncer does not know the key */
+	const char *key;
+	const char *value;
+};
+
+struct pairs_read {
+	struct translation *t;
 	enum pgbouncer_part part;
-	struct place place;
+	struct pair_read *pairs;
+	size_t count;
 };
 
 static void complain(struct translation *t, const struct ini_item *item, const char *key,
@@ -143,6 +159,11 @@ static bool is_word(const struct setting *setting)
 	       setting->type == VALUE_LOG_FORMAT || setting->type == VALUE_SYSLOG_FACILITY;
 }
 
+static bool is_number_of_ours(const struct setting *setting)
+{
+	return setting->type == VALUE_INT || setting->type == VALUE_DURATION;
+}
+
 static void write_setting(struct translation *t, const struct ini_item *item, int indent,
                           const struct setting *setting, const char *text)
 {
@@ -181,6 +202,19 @@ static void comment(struct translation *t, const struct ini_item *item, int inde
 	free(text);
 }
 
+/* What is to be known of a value that has an effect. */
+static void remark(struct translation *t, const struct ini_item *item, int indent, const char *key,
+                   const char *text)
+{
+	if (item == NULL || text[0] == '\0')
+		return;
+	if (t->people)
+		comment(t, item, indent, key, text);
+	else
+		log_warning("%s:%zu: %s: %s", t->ini->files[item->file].path, item->line, key,
+		            text);
+}
+
 /* Whether the text is right for the setting, and equal to its default. */
 static bool check_value(struct translation *t, const struct ini_item *item, const char *key,
                         const struct setting *setting, const char *text, bool *is_default)
@@ -213,6 +247,7 @@ static const char *absolute(struct translation *t, const struct setting *setting
 	const char *kept;
 
 	if (setting->type != VALUE_PATH || text[0] == '\0' || text[0] == '/' ||
+	    (text[0] == '@' && strcmp(setting->text.name, "unix_socket_directory") == 0) ||
 	    getcwd(directory, sizeof(directory)) == NULL)
 		return text;
 	path = mem_must_printf("%s/%s", directory, text);
@@ -234,6 +269,7 @@ static void translate_row(struct translation *t, const struct pgbouncer_setting 
 	const bool given =
 	    item != NULL && (row->fallback == NULL || strcmp(value, row->fallback) != 0);
 	struct sbuf text;
+	struct sbuf note;
 	struct sbuf why;
 	bool is_default = false;
 
@@ -244,19 +280,25 @@ static void translate_row(struct translation *t, const struct pgbouncer_setting 
 			comment(t, item, indent, row->name, row->note);
 		return;
 	}
-	if (setting->type == VALUE_DURATION && strncmp(value, "-1", 2) == 0)
-		return; /* "not set" */
 	/* Those of the kernel: what is not given is not set. */
 	if (item == NULL && value[0] == '\0' && setting->text.least != NULL)
 		return;
 	sbuf_init(&text, INI_FILE_MAX);
+	sbuf_init(&note, 1024);
 	sbuf_init(&why, 1024);
-	if (!pgbouncer_value(row, value, &text, &why))
+	if (!pgbouncer_value(row, value, &text, &note, &why)) {
 		complain(t, item, row->name, sbuf_text(&why));
-	else if (check_value(t, item, row->name, setting, sbuf_text(&text), &is_default) &&
-	         !(is_default && t->people))
-		write_setting(t, item, indent, setting, absolute(t, setting, sbuf_text(&text)));
+	} else {
+		remark(t, item, indent, row->name, sbuf_text(&note));
+		/* A number may mean that it is not set. */
+		if (!(is_number_of_ours(setting) && text.len == 0) &&
+		    check_value(t, item, row->name, setting, sbuf_text(&text), &is_default) &&
+		    !(is_default && t->people))
+			write_setting(t, item, indent, setting,
+			              absolute(t, setting, sbuf_text(&text)));
+	}
 	sbuf_free(&why);
+	sbuf_free(&note);
 	sbuf_free(&text);
 }
 
@@ -280,18 +322,114 @@ static void unknown(struct translation *t, const struct ini_item *item, const ch
 	free(text);
 }
 
+/* Another [pgbouncer] sets all back to the defaults, but what has none. */
+static bool outlives_heading(const char *key)
+{
+	static const char *const names[] = {
+	    "auth_dbname",   "auth_file", "auth_ident_file",      "auth_ldap_options",   "auth_user",
+	    "conffile",      "user",      "client_tls13_ciphers", "server_tls13_ciphers", "verbose"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(names[i], key) == 0)
+			return true;
+	return pgbouncer_setting_find(PGB_MAIN, key) == NULL;
+}
+
+/* The item of the section [pgbouncer] that counts. */
+static const struct ini_item *find_main(const struct translation *t, const char *key)
+{
+	const struct ini_item *item = ini_find(t->ini, SECTION_MAIN, key);
+
+	if (item == NULL || outlives_heading(key) ||
+	    item->heading >= ini_last_heading(t->ini, SECTION_MAIN))
+		return item;
+	return NULL;
+}
+
+static void say_set_back(struct translation *t)
+{
+	for (size_t i = 0; i < t->ini->item_count; i++) {
+		const struct ini_item *item = &t->ini->items[i];
+
+		if (strcmp(item->section, SECTION_MAIN) == 0 &&
+		    ini_find(t->ini, SECTION_MAIN, item->key) == item &&
+		    find_main(t, item->key) == NULL)
+			remark(t, item, 2, item->key,
+			       "a later [pgbouncer] sets it back to its default, as in pgbouncer");
+	}
+}
+
+/* The value of pgbouncer, its default if none is given. */
+static const char *main_value(const struct translation *t, const char *key)
+{
+	const struct ini_item *item = find_main(t, key);
+	const char *fallback = pgbouncer_setting_find(PGB_MAIN, key)->fallback;
+
+	return item != NULL ? item->value : fallback == NULL ? "" : fallback;
+}
+
+/* Authorities that are asked and not named are those of the system.  (Of clients not with verify-full:
+ * it does not start there without them.) */
+static const struct {
+	const char *file;
+	const char *mode;
+	bool full;
+} authorities[] = {{"server_tls_ca_file", "server_tls_sslmode", true},
+                   {"client_tls_ca_file", "client_tls_sslmode", false}};
+
+static bool is_of_system(const struct translation *t, const char *file)
+{
+	for (size_t i = 0; i < ARRAY_LEN(authorities); i++) {
+		const char *mode;
+
+		if (strcmp(authorities[i].file, file) != 0)
+			continue;
+		mode = main_value(t, authorities[i].mode);
+		return main_value(t, file)[0] == '\0' &&
+		       (strcasecmp(mode, "verify-ca") == 0 ||
+		        (authorities[i].full && strcasecmp(mode, "verify-full") == 0));
+	}
+	return false;
+}
+
+/* What follows from settings of pgbouncer for those that it does not have. */
+static void translate_rest(struct translation *t)
+{
+	/* The time for connection and login together. */
+	if (find_main(t, "login_timeout") == NULL) {
+		const struct pgbouncer_setting *row =
+		    pgbouncer_setting_find(PGB_MAIN, "server_connect_timeout");
+		struct pgbouncer_setting both = *row;
+
+		both.ours = "login_timeout";
+		translate_row(t, &both, NULL, main_value(t, row->name), 2);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(authorities); i++) {
+		if (is_of_system(t, authorities[i].file)) {
+			char *text =
+			    mem_must_printf("  %s: '%s'", authorities[i].file, SYSTEM_AUTHORITIES);
+
+			line(t, find_main(t, authorities[i].mode), text);
+			free(text);
+		}
+	}
+}
+
 static void translate_main(struct translation *t)
 {
 	const struct ini *ini = t->ini;
 
 	line(t, NULL, "proxy:");
+	say_set_back(t);
 	for (size_t i = 0; i < pgbouncer_setting_count(); i++) {
 		const struct pgbouncer_setting *row = pgbouncer_setting_at(i);
 		const struct ini_item *item;
 
 		if (row->part != PGB_MAIN)
 			continue;
-		item = ini_find(ini, SECTION_MAIN, row->name);
+		item = find_main(t, row->name);
+		if (is_of_system(t, row->name))
+			continue;
 		translate_row(t, row, item, item == NULL ? row->fallback : item->value, 2);
 	}
 	/* What pgbouncer does not have may stand there under our name. */
@@ -310,6 +448,7 @@ static void translate_main(struct translation *t)
 		else if (check_value(t, item, item->key, setting, item->value, &is_default))
 			write_setting(t, item, 2, setting, absolute(t, setting, item->value));
 	}
+	translate_rest(t);
 	if (ini_find(ini, SECTION_MAIN, "as_pgbouncer") == NULL)
 		line(t, NULL, "  as_pgbouncer: true");
 	if (ini_find(ini, SECTION_MAIN, "log_format") == NULL)
@@ -326,16 +465,35 @@ static void translate_main(struct translation *t)
 
 /* ---- [databases] and [users] ---- */
 
+static const char *lower(struct translation *t, const char *value)
+{
+	char *text = mem_must_strdup(value);
+	const char *kept;
+
+	for (char *at = text; *at != '\0'; at++)
+		*at = (char)tolower((unsigned char)*at);
+	kept = arena_strdup(&t->blocks, text);
+	free(text);
+	return kept;
+}
+
 static void see_place(void *arg, const char *key, const char *value)
 {
 	struct translation *t = arg;
 
+	int64_t number;
+	const char *rest;
+	char port[24];
+
 	if (strcmp(key, "host") == 0)
 		t->place.host = arena_strdup(&t->blocks, value);
-	else if (strcmp(key, "port") == 0)
+	else if (strcmp(key, "port") == 0 && pgbouncer_leading_number(value, &number, &rest)) {
+		(void)snprintf(port, sizeof(port), "%" PRId64, number);
+		t->place.port = arena_strdup(&t->blocks, port);
+	} else if (strcmp(key, "port") == 0)
 		t->place.port = arena_strdup(&t->blocks, value);
 	else if (strcmp(key, "load_balance_hosts") == 0)
-		t->place.balance = arena_strdup(&t->blocks, value);
+		t->place.balance = lower(t, value);
 }
 
 static bool same_place(const struct place *a, const struct place *b)
@@ -419,17 +577,54 @@ static void write_servers(struct translation *t, const struct ini_item *const *f
 
 static void see_pair(void *arg, const char *key, const char *value)
 {
-	struct translation *t = arg;
-	const struct pgbouncer_setting *row = pgbouncer_setting_find(t->part, key);
+	struct pairs_read *read = arg;
+	struct translation *t = read->t;
 
-	if (row == NULL)
-		unknown(t, t->item, key);
-	else if (row->how == PGB_PLACE) {
-		if (strcmp(key, "password") == 0 && t->people)
-			comment(t, t->item, 4, key, row->note);
-	} else {
-		translate_row(t, row, t->item, value, 4);
+	read->pairs = mem_must_grow(read->pairs, read->count + 1, sizeof(*read->pairs));
+	read->pairs[read->count++] =
+	    (struct pair_read){.row = pgbouncer_setting_find(read->part, key),
+	                       .key = arena_strdup(&t->blocks, key),
+	                       .value = arena_strdup(&t->blocks, value)};
+}
+
+/* Whether a later one of the list says the same, under the same name or another. */
+static bool is_overridden(const struct pairs_read *read, size_t index)
+{
+	const struct pgbouncer_setting *row = read->pairs[index].row;
+
+	for (size_t i = index + 1; i < read->count; i++) {
+		const struct pgbouncer_setting *other = read->pairs[i].row;
+
+		if (other != NULL && (other == row || (row->how != PGB_PLACE &&
+		                                       strcmp(other->ours, row->ours) == 0)))
+			return true;
 	}
+	return false;
+}
+
+/* The lines of a list of key=value.  False: it is none. */
+static bool translate_pairs(struct translation *t, const struct ini_item *item,
+                            enum pgbouncer_part part)
+{
+	struct pairs_read read = {.t = t, .part = part};
+	const bool good = ini_pairs(item->value, see_pair, &read);
+
+	for (size_t i = 0; good && i < read.count; i++) {
+		const struct pair_read *pair = &read.pairs[i];
+
+		if (pair->row == NULL) {
+			unknown(t, item, pair->key);
+		} else if (is_overridden(&read, i)) {
+			continue;
+		} else if (pair->row->how == PGB_PLACE) {
+			if (strcmp(pair->key, "password") == 0 && t->people)
+				comment(t, item, 4, pair->key, pair->row->note);
+		} else {
+			translate_row(t, pair->row, item, pair->value, 4);
+		}
+	}
+	free(read.pairs);
+	return good;
 }
 
 /* Items of the section that count: the last of equal keys. */
@@ -477,9 +672,7 @@ static void translate_databases(struct translation *t)
 		add_quoted(&out, place->name);
 		line(t, item, sbuf_text(&out));
 		sbuf_free(&out);
-		t->item = item;
-		t->part = PGB_DATABASE;
-		(void)!ini_pairs(item->value, see_pair, t); /* find_place() has read it */
+		(void)!translate_pairs(t, item, PGB_DATABASE); /* find_place() has read it */
 	}
 }
 
@@ -503,40 +696,46 @@ static void translate_entries(struct translation *t, const char *section, enum p
 		any = true;
 		write_name(t, item, item->key);
 		named = t->line_count;
-		t->item = item;
-		t->part = part;
-		if (!ini_pairs(item->value, see_pair, t))
+		if (!translate_pairs(t, item, part))
 			complain(t, item, item->key, "expected a list of key=value");
 		if (t->line_count == named)
 			line(t, item, "    {}");
 	}
 }
 
-static void check_sections(struct translation *t)
+static bool is_known_section(const char *name)
 {
 	static const char *const known[] = {SECTION_MAIN, "databases", "users", "peers"};
 
-	for (size_t i = 0; i < t->ini->item_count; i++) {
-		bool found = false;
+	for (size_t i = 0; i < ARRAY_LEN(known); i++)
+		if (strcmp(name, known[i]) == 0)
+			return true;
+	return false;
+}
 
-		for (size_t j = 0; j < ARRAY_LEN(known); j++)
-			found |= strcmp(t->ini->items[i].section, known[j]) == 0;
-		if (!found)
-			complain(
-			    t, &t->ini->items[i], t->ini->items[i].section,
-			    "unknown section; pgbouncer.ini has pgbouncer, databases, users and "
-			    "peers");
-	}
+static void check_sections(struct translation *t)
+{
+	static const char text[] =
+	    "unknown section; pgbouncer.ini has pgbouncer, databases, users and peers";
+	char quoted[PROBLEM_QUOTE_MAX];
+
+	for (size_t i = 0; i < t->ini->item_count; i++)
+		if (!is_known_section(t->ini->items[i].section))
+			complain(t, &t->ini->items[i],
+			         problem_quote(t->ini->items[i].section, quoted), text);
+	for (size_t i = 0; t->good && i < t->ini->heading_count; i++)
+		if (!is_known_section(t->ini->headings[i]))
+			complain(t, NULL, problem_quote(t->ini->headings[i], quoted), text);
 }
 
 static void translate(struct translation *t)
 {
-	const struct ini_item *dir = ini_find(t->ini, SECTION_MAIN, "unix_socket_dir");
+	const char *dir = main_value(t, "unix_socket_dir");
 
 	t->good = true;
-	t->socket_dir = dir != NULL && dir->value[0] == '/'
-	                    ? dir->value
-	                    : pgbouncer_setting_find(PGB_MAIN, "unix_socket_dir")->fallback;
+	t->socket_dir = dir[0] == '\0'
+	                    ? pgbouncer_setting_find(PGB_MAIN, "unix_socket_dir")->fallback
+	                    : absolute(t, setting_find(SECTION_PROXY, "unix_socket_directory"), dir);
 	check_sections(t);
 	translate_main(t);
 	translate_databases(t);
@@ -630,7 +829,7 @@ bool pgbouncer_load(const char *path, struct config **out, struct sbuf *errors)
 	struct translation t = {.ini = &ini, .yaml = &yaml, .errors = errors};
 
 	*out = NULL;
-	if (!ini_load(path, ini_read_local, NULL, &ini, errors))
+	if (!ini_load_here(path, &ini, errors))
 		return false;
 	sbuf_init(&yaml, INI_FILE_MAX * 4);
 	sbuf_init(&found, (size_t)256 * 1024);
@@ -653,7 +852,7 @@ bool pgbouncer_import(const char *path, struct sbuf *yaml, struct sbuf *errors)
 	struct translation t = {.ini = &ini, .yaml = yaml, .errors = errors, .people = true};
 	char *head;
 
-	if (!ini_load(path, ini_read_local, NULL, &ini, errors))
+	if (!ini_load_here(path, &ini, errors))
 		return false;
 	head = mem_must_printf("# What %s says, in the form of pgshunt.yml.", path);
 	line(&t, NULL, head);

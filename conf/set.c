@@ -82,7 +82,7 @@ bool config_with(struct config *old, const char *name, const char *value, struct
 	context.blocks = &config->blocks;
 	sbuf_init(&text, (size_t)64 * 1024);
 	if (row != NULL)
-		good = pgbouncer_value(row, value, &text, why);
+		good = pgbouncer_value(row, value, &text, note, why);
 	else
 		sbuf_add_str(&text, value);
 	if (good && setting->type == VALUE_LIST)

@@ -366,12 +366,15 @@ bool value_check_string(const struct setting *setting, const char *text, struct 
 	return true;
 }
 
-static const char *resolve_path(const char *text, const struct value_context *context)
+static const char *resolve_path(const struct setting *setting, const char *text,
+                                const struct value_context *context)
 {
 	char *path;
 	size_t len;
 
-	if (text[0] == '\0' || text[0] == '/' || context->directory[0] == '\0')
+	/* (@ is what a Unix socket of the abstract namespace begins with.) */
+	if (text[0] == '\0' || text[0] == '/' || context->directory[0] == '\0' ||
+	    (text[0] == '@' && strcmp(setting->text.name, "unix_socket_directory") == 0))
 		return arena_strdup(context->blocks, text);
 	len = strlen(context->directory) + 1 + strlen(text) + 1;
 	path = arena_alloc(context->blocks, len);
@@ -386,7 +389,7 @@ static void store_string(const struct setting *setting, const char *text, void *
 	const char **items;
 
 	if (setting->type == VALUE_PATH) {
-		*(const char **)field = resolve_path(text, context);
+		*(const char **)field = resolve_path(setting, text, context);
 	} else if (setting->type == VALUE_LIST) {
 		items = arena_alloc(context->blocks, sizeof(*items));
 		items[0] = arena_strdup(context->blocks, text);
@@ -395,6 +398,13 @@ static void store_string(const struct setting *setting, const char *text, void *
 	} else {
 		*(const char **)field = arena_strdup(context->blocks, text);
 	}
+}
+
+void value_range(const struct setting *setting, int64_t *least, int64_t *most)
+{
+	if (!parse_number(setting->type, setting->text.least, least) ||
+	    !parse_number(setting->type, setting->text.most, most))
+		assert(!"a range of settings.def is not right");
 }
 
 bool value_parse(const struct setting *setting, const char *text, void *base,
@@ -412,9 +422,8 @@ bool value_parse(const struct setting *setting, const char *text, void *base,
 	} else if (is_number(setting->type)) {
 		if (!parse_number(setting->type, text, &value))
 			return parse_failed(setting, text, "is not right", why);
-		if (!parse_number(setting->type, setting->text.least, &least) ||
-		    !parse_number(setting->type, setting->text.most, &most) || value < least ||
-		    value > most)
+		value_range(setting, &least, &most);
+		if (value < least || value > most)
 			return parse_failed(setting, text, "is out of range", why);
 	} else {
 		if (!value_check_string(setting, text, why))

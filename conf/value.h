@@ -11,6 +11,7 @@
 #include "conf/table.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* What strings need: where their copies live, and what paths are relative to. */
 struct value_context {
@@ -29,6 +30,9 @@ bool value_parse(const struct setting *setting, const char *text, void *base,
 /* Whether the text may be a string of that setting; if not, `why` says the reason. */
 bool value_check_string(const struct setting *setting, const char *text,
                         struct sbuf *why) MUST_CHECK;
+
+/* The range of a number's type, in its unit (bytes, microseconds). */
+void value_range(const struct setting *setting, int64_t *least, int64_t *most);
 
 /* Stores the default: also that of a required setting, which is then NULL, "" or empty. */
 void value_set_default(const struct setting *setting, void *base,

@@ -2,6 +2,7 @@
 /*
  * Checks of the two servers: is the target really a standby of the source, and can it take over?
  */
+#include "base/endpoint.h"
 #include "base/mem.h"
 #include "migrate/check.h"
 #include "migrate/lsn.h"
@@ -54,7 +55,7 @@ static bool resolves_to(const char *host, const char *address)
 
 	if (strcmp(host, address) == 0)
 		return true;
-	if (*host == '/' || *address == '\0' || getaddrinfo(host, NULL, &hints, &list) != 0)
+	if (endpoint_is_unix(host) || *address == '\0' || getaddrinfo(host, NULL, &hints, &list) != 0)
 		return false;
 	for (struct addrinfo *at = list; at != NULL && !found; at = at->ai_next) {
 		if (getnameinfo(at->ai_addr, at->ai_addrlen, text, sizeof(text), NULL, 0,
@@ -75,7 +76,7 @@ static const char *link_address(const struct link *link)
 
 static bool is_loopback(const char *host)
 {
-	return *host == '/' || *host == '\0' || strcmp(host, "localhost") == 0 ||
+	return endpoint_is_unix(host) || *host == '\0' || strcmp(host, "localhost") == 0 ||
 	       strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
 }
 

@@ -293,7 +293,7 @@ bool bouncers_connect(struct move *move, struct sbuf *error)
 
 static bool is_loopback(const char *host)
 {
-	return *host == '\0' || *host == '/' || strcmp(host, "localhost") == 0 ||
+	return *host == '\0' || endpoint_is_unix(host) || strcmp(host, "localhost") == 0 ||
 	       strcmp(host, "127.0.0.1") == 0 || strcmp(host, "::1") == 0;
 }
 
@@ -369,7 +369,7 @@ static const struct config_pgbouncer *conf_at(const struct move *move, const cha
 		if (bouncer->port != port)
 			continue;
 		if (strcmp(bouncer->host, host) == 0 ||
-		    (is_loopback(host) && is_loopback(bouncer->host) && *host != '/' &&
+		    (is_loopback(host) && is_loopback(bouncer->host) && !endpoint_is_unix(host) &&
 		     is_here(bouncer)))
 			return bouncer;
 		for (size_t j = 0; j < bouncer->unix_socket_directories.count; j++) {

@@ -33,4 +33,11 @@ static inline bool endpoint_is(const char *text, const char *host, int port)
 	return strncmp(text, host, len) == 0 && strcmp(text + len, rest) == 0;
 }
 
+/* Whether the host is the directory of a Unix socket: of the file system, or of Linux's abstract
+ * namespace, as PostgreSQL and pgbouncer spell them. */
+static inline bool endpoint_is_unix(const char *host)
+{
+	return *host == '/' || *host == '@';
+}
+
 #endif

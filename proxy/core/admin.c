@@ -658,7 +658,10 @@ void admin_configured(struct admin *admin)
 	if (period == admin->stats_period)
 		return;
 	admin->stats_period = period;
-	(void)event_add(admin->stats_timer, &tv);
+	if (period == 0)
+		(void)event_del(admin->stats_timer);
+	else
+		(void)event_add(admin->stats_timer, &tv);
 }
 
 void admin_start(struct admin *admin)

@@ -17,6 +17,7 @@
 #include "core/worker.h"
 #include "wire/build.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -586,6 +587,8 @@ static unsigned cancel_peer_most(const struct worker *worker, const struct confi
 {
 	const unsigned all = (unsigned)config_peer_pool_size(worker->routes->config, peer);
 
+	if (all == 0)
+		return UINT_MAX;
 	return all > worker->proxy->worker_count ? all / worker->proxy->worker_count : 1;
 }
 

@@ -37,16 +37,33 @@ static bool listeners_set_group(const char *path, const struct config_proxy *con
 	const char *name = conf->unix_socket_group;
 	const struct group *group = name[0] == '\0' ? NULL : getgrnam(name);
 
-	if (name[0] == '\0')
+	if (name[0] == '\0' || path[0] == '\0') /* nobody asks for it, or there is no file */
 		return true;
-	if (group == NULL) {
-		sbuf_printf(error, "unix_socket_group: there is no group \"%s\"", name);
-		return false;
-	}
-	if (chown(path, (uid_t)-1, group->gr_gid) == 0)
+	if (group != NULL && chown(path, (uid_t)-1, group->gr_gid) == 0)
 		return true;
-	sbuf_printf(error, "unix_socket_group \"%s\": %s", name, strerror(errno));
+	sbuf_printf(error, "unix_socket_group \"%s\": %s", name,
+	            group == NULL ? "there is no such group" : strerror(errno));
 	return false;
+}
+
+/* One of the addresses.  A pgbouncer.ini may have some that are not of this machine, or not yet. */
+static bool listeners_add_tcp(struct listeners *listeners, const struct config_proxy *conf,
+                              size_t index, struct sock_given *given, struct sbuf *error)
+{
+	int n;
+
+	sbuf_reset(error);
+	n = sock_listen_tcp(conf->listen_addresses.items[index], conf->port, conf->so_reuseport,
+	                    conf->listen_backlog, given, listeners->fds + listeners->count,
+	                    SOCK_GIVEN_MAX - listeners->count, error);
+	if (n >= 0) {
+		listeners->count += n;
+		return true;
+	}
+	if (!conf->as_pgbouncer || n == SOCK_UNKNOWN_HOST)
+		return false;
+	log_warning("%s", sbuf_text(error));
+	return true;
 }
 
 bool listeners_open(struct listeners *listeners, const struct config_proxy *conf,
@@ -57,15 +74,13 @@ bool listeners_open(struct listeners *listeners, const struct config_proxy *conf
 	*listeners = (struct listeners){0};
 	if (listeners_take_inherited(listeners, inherited))
 		return true;
-	for (size_t i = 0; good && i < conf->listen_addresses.count; i++) {
-		int n = sock_listen_tcp(
-		    conf->listen_addresses.items[i], conf->port, conf->so_reuseport,
-		    conf->listen_backlog, given,
-		    listeners->fds + listeners->count, SOCK_GIVEN_MAX - listeners->count, error);
-
-		good = n >= 0;
-		listeners->count += good ? n : 0;
-	}
+	for (size_t i = 0; good && i < conf->listen_addresses.count; i++)
+		good = listeners_add_tcp(listeners, conf, i, given, error);
+	/* As pgbouncer: one address is enough. */
+	if (good && listeners->count == 0 && error->len > 0)
+		good = false;
+	else if (good)
+		sbuf_reset(error);
 	if (good && conf->unix_socket_directory[0] != '\0' && listeners->count < SOCK_GIVEN_MAX) {
 		int fd = sock_listen_unix(conf->unix_socket_directory, conf->port,
 		                          conf->listen_backlog, (unsigned)conf->unix_socket_mode,

@@ -405,6 +405,21 @@ static bool login_is_owner(const struct client *client)
 	       sock_peer_uid(client->conn.fd, &uid) && uid == geteuid();
 }
 
+/* auth_type any needs to be told as whom to log in to the server: a pgbouncer.ini may lack it. */
+static bool login_has_forced_user(struct client *client)
+{
+	const struct route *route = route_find(client->worker->routes, client->login->database);
+
+	if (route == NULL || route->database->user[0] != '\0' ||
+	    config_is_console(client->login->database))
+		return true;
+	log_warning("client %s/%s: auth_type any requires a user of the database",
+	            client_database(client), client_user(client));
+	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000", "bouncer config error",
+	                  "auth_type any asks nobody who it is, and the database has no user.", NULL);
+	return false;
+}
+
 void login_start_auth(struct client *client)
 {
 	struct worker *worker = client->worker;
@@ -440,6 +455,8 @@ void login_start_auth(struct client *client)
 	else if (type != CONFIG_AUTH_HBA)
 		request.type = types[type];
 	else if (!login_ask_hba(client, &request, cert_name))
+		return;
+	if (request.type == AUTH_TYPE_ANY && !login_has_forced_user(client))
 		return;
 	if (!client->login->owner && !login_find_user(client, &request))
 		return;

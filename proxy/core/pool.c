@@ -96,6 +96,7 @@ void pool_apply_settings(struct pool *pool)
 	const struct route *route = route_find(pool->worker->routes, pool->database->name);
 	const struct config *config = pool->worker->routes->config;
 	const struct config_user *user = config_find_user(config, pool->user);
+	int size;
 
 	if (route == NULL)
 		return;
@@ -104,7 +105,8 @@ void pool_apply_settings(struct pool *pool)
 				      memory_order_relaxed);
 		return;
 	}
-	atomic_store_explicit(&pool->share->limit, config_pool_size(config, route->database, user),
+	size = config_pool_size(config, route->database, user);
+	atomic_store_explicit(&pool->share->limit, size == 0 ? SHARE_NO_LIMIT : size,
 	                      memory_order_relaxed);
 	pool->session = config_pool_mode(config, route->database, user) == CONFIG_POOL_SESSION;
 	pool->statement = config_pool_mode(config, route->database, user) == CONFIG_POOL_STATEMENT;
@@ -191,11 +193,16 @@ void pool_for_each(struct worker *worker, void (*act)(struct pool *pool, void *a
 
 /* ---- time ---- */
 
+static bool pool_is_late(const struct config_proxy *conf, usec_t took)
+{
+	return conf->login_timeout > 0 && took > conf->login_timeout;
+}
+
 /* pgbouncer's server_connect_timeout is one for connection and login. */
 static bool pool_login_is_late(const struct config_proxy *conf, const struct server *server,
                                usec_t now)
 {
-	return now - server->since > conf->login_timeout ||
+	return pool_is_late(conf, now - server->since) ||
 	       (conf->as_pgbouncer && conf->connect_timeout > 0 &&
 	        now - server->born > conf->connect_timeout);
 }
@@ -220,14 +227,14 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
 		/* Nobody waits for it, so nobody would ever give up. */
-		if (now - server->since > conf->login_timeout)
+		if (pool_is_late(conf, now - server->since))
 			server_doom(server, SERVER_CLOSE_RESET);
 	}
 	LIST_FOREACH(&pool->servers[SERVER_WARMING], node, tmp)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
 
-		if (now - server->since > conf->login_timeout)
+		if (pool_is_late(conf, now - server->since))
 			server_doom(server, SERVER_CLOSE_WARMED);
 	}
 	LIST_FOREACH(&pool->servers[SERVER_IDLE], node, tmp)

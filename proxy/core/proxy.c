@@ -284,6 +284,11 @@ static struct userlist *access_load_users(const struct config_proxy *conf,
 	/* What needs no secrets needs no file either. */
 	if (conf->users_file[0] == '\0' || (!needed && access(conf->users_file, F_OK) != 0))
 		return userlist_empty();
+	/* pgbouncer starts without it: all users may be known to auth_query. */
+	if (conf->as_pgbouncer && previous == NULL && access(conf->users_file, F_OK) != 0) {
+		log_warning("auth_file: %s: %s", conf->users_file, strerror(errno));
+		return userlist_empty();
+	}
 	return userlist_load(conf->users_file, previous, error);
 }
 

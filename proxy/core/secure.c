@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/secure.h"
 
+#include "base/endpoint.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,8 +69,9 @@ static struct tls_context *secure_make_server(const struct config_tls *tls,
 	                                                     : TLS_VERIFY_NONE,
 	    .cert_file = tls->cert_file,
 	    .key_file = tls->key_file,
-	    .ca_file = tls->ca_file,
-	    .crl_file = tls->crl_file,
+	    /* Those who are not asked need not be there. */
+	    .ca_file = tls->sslmode < CONFIG_SSL_VERIFY_CA ? "" : tls->ca_file,
+	    .crl_file = tls->sslmode < CONFIG_SSL_VERIFY_CA ? "" : tls->crl_file,
 	    .protocols = tls->protocols,
 	    .ciphers = tls->ciphers,
 	    .ciphersuites = tls->tls13_ciphers,
@@ -114,7 +116,7 @@ static bool secure_load_server(struct secure *secure, const struct config *confi
 	to->protocol = server->max_protocol_version;
 	/* On a Unix socket there is nobody between, and PostgreSQL has no TLS there. */
 	if (tls->sslmode == CONFIG_SSL_DISABLE ||
-	    (server->host[0] == '/' && strchr(server->host, ',') == NULL))
+	    (endpoint_is_unix(server->host) && strchr(server->host, ',') == NULL))
 		return true;
 	sbuf_init(&why, 1024);
 	to->context = secure_make_server(tls, before == NULL ? NULL : before->context, &why);

@@ -166,7 +166,7 @@ void server_login_begin(struct server *server)
 	const char *why = "";
 
 	server_set_state(server, SERVER_LOGIN);
-	if (secure->context == NULL || server->host[0] == '/' || server->try_plain ||
+	if (secure->context == NULL || endpoint_is_unix(server->host) || server->try_plain ||
 	    (secure->sslmode == CONFIG_SSL_ALLOW && !server->try_tls)) {
 		server_login_startup(server);
 		return;
@@ -231,6 +231,8 @@ static void server_login_startup(struct server *server)
 		wire_add_startup_param(&out, "DateStyle", route->database->datestyle);
 	if (route->database->timezone[0] != '\0')
 		wire_add_startup_param(&out, "TimeZone", route->database->timezone);
+	if (route->database->application_name[0] != '\0')
+		wire_add_startup_param(&out, "application_name", route->database->application_name);
 	(void)!boot_write(server, &out);
 	if (UNLIKELY(server->replication != 0))
 		wire_add_startup_param(&out, "replication",

@@ -412,7 +412,7 @@ void session_tick(struct database *database)
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
 
 		if (move->asked != NULL && move->asked == move->fresh &&
-		    worker->now - move->asked_at > limit)
+		    limit > 0 && worker->now - move->asked_at > limit)
 			server_doom(move->fresh, SERVER_CLOSE_SESSION);
 		/* The swap does not come: rows that were read for it are of no use. */
 		if (move->asked == NULL && !move->parked && !move->reconnect && !database->held &&

@@ -21,6 +21,9 @@
 
 struct config;
 
+/* A limit of a pool that is never reached, with any reserve on top of it. */
+#define SHARE_NO_LIMIT 1000000000
+
 struct database_share {
 	atomic_long held_requests;
 	atomic_llong held_bytes;
@@ -70,7 +73,7 @@ struct pool_share {
 	struct user_share *user_share;
 	bool internal;      /* of the pools of auth_query's questions (core/pool.h) */
 	atomic_int servers; /* connections, dialling ones included, prepared ones not */
-	atomic_int limit;
+	atomic_int limit; /* SHARE_NO_LIMIT: none */
 	_Atomic usec_t succeeded_at; /* when the last server that let us in was dialled */
 	atomic_uint refs;
 	struct pool_share *next;

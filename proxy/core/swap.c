@@ -22,6 +22,7 @@
 /* Longest check of a server inside a hold, and of the old one, which may well be dead. */
 #define CHECK_TARGET_MAX (5 * USEC_PER_SEC)
 #define CHECK_SOURCE_MAX USEC_PER_SEC
+#define PREPARE_NO_LIMIT (30 * USEC_PER_SEC)
 
 static void replace_text(char **slot, const char *text)
 {
@@ -202,13 +203,20 @@ static bool source_known(const struct admin_db *db, const struct config_server *
 	       strcmp(db->source_name, source->name) == 0;
 }
 
+/* An answer is awaited for some time even where servers may take as long as they like. */
+static usec_t limited(usec_t timeout)
+{
+	return timeout > 0 ? timeout : PREPARE_NO_LIMIT;
+}
+
 static void prepare_start(struct admin_request *request, const struct config_server *target)
 {
 	struct admin *admin = request->admin;
 	struct admin_db *db = request->db;
 	const struct config_proxy *config = &admin->proxy->config->proxy;
 	const struct config_server *source = admin_db_server(db);
-	usec_t wait = config->connect_timeout + config->login_timeout + USEC_PER_SEC;
+	usec_t wait = limited(config->connect_timeout) + limited(config->login_timeout) +
+	              USEC_PER_SEC;
 
 	request->token = ++admin->last_token;
 	db->target_token = request->token;
@@ -231,7 +239,8 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 		            "Server \"%s\" has no check_user: SWAP will need FORCE. ",
 		            target->name);
 	if (source != NULL && check_possible(source))
-		start_check(request, source, ADMIN_SOURCE_CHECKED, config->connect_timeout);
+		start_check(request, source, ADMIN_SOURCE_CHECKED,
+		            limited(config->connect_timeout));
 	if (request->left == 0)
 		prepare_end(request);
 }

@@ -29,7 +29,7 @@ void takeover_path(const struct config_proxy *conf, char path[108])
 		n = snprintf(path, 108, "%s", conf->takeover_socket);
 	else if (conf->state_directory[0] != '\0')
 		n = snprintf(path, 108, "%s/takeover", conf->state_directory);
-	else if (conf->unix_socket_directory[0] != '\0')
+	else if (conf->unix_socket_directory[0] == '/')
 		n = snprintf(path, 108, "%s/.s.pgshuntd.%d", conf->unix_socket_directory,
 		             conf->port);
 	if (n <= 0 || n >= 108)

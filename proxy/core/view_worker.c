@@ -413,6 +413,7 @@ static void pool_row(struct filler *filler, struct pool *pool)
 {
 	struct rowset *rows = filler->rows;
 	int64_t waiting = (int64_t)pool->clients[CLIENT_WAITING].count;
+	const int limit = atomic_load(&pool->share->limit);
 
 	rowset_text(rows, pool->database->name);
 	rowset_text(rows, pool->user);
@@ -438,7 +439,7 @@ static void pool_row(struct filler *filler, struct pool *pool)
 	rowset_text(rows, pool_balance(pool));
 	rowset_int(rows, pool->database->held ? waiting : 0);
 	rowset_int(rows, (int64_t)pool->servers[SERVER_PREPARED].count);
-	rowset_int(rows, atomic_load(&pool->share->limit));
+	rowset_int(rows, limit == SHARE_NO_LIMIT ? 0 : limit);
 	rowset_end_row(rows);
 }
 

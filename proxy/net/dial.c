@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "net/dial.h"
 
+#include "base/endpoint.h"
+#include "net/sock.h"
+
 #include <errno.h>
 #include <event2/util.h>
 #include <netdb.h>
@@ -203,17 +206,20 @@ static void dial_timer(evutil_socket_t fd, short what, void *arg)
 
 static bool dial_unix(struct dial *dial)
 {
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-	int n =
-	    snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/.s.PGSQL.%d", dial->host, dial->port);
-	int err = n < 0 || (size_t)n >= sizeof(sun.sun_path)
-	              ? ENAMETOOLONG
-	              : dial_connect(dial, AF_UNIX, (struct sockaddr *)&sun, sizeof(sun));
+	struct sockaddr_un sun;
+	char path[sizeof(sun.sun_path) + 1];
+	unsigned len;
+	int err;
+
+	(void)snprintf(path, sizeof(path), "%s/.s.PGSQL.%d", dial->host, dial->port);
+	err = sock_unix_address(path, &sun, &len)
+	          ? dial_connect(dial, AF_UNIX, (struct sockaddr *)&sun, len)
+	          : ENAMETOOLONG;
 
 	if (err == 0)
 		return true;
 	(void)snprintf(dial->error, sizeof(dial->error), "could not connect to %s: %s",
-	               sun.sun_path, strerror(err));
+	               path, strerror(err));
 	if (dial->fd >= 0)
 		(void)close(dial->fd);
 	dial->fd = -1;
@@ -256,7 +262,7 @@ struct dial *dial_start(struct event_base *base, struct evdns_base *dns, const c
 		dial_free(dial);
 		return NULL;
 	}
-	if (host[0] == '/') {
+	if (endpoint_is_unix(host)) {
 		if (!dial_unix(dial))
 			event_active(dial->timer, EV_READ, 0);
 	} else if (dial_numeric(dial)) {

@@ -7,6 +7,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,8 +31,16 @@ static bool sock_same_address(const struct sockaddr *a, const struct sockaddr *b
 		return x->sin6_port == y->sin6_port &&
 		       memcmp(&x->sin6_addr, &y->sin6_addr, sizeof(x->sin6_addr)) == 0;
 	}
-	return a->sa_family == AF_UNIX && strcmp(((const struct sockaddr_un *)a)->sun_path,
-	                                         ((const struct sockaddr_un *)b)->sun_path) == 0;
+	if (a->sa_family == AF_UNIX) {
+		const struct sockaddr_un *x = (const struct sockaddr_un *)a;
+		const struct sockaddr_un *y = (const struct sockaddr_un *)b;
+
+		/* A name of the abstract namespace begins with a zero, and all of it counts. */
+		return x->sun_path[0] != '\0'
+		           ? strcmp(x->sun_path, y->sun_path) == 0
+		           : memcmp(x->sun_path, y->sun_path, sizeof(x->sun_path)) == 0;
+	}
+	return false;
 }
 
 int sock_take_given(struct sock_given *given, const struct sockaddr *addr)
@@ -104,7 +113,7 @@ int sock_listen_tcp(const char *host, int port, bool share, int backlog, struct 
 	if (rc != 0) {
 		sbuf_printf(error, "cannot resolve listen address \"%s\": %s", host,
 		            gai_strerror(rc));
-		return -1;
+		return SOCK_UNKNOWN_HOST;
 	}
 	for (const struct addrinfo *ai = list; ai != NULL && count < max; ai = ai->ai_next) {
 		int fd = sock_listen_addr(ai, share, backlog, given);
@@ -113,8 +122,9 @@ int sock_listen_tcp(const char *host, int port, bool share, int backlog, struct 
 			fds[count++] = fd;
 			continue;
 		}
-		/* A machine without IPv6 is no reason to refuse "*". */
-		if (all && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))
+		/* A machine without IPv6 is no reason to refuse "*", or "localhost". */
+		if ((errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL) &&
+		    (all || count > 0 || ai->ai_next != NULL))
 			continue;
 		sbuf_printf(error, "cannot listen on %s port %d: %s", host, port, strerror(errno));
 		while (count > 0)
@@ -124,6 +134,22 @@ int sock_listen_tcp(const char *host, int port, bool share, int backlog, struct 
 	}
 	freeaddrinfo(list);
 	return count;
+}
+
+bool sock_unix_address(const char *path, struct sockaddr_un *sun, unsigned *len)
+{
+	const size_t length = strlen(path);
+
+	*sun = (struct sockaddr_un){.sun_family = AF_UNIX};
+	*len = sizeof(*sun);
+	if (length >= sizeof(sun->sun_path))
+		return false;
+	memcpy(sun->sun_path, path, length);
+	if (path[0] == '@') { /* its name is a zero and so many bytes, not ended by another zero */
+		sun->sun_path[0] = '\0';
+		*len = (unsigned)(offsetof(struct sockaddr_un, sun_path) + length);
+	}
+	return true;
 }
 
 /* Whether somebody accepts connections at `sun`. */
@@ -152,40 +178,49 @@ int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode
 		            sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
 	else
 		fd = sock_listen_path(path, backlog, mode, given, error);
-	if (fd < 0)
+	if (fd < 0 || directory[0] == '@')
 		path[0] = '\0';
 	return fd;
+}
+
+/* False: another process listens there. */
+static bool sock_clear_path(const struct sockaddr_un *sun)
+{
+	if (sun->sun_path[0] == '\0' || access(sun->sun_path, F_OK) != 0)
+		return true;
+	if (sock_unix_alive(sun))
+		return false;
+	(void)unlink(sun->sun_path);
+	return true;
 }
 
 int sock_listen_path(const char *path, int backlog, unsigned mode, struct sock_given *given,
                      struct sbuf *error)
 {
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	struct sockaddr_un sun;
+	unsigned len;
 	int fd;
 
-	if (strlen(path) >= sizeof(sun.sun_path)) {
+	if (!sock_unix_address(path, &sun, &len)) {
 		sbuf_printf(error, "Unix socket path \"%s\" is longer than %zu bytes", path,
 		            sizeof(sun.sun_path) - 1);
 		return -1;
 	}
-	memcpy(sun.sun_path, path, strlen(path));
 	fd = sock_take_given(given, (const struct sockaddr *)&sun);
 	if (fd >= 0) {
 		(void)listen(fd, backlog);
 		(void)chmod(sun.sun_path, mode);
 		return fd;
 	}
-	if (access(sun.sun_path, F_OK) == 0) {
-		if (sock_unix_alive(&sun)) {
-			sbuf_printf(error, "another process listens on \"%s\"", sun.sun_path);
-			return -1;
-		}
-		(void)unlink(sun.sun_path);
+	if (!sock_clear_path(&sun)) {
+		sbuf_printf(error, "another process listens on \"%s\"", path);
+		return -1;
 	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&sun, sizeof(sun)) != 0 ||
-	    chmod(sun.sun_path, mode) != 0 || listen(fd, backlog) != 0) {
-		sbuf_printf(error, "cannot listen on \"%s\": %s", sun.sun_path, strerror(errno));
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sun, len) != 0 ||
+	    (sun.sun_path[0] != '\0' && chmod(sun.sun_path, mode) != 0) ||
+	    listen(fd, backlog) != 0) {
+		sbuf_printf(error, "cannot listen on \"%s\": %s", path, strerror(errno));
 		if (fd >= 0)
 			(void)close(fd);
 		return -1;

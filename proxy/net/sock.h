@@ -41,14 +41,24 @@ int sock_take_given(struct sock_given *given, const struct sockaddr *addr);
 /* Closes those that nobody has taken. */
 void sock_close_given(struct sock_given *given);
 
+/* The name of a listening address is not known, or not now. */
+#define SOCK_UNKNOWN_HOST (-2)
+
 /* Listens, with SO_REUSEPORT if `share`, on every address that `host` ("*" for all, a name or a numeric address) stands for.
  * Non-blocking, close-on-exec.  Those among `given` are taken from there.  Stores at most `max`
- * sockets; returns their number, or -1 with a text in `error`. */
+ * sockets; returns their number, or -1 or SOCK_UNKNOWN_HOST with a text in `error`. */
 int sock_listen_tcp(const char *host, int port, bool share, int backlog, struct sock_given *given,
                     int *fds, int max, struct sbuf *error) MUST_CHECK;
 
+struct sockaddr_un;
+
+/* The address of a Unix socket, for bind() and connect(), and its length in *len: a path, or after @ a
+ * name of Linux's abstract namespace, as PostgreSQL spells it (libpq: host).  False: it is too long. */
+bool sock_unix_address(const char *path, struct sockaddr_un *sun, unsigned *len) MUST_CHECK;
+
 /* Listens on DIRECTORY/.s.PGSQL.PORT with `mode`; an old socket that nobody answers on is
- * replaced.  The path is stored in `path` (size of sun_path).  -1 with a text in `error`. */
+ * replaced.  The path is stored in `path` (size of sun_path); "" for one of the abstract namespace,
+ * where there is no file and no mode.  -1 with a text in `error`. */
 int sock_listen_unix(const char *directory, int port, int backlog, unsigned mode,
                      struct sock_given *given, char path[108], struct sbuf *error) MUST_CHECK;
 

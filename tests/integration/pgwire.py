@@ -182,10 +182,11 @@ class Conn:
     """One connection.  host may be a folder: then a Unix socket.  source: the address to come from."""
 
     def __init__(self, host, port, timeout=30, source=None):
-        if host.startswith("/"):
+        if host[0] in "/@":
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
-            self.sock.connect("%s/.s.PGSQL.%d" % (host, port))
+            path = "%s/.s.PGSQL.%d" % (host, port)
+            self.sock.connect("\0" + path[1:] if host[0] == "@" else path)
         else:
             self.sock = socket.create_connection((host, port), timeout, source and (source, 0))
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -66,12 +66,12 @@ def _die_with_parent(sig):
     return set_signal
 
 
-def start(argv, log, owner=None, env=None, sig=signal.SIGTERM):
+def start(argv, log, owner=None, env=None, sig=signal.SIGTERM, cwd="/"):
     """A process in the background with its output in the file `log`."""
     ids = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if owner else {}
     with open(log, "ab") as out:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
-                                cwd="/", preexec_fn=_die_with_parent(sig), **ids)
+                                cwd=cwd, preexec_fn=_die_with_parent(sig), **ids)
 
 
 def run(argv, owner=None, **kwargs):

@@ -637,8 +637,8 @@ static void test_reference(void **state)
 		free(cell);
 	}
 	assert_non_null(strstr(text, "#### `mover.plproxy`\n"));
-	assert_non_null(strstr(text, "\n| `pool_size` | whole number | `20` | 1 to 100000 | yes | "
-	                             "most server connections for one database and user |\n"));
+	assert_non_null(strstr(text, "\n| `pool_size` | whole number | `20` | 0 to 100000 | yes | "
+	                             "most server connections for one database and user; 0 = no limit |\n"));
 	free(text);
 }
 

@@ -358,12 +358,13 @@ static void test_out_of_range(void **state)
 	expect_value_error("workers", "99999999999999999999",
 	                   "\"99999999999999999999\" is not right; expected a whole number from 0 "
 	                   "to 256");
-	expect_value_error("connect_timeout", "0",
+	expect_value_error("hold_drain_timeout", "0",
 	                   "\"0\" is out of range; expected a duration such as 250ms, 5s, 2min, 1h "
-	                   "or 1d, from 10ms to 1h");
+	                   "or 1d, from 10ms to 1d");
+	expect_value_error("stats_period", "500ms", "expected 0 or at least 1s");
 	expect_value_error("server_lifetime", "300000000000d",
 	                   "\"300000000000d\" is not right; expected a duration such as 250ms, 5s, "
-	                   "2min, 1h or 1d, from 0 to 30d");
+	                   "2min, 1h or 1d, from 0 to 365d");
 	expect_value_error("hold_max_bytes", "1TB",
 	                   "\"1TB\" is out of range; expected a size such as 64kB, 16MB or 1GB, "
 	                   "from 1kB to 64GB");
@@ -486,13 +487,13 @@ static void test_mover_checks(void **state)
 static void test_all_at_once(void **state)
 {
 	(void)state;
-	expect_errors("databases:\n  d: {server: nowhere, pool_size: 0}\n"
+	expect_errors("databases:\n  d: {server: nowhere, pool_size: -1}\n"
 	              "proxy:\n  port: x\n  listen_addresses: []\n  prot: 1\n"
 	              "servers:\n  a: {}\n",
 	              "f:2:15: databases.d.server: there is no server \"nowhere\"; expected a name "
 	              "of the section servers\n"
-	              "f:2:35: databases.d.pool_size: \"0\" is out of range; expected a whole "
-	              "number from 1 to 100000\n"
+	              "f:2:35: databases.d.pool_size: \"-1\" is out of range; expected a whole "
+	              "number from 0 to 100000\n"
 	              "f:4:9: proxy.port: \"x\" is not right; expected a whole number from 1 to "
 	              "65535\n"
 	              "f:5:21: proxy: nobody can connect; give listen_addresses or "
