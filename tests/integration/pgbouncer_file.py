@@ -68,6 +68,20 @@ class Reader:
                     rows[row[key]] = row
         return rows
 
+    def command(self, text):
+        with pgwire.Conn(self.place, self.port) as conn:
+            conn.login("postgres", "pgbouncer")
+            messages = conn.query(text)
+        assert not pgwire.errors(messages), pgwire.errors(messages)
+
+    def enters(self, dbname, user, password=None):
+        try:
+            with pgwire.Conn(self.place, self.port) as conn:
+                conn.login(user, dbname, password)
+            return True
+        except pgwire.LoginError:
+            return False
+
     def config(self):
         return {key: row["value"] for key, row in self.show("CONFIG", "key").items()}
 

@@ -5,12 +5,16 @@ USERS are compared.  PGBOUNCER=/path takes another pgbouncer, such as one of 1.2
 settings are compared then, too."""
 import os
 import re
+import socket
+import time
 
 import psycopg
 import pytest
 
+import pgwire
 from pgbouncer_file import THEIR_VERSION, Files
-from servers import SLOW
+from pgwire import wait_for
+from servers import SLOW, subfolder
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -440,3 +444,172 @@ def test_abstract_unix_sockets(files, pg, make_proxy):
     with pytest.raises(psycopg.OperationalError, match="[Pp]eer authentication failed"):
         value("p2", "app")
     assert former.wait(20 * SLOW) == 0
+
+
+def test_included_files(files, folder):
+    """As pgbouncer, in the working directory; and, so that a service need not have one, beside the
+    file."""
+    work = subfolder(folder)
+    with open(os.path.join(work, "more.ini"), "w") as out:
+        out.write("default_pool_size = 11\n%include deeper/still.ini\n")
+    os.mkdir(os.path.join(work, "deeper"))
+    with open(os.path.join(work, "deeper", "still.ini"), "w") as out:
+        out.write("min_pool_size = 3\n")
+    text = BASE + "%%include more.ini\n" + DATABASES
+    beside = {"more.ini": "default_pool_size = 12\n", "deeper/still.ini": "min_pool_size = 4\n"}
+    theirs, ours = files.both(text, beside, cwd=work)
+    assert theirs.up and ours.up
+    for reader in (theirs, ours):
+        config = reader.config()
+        assert (config["default_pool_size"], config["min_pool_size"]) == ("11", "3")
+    theirs, ours = files.both(text, beside)
+    assert not theirs.up and ours.config()["default_pool_size"] == "12"
+    # What comes back with RELOAD is that file again.
+    with open(os.path.join(ours.folder, "more.ini"), "w") as out:
+        out.write("default_pool_size = 13\n%include deeper/still.ini\n")
+    ours.command("RELOAD")
+    assert ours.config()["default_pool_size"] == "13" and ours.config()["min_pool_size"] == "4"
+    theirs, ours = files.both(BASE + "%%include nowhere.ini\n" + DATABASES)
+    assert not theirs.up and not ours.up and "nowhere.ini: cannot be read" in ours.log()
+
+
+def busy(reader, count, dbname="p1", user="app"):
+    """So many clients in a transaction, one after the other; those that got a server at once."""
+    conns = []
+    for _ in range(count):
+        conn = pgwire.Conn(reader.place, reader.port)
+        conn.login(user, dbname)
+        conn.send(pgwire.query("BEGIN"))
+        conns.append(conn)
+    return conns, [conn for conn in conns if not conn.silent(1)]
+
+
+def leave(conns):
+    for conn in conns:
+        conn.close()
+
+
+SMALL = "pool_mode = transaction\ndefault_pool_size = 2\n"
+
+
+@pytest.mark.parametrize("main, entry, expected", [
+    ("default_pool_size = 0\n", "", 6), ("", " pool_size=0", 6), ("", " pool_size=-1", 2),
+    ("", " pool_size=3", 3), ("default_pool_size = 0\n", " pool_size=1", 1),
+    ("default_pool_size = 0\nmax_db_connections = 3\n", "", 3),
+    ("default_pool_size = 0\n", " max_db_connections=4", 4),
+    ("max_db_connections = 1\n", " max_db_connections=0", 1),
+    ("max_db_connections = 1\n", " max_db_connections=-1", 1),
+    ("default_pool_size = -1\n", "", 6)])
+def test_sizes_limit(files, main, entry, expected):
+    """0 is no limit (of later versions than Debian's: there only ours is asked)."""
+    text = BASE + SMALL + main + "[databases]\np1 = " + ENTRY + entry + "\n"
+    zero = "pool_size = 0" in main or "pool_size=0" in entry or "-1" in main
+    readers = [files.ours] + ([] if zero and THEIR_VERSION < (1, 24) else [files.theirs])
+    for start in readers:
+        reader = start(text)
+        assert reader.up, reader.log()
+        conns, served = busy(reader, 6)
+        assert len(served) == expected
+        leave(conns)
+
+
+@pytest.mark.parametrize("users, expected", [
+    ("app = pool_size=1", 1), ("app = pool_size=0", 6), ("app = pool_size=-1", 2),
+    ("app = pool_size=4", 4), ("app = reserve_pool_size=2", 4), ("app = reserve_pool_size=-1", 3),
+    ("app = pool_size=4 max_user_connections=3", 3), ("app = max_user_connections=1", 1),
+    ("app = max_user_connections=0", 2), ("app2 = pool_size=5", 3)])
+def test_sizes_of_users_limit(files, users, expected):
+    """Not of the others; the reserve is used after reserve_pool_timeout."""
+    reserve = "reserve" in users or users.startswith("app2")
+    text = (BASE + SMALL + ("reserve_pool_size = 1\nreserve_pool_timeout = 0.2\n" if reserve else "")
+            + DATABASES + "[users]\n" + users + "\n")
+    for start in [files.ours] + ([files.theirs] if THEIR_VERSION >= (1, 25) else []):
+        reader = start(text)
+        assert reader.up, reader.log()
+        conns, served = busy(reader, 6)
+        assert len(served) == expected
+        leave(conns)
+        if users.startswith("app ="):
+            conns, served = busy(reader, 4, user="postgres")
+            assert len(served) == (3 if reserve else 2)
+            leave(conns)
+
+
+@pytest.mark.parametrize("main, users, expected", [
+    ("", "app = max_user_client_connections=2", 2), ("", "app = max_user_client_connections=0", 4),
+    ("max_user_client_connections = 1\n", "app = max_user_client_connections=3", 3),
+    ("max_user_client_connections = 1\n", "app = max_user_client_connections=-1", 1)])
+def test_clients_of_users_limit(files, main, users, expected):
+    text = BASE + main + DATABASES + "[users]\n" + users + "\n"
+    for start in [files.ours] + ([files.theirs] if THEIR_VERSION >= (1, 25) else []):
+        reader = start(text)
+        conns = []
+        for _ in range(4):
+            conn = pgwire.Conn(reader.place, reader.port)
+            try:
+                conn.login("app", "p1")
+                conns.append(conn)
+            except pgwire.LoginError as error:
+                assert error.fields["M"] == \
+                    "client connections exceeded (max_user_client_connections)"
+        assert len(conns) == expected
+        # Who leaves makes room; others are not concerned.
+        assert reader.value("p1", "SELECT 1", "app2") == 1
+        conns.pop().close()
+        wait_for(lambda: reader.enters("p1", "app"), 10 * SLOW, "room for another")
+        leave(conns)
+
+
+def test_nobody_but_the_console(files):
+    """max_client_conn 0."""
+    for reader in files.both(BASE + "max_client_conn = 0\n" + DATABASES):
+        with pytest.raises(psycopg.OperationalError, match="no more connections allowed"):
+            reader.value("p1", "SELECT 1")
+        assert reader.config()["max_client_conn"] == "0"
+
+
+def test_short_queue(files):
+    """listen_backlog 0: who finds the queue full comes in later."""
+    for reader in files.both(BASE + "listen_backlog = 0\nlisten_addr = 127.0.0.1\n" + DATABASES):
+        conns = []
+        for _ in range(10):
+            conn = pgwire.Conn("127.0.0.1", reader.port)
+            conn.login("app", "p1")
+            conns.append(conn)
+        leave(conns)
+
+
+def test_statistics_are_never_made_anew(files):
+    """stats_period 0: at once, and never again."""
+    theirs, ours = files.both(BASE + "stats_period = 0\nlog_stats = 1\n" + DATABASES)
+    for reader in (theirs, ours):
+        for _ in range(3):
+            assert reader.value("p1", "SELECT 1") == 1
+        time.sleep(2)
+        assert reader.log().count("stats: ") <= 1
+    assert ours.show("STATS", "database")["p1"]["avg_query_count"] == "0"
+    ours.command("SET stats_period = '1'")
+    wait_for(lambda: "stats: " in ours.log(), 10 * SLOW, "the first line")
+    ours.command("SET stats_period = '0'")
+    count = ours.log().count("stats: ")
+    time.sleep(2)
+    assert ours.log().count("stats: ") <= count + 1
+
+
+def test_a_server_may_take_its_time(files):
+    """server_connect_timeout is for connection and login together, also when it is longer than our
+    own limit for logins; 0 is no limit."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        for seconds, late in ((0, False), (1, True), (20, False)):
+            text = (BASE + "server_connect_timeout = %d\nserver_login_retry = 60\n"
+                    "[databases]\np1 = host=127.0.0.1 port=%d\n" % (seconds, mute.getsockname()[1]))
+            readers = files.both(text)
+            conns = []
+            for reader in readers:
+                conns.append(pgwire.Conn(reader.place, reader.port))
+                conns[-1].send(pgwire.startup({"user": "app", "database": "p1"}))
+            time.sleep(17 if seconds == 20 else 3)
+            for reader in readers:
+                assert ("connect timeout" in reader.log()) == late, reader.log()[-2000:]
+            leave(conns)
+            files.stop()

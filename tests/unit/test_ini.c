@@ -120,6 +120,28 @@ static void fails(const char *text, const char *expected)
 	sbuf_free(&errors);
 }
 
+/* What pgbouncer's parser has and its documentation has not. */
+static void test_undocumented(void **state)
+{
+	struct ini ini;
+	struct sbuf errors;
+
+	(void)state;
+	assert_true(load("[databases]\n'a \"b' = host=pg1\n[pgbouncer]\npool_mode = session\n"
+	                 "[users]\n[pgbouncer] user = me\n[peers]\n",
+	                 &ini, &errors));
+	assert_string_equal(value(&ini, "databases", "a \"b"), "host=pg1");
+	assert_int_equal(ini.heading_count, 5);
+	assert_int_equal(ini_last_heading(&ini, "pgbouncer"), 4);
+	assert_int_equal(ini_last_heading(&ini, "nowhere"), 0);
+	assert_int_equal(ini_find(&ini, "pgbouncer", "pool_mode")->heading, 2);
+	assert_int_equal(ini_find(&ini, "pgbouncer", "user")->heading, 4);
+	ini_free(&ini);
+	sbuf_free(&errors);
+	fails("[databases]\n'a = host=pg1\n", "/etc/pgbouncer.ini:2: expected \"key = value\"\n");
+	fails("[databases]\n'' = host=pg1\n", "/etc/pgbouncer.ini:2: expected \"key = value\"\n");
+}
+
 static void test_malformed(void **state)
 {
 	(void)state;
@@ -195,7 +217,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_load),      cmocka_unit_test(test_edit),
 	    cmocka_unit_test(test_malformed), cmocka_unit_test(test_pairs),
-	    cmocka_unit_test(test_readdress),
+	    cmocka_unit_test(test_readdress), cmocka_unit_test(test_undocumented),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
