@@ -89,6 +89,7 @@ void hba_format_options(const struct hba_rule *rule, struct sbuf *out);
 struct hba {
 	_Atomic unsigned refs;
 	bool theirs; /* see hba_load() */
+	bool unsafe; /* of theirs: a line that rejects somebody is wrong */
 	struct hba_rule *rules;
 	size_t count;
 	char **files;

@@ -238,7 +238,7 @@ static bool parse_method(struct hba_rule *rule, bool theirs, const struct line *
 		                   "exactly one authentication type per line");
 	word = line->fields[at].tokens[0].text;
 	/* As in PostgreSQL, ident on a Unix socket means peer. */
-	if (rule->conn == HBA_LOCAL && strcmp(word, "ident") == 0)
+	if (rule->conn == HBA_LOCAL && strcmp(word, "ident") == 0 && !theirs)
 		word = "peer";
 	for (i = 0; i < ARRAY_LEN(methods) && strcmp(methods[i].name, word) != 0; i++)
 		continue;
@@ -320,8 +320,8 @@ static bool option_ldap(struct hba_rule *rule, const char *text, const struct li
 	return good;
 }
 
-static bool parse_option(struct hba_rule *rule, const char *text, const struct line *line,
-                         struct sbuf *errors)
+static bool parse_option(struct hba_rule *rule, bool theirs, const char *text,
+                         const struct line *line, struct sbuf *errors)
 {
 	const char *value = strchr(text, '=');
 	size_t len = value == NULL ? 0 : (size_t)(value - text);
@@ -331,6 +331,8 @@ static bool parse_option(struct hba_rule *rule, const char *text, const struct l
 		                   "authentication option not in name=value format: %s", text);
 	value++;
 	if (len == 3 && strncmp(text, "map", 3) == 0) {
+		if (rule->method != AUTH_TYPE_PEER && rule->method != AUTH_TYPE_CERT && theirs)
+			return true; /* of no effect there */
 		if (rule->method != AUTH_TYPE_PEER && rule->method != AUTH_TYPE_CERT)
 			return tokens_fail(errors, line,
 			                   "authentication option \"map\" is only valid for "
@@ -404,11 +406,24 @@ static bool parse_rule(struct hba_rule *rule, bool theirs, struct line *line, st
 		return false;
 	for (; at < line->count; at++) {
 		for (size_t i = 0; i < line->fields[at].count; i++) {
-			if (!parse_option(rule, line->fields[at].tokens[i].text, line, errors))
+			if (!parse_option(rule, theirs, line->fields[at].tokens[i].text, line,
+			                  errors))
 				return false;
 		}
 	}
 	return option_ldap(rule, NULL, line, errors);
+}
+
+/* Whether the line, wrong as it is, is there to keep somebody out. */
+static bool is_meant_to_reject(const struct line *line)
+{
+	for (size_t i = 3; i < line->count; i++) {
+		const struct field *field = &line->fields[i];
+
+		if (field->count == 1 && token_is_keyword(&field->tokens[0], "reject"))
+			return true;
+	}
+	return false;
 }
 
 static bool hba_take(void *owner, struct line *line, struct sbuf *errors)
@@ -418,6 +433,13 @@ static bool hba_take(void *owner, struct line *line, struct sbuf *errors)
 
 	if (!parse_rule(&rule, hba->theirs, line, errors)) {
 		hba_rule_free(&rule);
+		/* pgbouncer lets those in who stand there; we do not start without their being named. */
+		if (hba->theirs && is_meant_to_reject(line)) {
+			hba->unsafe = true;
+			(void)tokens_fail(errors, line,
+			                  "the line rejects somebody, and would let them in if it "
+			                  "were passed over: name them, or remove it");
+		}
 		return false;
 	}
 	rule.file = hba_file(hba, line->file);
@@ -442,7 +464,7 @@ static struct hba *hba_if(struct hba *hba, const char *path, bool good, struct s
 		sbuf_printf(errors, "%s: it contains no entries\n", path);
 		good = false;
 	}
-	if (good || (hba->theirs && hba->count > 0))
+	if (good || (hba->theirs && hba->count > 0 && !hba->unsafe))
 		return hba;
 	hba_unref(hba);
 	return NULL;

@@ -121,6 +121,7 @@ struct list_reader {
 	const struct userlist *previous;
 	struct userlist *list;
 	struct sbuf *error;
+	bool theirs;
 };
 
 static bool reader_fail(struct list_reader *reader, const char *what)
@@ -191,10 +192,12 @@ static bool reader_add(struct list_reader *reader, const char *name, const char 
 	struct userlist *list = reader->list;
 	struct scram_secret scram;
 
+	/* Nobody could log in as such a user anyway: others need not mind. */
 	if (*name == '\0')
-		return reader_fail(reader, "the user name is empty");
+		return reader->theirs || reader_fail(reader, "the user name is empty");
 	if (scram_is_secret(secret) && !scram_secret_parse(secret, &scram))
-		return reader_fail(reader, "malformed SCRAM secret; expected "
+		return reader->theirs ||
+		       reader_fail(reader, "malformed SCRAM secret; expected "
 		                           "SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:"
 		                           "<ServerKey>");
 	if (list->count == list->cap) {
@@ -271,9 +274,10 @@ static bool list_sort(struct userlist *list)
 }
 
 struct userlist *userlist_parse(const char *path, const char *text, size_t len,
-                                const struct userlist *previous, struct sbuf *error)
+                                const struct userlist *previous, bool theirs, struct sbuf *error)
 {
-	struct list_reader reader = {path, text, text + len, 1, previous, userlist_empty(), error};
+	struct list_reader reader = {path,     text,             text + len, 1,
+	                             previous, userlist_empty(), error,      theirs};
 
 	if (reader.list == NULL) {
 		sbuf_printf(error, "%s: out of memory", path);
@@ -281,6 +285,8 @@ struct userlist *userlist_parse(const char *path, const char *text, size_t len,
 	}
 	while (reader.at < reader.end) {
 		if (!reader_line(&reader)) {
+			if (theirs)
+				break;
 			userlist_unref(reader.list);
 			return NULL;
 		}
@@ -299,7 +305,7 @@ struct userlist *userlist_parse(const char *path, const char *text, size_t len,
 	return reader.list;
 }
 
-struct userlist *userlist_load(const char *path, const struct userlist *previous,
+struct userlist *userlist_load(const char *path, const struct userlist *previous, bool theirs,
                                struct sbuf *error)
 {
 	struct userlist *list;
@@ -310,7 +316,7 @@ struct userlist *userlist_load(const char *path, const struct userlist *previous
 		sbuf_printf(error, "%s: %s", path, strerror(errno));
 		return NULL;
 	}
-	list = userlist_parse(path, text, len, previous, error);
+	list = userlist_parse(path, text, len, previous, theirs, error);
 	explicit_bzero(text, len);
 	free(text);
 	return list;

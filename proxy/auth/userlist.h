@@ -29,14 +29,16 @@ struct userlist;
 /*
  * The list of the file at `path`, with one reference.  NULL: `error` holds one line, "file:line:
  * what is wrong" (never a secret).  Users whose name and secret stand the same in `previous` (NULL:
- * none) are shared with it, so that what logins computed and learned outlives a reload.
+ * none) are shared with it, so that what logins computed and learned outlives a reload.  With
+ * `theirs` a wrong line ends the file, as for pgbouncer: `error` is then only to be told.
  */
-struct userlist *userlist_load(const char *path, const struct userlist *previous,
+struct userlist *userlist_load(const char *path, const struct userlist *previous, bool theirs,
                                struct sbuf *error) MUST_CHECK;
 
 /* The same from bytes; `path` only serves error texts. */
 struct userlist *userlist_parse(const char *path, const char *text, size_t len,
-                                const struct userlist *previous, struct sbuf *error) MUST_CHECK;
+                                const struct userlist *previous, bool theirs,
+                                struct sbuf *error) MUST_CHECK;
 
 /* A list without users, for trust. */
 struct userlist *userlist_empty(void) MUST_CHECK;

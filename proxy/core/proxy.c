@@ -275,8 +275,9 @@ struct access {
 };
 
 static struct userlist *access_load_users(const struct config_proxy *conf,
-                                          const struct userlist *previous, struct sbuf *error)
+                                          struct userlist *previous, struct sbuf *error)
 {
+	struct userlist *users;
 	const bool needed =
 	    conf->auth_type != CONFIG_AUTH_TRUST && conf->auth_type != CONFIG_AUTH_ANY &&
 	    conf->auth_type != CONFIG_AUTH_CERT;
@@ -284,12 +285,18 @@ static struct userlist *access_load_users(const struct config_proxy *conf,
 	/* What needs no secrets needs no file either. */
 	if (conf->users_file[0] == '\0' || (!needed && access(conf->users_file, F_OK) != 0))
 		return userlist_empty();
-	/* pgbouncer starts without it: all users may be known to auth_query. */
-	if (conf->as_pgbouncer && previous == NULL && access(conf->users_file, F_OK) != 0) {
-		log_warning("auth_file: %s: %s", conf->users_file, strerror(errno));
-		return userlist_empty();
-	}
-	return userlist_load(conf->users_file, previous, error);
+	if (!conf->as_pgbouncer)
+		return userlist_load(conf->users_file, previous, false, error);
+	/* pgbouncer starts without it, for auth_query may know all users, or with what comes before a
+	 * wrong line; and keeps those that it has. */
+	users = userlist_load(conf->users_file, previous, true, error);
+	if (error->len > 0)
+		log_warning("auth_file: %s%s", sbuf_text(error),
+		            users == NULL ? "" : "; what follows in the file is not read");
+	sbuf_reset(error);
+	if (users != NULL)
+		return users;
+	return previous == NULL ? userlist_empty() : userlist_ref(previous);
 }
 
 static void access_free(struct access *access)
@@ -322,7 +329,7 @@ static struct hba *access_load_hba(const struct config_proxy *conf, struct sbuf 
 }
 
 static bool access_load(struct access *access, const struct config *config,
-                        const struct userlist *previous, struct sbuf *error)
+                        struct userlist *previous, struct sbuf *error)
 {
 	const struct config_proxy *conf = &config->proxy;
 	bool good = true;

@@ -67,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		(void)ident_allows(ident, "m", "system", "user");
 		ident_unref(ident);
 	} else {
-		struct userlist *list = userlist_parse("users", text, size - 1, NULL, &errors);
+		struct userlist *list = userlist_parse("users", text, size - 1, NULL, false, &errors);
 
 		good = list != NULL;
 		if (good)

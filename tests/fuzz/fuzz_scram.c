@@ -164,7 +164,7 @@ static void fuzz_userlist(const uint8_t *data, size_t size)
 	struct userlist *list;
 
 	sbuf_init(&error, 1000);
-	list = userlist_parse("f", (const char *)data, size, NULL, &error);
+	list = userlist_parse("f", (const char *)data, size, NULL, false, &error);
 	if ((list == NULL) == (error.len == 0))
 		abort();
 	if (list != NULL)

@@ -33,6 +33,7 @@ class Reader:
                 for name in [place] + [os.path.join(place, name) for name in names]:
                     os.chown(name, owner.pw_uid, owner.pw_gid)
         self.process = start(argv + [self.ini], self.log_path, owner, env, cwd=cwd % values)
+        self.trusts = "auth_type = trust" in text  # else only who runs it may use the console
         self.place = values.get("socket", folder)
         self.port = values["port"]
         wait_for(lambda: self.process.poll() is not None or self.reachable(), 20 * SLOW,
@@ -55,22 +56,24 @@ class Reader:
         with self.connect(dbname, user, **kwargs) as conn:
             return conn.execute(sql).fetchone()[0]
 
-    def show(self, view, key):
-        """The rows, by that column."""
+    def show_rows(self, view):
         with pgwire.Conn(self.place, self.port) as conn:
-            conn.login("postgres", "pgbouncer")
-            columns, rows = [], {}
+            conn.login("postgres" if self.trusts else "pgbouncer", "pgbouncer")
+            columns, rows = [], []
             for message in conn.query("SHOW " + view):
                 if message.kind == "T":
                     columns = message.columns()
                 elif message.kind == "D":
-                    row = dict(zip(columns, message.row()))
-                    rows[row[key]] = row
+                    rows.append(dict(zip(columns, message.row())))
         return rows
+
+    def show(self, view, key):
+        """The rows, by that column."""
+        return {row[key]: row for row in self.show_rows(view)}
 
     def command(self, text):
         with pgwire.Conn(self.place, self.port) as conn:
-            conn.login("postgres", "pgbouncer")
+            conn.login("postgres" if self.trusts else "pgbouncer", "pgbouncer")
             messages = conn.query(text)
         assert not pgwire.errors(messages), pgwire.errors(messages)
 

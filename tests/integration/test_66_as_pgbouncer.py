@@ -324,7 +324,7 @@ def test_the_server_wants_another_password(make_proxy):
 def test_wrong_lines_of_an_hba_file_are_passed_over(make_proxy):
     proxy = make_proxy(start=False, auth_type="hba", auth_hba_file="hba.conf", as_pgbouncer=True)
     with open(os.path.join(proxy.folder, "hba.conf"), "w") as rules:
-        rules.write("host p1 app example.org reject\nhost p1 u_clear all cert\n"
+        rules.write("host p1 app example.org md5\nhost p1 u_clear all cert\n"
                     "host all all all trust\n")
     proxy.start()
     proxy.wire().close()

@@ -139,6 +139,7 @@ def settings(names, value):
 # an error here.
 @pytest.mark.parametrize("text, why", [
     ("auth_type = hba\nauth_hba_file = /nowhere/hba", "/nowhere/hba"),
+    ("auth_type = hba\nauth_hba_file = /dev/null", "/dev/null: it contains no entries"),
     ("auth_type = hba", "hba needs auth_hba_file")])
 def test_nobody_could_log_in(files, text, why):
     theirs, ours = files.both(BASE + text + "\n" + DATABASES)
@@ -613,3 +614,76 @@ def test_a_server_may_take_its_time(files):
                 assert ("connect timeout" in reader.log()) == late, reader.log()[-2000:]
             leave(conns)
             files.stop()
+
+
+# ---- the files that it names ----
+
+@pytest.mark.parametrize("text", [
+    '"postgres" ""\n"app" "x"\n', '"app" "x" "more" 5\n "postgres" ""', '\n\n; comment\n"app" "x"\n',
+    '"postgres" ""\n# no comment\n"app" "x"\n', '"app" "x"\n"app" "y"\n', '"app" "y"\n\n"app" "x"\r\n',
+    '"app" "x"\nnonsense', 'app x\n', '"app" x\n', '"app" "x', '"app""app" "x"\n"app" "x"',
+    '', '"app"\t"x"', '"" "x"\n"app" "x"',
+    '"%s" "x"\n"app" "x"' % ("a" * 200)])
+def test_users_files(files, text):
+    """Who can log in is the same."""
+    readers = files.both(BASE.replace("auth_type = trust", "auth_type = md5").replace(
+        "%(users)s", "%(dir)s/list.txt") + DATABASES, {"list.txt": text})
+    found = [[(user, password) for user in ("app", 'app"app', "postgres", "nobody")
+              for password in ("x", "y")
+              if reader.enters("pgbouncer" if user == "postgres" else "p1", user, password)]
+             for reader in readers]
+    assert readers[0].up and readers[1].up
+    assert found[0] == found[1]
+
+
+HBA_FILES = [
+    "host all all 127.0.0.1/32 trust\n", "local all app trust\nhost all app all reject\n",
+    "local all all md5\n", "local all +app trust\nlocal all app md5\n",
+    "local p1 app,app2 trust\n", 'local "p1" "app" trust\n', "local sameuser all trust\n",
+    "local samerole all trust\nlocal all app2 trust\n", "local all all ident\nlocal all app2 trust\n",
+    "local all app trust # comment\n", "local all app\nlocal all app2 trust\n", "locl all app trust\n"
+    "local all app2 trust\n", "local all @more trust\n", "local all all md5 map=x\n",
+    "local all all peer\n", "host all all samehost.org trust\nlocal all app trust\n",
+    "host all all 127.0.0.1 255.255.255.255 trust\nlocal all app2 password\n",
+    "local all app scram-sha-256\nlocal all all reject\n"]
+
+
+@pytest.mark.parametrize("text", [text for text in HBA_FILES
+                                  if "map=" not in text or THEIR_VERSION >= (1, 23)])
+def test_hba_files(files, text):
+    readers = files.both(
+        BASE.replace("auth_type = trust", "auth_type = hba") + "listen_addr = 127.0.0.1\n"
+        "auth_hba_file = %(dir)s/hba\n" + settings(["auth_ident_file"], "%(dir)s/ident") + DATABASES,
+        {"hba": text, "more": "app\napp2\n", "ident": "x postgres app\n"})
+    found = []
+    for reader in readers:
+        assert reader.up, reader.log()
+        for place in (reader.folder, "127.0.0.1"):
+            reader.place = place
+            found.append([user for user in ("app", "app2", "u_md5")
+                          if reader.enters("p1", user, "md5 secret")])
+    assert found[:2] == found[2:]
+
+
+def test_lines_that_keep_somebody_out(files):
+    """pgbouncer passes over lines with +role, and so do we; but not if somebody who is to be kept out
+    would come in by that."""
+    text = (BASE.replace("auth_type = trust", "auth_type = hba") + "auth_hba_file = %(dir)s/hba\n"
+            + DATABASES)
+    theirs, ours = files.both(text, {"hba": "local all +staff md5\nlocal all app trust\n"})
+    for reader in (theirs, ours):
+        assert reader.enters("p1", "app") and not reader.enters("p1", "app2")
+    assert re.search(r'WARNING .*hba:1: "\+staff": who is a member of a role only the server knows; '
+                     r'name the users, .*: the line is passed over', ours.log())
+    assert [row["user_name"] for row in ours.show_rows("HBA")] == ["app"]
+    theirs, ours = files.both(text, {"hba": "local all +blocked reject\nlocal all all trust\n"})
+    assert theirs.enters("p1", "app") and not ours.up
+    assert re.search(r'hba:1: "\+blocked": who is a member .*\n.*hba:1: the line rejects somebody',
+                     ours.log())
+    # A RELOAD with such a line changes nothing.
+    ours = files.ours(text, {"hba": "local all all trust\n"})
+    with open(os.path.join(ours.folder, "hba"), "w") as out:
+        out.write("local all +blocked reject\nlocal all all trust\n")
+    with pytest.raises(AssertionError, match="the line rejects somebody"):
+        ours.command("RELOAD")
+    assert ours.enters("p1", "app")

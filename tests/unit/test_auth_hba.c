@@ -303,8 +303,32 @@ static void test_theirs(void **state)
 	hba_unref(hba);
 	sbuf_reset(&errors);
 	assert_null(hba_parse("f", "nonsense\n", 9, true, &errors));
+	/* A map has no effect but with peer and cert. */
+	hba = hba_parse("f", "host all all all md5 map=m\n", 27, true, &errors);
+	assert_non_null(hba);
+	hba_unref(hba);
 	assert_null(hba_load("/nowhere/hba.conf", true, &errors));
 	sbuf_free(&errors);
+}
+
+/* A line that keeps somebody out is not passed over. */
+static void test_theirs_rejects(void **state)
+{
+	static const char *const wrong[] = {
+	    "host all +blocked all reject\n", "host all all some.host reject\n",
+	    "local samegroup all reject\n", "host all u1,+blocked 10.0.0.0 255.0.0.0 reject\n"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		char text[128];
+		struct sbuf errors;
+
+		sbuf_init(&errors, TOKENS_ERRORS_MAX);
+		(void)snprintf(text, sizeof(text), "host all all all trust\n%s", wrong[i]);
+		assert_null(hba_parse("f", text, strlen(text), true, &errors));
+		assert_non_null(strstr(sbuf_text(&errors), "f:2: the line rejects somebody"));
+		sbuf_free(&errors);
+	}
 }
 
 static void test_every_error_is_told(void **state)
@@ -455,6 +479,7 @@ int main(void)
 	    cmocka_unit_test(test_methods_and_options),
 	    cmocka_unit_test(test_errors),
 	    cmocka_unit_test(test_theirs),
+	    cmocka_unit_test(test_theirs_rejects),
 	    cmocka_unit_test(test_every_error_is_told),
 	    cmocka_unit_test(test_files),
 	    cmocka_unit_test(test_maps),

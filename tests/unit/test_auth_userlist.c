@@ -31,7 +31,7 @@ static struct userlist *parse(const char *text, size_t len, const struct userlis
 	assert_non_null(copy);
 	memcpy(copy, text, len);
 	sbuf_init(&error, 1000);
-	list = userlist_parse("userlist.txt", copy, len, previous, &error);
+	list = userlist_parse("userlist.txt", copy, len, previous, false, &error);
 	assert_string_equal(sbuf_text(&error), "");
 	assert_non_null(list);
 	free(copy);
@@ -46,7 +46,7 @@ static void expect_error(const char *text, size_t len, const char *expected)
 	struct sbuf error;
 
 	sbuf_init(&error, 1000);
-	assert_null(userlist_parse("userlist.txt", text, len, NULL, &error));
+	assert_null(userlist_parse("userlist.txt", text, len, NULL, false, &error));
 	assert_string_equal(sbuf_text(&error), expected);
 	sbuf_free(&error);
 }
@@ -128,6 +128,26 @@ static void test_errors(void **state)
 	expect_error(text, sizeof(text), "userlist.txt:1: the password is longer than 65530 bytes");
 }
 
+/* As pgbouncer: what comes before a wrong line counts. */
+static void test_theirs(void **state)
+{
+	static const char text[] = "\"a\" \"x\"\n\"b\" \"SCRAM-SHA-256$nonsense\"\n\"\" \"y\"\n"
+	                           "\"c\" \"z\"\n# no comment there\n\"d\" \"y\"\n";
+	struct userlist *list;
+	struct sbuf error;
+
+	(void)state;
+	sbuf_init(&error, 1024);
+	list = userlist_parse("f", text, strlen(text), NULL, true, &error);
+	assert_non_null(list);
+	assert_int_equal(userlist_count(list), 2);
+	assert_non_null(userlist_find(list, "a"));
+	assert_non_null(userlist_find(list, "c"));
+	assert_string_equal(sbuf_text(&error), "f:5: expected a user name in double quotes");
+	userlist_unref(list);
+	sbuf_free(&error);
+}
+
 static void test_files(void **state)
 {
 	char path[] = "/tmp/test_userlist_XXXXXX";
@@ -140,23 +160,23 @@ static void test_files(void **state)
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "\"a\" \"b\"\n", 8), 8);
 	(void)close(fd);
-	list = userlist_load(path, NULL, &error);
+	list = userlist_load(path, NULL, false, &error);
 	assert_non_null(list);
 	expect_user(list, "a", AUTH_SECRET_PLAIN, "b");
 	userlist_unref(list);
 	(void)unlink(path);
-	assert_null(userlist_load(path, NULL, &error));
+	assert_null(userlist_load(path, NULL, false, &error));
 	assert_non_null(strstr(sbuf_text(&error), "No such file"));
 	sbuf_reset(&error);
-	assert_null(userlist_load("/tmp", NULL, &error));
+	assert_null(userlist_load("/tmp", NULL, false, &error));
 	/* No device but the empty one; a pipe could be read once, and nobody may ever write to it. */
-	list = userlist_load("/dev/null", NULL, &error);
+	list = userlist_load("/dev/null", NULL, false, &error);
 	assert_non_null(list);
 	assert_int_equal(userlist_count(list), 0);
 	userlist_unref(list);
-	assert_null(userlist_load("/dev/zero", NULL, &error));
+	assert_null(userlist_load("/dev/zero", NULL, false, &error));
 	assert_int_equal(mkfifo(path, 0600), 0);
-	assert_null(userlist_load(path, NULL, &error));
+	assert_null(userlist_load(path, NULL, false, &error));
 	(void)unlink(path);
 	sbuf_free(&error);
 }
@@ -325,7 +345,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_format),         cmocka_unit_test(test_errors),
-	    cmocka_unit_test(test_files),          cmocka_unit_test(test_many),
+	    cmocka_unit_test(test_files),
+	    cmocka_unit_test(test_theirs),          cmocka_unit_test(test_many),
 	    cmocka_unit_test(test_reload),         cmocka_unit_test(test_derive),
 	    cmocka_unit_test(test_derive_threads), cmocka_unit_test(test_learn),
 	    cmocka_unit_test(test_server_keys),    cmocka_unit_test(test_user_new),
