@@ -210,6 +210,10 @@ static bool pool_login_is_late(const struct config_proxy *conf, const struct ser
 static void pool_tick_servers(struct pool *pool, usec_t now)
 {
 	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
+	/* A RELOAD has made the pool smaller. */
+	int surplus = atomic_load_explicit(&pool->share->servers, memory_order_relaxed) -
+	              atomic_load_explicit(&pool->share->limit, memory_order_relaxed) -
+	              pool->reserve;
 	struct list_node *node;
 	struct list_node *tmp;
 
@@ -252,6 +256,11 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 			server_doom(server, SERVER_CLOSE_LIFETIME);
 		else if (pool_outdated(pool, server) && !pool->database->held)
 			server_doom(server, SERVER_CLOSE_STALE);
+		else if (surplus > 0 && server->counted && server->promised == NULL &&
+		         !pool->database->held) {
+			server_doom(server, SERVER_CLOSE_SURPLUS);
+			surplus--;
+		}
 	}
 }
 

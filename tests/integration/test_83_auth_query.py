@@ -525,3 +525,36 @@ def test_many_logins_at_once(make_proxy):
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+@pytest.mark.parametrize("auth_type", ["md5", "scram-sha-256"])
+def test_age_of_answers(make, asked_pg, auth_type):
+    """Within it the old password serves, and after it only the new one, without a failed login."""
+    asked_pg.sql("CREATE ROLE changing LOGIN PASSWORD 'old'")
+    try:
+        proxy = make(auth_cache_age="3s", workers=1, auth_type=auth_type)
+        assert login(proxy, "changing", "old") == "changing"
+        asked_pg.sql("ALTER ROLE changing PASSWORD 'new'")
+        assert login(proxy, "changing", "old") == "changing"
+        assert asked(asked_pg) == ["changing"]
+        time.sleep(3.2)
+        assert login(proxy, "changing", "new") == "changing"
+        assert asked(asked_pg) == ["changing"] * 2
+        assert refused(proxy, "changing", "old").sqlstate == "28P01"
+        # One that may no longer log in, or is gone.
+        asked_pg.sql("ALTER ROLE changing NOLOGIN")
+        time.sleep(3.2)
+        proxy.command("RECONNECT")
+        with pytest.raises(LoginError):
+            login(proxy, "changing", "new")
+        asked_pg.sql("ALTER ROLE changing LOGIN PASSWORD NULL")
+        time.sleep(3.2)
+        assert refused(proxy, "changing", "new").sqlstate == "28P01"
+        # 0: every login asks.
+        proxy.command("SET auth_cache_age = '0'")
+        for password in ("third", "fourth"):
+            asked_pg.sql("ALTER ROLE changing PASSWORD '%s'" % password)
+            assert login(proxy, "changing", password) == "changing"
+        proxy.stop()
+    finally:
+        asked_pg.sql("DROP ROLE changing")
