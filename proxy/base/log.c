@@ -218,13 +218,19 @@ static size_t log_format(char line[LOG_LINE_MAX], enum log_level level,
 static atomic_uint lost;
 static atomic_bool cut_off; /* of the last one there is a part */
 
+/* False: errno says why. */
 static bool log_put_whole(int fd, const char *line, size_t len)
 {
 	ssize_t n = write(fd, line, len);
 
-	if (UNLIKELY(n >= 0 && n < (ssize_t)len))
-		atomic_store(&cut_off, n > 0 || atomic_load(&cut_off));
-	return n == (ssize_t)len;
+	if (LIKELY(n == (ssize_t)len))
+		return true;
+	/* The rest says what is the matter. */
+	if (n > 0 && write(fd, line + n, len - (size_t)n) == (ssize_t)len - n)
+		return true;
+	if (n > 0)
+		atomic_store(&cut_off, true);
+	return false;
 }
 
 static void log_tell_lost(int fd)

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/admin_internal.h"
+#include "core/handover.h"
 #include "core/takeover.h"
 
 #include <inttypes.h>
@@ -346,6 +347,8 @@ static void admin_on_written(struct admin *admin, struct state_written *written)
 		request_move(request, &admin->working);
 		request->saved(request, written->ok, written->error);
 	}
+	if (!written->ok)
+		handover_not_written(admin->proxy->handover, written->number, written->error);
 	free(written);
 }
 

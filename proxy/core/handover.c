@@ -204,6 +204,17 @@ void handover_withdraw(struct handover *handover)
 		handover_fail(handover, "it is shutting down");
 }
 
+void handover_not_written(struct handover *handover, uint64_t number, const char *error)
+{
+	char why[700];
+
+	if (handover == NULL || handover->stage != HANDOVER_FREEZING ||
+	    number < handover->frozen_at)
+		return;
+	(void)snprintf(why, sizeof(why), "its state is not written: %s", error);
+	handover_fail(handover, why);
+}
+
 static void handover_look_often(struct handover *handover)
 {
 	const struct timeval interval = {0, LOOK_USEC};

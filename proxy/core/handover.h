@@ -35,6 +35,9 @@ bool handover_gone(const struct handover *handover);
 /* The process from which this one has taken over still has clients; 0: there is none. */
 pid_t handover_former(const struct handover *handover, unsigned *clients);
 
+/* The state could not be written up to this number: who waits for it is told why. */
+void handover_not_written(struct handover *handover, uint64_t number, const char *error);
+
 /* This process shuts down: who was about to take over is told. */
 void handover_withdraw(struct handover *handover);
 

@@ -182,10 +182,14 @@ def session_endpoint(request, pg, shared_proxies):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if {"make_scene", "module_scene"} & set(item.fixturenames):
             item.add_marker("scene")
+    if os.getuid() != 0:
+        left_out = [item for item in items if item.get_closest_marker("root")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(hookwrapper=True)

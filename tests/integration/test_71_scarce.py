@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: PostgreSQL
 """Too few file descriptors, a full disk: whoever can be served is, and what fails says so."""
+import errno
 import os
 import re
 import resource
@@ -199,3 +200,150 @@ def test_files_at_their_limit_end_nothing(full):
     with full.wire("p1") as conn:
         assert conn.value("SELECT 1") == "1"
     full.stop(signal.SIGTERM)
+
+
+class Disk:
+    """A small file system, which processes see that are started with its prefix."""
+
+    def __init__(self, path, size="256k"):
+        os.mkdir(path)
+        self.path = path
+        self.holder = start(["unshare", "--mount", "sh", "-c",
+                             'mount -t tmpfs -o size=%s,mode=755 tmpfs "$0" && exec sleep 10000' % size, path],
+                            path + ".log")
+        self.outside = "/proc/%d/root%s" % (self.holder.pid, path)
+        wait_for(lambda: os.path.ismount(self.outside) or self.holder.poll() is not None, 20 * SLOW, "the mount")
+        self.prefix = ["nsenter", "--mount", "-t", str(self.holder.pid)]
+
+    def fill(self):
+        """To the last byte."""
+        with open(os.path.join(self.outside, "ballast"), "ab", buffering=0) as file:
+            for size in (65536, 4096, 1):
+                while True:
+                    try:
+                        file.write(b"x" * size)
+                    except OSError as error:
+                        assert error.errno == errno.ENOSPC
+                        break
+
+    def make_room(self):
+        os.unlink(os.path.join(self.outside, "ballast"))
+
+    def read(self, name):
+        return read(os.path.join(self.outside, name))
+
+    def close(self):
+        self.holder.kill()
+        self.holder.wait(10)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    made = Disk(str(tmp_path / "disk"))
+    assert made.holder.poll() is None, read(made.path + ".log")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def on_disk(make_proxy, pg, other, disk, monkeypatch):
+    monkeypatch.setattr("proxy.start", lambda argv, *args, **kwargs: start([*disk.prefix, *argv], *args, **kwargs))
+    return make_proxy({"pg": pg, "other": other}, log_level="info", log_file=disk.path + "/proxy.log",
+                      state_directory=disk.path + "/state")
+
+
+@pytest.mark.root
+def test_log_on_a_full_disk(on_disk, disk):
+    """Nobody notices; it is told once on standard error, and in the log when there is room again."""
+    proxy, log = on_disk, "proxy.log"
+    for episode in (1, 2):
+        disk.fill()
+        size = len(disk.read(log))
+        with proxy.wire("p2") as stays:
+            for n in range(60):
+                with proxy.wire("p1") as conn:
+                    assert conn.value("SELECT 'client %d'" % n) == "client %d" % n
+                assert stays.value("SELECT 2") == "2"
+        proxy.process.send_signal(signal.SIGHUP)  # opens the file anew
+        with proxy.console() as console:
+            assert console("SHOW POOLS")
+        assert len(disk.read(log)) - size < 4096  # what was left of its last block
+        assert proxy.log().count("No space left on device") == episode, proxy.log()
+        disk.make_room()
+        with proxy.wire("p1") as conn:
+            assert conn.value("SELECT 3") == "3"
+        wait_for(lambda: disk.read(log).count("lines are missing here") == episode, 20 * SLOW, "the line about it")
+        missing = int(re.findall(r"written: (\d+) lines", disk.read(log))[-1])
+        assert missing >= 30
+        wait_for(lambda: "closing because" in disk.read(log).rsplit("missing here", 1)[1], 20 * SLOW, "new lines")
+    # Those of which the end fell off end where they end.
+    assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in disk.read(log).splitlines())
+
+
+def no_space(command, *args):
+    with pytest.raises(ConsoleError) as error:
+        command(*args)
+    assert error.value.sqlstate == "58030", error.value
+    assert "No space left on device" in error.value.fields["D"], error.value
+    assert "/disk/state/state" in error.value.fields["D"], error.value
+
+
+@pytest.mark.root
+def test_state_on_a_full_disk(on_disk, disk):
+    """HOLD and SWAP refuse and change nothing; what was acknowledged before is there after a crash."""
+    proxy = on_disk
+    with proxy.wire("p1") as one, proxy.wire("p2") as two:
+        assert two.value("SHOW cluster_name") == "pg" and one.value("SELECT 1") == "1"
+        proxy.hold("p1", "LEASE NONE")
+        disk.fill()
+        with proxy.console() as console:
+            no_space(console, "HOLD p2")
+            no_space(console, "HOLD p2 LEASE NONE NOWAIT")
+            no_space(console, "SWAP p1 TO other FORCE")
+        assert proxy.held("p2")["state"] == "open" and two.value("SELECT 1") == "1"
+        assert proxy.held("p1")["state"] == "held" and proxy.route("p1")["server"] == "pg"
+        one.send(query("SHOW cluster_name"))
+        assert one.silent(0.2)
+        disk.make_room()
+        proxy.command("SWAP p1 TO other FORCE")
+        disk.fill()
+        with proxy.console() as console:
+            no_space(console, "RELEASE p1")  # the gate opens, and it says that a restart would not know
+        assert rows(one.ready("I")) == [["other"]]
+        proxy.kill()
+        proxy.start()  # on the full disk
+        assert proxy.route("p1")["server"] == "other" and proxy.held("p1")["state"] == "held"
+        with proxy.wire("p2") as conn:
+            assert conn.value("SELECT 2") == "2"
+        disk.make_room()
+        proxy.command("RELEASE p1")
+        proxy.hold("p2", "LEASE NONE")
+        disk.fill()
+        proxy.kill()
+        proxy.start()
+        assert proxy.held("p2")["state"] == "held" and proxy.held("p1")["state"] == "open"
+        assert proxy.route("p1")["server"] == "other"
+        disk.make_room()
+        proxy.command("RELEASE p2")
+
+
+@pytest.mark.root
+def test_takeover_on_a_full_disk(on_disk, disk):
+    """With nothing held: the running process cannot write its state, says so, and goes on."""
+    proxy = on_disk
+    proxy.command("HOLD p2")
+    disk.fill()
+    with proxy.console() as console:
+        no_space(console, "RELEASE p2")
+    running, count = proxy.process, len(proxy.log())
+    with proxy.wire("p2") as conn:
+        assert conn.value("SELECT 1") == "1"
+        proxy.start(wait=False, options=("--takeover",))
+        assert proxy.process.wait(60 * SLOW) == 1
+        proxy.process = running
+        assert "refuses to hand over: its state is not written: could not write" in proxy.log()[count:]
+        assert conn.value("SELECT 2") == "2"
+        disk.make_room()
+        proxy.command("RELEASE p2")
+        assert proxy.hold("p2")["state"] == "held"
+        proxy.command("RELEASE p2")
