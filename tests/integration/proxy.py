@@ -111,11 +111,13 @@ class Proxy:
 
     def takeover(self, fault=None, wait=True):
         """Another process takes over; the former one."""
-        former, count = self.process, self.log().count(" is ready: ")
+        former = self.process
         self.start(fault, wait=False, options=("--takeover",))
         if wait:
-            pgwire.wait_for(lambda: self.log().count(" is ready: ") > count or
-                            self.process.poll() is not None, 30 * SLOW, "the takeover")
+            # The former one listens a moment before it says the same.
+            ready = re.compile(r"\b%d\b.* is ready: " % self.process.pid)
+            pgwire.wait_for(lambda: ready.search(self.log()) or self.process.poll() is not None,
+                            30 * SLOW, "the takeover")
             assert self.process.poll() is None, self.log()[-3000:]
         return former
 
