@@ -145,13 +145,26 @@ bool pool_ask(struct pool *pool, unsigned first, bool login)
 
 /* ---- giving servers to clients ---- */
 
-/* Unused for so long that its connection may have been lost on the way. */
+/* Fails if the role has been dropped (42704). */
+static const char pool_role_query[] = "SELECT session_user";
+
+/* Its role may be one that was dropped. */
+static bool pool_doubts_role(const struct pool *pool, const struct server *server)
+{
+	return UNLIKELY(server->doubted) ||
+	       UNLIKELY(server->role_losses !=
+	                atomic_load_explicit(&pool->share->role_losses, memory_order_relaxed));
+}
+
+/* Unused for so long that its connection may have been lost on the way, or its role in doubt. */
 static bool pool_wants_check(const struct pool *pool, const struct server *server)
 {
 	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
 
 	const usec_t unused = pool->worker->now - server->since;
 
+	if (pool_doubts_role(pool, server))
+		return true;
 	return UNLIKELY(unused >= conf->server_check_delay) &&
 	       conf->server_check_query[0] != '\0' && !(server->checked && unused < CHECK_HOLDS);
 }
@@ -177,7 +190,9 @@ static size_t pool_check_idle(struct pool *pool, size_t demand)
 
 	LIST_FOREACH(&pool->servers[SERVER_RESETTING], node, tmp)
 	{
-		if (CONTAINER_OF(node, struct server, node)->task == SERVER_TASK_CHECK)
+		enum server_task task = CONTAINER_OF(node, struct server, node)->task;
+
+		if (task == SERVER_TASK_CHECK || task == SERVER_TASK_ROLE)
 			checking++;
 	}
 	for (int promised = pool->session ? 1 : 0; promised >= 0; promised--) {
@@ -187,8 +202,11 @@ static size_t pool_check_idle(struct pool *pool, size_t demand)
 
 			if (checking >= demand)
 				break;
-			if (pool_may_check(pool, server, promised > 0) &&
-			    server_start_task(server, SERVER_TASK_CHECK, query))
+			if (!pool_may_check(pool, server, promised > 0))
+				continue;
+			if (pool_doubts_role(pool, server)
+			        ? server_start_task(server, SERVER_TASK_ROLE, pool_role_query)
+			        : server_start_task(server, SERVER_TASK_CHECK, query))
 				checking++;
 		}
 	}
@@ -582,6 +600,10 @@ void pool_server_free(struct pool *pool, struct server *server)
 	if (UNLIKELY(share_is_queued(pool->share)) && server->counted && !fresh &&
 	    limit_yields(pool)) {
 		server_doom(server, SERVER_CLOSE_EVICTED);
+		return;
+	}
+	if (!pool->database->held && pool_doubts_role(pool, server)) {
+		(void)!server_start_task(server, SERVER_TASK_ROLE, pool_role_query);
 		return;
 	}
 	server_set_state(server, SERVER_IDLE);

@@ -310,6 +310,15 @@ static bool reply_is_end_of_server(const struct server *server, const struct wir
 	       session_recovers(server);
 }
 
+/* Errors of a session whose role was dropped: what it may do, or its name, cannot be found any more.
+ * A role of the same name that was made since is another one.  In permission errors it is the least
+ * likely of reasons, so the server is asked before it is given to anybody else. */
+static bool reply_doubts_role(const struct wire_error *error)
+{
+	return error->sqlstate != NULL &&
+	       (strcmp(error->sqlstate, "42501") == 0 || strcmp(error->sqlstate, "42704") == 0);
+}
+
 static void reply_error(struct reply *reply, size_t total)
 {
 	struct server *server = reply->server;
@@ -367,6 +376,7 @@ static void reply_error(struct reply *reply, size_t total)
 	} else {
 		statement_outdated(server, &error);
 		reply_error_in_ledger(reply);
+		server->doubted = server->doubted || reply_doubts_role(&error);
 	}
 	reply_tally(reply, whole, &error);
 	if (!reply_with_name(reply, total, &error))
@@ -750,6 +760,25 @@ static void reply_run(struct reply *reply)
 
 /* ---- what follows from what was read ---- */
 
+/* The answer to pool_role_query. */
+static void server_role_asked(struct server *server)
+{
+	atomic_uint *losses = &server->pool->share->role_losses;
+	unsigned known = server->role_losses;
+
+	if (server->error == NULL && server->tx_status == 'I') {
+		server->doubted = false;
+		server->role_losses = atomic_load(losses);
+		pool_server_free(server->pool, server);
+	} else if (server->error != NULL && strcmp(server->error_sqlstate, "42704") == 0) {
+		/* The first one that finds it has the others asked, too. */
+		(void)atomic_compare_exchange_strong(losses, &known, known + 1);
+		server_doom(server, SERVER_CLOSE_ROLE);
+	} else {
+		server_doom(server, SERVER_CLOSE_CHECK);
+	}
+}
+
 static void server_inside_done(struct server *server)
 {
 	if (server->state == SERVER_LOGIN) {
@@ -762,6 +791,8 @@ static void server_inside_done(struct server *server)
 			server_doom(server, SERVER_CLOSE_RESET);
 	} else if (server->tried != NULL) {
 		trial_answered(server);
+	} else if (server->state == SERVER_RESETTING && server->task == SERVER_TASK_ROLE) {
+		server_role_asked(server);
 	} else if (server->state == SERVER_RESETTING) {
 		bool check = server->task == SERVER_TASK_CHECK;
 

@@ -165,6 +165,7 @@ struct server *server_dial(struct pool *pool, struct route_table *routes,
 	server->target = target;
 	server->routes = route_table_ref(routes);
 	server->born = worker->now;
+	server->role_losses = atomic_load(&pool->share->role_losses);
 	server->boot = param_set_ref(boot_for_server(pool, for_swap));
 	if (server_choose_host(server))
 		server_start_dial(server);

@@ -50,6 +50,7 @@ enum server_close {
 enum server_task {
 	SERVER_TASK_RESET,   /* server_reset_query */
 	SERVER_TASK_CHECK,   /* server_check_query */
+	SERVER_TASK_ROLE,    /* whether its role still exists */
 	SERVER_TASK_CONNECT, /* connect_query; state LOGIN */
 	SERVER_TASK_TRY,     /* startup parameters of a client that logs in (trial.h) */
 };
@@ -78,6 +79,7 @@ struct server {
 	bool counted;           /* in the pool's share */
 	bool checked;           /* server_check_query has succeeded since its last client */
 	bool failing;           /* a block is made to fail on it (keep.h) */
+	bool doubted;           /* has had an error as of a role that was dropped */
 	bool proven;            /* has answered since its login */
 	bool cancelling;        /* a cancel request for it is under way */
 	bool cancel_again;      /* … and another came since that was sent */
@@ -107,6 +109,7 @@ struct server {
 	uint64_t id;            /* as that of a client */
 	struct client *own;     /* LOGIN: for whose replication it is opened */
 	enum server_task task;  /* RESETTING, LOGIN */
+	unsigned role_losses;   /* of the pool's share, when its role was last known to exist */
 	bool connected;         /* connect_query has been run, if there is one */
 	bool for_swap;          /* opened by PREPARE SWAP: becomes PREPARED */
 	uint8_t close_reason;

@@ -76,6 +76,7 @@ struct pool_share {
 	atomic_int limit; /* SHARE_NO_LIMIT: none */
 	_Atomic usec_t succeeded_at; /* when the last server that let us in was dialled */
 	atomic_uint refs;
+	atomic_uint role_losses; /* how often servers were found whose role had gone (pool_doubts_role()) */
 	struct pool_share *next;
 	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each
 	 * on a cache line of its own, because each is written by another thread. */

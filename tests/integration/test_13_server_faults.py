@@ -10,6 +10,7 @@ import pytest
 
 import pgwire
 from pgwire import SYNC, bind, errors, execute, kinds, parse, query, rows, wait_for
+from proxy import USERS
 from servers import SLOW, free_port
 
 
@@ -202,3 +203,101 @@ def test_pipeline_when_the_server_dies(make_proxy, pg):
         assert errors(messages)[-1]["S"] == "FATAL"
     with proxy.wire() as conn:
         assert conn.value("SELECT 1") == "1"
+
+
+# --- a role that is dropped and made anew -----------------------------------------------------------
+
+MAKE_ROLE = "CREATE ROLE fleeting LOGIN; GRANT ALL ON private TO fleeting"
+MAKE_ANEW = "DROP OWNED BY fleeting; DROP ROLE fleeting; " + MAKE_ROLE
+
+
+@pytest.fixture
+def fleeting(pg):
+    """What its clients may do is its own, not everybody's."""
+    pg.sql("DROP TABLE IF EXISTS private; CREATE TABLE private (a int)", "p1")
+    pg.sql("DROP ROLE IF EXISTS fleeting; " + MAKE_ROLE, "p1")
+    yield pg
+    pg.sql("DROP OWNED BY fleeting; DROP ROLE fleeting; DROP TABLE private", "p1")
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("request_bytes, state", [
+    (query("SELECT current_user"), "42704"), (query("SELECT count(*) FROM private"), "42501"),
+    (parse("SELECT count(*) FROM private") + bind() + execute() + SYNC, "42501")],
+    ids=["name", "permission", "extended"])
+def test_role_that_is_made_anew(make_proxy, fleeting, request_bytes, state):
+    """The server connections are still those of the old one: an error of that kind has the server asked, and
+    from then on nobody is given one of them, in whatever worker."""
+    proxy = make_proxy(pool_size=4, workers=2, secrets={**USERS, "fleeting": ""})
+    conns = [proxy.wire(user="fleeting") for _ in range(8)]
+    for conn in conns[:4]:
+        conn.query("BEGIN")
+    for conn in conns[:4]:
+        conn.query("COMMIT")
+    old = fleeting.sessions("p1", "fleeting")
+    assert len(old) == 4
+    fleeting.sql(MAKE_ANEW, "p1")
+    conns[0].send(request_bytes)
+    assert errors(conns[0].ready("I"))[0]["C"] == state
+    wait_for(lambda: "its role was dropped" in proxy.log(), 20 * SLOW, "the answer")
+    for _ in range(3):
+        for conn in conns:
+            conn.send(request_bytes)
+            assert not errors(conn.ready("I"))
+    wait_for(lambda: not old & fleeting.sessions("p1", "fleeting"), 20 * SLOW, "the end of the old ones")
+    for conn in conns:
+        assert conn.value("SELECT current_user") == "fleeting"
+        conn.close()
+
+
+def test_role_that_is_made_anew_in_sessions(make_proxy, fleeting):
+    """Who has a session of the old role has PostgreSQL's errors, as without a pooler; who comes then, not."""
+    proxy = make_proxy(pool_mode="session", pool_size=4, workers=1, secrets={**USERS, "fleeting": ""})
+    with proxy.wire(user="fleeting") as stays, proxy.wire(user="fleeting") as leaves:
+        for conn in (stays, leaves):
+            assert conn.value("SELECT current_user") == "fleeting"
+        proxy.wire(user="fleeting").close()  # one more that is idle
+        fleeting.sql(MAKE_ANEW, "p1")
+        for _ in range(2):
+            assert errors(stays.query("SELECT current_user"))[0]["C"] == "42704"
+        assert errors(leaves.query("SELECT count(*) FROM private"))[0]["C"] == "42501"
+        leaves.close()
+        failed = []
+        for _ in range(6):
+            with proxy.wire(user="fleeting") as conn:
+                failed += errors(conn.query("SELECT count(*) FROM private"))
+        assert len(failed) <= 1  # of the one that had no error yet
+        assert stays.value("SELECT 1") == "1"
+
+
+def test_role_that_is_gone(make_proxy, fleeting):
+    """It is not made anew: after the first error its clients get what a login would get."""
+    proxy = make_proxy(pool_size=1, secrets={**USERS, "fleeting": ""})
+    with proxy.wire(user="fleeting") as conn:
+        conn.value("SELECT 1")
+        fleeting.sql("DROP OWNED BY fleeting; DROP ROLE fleeting", "p1")
+        assert conn.value("SELECT 1") == "1"
+        assert errors(conn.query("SELECT current_user"))[0]["C"] == "42704"
+        failed = errors(conn.query("SELECT 1"))[0]
+        assert failed["C"] == "28000" and 'role "fleeting" does not exist' in failed["M"], failed
+    fleeting.sql(MAKE_ROLE, "p1")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_permission_that_is_missing(make_proxy, fleeting, mode):
+    """An ordinary error, which costs nobody a connection; nor does an object that does not exist."""
+    proxy = make_proxy(pool_size=1, pool_mode=mode, secrets={**USERS, "fleeting": ""})
+    fleeting.sql("REVOKE ALL ON private FROM fleeting", "p1")
+    with proxy.wire(user="fleeting") as conn:
+        pid = conn.value("SELECT pg_backend_pid()")
+        for _ in range(3):
+            assert errors(conn.query("SELECT * FROM private"))[0]["C"] == "42501"
+            assert errors(conn.query("SELECT NULL::nosuch"))[0]["C"] == "42704"
+            conn.query("BEGIN")
+            assert errors(conn.query("SELECT * FROM private"))[0]["C"] == "42501"
+            conn.query("ROLLBACK")
+            assert conn.value("SELECT pg_backend_pid()") == pid
+    if mode == "session":
+        with proxy.wire(user="fleeting") as conn:
+            assert conn.value("SELECT pg_backend_pid()") == pid
+    assert "its role was dropped" not in proxy.log()
