@@ -32,6 +32,8 @@
 #define SETTLE_MIN (200 * USEC_PER_MSEC)
 #define SETTLE_EACH (35 * USEC_PER_MSEC)
 #define SETTLE_MAX (3 * USEC_PER_SEC)
+/* With a transaction that is open for longer, sessions are not let leave their servers. */
+#define LEAVE_OPEN_MAX "interval '1 second'"
 /* SWAP … SESSIONS takes no longer than a second; others wait for the answer. */
 #define SESSIONS_PATIENCE (1 * USEC_PER_SEC)
 /* Looks for a failure among many answers that often. */
@@ -195,6 +197,25 @@ static bool servers_answer(struct move *move)
 	return true;
 }
 
+/* Whether the hold will probably be drained soon.  If not, it may be given up, and what sessions that
+ * leave their servers save is nothing against its length.  False: the source does not answer. */
+static bool sessions_may_leave(struct move *move, bool *leave)
+{
+	struct link *source = &move->source.link;
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, COMMAND_MAX * (1 + move->shard_count));
+	sbuf_add_str(&sql, "SELECT count(*) AS open FROM pg_stat_activity WHERE backend_type ="
+	                   " 'client backend' AND xact_start < clock_timestamp() - " LEAVE_OPEN_MAX
+	                   " AND datname IN ");
+	shards_literals(move, &sql);
+	ok = link_run(&move->loop, source, move->config->mover.connect_timeout, sbuf_text(&sql));
+	sbuf_free(&sql);
+	*leave = ok && link_number(source, 0, "open", 1) == 0;
+	return ok || move_fail(move, "%s: %s", source->name, link_error(source));
+}
+
 /* No CHECKPOINT on either server: since PostgreSQL 9.3 a promotion does not wait for one (it ends
  * recovery with a record and lets the checkpointer begin afterwards), while the full page images
  * that follow one on the source slow the standby down just when it matters. */
@@ -203,9 +224,10 @@ bool phase_prepare(struct move *move)
 	struct link **links = all_links(move);
 	int64_t connections = 0;
 	enum wait_end end;
+	bool leave;
 	bool ok = true;
 
-	if (!read_only_begin(move)) {
+	if (!read_only_begin(move) || !sessions_may_leave(move, &leave)) {
 		free(links);
 		return false;
 	}
@@ -220,7 +242,7 @@ bool phase_prepare(struct move *move)
 		begin_command(&sql, "PREPARE SWAP", &move->routes[i]);
 		sbuf_add_str(&sql, " TO ");
 		sql_identifier(&sql, move->target.conf->name);
-		sbuf_printf(&sql, " EPOCH %" PRId64 " LEAVE", move->epoch);
+		sbuf_printf(&sql, " EPOCH %" PRId64 "%s", move->epoch, leave ? " LEAVE" : "");
 		send_command(links[i], &sql);
 		loop_apart(&move->loop, links[i]);
 	}
@@ -417,24 +439,12 @@ bool hold_await_forever(struct move *move)
 
 /* ---- swap and release ---- */
 
-/* Somebody else's clients get into the same shard. */
-static bool has_others(const struct move *move, const struct route *route)
-{
-	for (size_t i = 0; i < move->route_count; i++) {
-		if (&move->routes[i] != route && move->routes[i].shard == route->shard)
-			return true;
-	}
-	return false;
-}
-
 void hold_send_swaps(struct move *move)
 {
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
 		struct sbuf sql;
 
-		/* What waits for RELEASE anyway need not be waited for here. */
-		route->settling = route->settling && has_others(move, route);
 		begin_command(&sql, "SWAP", route);
 		sbuf_add_str(&sql, " TO ");
 		sql_identifier(&sql, move->target.conf->name);

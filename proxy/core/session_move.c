@@ -321,6 +321,15 @@ static void session_step_linked(struct session_move *move)
 		session_park(move);
 }
 
+/* Everybody waits until those with locks and channels have them: the servers have no time for what can
+ * as well be done after the release, when others go on. */
+static bool session_gives_way(const struct session_move *move)
+{
+	const struct database *database = move->client->pool->database;
+
+	return database->held && !move->rest && atomic_load(&database->share->rest) > 0;
+}
+
 static void session_step_parked(struct session_move *move)
 {
 	struct database *database = session_database(move);
@@ -336,6 +345,8 @@ static void session_step_parked(struct session_move *move)
 		return;
 	session_find_fresh(move);
 	if (move->fresh == NULL || move->stage == SESSION_STAGE_NONE || !session_set_up(move))
+		return;
+	if (session_gives_way(move))
 		return;
 	if (move->stage == SESSION_STAGE_STANDBY && gate_server_current(move->fresh) &&
 	    !session_ask(move, move->fresh, SESSION_ASKS_REST))

@@ -377,6 +377,32 @@ def ended(scene):
     return phases["terminate"]
 
 
+def test_a_hold_that_may_not_come(scene):
+    """With a transaction that is open for long nobody leaves: the move is undone, and all are where
+    they were."""
+    scene.configure(hold_timeout="500ms")
+    conns = [begin(proxy, "c%d" % n) for n, proxy in enumerate(scene.proxies * 2)]
+    pids = []
+    for conn in conns:
+        pids.append(conn.value("SELECT pg_backend_pid()"))
+        leave_unnamed(conn)
+    with scene.proxies[0].wire("p2", application_name="busy") as busy:
+        busy.query("BEGIN")
+        wait_for(lambda: scene.pg1.value("SELECT clock_timestamp() - xact_start > interval '1 second' FROM "
+                                         "pg_stat_activity WHERE application_name = 'busy'"),
+                 20 * SLOW, "a second")
+        scene.move(code=UNDONE)
+        assert "before the hold" not in "".join(proxy.log() for proxy in scene.proxies)
+        for conn, pid in zip(conns, pids):
+            check(conn, "pg1")
+            assert conn.value("SELECT pg_backend_pid()") == pid
+            leave_unnamed(conn)
+        busy.query("COMMIT")
+    scene.move()
+    for conn in conns:
+        check(conn, "pg2")
+
+
 def test_a_move(scene):
     conns = [begin(proxy, "c%d" % n) for n, proxy in enumerate(scene.proxies * 4)]
     moved = scene.move()
