@@ -53,6 +53,8 @@ bool check_is_local(const struct server *server) MUST_CHECK;
 
 /* check_standby.c: what the two servers are to each other. */
 void check_servers(struct checks *checks);
+/* check_synchronous.c: whose commits would wait for ever; the target's slot, "" = it has none. */
+void check_synchronous(struct checks *checks, const char *slot);
 /* check_settings.c: what they are built and set like. */
 void check_settings(struct checks *checks);
 /* check_wal.c: slots, other standbys, sessions on the target. */

@@ -36,14 +36,9 @@ static const char receiver_sql[] =
     "SELECT status, sender_host, sender_port, slot_name, received_tli"
     " FROM pg_stat_wal_receiver";
 
-/* From 17 on logical replication can be told to wait for physical slots, too. */
 static const char senders_sql[] =
-    "SELECT r.application_name, host(r.client_addr) AS address, r.sync_state, s.slot_name,"
-    " s.slot_name = ANY (regexp_split_to_array("
-    "coalesce(current_setting('synchronized_standby_slots', true), ''), '[\\s\",]+'))"
-    " AS decoding_waits FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON "
-    "s.active_pid = r.pid"
-    " WHERE r.state = 'streaming'";
+    "SELECT s.slot_name FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON"
+    " s.active_pid = r.pid WHERE r.state = 'streaming'";
 
 /* Whether one of the addresses of `host` is `address`. */
 static bool resolves_to(const char *host, const char *address)
@@ -115,38 +110,6 @@ static bool has_slot(const struct upstream *upstream)
 	return upstream->slot != NULL && *upstream->slot != '\0';
 }
 
-/* Whether commits, or logical replication, on the source wait for the target; the senders are the
- * source's last result. */
-static void check_synchronous(struct checks *checks, const struct upstream *upstream)
-{
-	const struct link *source = &checks->move->source.link;
-	bool synchronous = false;
-	int others = 0;
-
-	for (int row = 0; row < link_rows(source); row++) {
-		const char *slot = link_value(source, row, "slot_name");
-		const char *state = link_value(source, row, "sync_state");
-
-		if (link_true(source, row, "decoding_waits") && has_slot(upstream) &&
-		    strcmp(slot, upstream->slot) == 0)
-			check_find(checks, CHECK_SYNCHRONOUS, CHECK_REFUSE,
-			           "synchronized_standby_slots of %s has slot %s", source->name,
-			           slot);
-		if (state == NULL || (strcmp(state, "sync") != 0 && strcmp(state, "quorum") != 0))
-			continue;
-		/* Without a slot any of the rows may be the target's. */
-		if (!has_slot(upstream) || (slot != NULL && strcmp(slot, upstream->slot) == 0))
-			synchronous = true;
-		else
-			others++;
-	}
-	if (synchronous)
-		check_find(checks, CHECK_SYNCHRONOUS, others > 0 ? CHECK_WARN : CHECK_REFUSE,
-		           "%s is a synchronous standby of %s%s", checks->move->target.link.name,
-		           source->name, others > 0 ? "; there are others" : " and the only one");
-	check_pass(checks, CHECK_SYNCHRONOUS, "%s does not wait for it", source->name);
-}
-
 /* Whether the source itself sends to the target; the senders are the source's last result. */
 static void check_sender(struct checks *checks, const struct upstream *upstream, int source_port)
 {
@@ -209,10 +172,10 @@ static void check_upstream(struct checks *checks, int source_port)
 	    .slot = mem_must_strdup(link_value(target, 0, "slot_name")),
 	    .port = (int)link_number(target, 0, "sender_port", 0),
 	};
-	if (check_query(checks, CHECK_UPSTREAM, &move->source.link, senders_sql)) {
+	if (check_query(checks, CHECK_UPSTREAM, &move->source.link, senders_sql))
 		check_sender(checks, &upstream, source_port);
-		check_synchronous(checks, &upstream);
-	}
+	if (!checks->broken)
+		check_synchronous(checks, has_slot(&upstream) ? upstream.slot : "");
 	free(upstream.host);
 	free(upstream.slot);
 }
