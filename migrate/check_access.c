@@ -5,6 +5,7 @@
  */
 #include "base/mem.h"
 #include "migrate/check.h"
+#include "migrate/identity.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -220,10 +221,26 @@ static void trial_sql(const struct move *move, const struct route *route, struct
 	sbuf_add_str(sql, " TRIAL");
 }
 
-static void judge_logins(struct checks *checks, struct route *route, int64_t *opened)
+/* Whether the proxy went to the server that is meant; its answer is there. */
+static void judge_server(struct checks *checks, const struct route *route,
+                         const struct server_start *target)
+{
+	struct sbuf why;
+
+	sbuf_init(&why, 4096);
+	if (!identity_same(checks->move, route, target, &why))
+		check_find(checks, CHECK_SAME_TARGET, CHECK_REFUSE, "%s", sbuf_text(&why));
+	sbuf_free(&why);
+}
+
+static void judge_logins(struct checks *checks, struct route *route,
+                         const struct server_start *target, int64_t *opened)
 {
 	struct link *link = &route->link;
 	int64_t failed = link_number(link, 0, "failed", 0);
+
+	if (link_ok(link))
+		judge_server(checks, route, target);
 
 	*opened += link_number(link, 0, "connections", 0);
 	if (!link_ok(link))
@@ -255,6 +272,7 @@ static void check_logins(struct checks *checks)
 {
 	struct move *move = checks->move;
 	struct link **links;
+	struct server_start target;
 	int64_t opened = 0;
 
 	/* A swap that somebody else prepared is in the way. */
@@ -274,8 +292,14 @@ static void check_logins(struct checks *checks)
 	}
 	(void)!loop_wait(&move->loop, links, move->route_count, clock_now() + LOGIN_PATIENCE, true);
 	free(links);
+	if (!identity_read(move, &target)) {
+		check_find(checks, CHECK_SAME_TARGET, CHECK_REFUSE, "%s cannot be asked: %s",
+		           move->target.link.name, link_error(&move->target.link));
+		return;
+	}
 	for (size_t i = 0; i < move->route_count; i++)
-		judge_logins(checks, &move->routes[i], &opened);
+		judge_logins(checks, &move->routes[i], &target, &opened);
+	check_pass(checks, CHECK_SAME_TARGET, "%zu routes", move->route_count);
 	if (move->route_count == 0)
 		check_pass(checks, CHECK_LOGINS, "no proxy has the shards");
 	check_pass(checks, CHECK_LOGINS, "%" PRId64 " logins succeeded", opened);

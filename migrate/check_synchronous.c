@@ -93,8 +93,7 @@ static void parse_names(const char *text, struct standby_names *out)
 		}
 		if (list)
 			out->number = 1;
-		out->names =
-		    mem_must_grow(out->names, out->count + 1, sizeof(*out->names));
+		out->names = mem_must_grow(out->names, out->count + 1, sizeof(*out->names));
 		out->names[out->count++] = word;
 	}
 }

@@ -7,6 +7,7 @@
  */
 #include "base/mem.h"
 #include "migrate/guard.h"
+#include "migrate/identity.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
@@ -275,12 +276,12 @@ bool phase_prepare(struct move *move)
 	json_close(&move->evidence, ']');
 	free(links);
 	outcome_before(move);
-	if (!ok)
+	if (!ok || !identity_prove(move))
 		return false;
 	sessions_prepare(move);
 	return (move->verify == NULL || verify_prepare(move->verify)) &&
 	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
-	       readers_know(move) && readers_warm(move) && watch_start(move);
+	       readers_know(move) && readers_prove(move) && readers_warm(move) && watch_start(move);
 }
 
 /* ---- hold ---- */

@@ -155,6 +155,7 @@ struct move {
 	size_t partition_count;
 	int64_t *target_pids; /* sessions on the target that routers have opened (readers.h) */
 	size_t target_pid_count;
+	size_t proxy_pid_count; /* the first of them: as the proxies see them */
 	char **others; /* databases of the target that are not moved and are to be fenced there */
 	size_t other_count;
 	char **closing; /* those that are open there, as the session of `prepared_in` has seen them */

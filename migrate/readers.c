@@ -16,6 +16,9 @@
 #define POLL_EVERY (2 * USEC_PER_MSEC)
 /* Who has not ended by then gets another SIGTERM. */
 #define AGAIN_EVERY 50
+/* A connection may end between two questions; those that stay are where they are. */
+#define PROOF_LOOKS 10
+#define PROOF_EVERY (100 * USEC_PER_MSEC)
 
 static void know(struct move *move, int64_t pid)
 {
@@ -90,12 +93,67 @@ bool readers_know(struct move *move)
 		if (!ask_proxy(move, &move->proxies[i]))
 			return false;
 	}
+	move->proxy_pid_count = move->target_pid_count;
 	for (size_t i = 0; i < move->bouncer_count; i++) {
 		if (bouncer_listens(move, &move->bouncers[i], target->host, target->port) &&
 		    !ask_bouncer(move, &move->bouncers[i]))
 			return false;
 	}
 	return true;
+}
+
+/* The processes whose numbers are the target's own: a pgbouncer on the way gives its clients, the
+ * proxies, others. */
+static void provable(const struct move *move, size_t *first, size_t *end)
+{
+	const struct config_server *target = move->target.conf;
+	bool direct =
+	    target->port == target->admin_port && strcmp(target->host, target->admin_host) == 0;
+
+	*first = 0;
+	*end = direct ? move->proxy_pid_count : 0;
+	for (size_t i = 0; i < move->bouncer_count; i++) {
+		if (!bouncer_listens(move, &move->bouncers[i], target->host, target->port))
+			continue;
+		*first = move->proxy_pid_count;
+		*end = move->target_pid_count;
+	}
+}
+
+bool readers_prove(struct move *move)
+{
+	struct link *link = &move->target.link;
+	struct sbuf sql;
+	size_t first;
+	size_t end;
+	bool ok;
+
+	for (int look = 0; look < PROOF_LOOKS; look++) {
+		if (look > 0) {
+			loop_sleep(&move->loop, PROOF_EVERY);
+			if (!readers_know(move))
+				return false;
+		}
+		provable(move, &first, &end);
+		sbuf_init(&sql, READERS_SQL_MAX);
+		sbuf_add_str(&sql, "SELECT count(*) AS missing, left(string_agg(p.pid::text, ', '),"
+		                   " 100) AS pids FROM unnest('{0");
+		for (size_t i = first; i < end; i++)
+			sbuf_printf(&sql, ",%" PRId64, move->target_pids[i]);
+		sbuf_add_str(&sql, "}'::int[]) p(pid) WHERE p.pid <> 0 AND NOT EXISTS (SELECT FROM"
+		                   " pg_stat_activity a WHERE a.pid = p.pid)");
+		ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+		sbuf_free(&sql);
+		if (!ok)
+			return move_fail(move, "%s: %s", link->name, link_error(link));
+		if (link_number(link, 0, "missing", 1) == 0)
+			return true;
+	}
+	return move_fail(move,
+	                 "connections that routers have opened to %s are not there (process %s): "
+	                 "what they call %s is another server; compare servers.%s, or the host of "
+	                 "the pgbouncer's entry, with the mover's",
+	                 link->name, link_value(link, 0, "pids"), link->name, link->name);
 }
 
 void readers_known(const struct move *move, struct sbuf *out)

@@ -18,6 +18,9 @@ struct sbuf;
 /* Asks the routers which sessions on the target are theirs; before the hold. */
 bool readers_know(struct move *move) MUST_CHECK;
 
+/* Whether those are really there, on the target; false after move_fail(). */
+bool readers_prove(struct move *move) MUST_CHECK;
+
 /* Appends the processes that routers have, as an array of SQL. */
 void readers_known(const struct move *move, struct sbuf *out);
 

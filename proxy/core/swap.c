@@ -99,14 +99,24 @@ static void prepare_saved(struct admin_request *request, bool ok, const char *er
 		request_fail_save(request, error);
 		return;
 	}
+	request->has_rows = true;
+	request_succeed(request);
+}
+
+/* With what the server says it is, so that whoever asked can see whether he means the same one. */
+static void prepare_row(struct admin_request *request, const struct server_identity *identity)
+{
 	rowset_init(&request->rows, VIEW_PREPARED);
 	rowset_text(&request->rows, request->db->name);
 	rowset_text(&request->rows, request->server);
 	rowset_int(&request->rows, request->opened);
 	rowset_int(&request->rows, request->failed);
+	rowset_text(&request->rows, identity->known ? identity->system_identifier : NULL);
+	if (identity->known)
+		rowset_int(&request->rows, identity->started);
+	else
+		rowset_null(&request->rows);
 	rowset_end_row(&request->rows);
-	request->has_rows = true;
-	request_succeed(request);
 }
 
 /* What SWAP would say today, as far as it can be known before the promotion. */
@@ -134,6 +144,7 @@ static void prepare_end(struct admin_request *request)
 		(void)event_del(request->timer);
 	request->token = 0;
 	prepare_note_checks(request);
+	prepare_row(request, &request->db->checked);
 	log_info("database \"%s\": %s a swap to \"%s\": %u connections, %u failed",
 	         request->db->name, request->trial ? "tried the logins of" : "prepared for",
 	         request->server, request->opened, request->failed);
@@ -175,6 +186,17 @@ void swap_on_prepared(struct admin *admin, struct mail_database *mail)
 	prepare_answered(request);
 }
 
+/* Whether the connection leads where the server is to be found by now. */
+static bool leads_to(const PGconn *conn, const struct config_server *server)
+{
+	const char *host = PQhost(conn);
+	const char *port = PQport(conn);
+
+	/* Of several hosts it has one. */
+	return host != NULL && port != NULL && atoi(port) == server->port &&
+	       (strchr(server->host, ',') != NULL || strcmp(host, server->host) == 0);
+}
+
 /* Starts the check of one server for the request; counted in request->left. */
 static void start_check(struct admin_request *request, const struct config_server *server, int type,
                         usec_t timeout)
@@ -184,7 +206,7 @@ static void start_check(struct admin_request *request, const struct config_serve
 	struct sbuf error;
 
 	if (type == ADMIN_TARGET_CHECKED && db->checked_name != NULL &&
-	    strcmp(db->checked_name, server->name) == 0) {
+	    strcmp(db->checked_name, server->name) == 0 && leads_to(db->checked_conn, server)) {
 		conn = db->checked_conn;
 		db->checked_conn = NULL;
 	}
@@ -220,6 +242,7 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 
 	request->token = ++admin->last_token;
 	db->target_token = request->token;
+	memset(&db->checked, 0, sizeof(db->checked));
 	request_set_timer(request, prepare_timeout, wait);
 	for (unsigned i = 0; i < admin->proxy->worker_count; i++) {
 		struct mail_database *mail = mail_must_new_database(MAIL_PREPARE, db->name);
@@ -249,6 +272,7 @@ struct admin_request *admin_prepare_swap(struct admin *admin, const char *databa
                                          const char *server, uint64_t epoch, bool trial, bool leave,
                                          admin_done_fn *done, void *arg)
 {
+	static const struct server_identity unknown;
 	struct admin_request *request = request_new(admin, done, arg);
 	const struct config_server *target;
 	struct admin_db *db;
@@ -287,6 +311,7 @@ struct admin_request *admin_prepare_swap(struct admin *admin, const char *databa
 	if (target == admin_db_server(db)) {
 		sbuf_printf(&request->notice, "Database \"%s\" is on server \"%s\" already.",
 		            db->name, server);
+		prepare_row(request, &unknown);
 		prepare_saved(request, true, NULL);
 		return request;
 	}

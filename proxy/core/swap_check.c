@@ -21,7 +21,9 @@ static const char identity_query[] =
     "SELECT s.system_identifier::pg_catalog.text, r.r,"
     " CASE WHEN r.r THEN (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() c)"
     " ELSE (('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name("
-    "pg_catalog.pg_current_wal_lsn()), 1, 8))::pg_catalog.bit(32))::pg_catalog.int4 END"
+    "pg_catalog.pg_current_wal_lsn()), 1, 8))::pg_catalog.bit(32))::pg_catalog.int4 END,"
+    " (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())"
+    " OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"
     " FROM pg_catalog.pg_control_system() s,"
     " (SELECT pg_catalog.pg_is_in_recovery() AS r) r";
 
@@ -84,8 +86,8 @@ static bool check_connect(struct check *check, usec_t deadline)
 {
 	char port[16];
 	const char *names[OPTIONS + CONFIG_LIBPQ_TLS_MAX] = {
-	    "host",   "port",    "user",             "password",
-	    "dbname", "options", "application_name", "client_encoding"};
+	    "host",           "port", "user", "password", "dbname", "options", "application_name",
+	    "client_encoding"};
 	const char *values[OPTIONS + CONFIG_LIBPQ_TLS_MAX] = {
 	    check->host,      port,          check->user,
 	    check->password,  check->dbname, "-c default_transaction_isolation=read\\ committed",
@@ -165,6 +167,7 @@ static bool check_ask(struct check *check, usec_t deadline)
 	               PQgetvalue(result, 0, 0));
 	identity->in_recovery = PQgetvalue(result, 0, 1)[0] == 't';
 	identity->timeline = (uint32_t)strtoul(PQgetvalue(result, 0, 2), NULL, 10);
+	identity->started = strtoll(PQgetvalue(result, 0, 3), NULL, 10);
 	check->error[0] = '\0';
 	PQclear(result);
 	return true;

@@ -22,6 +22,7 @@ struct server_identity {
 	bool in_recovery;
 	uint32_t timeline;
 	char system_identifier[24];
+	int64_t started; /* when, in microseconds since 1970 by its clock: tells copies apart */
 };
 
 /* The letter, free()d with check_free(). */

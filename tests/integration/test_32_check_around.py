@@ -2,10 +2,10 @@
 """pgshunt check: what lies around the two servers, and what of it would be noticed only after the
 promotion: synchronous and other standbys, archives, other databases, proxies that mean another
 server."""
-import pytest
+import os
 
 from pgwire import wait_for
-from scene import DONE, REFUSED
+from scene import DONE, REFUSED, UNDONE
 from servers import SLOW
 from test_32_check import PASS, REFUSE, WARN, caught_up, check, finds, having, scene, setting
 
@@ -52,3 +52,54 @@ def test_commits_that_would_wait(scene):
     other.stop()
     pg1.sql("SELECT pg_drop_replication_slot('s3')")
     assert check(scene, DONE)["synchronous"][0][0] == PASS
+
+
+def knows_pg2_as(scene, **place):
+    """The proxy's file says that of pg2; the mover's own does not."""
+    right = scene.proxy.servers["pg2"]
+    scene.proxy.servers["pg2"] = {**right, **place}
+    scene.proxy.write()
+    scene.proxy.stop()
+    scene.proxy.start()
+    scene.proxy.servers["pg2"] = right
+    scene.proxy.write()
+
+
+def test_proxy_that_means_another_server(scene):
+    """It is found in the check, not after the promotion; and once more right before the hold, for
+    what is changed in between."""
+    other = scene.make_cluster.standby(scene.pg1, "s3", slot="s3")
+    knows_pg2_as(scene)
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        assert check(scene, DONE)["same_target"][0][0] == PASS
+    for port in (other.port, scene.pg1.port):
+        knows_pg2_as(scene, port=port)
+        with scene.proxy.wire("p2") as conn:
+            conn.value("SELECT 1")
+            finds(scene, "same_target", REFUSE, "proxy a", "p2", "another server")
+            scene.move(REFUSED)
+            # After the check: nobody is held, and nothing is fenced.
+            knows_pg2_as(scene)
+            with scene.proxy.wire("p2") as again:
+                again.value("SELECT 1")
+                mark = os.path.join(scene.folder, "waits.%d" % port)
+                mover = scene.background("move", "p2", "--to", "pg2",
+                                         fault="journal.prepare.intent=wait:" + mark)
+                wait_for(lambda mark=mark: os.path.exists(mark), 60 * SLOW, "the preparation")
+                right = scene.proxy.servers["pg2"]
+                scene.proxy.servers["pg2"] = {**right, "port": port}
+                scene.proxy.write()
+                scene.proxy.command("RELOAD")
+                os.unlink(mark)
+                assert mover.wait(60 * SLOW) == UNDONE
+                assert again.value("SHOW cluster_name") == "pg1"
+                scene.proxy.servers["pg2"] = right
+                scene.proxy.write()
+                with open(os.path.join(scene.folder, "mover.log")) as log:
+                    text = log.read()
+                assert "prepare: proxy a, database p2: what it calls pg2" in text
+    other.stop()
+    scene.pg1.sql("SELECT pg_drop_replication_slot('s3')")
+    knows_pg2_as(scene)
+    scene.check_on_pg1()

@@ -421,6 +421,45 @@ def test_a_pgbouncer_before_each_server(make_scene, make_bouncer):
     check_clean(first)
 
 
+def test_a_pgbouncer_that_leads_elsewhere(make_scene, make_bouncer):
+    """Between the proxy and pg2; what it calls p2, or all of it, is on another standby that
+    aliases say is pg2."""
+    scene = make_scene(proxy={"max_prepared_statements": 0})
+    other = scene.make_cluster.standby(scene.pg1, "s3", slot="s3")
+
+    def entry(dbname, port):
+        return "%s = host=127.0.0.1 port=%d" % (dbname, port)
+    bouncer = make_bouncer(entries=entry("p2", other.port) + "\n" +
+                           entry("postgres", scene.pg2.port),
+                           settings="ignore_startup_parameters=extra_float_digits,options\n"
+                           "min_pool_size=1")
+    scene.configure(pgbouncers=listed(bouncer))
+    proxy = scene.proxy
+    proxy.stop()
+    proxy.servers["pg2"] = {"host": "127.0.0.1", "port": bouncer.port, "check_user": "postgres",
+                            "admin_host": "127.0.0.1", "admin_port": scene.pg2.port,
+                            "aliases": ["127.0.0.1:%d" % other.port]}
+    proxy.write()
+    proxy.start()
+    with proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        result = scene.move(UNDONE)
+        assert "are not there" in result.stderr and "pgbouncer's entry" in result.stderr
+        with open(bouncer.ini) as file:
+            text = file.read()
+        with open(bouncer.ini, "w") as file:
+            file.write(text.replace("port=%d" % scene.pg2.port, "port=%d" % other.port))
+        bouncer.admin("RELOAD")
+        bouncer.admin("RECONNECT")
+        proxy.stop()
+        proxy.start()
+    with proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        result = scene.move(REFUSED)
+        assert "what it calls pg2 is another server" in result.stdout
+    scene.check_on_pg1()
+
+
 def test_mixed(make_scene, make_bouncer):
     """Some clients by the proxy, others by a pgbouncer: two-phase over both."""
     scene = make_scene()
