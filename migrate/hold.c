@@ -837,3 +837,13 @@ bool hold_undo(struct move *move)
 	cancel_swaps(move);
 	return all;
 }
+
+void hold_leave(struct move *move)
+{
+	move->undoing = true;
+	for (size_t i = 0; i < move->proxy_count; i++)
+		move->proxies[i].status.done = NULL;
+	/* Resumed, the pgbouncers would send their clients into the fence. */
+	guard_send_end(move);
+	ui_hurry(move->ui, false);
+}

@@ -316,6 +316,10 @@ void hold_send_swaps(struct move *move);
 /* Releases every route on the old server and closes prepared connections; for undo. */
 bool hold_undo(struct move *move) MUST_CHECK;
 
+/* Leaves the clients as they are, held without end or until the hold's lease is over; they wait for the
+ * fence to be lifted in either case. */
+void hold_leave(struct move *move);
+
 /* Brings every route that is not released yet to the target and opens it, whatever state it is in;
  * tries until `deadline`.  For repairs and for resume. */
 bool hold_repair(struct move *move, usec_t deadline) MUST_CHECK;

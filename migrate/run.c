@@ -128,30 +128,51 @@ static bool end_record(struct move *move, const char *result)
 	return ok;
 }
 
+/* What is to be done by whom, where not everything is as it was. */
+static void undo_incomplete(struct move *move, bool fence_ok)
+{
+	if (!fence_ok)
+		ui_error(move->ui,
+		         "the fence of %s still stands: the clients were not released, they wait "
+		         "before it",
+		         move->source.conf->name);
+	if (watch_is_there(move))
+		ui_error(move->ui,
+		         "not everything could be restored; the watch over the move (watch.log next "
+		         "to the journal) runs \"pgshunt abort\" until it succeeds, for ten minutes; "
+		         "then run it yourself");
+	else
+		ui_error(move->ui, "not everything could be restored; run \"pgshunt abort\"");
+}
+
 enum exit_code run_undo(struct move *move)
 {
 	bool fence_ok = true;
-	bool hold_ok;
+	bool hold_ok = true;
+	bool settings_ok;
 	struct sbuf data;
 
 	ui_line(move->ui, "undo: the clients go on on %s", move->source.conf->name);
 	if (!hooks_run(move, HOOK_UNDO, false))
 		ui_error(move->ui, "undo: it goes on without the hook");
-	/* First the fence, then the clients: they shall find an open door. */
+	/* First the fence, then the clients: they shall find an open door, or wait before it. */
 	if (move->fenced)
 		fence_ok = fence_undo(move);
-	hold_ok = hold_undo(move);
-	fence_ok = read_only_end(move) && fence_ok;
+	if (fence_ok)
+		hold_ok = hold_undo(move);
+	else
+		hold_leave(move);
+	settings_ok = fence_ok && read_only_end(move);
 	if (!hooks_run(move, HOOK_UNDO, true))
 		ui_error(move->ui, "undo: it goes on without the hook");
 	sbuf_init(&data, 256);
 	json_bool(&data, "fence", fence_ok);
-	json_bool(&data, "holds", hold_ok);
+	json_bool(&data, "holds", fence_ok && hold_ok);
 	if (!journal_write(&move->journal, "outcome", "undo", sbuf_text(&data), false))
 		ui_error(move->ui, "the journal could not be written");
 	sbuf_free(&data);
-	if (!fence_ok || !hold_ok) {
-		ui_error(move->ui, "not everything could be restored; run \"pgshunt abort\"");
+	if (!fence_ok || !hold_ok || !settings_ok) {
+		undo_incomplete(move, fence_ok);
 		return EXIT_UNDO_INCOMPLETE;
 	}
 	if (!end_record(move, "undone"))
@@ -255,6 +276,8 @@ enum exit_code run_move(struct move *move)
 {
 	enum exit_code code = run_phases(move);
 
-	watch_end(move);
+	/* What could not be restored now, it restores when that is possible. */
+	if (code != EXIT_UNDO_INCOMPLETE)
+		watch_end(move);
 	return code;
 }

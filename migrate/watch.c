@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
-/* The child (child.h) runs "pgshunt abort" when the mover has died before the promotion. */
+/* The child (child.h) runs "pgshunt abort" when the mover has died before the promotion, or
+ * has ended with less than all undone. */
 #include "migrate/watch.h"
 
 #include "base/mem.h"
@@ -91,7 +92,7 @@ static void abort_for_it(const struct move *move)
 	usec_t deadline = clock_now() + PATIENCE;
 	int code;
 
-	say_when("the mover has died: \"pgshunt abort\" is run for it");
+	say_when("the mover has died, or could not undo everything: \"pgshunt abort\" is run for it");
 	for (;;) {
 		code = run_abort(move);
 		if (code == EXIT_DONE || code == EXIT_REFUSED || code == EXIT_USAGE)
@@ -146,4 +147,9 @@ void watch_end(struct move *move)
 {
 	child_say(&move->watch, CHILD_END);
 	child_close(&move->watch);
+}
+
+bool watch_is_there(const struct move *move)
+{
+	return move->watch.fd > 0;
 }

@@ -5,6 +5,9 @@
  * abort" for it, before the leases of the holds are over, so that the clients go on on the source
  * without having met the fence.  A mover that hangs while the fence stands is ended first.
  *
+ * The same goes for a mover that ends although it could not undo everything, as when the source was
+ * away for longer than it tried.
+ *
  * The child decides nothing: abort asks the target, and refuses once that has been promoted or was
  * asked to; as long as the target cannot be asked, everything stays as it is, and abort is tried
  * again for a while.
@@ -30,7 +33,11 @@ void watch_renew(struct move *move);
 /* From here on clients run into the fence if the mover does nothing more. */
 void watch_fenced(struct move *move);
 
-/* The move was promoted or undone, or the mover leaves it to the operator: nothing is done. */
+/* The move was promoted or undone, or the mover leaves it to the operator: nothing is done.  Without
+ * it, the end of the mover is a death, after which the child undoes what it can. */
 void watch_end(struct move *move);
+
+/* Whether there is such a child of this process. */
+bool watch_is_there(const struct move *move);
 
 #endif

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: PostgreSQL
 """A mover that died between fence and promotion: the hold ends with its lease, the server is closed,
-and clients wait until somebody has undone or completed the move."""
+and clients wait until somebody has undone or completed the move; so it is if it could not undo it."""
+import os
+import signal
 import time
 
 import pytest
 
 from pgwire import errors, query, rows, wait_for
+from scene import UNDO_INCOMPLETE
 from servers import SLOW
 
 
@@ -69,3 +72,55 @@ def test_a_database_that_was_closed_otherwise(make_proxy, fenced):
         proxy.hold()
         proxy.command("RELEASE p2")
         assert errors(conn.query("SELECT 1"))[0]["C"] == "55000"
+
+
+def lock_out(scene):
+    """pg1 lets the mover in no more, and ends its sessions; what lets it in again."""
+    path = os.path.join(scene.pg1.data, "pg_hba.conf")
+    with open(path) as text:
+        before = text.read()
+    with scene.pg1.connect("p1", autocommit=True) as conn:
+        with open(path, "w") as out:
+            out.write("host postgres postgres 127.0.0.1/32 reject\n" + before)
+        conn.execute("SELECT pg_reload_conf()")
+        wait_for(lambda: scene.refuses(scene.pg1, "postgres"), 30 * SLOW, "the new pg_hba.conf")
+        conn.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                     "WHERE application_name LIKE 'pgshunt%'")
+
+    def let_in():
+        with open(path, "w") as out:
+            out.write(before)
+        os.kill(scene.pg1.process.pid, signal.SIGHUP)
+    return let_in
+
+
+@pytest.mark.parametrize("record", ["fence.outcome", "terminate.outcome", "catch_up.intent"])
+def test_fence_that_cannot_be_lifted(make_scene, record):
+    """pg1 is away for longer than the mover tries to undo: it gives up, but lets no client into the
+    fence, and its watch lifts it when pg1 is back."""
+    scene = make_scene(mover={"lease": "5s"})
+    mark = os.path.join(scene.folder, "waits")
+    scene.load()
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=wait:%s" % (record, mark))
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, record)
+        let_in = lock_out(scene)
+        if record == "catch_up.intent":  # nothing else is wrong with that one
+            mover.send_signal(signal.SIGINT)
+        os.unlink(mark)
+        conn.send(query("SHOW cluster_name"))
+        assert mover.wait(90 * SLOW) == UNDO_INCOMPLETE
+        with open(os.path.join(scene.folder, "mover.log")) as log:
+            text = log.read()
+        assert "the clients were not released" in text and "watch.log" in text, text
+        time.sleep(7)  # longer than the lease
+        assert conn.silent() and scene.refuses(scene.pg1, "p2")
+        let_in()
+        assert rows(conn.ready("I")) == [["pg1"]]
+    wait_for(lambda: "no move is unfinished" in scene.run("resume").stdout, 30 * SLOW, "the end of abort")
+    account = scene.account("pg1")
+    assert all(group["errors"] == 0 for group in account["groups"].values()), account
+    scene.check_on_pg1()
+    scene.move()
+    scene.check_on_pg2()
