@@ -1,12 +1,22 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "migrate/decide.h"
 
-static enum decision decide_promoted(const struct decide_facts *facts, const char **why)
+const char *decide_barrier(enum barrier_state barrier)
 {
-	if (facts->switch_before_barrier) {
-		*why = "the target was promoted before it had replayed the last writes of the "
+	if (barrier == BARRIER_MISSED)
+		return "the target was promoted before it had replayed the last writes of the "
 		       "shards: its copy lacks acknowledged commits and must not be opened; the "
 		       "source's copy is complete and fenced";
+	return "the target has been promoted, but it is not known whether it had replayed the last "
+	       "writes of the shards by then, so its copy is not opened; the source's copy is "
+	       "complete and fenced; run \"pgshunt resume\" when the source can be asked (its WAL "
+	       "says it, read by its extension pg_walinspect), or compare the copies by hand";
+}
+
+static enum decision decide_promoted(const struct decide_facts *facts, const char **why)
+{
+	if (facts->barrier != BARRIER_PASSED) {
+		*why = decide_barrier(facts->barrier);
 		return DECIDE_REFUSE;
 	}
 	if (facts->abort_wanted) {

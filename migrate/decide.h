@@ -27,18 +27,28 @@ enum decision {
 	DECIDE_REFUSE   /* what was asked for is not possible any more */
 };
 
+/* What the target's new timeline has of the barrier, the record after the shards' last writes. */
+enum barrier_state {
+	BARRIER_PASSED, /* it begins after it; or there is no such timeline */
+	BARRIER_MISSED, /* it begins before it */
+	BARRIER_UNKNOWN /* nobody can say where the barrier is */
+};
+
 struct decide_facts {
 	bool changed_anything; /* any intent of hold or later in the journal */
 	bool promote_intended; /* the intent to promote is in the journal */
 	enum target_state target;
 	bool source_reachable;
-	bool switch_before_barrier; /* promoted, and B is not on the new timeline */
+	enum barrier_state barrier; /* of a target that is promoted */
 	bool in_use_on_target;      /* promoted, and a route leads there, or its copy is open */
 	bool abort_wanted;          /* the operator asked for abort, not for resume */
 };
 
 /* *why says it in a sentence. */
 enum decision decide(const struct decide_facts *facts, const char **why);
+
+/* The sentence for a barrier that the target has not passed. */
+const char *decide_barrier(enum barrier_state barrier);
 
 const char *target_state_name(enum target_state state);
 

@@ -41,12 +41,11 @@ void fence_sql(const struct move *move, bool allow, struct sbuf *out)
 	sbuf_add_str(out, "COMMIT;");
 }
 
-/* Sends and waits; before the promotion a signal or a lost hold stops the move. */
-static bool ask(struct move *move, struct link *link, const char *sql, usec_t deadline)
+/* The answer to what was sent; before the promotion a signal or a lost hold stops the move. */
+static bool answer(struct move *move, struct link *link, usec_t deadline)
 {
 	enum wait_end end;
 
-	link_send(link, sql);
 	end = loop_wait(&move->loop, &link, 1, deadline, !move->promote_sent);
 	if (end == WAIT_STOPPED)
 		return move_fail(move, "interrupted");
@@ -55,6 +54,12 @@ static bool ask(struct move *move, struct link *link, const char *sql, usec_t de
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
 	return true;
+}
+
+static bool ask(struct move *move, struct link *link, const char *sql, usec_t deadline)
+{
+	link_send(link, sql);
+	return answer(move, link, deadline);
 }
 
 bool phase_fence(struct move *move)
@@ -286,14 +291,14 @@ bool phase_barrier(struct move *move)
 	return true;
 }
 
-/* One look at the target; 1 = caught up, 0 = not yet, -1 = failed.  *lifted: it has replayed the
- * barrier and shows no fence. */
-static int look_at_target(struct move *move, const char *sql, usec_t deadline, bool *lifted)
+/* One look at the target, which was asked; 1 = caught up, 0 = not yet, -1 = failed.  *lifted: it has
+ * replayed the barrier and shows no fence. */
+static int look_at_target(struct move *move, usec_t deadline, bool *lifted)
 {
 	struct link *link = &move->target.link;
 	uint64_t replayed = 0;
 
-	if (!ask(move, link, sql, deadline + ANSWER_GRACE))
+	if (!answer(move, link, deadline + ANSWER_GRACE))
 		return -1;
 	if (!link_true(link, 0, "recovery")) {
 		(void)move_fail(move, "%s was promoted by somebody else", link->name);
@@ -325,21 +330,29 @@ bool phase_catch_up(struct move *move)
 	usec_t deadline = clock_now() + move->config->mover.catch_up_timeout;
 	struct sbuf sql;
 	bool lifted = false;
+	bool synced;
 	int caught_up;
 
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	target_sql(move, &sql);
-	while ((caught_up = look_at_target(move, sbuf_text(&sql), deadline, &lifted)) == 0) {
+	link_send(&move->target.link, sbuf_text(&sql));
+	/* While it answers: whoever resumes after the request to promote needs the barrier, even if
+	 * our machine loses power right after it. */
+	synced = journal_sync(&move->journal);
+	while ((caught_up = look_at_target(move, deadline, &lifted)) == 0) {
 		if (clock_now() >= deadline) {
 			(void)move_fail(move, "%s is still %" PRId64 " bytes before the barrier",
 			                move->target.link.name, move->lag);
 			break;
 		}
 		loop_sleep(&move->loop, POLL_EVERY);
+		link_send(&move->target.link, sbuf_text(&sql));
 	}
 	sbuf_free(&sql);
 	if (caught_up != 1)
 		return false;
+	if (!synced)
+		return move_fail(move, "the journal could not be written");
 	json_str(&move->evidence, "replayed", link_value(&move->target.link, 0, "lsn"));
 	/* The fence is seen there: nobody comes any more.  Asked while the proxies write. */
 	readers_send(move);

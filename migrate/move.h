@@ -170,6 +170,7 @@ struct move {
 	int64_t old_timeline;
 	int64_t new_timeline;
 	uint64_t barrier;      /* 0 = none yet */
+	bool barrier_found;    /* in the source's WAL: the journal does not have it */
 	uint64_t switch_point; /* 0 = not known */
 	usec_t promote_sent_at;
 	usec_t promoted_at;

@@ -19,6 +19,9 @@
 
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
 #define ERRORS_MAX ((size_t)64 * 1024)
+/* The WAL is read for it. */
+#define SEARCH_TIMEOUT (60 * USEC_PER_SEC)
+#define MEGABYTE ((uint64_t)1024 * 1024)
 
 bool resume_take_plan(struct move *move, const struct journal_records *records)
 {
@@ -148,22 +151,137 @@ static void add_missing_routes(struct move *move, const struct journal_records *
 	}
 }
 
+/* ---- the barrier ---- */
+
+/*
+ * The barrier in the WAL of the source, when the journal does not have it (it was cut short, or is an
+ * older copy): the message in it has the move's name.  NULL or what stands in the way.  The
+ * extension is only there inside the transaction, which is rolled back.
+ */
+static char *search_barrier(struct move *move, const char *id, uint64_t from, uint64_t to)
+{
+	struct link *link = &move->source.link;
+	char *why = NULL;
+	char begin[LSN_TEXT_MAX];
+	char end[LSN_TEXT_MAX];
+	struct sbuf sql;
+
+	sbuf_init(&sql, ERRORS_MAX);
+	sbuf_printf(&sql,
+	            "BEGIN; CREATE EXTENSION IF NOT EXISTS pg_walinspect;"
+	            " SELECT max(end_lsn) AS lsn FROM pg_get_wal_records_info('%s', least('%s',"
+	            " pg_current_wal_flush_lsn())) WHERE resource_manager = 'LogicalMessage' AND"
+	            " description LIKE '%%, prefix \"pgshunt\"; payload (%%): ' ||"
+	            " regexp_replace(upper(encode(convert_to(",
+	            lsn_format(from, begin), lsn_format(to, end));
+	sql_literal(&sql, id);
+	sbuf_add_str(&sql, ", 'UTF8'), 'hex')), '(..)(?=.)', '\\1 ', 'g')");
+	if (!link_run(&move->loop, link, SEARCH_TIMEOUT, sbuf_text(&sql)))
+		why = mem_must_strdup(link_error(link));
+	else
+		(void)!lsn_parse(link_value(link, 0, "lsn"), &move->barrier);
+	sbuf_free(&sql);
+	if (!link_run(&move->loop, link, ASK_TIMEOUT, "ROLLBACK"))
+		link_close(link);
+	return why;
+}
+
+/* Where the WAL that the source still has begins, and the size of its segments: from the beginning of
+ * one of them it can be read. */
+static bool ask_wal(struct move *move, uint64_t *first, uint64_t *segment)
+{
+	struct link *link = &move->source.link;
+
+	if (!link_run(&move->loop, link, ASK_TIMEOUT,
+	              "SELECT s.size, min((('x' || substr(name, 9, 8))::bit(32)::bigint << 32) +"
+	              " ('x' || substr(name, 17, 8))::bit(32)::bigint * s.size) AS first FROM"
+	              " pg_ls_waldir(), (SELECT pg_size_bytes(current_setting("
+	              "'wal_segment_size')) AS size) s WHERE name ~ '^[0-9A-F]{24}$' AND"
+	              " substr(name, 1, 8) = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+	              " GROUP BY 1"))
+		return false;
+	*first = (uint64_t)link_number(link, 0, "first", 0);
+	*segment = (uint64_t)link_number(link, 0, "size", (int64_t)(16 * MEGABYTE));
+	return true;
+}
+
+static void find_barrier(struct move *move, const char *id, uint64_t point)
+{
+	/* It is milliseconds before the switch point. */
+	const uint64_t back[] = {1, 16 * MEGABYTE, 256 * MEGABYTE};
+	struct link *link = &move->source.link;
+	char *why = NULL;
+	char text[LSN_TEXT_MAX];
+	uint64_t first = 0;
+	uint64_t segment = 1;
+
+	if (link->state != LINK_IDLE || !ask_wal(move, &first, &segment)) {
+		ui_error(move->ui, "the journal has no barrier, and %s cannot be asked for it: %s",
+		         link->name, link_error(link));
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(back) && move->barrier == 0 && why == NULL; i++) {
+		uint64_t from = point > back[i] ? point - back[i] : 0;
+
+		from -= from % segment;
+		why = search_barrier(move, id, from > first ? from : first, point);
+	}
+	if (move->barrier == 0 && why == NULL)
+		why = search_barrier(move, id, point, point + 256 * MEGABYTE);
+	move->barrier_found = move->barrier != 0;
+	if (move->barrier_found)
+		ui_line(move->ui, "the journal has no barrier; it is in the WAL of %s: %s",
+		        link->name, lsn_format(move->barrier, text));
+	else
+		ui_error(move->ui,
+		         "the journal has no barrier, and around the switch point %s the WAL of %s "
+		         "%s%s",
+		         lsn_format(point, text), link->name,
+		         why == NULL ? "has none of this move" : "could not be searched for it: ",
+		         why == NULL ? "" : why);
+	free(why);
+}
+
 /* The switch point against the barrier, when the target is promoted. */
-static bool is_before_barrier(struct move *move)
+static enum barrier_state judge_barrier(struct move *move, const char *id)
 {
 	struct link *link = &move->target.link;
 	const char *history;
 	uint32_t parent;
 	uint64_t point;
 
+	if (!link_run(&move->loop, link, ASK_TIMEOUT, PROOF_SQL) ||
+	    (history = link_value(link, 0, "history")) == NULL ||
+	    !timeline_switch_point(history, &parent, &point)) {
+		ui_error(move->ui, "%s: its timeline history cannot be read: %s", link->name,
+		         link_ok(link) ? "it has none" : link_error(link));
+		return BARRIER_UNKNOWN;
+	}
 	if (move->barrier == 0)
-		return true; /* promoted, and not by us: our request comes after the barrier */
-	if (!link_run(&move->loop, link, ASK_TIMEOUT, PROOF_SQL))
-		return true;
-	history = link_value(link, 0, "history");
-	return history == NULL || !timeline_switch_point(history, &parent, &point) ||
-	       point < move->barrier;
+		find_barrier(move, id, point);
+	if (move->barrier == 0)
+		return BARRIER_UNKNOWN;
+	return point < move->barrier ? BARRIER_MISSED : BARRIER_PASSED;
 }
+
+/* What was found shall be known to whoever reads the journal next. */
+static void keep_barrier(struct move *move)
+{
+	char text[LSN_TEXT_MAX];
+	struct sbuf data;
+
+	if (!move->barrier_found)
+		return;
+	sbuf_init(&data, 1024);
+	json_bool(&data, "ok", true);
+	json_str(&data, "lsn", lsn_format(move->barrier, text));
+	json_str(&data, "found_on", move->source.conf->name);
+	if (!journal_write(&move->journal, "outcome", "barrier", sbuf_text(&data), true))
+		move_problem(move, "the journal could not be written");
+	sbuf_free(&data);
+}
+
+/* ---- what is to be done ---- */
 
 /* Whether the move was to change that route: names for readers lead to the target anyway. */
 static bool was_planned(const struct journal_records *records, const char *list, const char *who,
@@ -229,6 +347,8 @@ static bool is_in_use_on_target(struct move *move, const struct journal_records 
 
 static enum exit_code act(struct move *move, enum decision decision, bool *went_forward)
 {
+	enum barrier_state barrier;
+
 	switch (decision) {
 	case DECIDE_UNDO:
 		/* What was held, fenced or made to last is taken back whether it was or not. */
@@ -241,14 +361,15 @@ static enum exit_code act(struct move *move, enum decision decision, bool *went_
 	case DECIDE_WAIT:
 		if (!promote_await(move))
 			return EXIT_FORWARD;
-		if (is_before_barrier(move)) {
-			(void)move_fail(move, "the target was promoted before it had replayed the "
-			                      "last writes of the shards");
+		barrier = judge_barrier(move, move->journal.id);
+		if (barrier != BARRIER_PASSED) {
+			(void)move_fail(move, "%s", decide_barrier(barrier));
 			return EXIT_FORWARD;
 		}
 		/* fall through */
 	case DECIDE_FORWARD:
 		*went_forward = true;
+		keep_barrier(move);
 		return run_forward(move);
 	case DECIDE_HOLD:
 		return move->promote_intended ? EXIT_FORWARD : EXIT_UNDO_INCOMPLETE;
@@ -322,8 +443,8 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	facts.changed_anything = move->anything_changed;
 	facts.promote_intended = move->promote_intended;
 	facts.target = promote_probe(move);
-	facts.switch_before_barrier =
-	    facts.target == TARGET_PRIMARY && move->promote_intended && is_before_barrier(move);
+	if (facts.target == TARGET_PRIMARY && move->promote_intended)
+		facts.barrier = judge_barrier(move, records->id);
 	facts.in_use_on_target = facts.target == TARGET_PRIMARY && !move->promote_intended &&
 	                         is_in_use_on_target(move, records);
 	decision = decide(&facts, &why);
@@ -333,7 +454,7 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	if (decision == DECIDE_REFUSE || decision == DECIDE_HOLD) {
 		move->phase = PHASE_PROMOTE;
 		(void)move_fail(move, "%s", why);
-		return decision == DECIDE_REFUSE && facts.switch_before_barrier
+		return decision == DECIDE_REFUSE && facts.barrier != BARRIER_PASSED
 		           ? EXIT_FORWARD
 		           : act(move, decision, went_forward);
 	}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 """kill -9 of the mover and of proxies in the middle of a move: a second run completes it or undoes
 it, and there is exactly one writable p2 at every end."""
+import glob
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +85,74 @@ def test_mover_killed_at_the_request_to_promote(make_scene):
         scene.check_on_pg1()
     else:
         scene.check_on_pg2()
+
+
+def cut_journal(scene, phase, kind):
+    """The records after that one are not there: they were not on disk when the machine lost power."""
+    path, = glob.glob(os.path.join(scene.folder, "moves", "*", "journal.jsonl"))
+    with open(path) as text:
+        lines = text.readlines()
+    at = [n for n, line in enumerate(lines)
+          if (json.loads(line)["phase"], json.loads(line)["kind"]) == (phase, kind)]
+    with open(path, "w") as out:
+        out.writelines(lines[:at[0] + 1])
+
+
+def test_journal_that_lost_the_barrier(make_scene):
+    """It says that the promotion may have been requested, and no more: where the last writes are, the
+    WAL of pg1 knows."""
+    scene = make_scene()
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        killed(scene, "promote.outcome")
+        cut_journal(scene, "promote", "intent")
+        scene.pg1.stop()
+        result = scene.run("resume")
+        assert result.returncode == FORWARD
+        assert "it is not known whether" in result.stderr and "lacks" not in result.stderr
+        assert scene.open_databases(scene.pg2) == {"p1"}
+        scene.pg1.start()
+        scene.pg1.sql("INSERT INTO items SELECT generate_series(1, 5000)", "p1")
+        assert scene.run("abort").returncode == REFUSED
+        result = scene.run("resume")
+        assert result.returncode == DONE and "it is in the WAL of pg1" in result.stdout
+        assert conn.value("SHOW cluster_name") == "pg2"
+    assert scene.pg1.value("SELECT count(*) FROM pg_extension WHERE extname = 'pg_walinspect'") == 0
+    scene.check_on_pg2()
+
+
+def test_no_barrier_anywhere(make_scene):
+    """Somebody else has promoted pg2 before there was one: that is not taken for ours."""
+    scene = make_scene()
+    killed(scene, "promote.intent")
+    cut_journal(scene, "promote", "intent")
+    path, = glob.glob(os.path.join(scene.folder, "moves", "*-p2"))
+    moved = path + "x"  # the barrier that is in the WAL has another name
+    os.rename(path, moved)
+    scene.pg2.sql("SELECT pg_promote()")
+    result = scene.run("resume")
+    assert result.returncode == FORWARD
+    assert "has none of this move" in result.stderr and "it is not known whether" in result.stderr
+    assert scene.open_databases(scene.pg1) == {"p1"}
+    os.rename(moved, path)
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+def test_barrier_is_on_disk_before_the_request(make_scene):
+    """A power loss of the mover's machine right after the request leaves a journal that knows it."""
+    scene = make_scene()
+    trace = os.path.join(scene.folder, "trace")
+    result = subprocess.run(["strace", "-f", "-s", "4096", "-e", "trace=write,fdatasync,sendto", "-o", trace,
+                             *scene.argv("move", "p2", "--to", "pg2", "--yes")],
+                            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=90 * SLOW)
+    assert result.returncode == DONE, result.stdout + result.stderr
+    with open(trace) as text:
+        calls = text.read()
+    request = calls.index("SELECT pg_promote(false)")
+    record = calls.index(r'\"kind\":\"outcome\",\"phase\":\"barrier\"')
+    assert record < calls.index("fdatasync(", record) < request
+    scene.check_on_pg2()
 
 
 def test_another_move_is_refused_while_one_is_unfinished(make_scene):

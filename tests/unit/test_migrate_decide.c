@@ -17,7 +17,9 @@ static struct decide_facts facts_of(unsigned bits, enum target_state target)
 	return (struct decide_facts){.changed_anything = (bits & 1) != 0,
 	                             .promote_intended = (bits & 2) != 0,
 	                             .source_reachable = (bits & 4) != 0,
-	                             .switch_before_barrier = (bits & 8) != 0,
+	                             .barrier = (bits & 8) == 0    ? BARRIER_PASSED
+	                                        : (bits & 64) == 0 ? BARRIER_MISSED
+	                                                           : BARRIER_UNKNOWN,
 	                             .abort_wanted = (bits & 16) != 0,
 	                             .in_use_on_target = (bits & 32) != 0,
 	                             .target = target};
@@ -26,7 +28,7 @@ static struct decide_facts facts_of(unsigned bits, enum target_state target)
 static void test_rules(void **state)
 {
 	(void)state;
-	for (unsigned bits = 0; bits < 64; bits++) {
+	for (unsigned bits = 0; bits < 128; bits++) {
 		for (enum target_state target = TARGET_UNREACHABLE; target <= TARGET_PRIMARY;
 		     target++) {
 			struct decide_facts facts = facts_of(bits, target);
@@ -46,9 +48,9 @@ static void test_rules(void **state)
 			if (facts.changed_anything && facts.in_use_on_target &&
 			    target == TARGET_PRIMARY)
 				assert_int_not_equal(decision, DECIDE_UNDO);
-			/* Never forward when the copy lacks commits, nor against abort. */
+			/* Never forward when the copy lacks commits, or may, nor against abort. */
 			if (decision == DECIDE_FORWARD)
-				assert_false(facts.switch_before_barrier);
+				assert_int_equal(facts.barrier, BARRIER_PASSED);
 			if (decision == DECIDE_FORWARD || decision == DECIDE_WAIT)
 				assert_false(facts.abort_wanted);
 			/* Undo changes the source: it must be there, unless nothing was changed. */
@@ -83,9 +85,11 @@ static void test_cases(void **state)
 	facts.abort_wanted = true;
 	assert_int_equal(decision_of(facts), DECIDE_REFUSE);
 	facts.abort_wanted = false;
-	facts.switch_before_barrier = true;
+	facts.barrier = BARRIER_MISSED;
 	assert_int_equal(decision_of(facts), DECIDE_REFUSE);
-	facts.switch_before_barrier = false;
+	facts.barrier = BARRIER_UNKNOWN;
+	assert_int_equal(decision_of(facts), DECIDE_REFUSE);
+	facts.barrier = BARRIER_PASSED;
 	facts.target = TARGET_UNREACHABLE;
 	assert_int_equal(decision_of(facts), DECIDE_HOLD);
 	facts.target = TARGET_PROMOTING;
