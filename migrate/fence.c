@@ -3,6 +3,8 @@
  * The source: closing the shards to everybody, ending their sessions, and the WAL record after the
  * last of them.  What the barrier proves rests on the order: fence, nobody left, barrier.
  */
+#include "base/mem.h"
+#include "migrate/fence_look.h"
 #include "migrate/guard.h"
 #include "migrate/json.h"
 #include "migrate/lsn.h"
@@ -12,6 +14,7 @@
 #include "migrate/watch.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define FENCE_SQL_MAX ((size_t)4 * 1024 * 1024)
@@ -26,19 +29,56 @@
 #define TERMINATE_AGAIN (100 * USEC_PER_MSEC)
 /* How long the undo tries to reach the source. */
 #define UNDO_PATIENCE (15 * USEC_PER_SEC)
+/* For a row of pg_database that somebody has changed: clients wait meanwhile. */
+#define LOCK_TIMEOUT "1s"
 
 void fence_sql(const struct move *move, bool allow, struct sbuf *out)
 {
 	sbuf_add_str(out, "BEGIN;");
-	/* It counts at once; the barrier, which is flushed, takes it along. */
-	if (!allow && !move->promote_sent)
-		sbuf_add_str(out, "SET LOCAL synchronous_commit = off;");
 	for (size_t i = 0; i < move->shard_count; i++) {
 		sbuf_add_str(out, "ALTER DATABASE ");
 		sql_identifier(out, move->shards[i].dbname);
 		sbuf_printf(out, " ALLOW_CONNECTIONS %s;", allow ? "true" : "false");
 	}
 	sbuf_add_str(out, "COMMIT;");
+}
+
+/* The same for the source, of the shards that are there; the clients wait for it. */
+static void source_sql(const struct move *move, bool allow, struct sbuf *out)
+{
+	sbuf_add_str(out, "BEGIN; SET LOCAL lock_timeout = '" LOCK_TIMEOUT "';");
+	/* It counts at once; the barrier, which is flushed, takes it along. */
+	if (!allow && !move->promote_sent)
+		sbuf_add_str(out, "SET LOCAL synchronous_commit = off;");
+	for (size_t i = 0; i < move->shard_count; i++) {
+		if (move->shards[i].absent)
+			continue;
+		sbuf_add_str(out, "ALTER DATABASE ");
+		sql_identifier(out, move->shards[i].dbname);
+		sbuf_printf(out, " ALLOW_CONNECTIONS %s;", allow ? "true" : "false");
+	}
+	sbuf_add_str(out, "COMMIT;");
+}
+
+/* Whether the last error is a lock that was waited for too long. */
+static bool is_locked(const struct link *link)
+{
+	return link->state == LINK_IDLE && strcmp(link->sqlstate, "55P03") == 0;
+}
+
+static bool fail_answer(struct move *move, struct link *link)
+{
+	char *who;
+
+	if (!is_locked(link))
+		return move_fail(move, "%s: %s", link->name, link_error(link));
+	who = fence_lock_holders(move, link);
+	(void)move_fail(move,
+	                "%s: somebody has locked the rows of the shards in pg_database, as an ALTER "
+	                "DATABASE does until its transaction ends: %s",
+	                link->name, who);
+	free(who);
+	return false;
 }
 
 /* The answer to what was sent; before the promotion a signal or a lost hold stops the move. */
@@ -51,9 +91,7 @@ static bool answer(struct move *move, struct link *link, usec_t deadline)
 		return move_fail(move, "interrupted");
 	if (move->hold_lost && !move->promote_sent)
 		return false;
-	if (!link_ok(link))
-		return move_fail(move, "%s: %s", link->name, link_error(link));
-	return true;
+	return link_ok(link) || fail_answer(move, link);
 }
 
 static bool ask(struct move *move, struct link *link, const char *sql, usec_t deadline)
@@ -62,13 +100,40 @@ static bool ask(struct move *move, struct link *link, const char *sql, usec_t de
 	return answer(move, link, deadline);
 }
 
+/* After the promotion it is closed as a rule; or nobody can write there any more, because the source
+ * has become a standby, or the copy is gone or renamed.  Closing it once more would not go then. */
+static bool is_closed_already(struct move *move)
+{
+	struct link *link = &move->source.link;
+	enum fence_state state = fence_look(move, &move->source);
+
+	move->source_apart = state == FENCE_STANDBY || state == FENCE_STRANGER;
+	if (state == FENCE_STANDBY)
+		ui_line(move->ui, "  %s is a standby by now: nobody can write there", link->name);
+	if (state == FENCE_STRANGER)
+		ui_line(move->ui,
+		        "  %s is another database system by now: nothing is done there",
+		        link->name);
+	for (size_t i = 0; i < move->shard_count && !move->source_apart; i++) {
+		if (state != FENCE_UNKNOWN && move->shards[i].absent)
+			ui_line(move->ui, "  %s has no database %s any more", link->name,
+			        move->shards[i].dbname);
+	}
+	if (state != FENCE_CLOSED && !move->source_apart)
+		return false;
+	json_int(&move->evidence, "databases", 0);
+	return true;
+}
+
 bool phase_fence(struct move *move)
 {
 	struct sbuf sql;
 	bool ok;
 
+	if (move->resumed && is_closed_already(move))
+		return true;
 	sbuf_init(&sql, FENCE_SQL_MAX);
-	fence_sql(move, false, &sql);
+	source_sql(move, false, &sql);
 	move->fenced = true;
 	watch_fenced(move);
 	ok = ask(move, &move->source.link, sbuf_text(&sql), clock_now() + FENCE_TIMEOUT);
@@ -232,8 +297,13 @@ static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 		quiet = left == 0 ? quiet + 1 : 0;
 		if (quiet == 2)
 			return true;
-		if (clock_now() >= deadline)
-			return move_fail(move, "%" PRId64 " sessions did not end", left);
+		if (clock_now() >= deadline) {
+			char *who = fence_who_is_left(move, link);
+
+			(void)move_fail(move, "%" PRId64 " sessions did not end: %s", left, who);
+			free(who);
+			return false;
+		}
 		if (quiet > 0)
 			continue;
 		/* Somebody ignored the signal, or slipped in before the fence. */
@@ -248,6 +318,8 @@ bool phase_terminate(struct move *move)
 	struct sbuf sql;
 	bool ok;
 
+	if (move->source_apart)
+		return true; /* who is there does not write to what was moved */
 	if (!terminate_all(move, deadline) || !await_few(move, deadline))
 		return false;
 	sbuf_init(&sql, FENCE_SQL_MAX);
@@ -359,32 +431,56 @@ bool phase_catch_up(struct move *move)
 	return hold_await_forever(move) && readers_end(move, deadline);
 }
 
+/* One attempt.  What is open already need not be opened: our own ALTER DATABASE cannot come later any
+ * more, because it has ended, or its session has, with the lock that ours has by now. */
+static bool undo_once(struct move *move)
+{
+	struct link *link = &move->source.link;
+	enum fence_state state;
+	struct sbuf sql;
+	bool ok;
+
+	if (link->state == LINK_BUSY)
+		(void)!loop_wait(&move->loop, &link, 1, clock_now() + USEC_PER_SEC, false);
+	if (link->state == LINK_BUSY)
+		link_close(link);
+	/* A failed transaction may be open in the session. */
+	if (!link_revive(move, link) || !link_run(&move->loop, link, FENCE_TIMEOUT, "ROLLBACK"))
+		return false;
+	state = fence_look(move, &move->source);
+	if (state == FENCE_UNKNOWN)
+		return false;
+	if (state == FENCE_OPEN)
+		return true;
+	if (state == FENCE_STRANGER) {
+		ui_error(move->ui, "%s is another database system by now: no fence of ours is there",
+		         link->name);
+		return true;
+	}
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	source_sql(move, true, &sql);
+	ok = link_run(&move->loop, link, FENCE_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	return ok;
+}
+
 bool fence_undo(struct move *move)
 {
 	struct link *link = &move->source.link;
 	usec_t deadline = clock_now() + UNDO_PATIENCE;
-	struct sbuf sql;
-	bool ok = false;
+	bool ok;
 
-	sbuf_init(&sql, FENCE_SQL_MAX);
-	fence_sql(move, true, &sql);
-	for (;;) {
-		if (link->state == LINK_BUSY)
-			(void)!loop_wait(&move->loop, &link, 1, clock_now() + USEC_PER_SEC, false);
-		if (link->state == LINK_BUSY)
-			link_close(link);
-		/* A failed transaction may be open in the session. */
-		if (link_revive(move, link) &&
-		    link_run(&move->loop, link, FENCE_TIMEOUT, "ROLLBACK") &&
-		    link_run(&move->loop, link, FENCE_TIMEOUT, sbuf_text(&sql)))
-			ok = true;
-		if (ok || move->lock_lost || clock_now() >= deadline)
-			break;
+	while (!(ok = undo_once(move)) && !move->lock_lost && clock_now() < deadline)
 		loop_sleep(&move->loop, 250 * USEC_PER_MSEC);
+	if (!ok) {
+		char *error = mem_must_strdup(link_error(link));
+		char *who = is_locked(link) ? fence_lock_holders(move, link) : NULL;
+
+		ui_error(move->ui, "%s: connections could not be allowed again: %s%s%s", link->name,
+		         error, who == NULL ? "" : "; who has the lock: ",
+		         who == NULL ? "" : who);
+		free(error);
+		free(who);
 	}
-	if (!ok)
-		ui_error(move->ui, "%s: connections could not be allowed again: %s", link->name,
-		         link_error(link));
-	sbuf_free(&sql);
 	return ok;
 }

@@ -31,6 +31,7 @@ struct shard {
 	char *dbname;       /* on the servers */
 	bool own_read_only; /* read_only.h gave it a setting */
 	size_t sessions;    /* on the source when they were ended */
+	bool absent;        /* where fence_look() looked last */
 	usec_t held_at;     /* the first HOLD was sent */
 	usec_t drained_at;  /* the last proxy had drained it */
 	usec_t released_at; /* the last RELEASE was answered */
@@ -183,6 +184,7 @@ struct move {
 	/* how it stands */
 	bool anything_changed; /* an intent of hold or later is written */
 	bool locked;           /* the session on the source has, or had, the lock (lock.h) */
+	bool source_apart;     /* resume: it is a standby or another system now, nothing is done there */
 	bool lock_lost;        /* somebody else has it now: nothing more is done on the source */
 	bool fenced;           /* ALLOW_CONNECTIONS false may have been run on the source */
 	bool promote_intended; /* the intent is written */

@@ -222,7 +222,8 @@ enum exit_code run_forward(struct move *move)
 	ui_line(move->ui, "forward: completing the move to %s", move->target.conf->name);
 	move->promote_sent = true;
 	move->resumed = true;
-	/* The fence is normally there; if the source is gone, nobody writes there either. */
+	/* The fence is normally there, which is looked for first; if the source is gone, nobody
+	 * writes there either. */
 	if (link_revive(move, source)) {
 		if (!run_phase(move, PHASE_FENCE, phase_fence) ||
 		    !run_phase(move, PHASE_TERMINATE, phase_terminate))

@@ -24,12 +24,14 @@
  * too. */
 static void sessions_sql(const struct move *move, struct sbuf *sql)
 {
-	sbuf_add_str(sql, "SELECT d.datname, d.datallowconn, count(a.pid) AS sessions FROM"
+	sbuf_add_str(sql, "SELECT d.datname, d.datallowconn, pg_is_in_recovery() AS recovery,"
+	                  " (SELECT system_identifier FROM pg_control_system()) AS system,"
+	                  " count(a.pid) AS sessions FROM"
 	                  " pg_database d LEFT JOIN pg_stat_activity a ON a.datid = d.oid AND"
 	                  " a.backend_type = 'client backend' AND a.application_name NOT LIKE"
 	                  " 'pgshunt%' WHERE d.datname IN ");
 	shards_literals(move, sql);
-	sbuf_add_str(sql, " GROUP BY 1, 2 ORDER BY 1");
+	sbuf_add_str(sql, " GROUP BY 1, 2, 3, 4 ORDER BY 1");
 }
 
 /* 1 = as it should be, 0 = not, -1 = could not be asked.  *open: a fence is not there any more. */
@@ -42,6 +44,13 @@ static int look_at_source(struct move *move, const char *sql, int64_t *sessions,
 	if (!link_revive(move, link) || !link_run(&move->loop, link, ASK_TIMEOUT, sql))
 		return -1;
 	for (int row = 0; row < link_rows(link); row++) {
+		const char *system = link_value(link, row, "system");
+
+		/* A standby by now, or another database system: nobody writes to the old copy. */
+		if (link_true(link, row, "recovery") ||
+		    (system != NULL && move->system_identifier != NULL &&
+		     strcmp(system, move->system_identifier) != 0))
+			continue;
 		*sessions += link_number(link, row, "sessions", 0);
 		*open = *open || link_true(link, row, "datallowconn");
 	}

@@ -248,6 +248,44 @@ def test_proxy_stays_away_after_the_promotion(make_scene):
     scene.check_on_pg2()
 
 
+@pytest.mark.parametrize("story", ["renamed", "dropped", "standby", "stranger"])
+def test_resume_when_the_source_has_changed(make_scene, story):
+    """A proxy stayed away, and until it is told, pg1 is something else: the fence that cannot be set
+    once more is in nobody's way."""
+    scene = make_scene(proxies=2)
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.open.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the promotion")
+    scene.proxies[1].kill()
+    os.unlink(mark)
+    assert mover.wait(120 * SLOW) == FORWARD
+    scene.proxies[1].start()
+    if story == "renamed":
+        scene.pg1.sql("ALTER DATABASE p2 RENAME TO p2_old")
+    elif story == "dropped":
+        scene.pg1.sql("DROP DATABASE p2")
+    elif story == "standby":
+        scene.pg1.stop()
+        scene.pg1 = scene.make_cluster.standby(scene.pg2, "pg1b", slot="back")
+        scene.proxy.servers["pg1"]["port"] = scene.pg1.port
+    else:
+        scene.pg1.stop()
+        scene.pg1 = scene.make_cluster("pg1c")
+        scene.pg1.sql("CREATE DATABASE p2")
+        scene.proxy.servers["pg1"]["port"] = scene.pg1.port
+    scene.proxy.write()
+    result = scene.run("resume")
+    assert result.returncode == DONE
+    for proxy in scene.proxies:
+        assert proxy.held()["state"] == "open" and proxy.route()["server"] == "pg2"
+        scene.check_writes(proxy, "p2", "pg2")
+    if story == "stranger":
+        assert "another database system" in result.stdout and not scene.refuses(scene.pg1, "p2")
+    if story == "standby":
+        assert "is a standby by now" in result.stdout
+        assert scene.run("validate").returncode == DONE
+
+
 # --- servers ------------------------------------------------------------------------------------
 
 def test_target_dies_in_the_hold(make_scene):

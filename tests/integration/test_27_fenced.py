@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pgwire import errors, query, rows, wait_for
-from scene import UNDO_INCOMPLETE
+from scene import UNDO_INCOMPLETE, UNDONE
 from servers import SLOW
 
 
@@ -124,3 +124,62 @@ def test_fence_that_cannot_be_lifted(make_scene, record):
     scene.check_on_pg1()
     scene.move()
     scene.check_on_pg2()
+
+
+# --- somebody is in the way --------------------------------------------------------------------
+
+def said(scene):
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        return log.read()
+
+
+def test_row_of_the_database_is_locked(make_scene):
+    """By an ALTER DATABASE in a transaction that is open: it is undone soon, and says who it is."""
+    scene = make_scene()
+    with scene.pg1.connect("postgres", application_name="idler") as conn, scene.proxy.wire("p2") as client:
+        conn.execute("ALTER DATABASE p2 CONNECTION LIMIT 100")
+        client.value("SELECT 1")
+        result = scene.run("move", "p2", "--to", "pg2")
+        assert result.returncode == UNDONE, result.stderr
+        assert "process %d (user postgres, application idler" % conn.info.backend_pid in result.stderr
+        assert "ALTER DATABASE p2 CONNECTION LIMIT 100" in result.stderr
+        assert client.value("SHOW cluster_name") == "pg1"
+        conn.rollback()
+    scene.check_on_pg1()
+    scene.move()
+
+
+def test_row_is_locked_when_the_fence_is_to_be_lifted(make_scene):
+    """The clients wait for that, too, and the operator is told for whom."""
+    scene = make_scene(mover={"lease": "5s"})
+    mark = os.path.join(scene.folder, "waits")
+    with scene.pg1.connect("postgres", application_name="idler") as conn, scene.proxy.wire("p2") as client:
+        client.value("SELECT 1")
+        mover = scene.background("move", "p2", "--to", "pg2", fault="journal.fence.outcome=wait:" + mark)
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the fence")
+        conn.execute("ALTER DATABASE p2 CONNECTION LIMIT 100")
+        mover.send_signal(signal.SIGINT)
+        os.unlink(mark)
+        assert mover.wait(90 * SLOW) == UNDO_INCOMPLETE
+        assert "who has the lock: process %d (user postgres, application idler" % conn.info.backend_pid in said(scene)
+        client.send(query("SHOW cluster_name"))
+        time.sleep(1)
+        assert client.silent()
+        conn.rollback()
+        assert rows(client.ready("I")) == [["pg1"]]
+    wait_for(lambda: "no move is unfinished" in scene.run("resume").stdout, 30 * SLOW, "the end of abort")
+    scene.check_on_pg1()
+
+
+def test_lock_on_the_database_from_elsewhere(make_scene):
+    """A session in another database cannot be ended with those in the shard; it is named."""
+    scene = make_scene()
+    with scene.pg1.connect("postgres", application_name="commenter") as conn:
+        conn.execute("COMMENT ON DATABASE p2 IS 'x'")
+        result = scene.run("move", "p2", "--to", "pg2")
+        assert result.returncode == UNDONE, result.stderr
+        assert ("1 sessions did not end: process %d (user postgres, application commenter, database postgres"
+                % conn.info.backend_pid) in result.stderr
+        assert "COMMENT ON DATABASE p2 IS 'x'" in result.stderr
+        conn.rollback()
+    scene.check_on_pg1()
