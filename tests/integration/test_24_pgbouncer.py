@@ -80,12 +80,12 @@ def test_hold(chain):
     assert not failed, failed
 
 
-def test_cancel(chain):
+def test_cancel(chain, pg):
     proxy, bouncer = chain
     with connect(bouncer) as conn:
         def cancel():
-            wait_for(lambda: [row for row in proxy.command("SHOW BLOCKERS p2")
-                              if "pg_sleep" in (row["query"] or "")], 20 * SLOW, "the query")
+            wait_for(lambda: pg.value("SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active' "
+                                      "AND query = 'SELECT pg_sleep(60)'"), 20 * SLOW, "the query")
             conn.cancel()
         thread = threading.Thread(target=cancel)
         thread.start()
