@@ -687,3 +687,60 @@ def test_lines_that_keep_somebody_out(files):
     with pytest.raises(AssertionError, match="the line rejects somebody"):
         ours.command("RELOAD")
     assert ours.enters("p1", "app")
+
+
+@pytest.mark.parametrize("users, limited", [
+    ("app = query_timeout=0", True), ("app = query_timeout=-1", False), ("app2 = query_timeout=60", True),
+    ("app = query_timeout=60", False), ("app = query_timeout=1.9x", True), ("app =", True)])
+def test_times_of_users(files, users, limited):
+    """0 is not set, a negative one never comes, fractions are cut off."""
+    text = BASE + "query_timeout = 1\n" + DATABASES + "[users]\n" + users + "\n"
+    readers = [files.ours(text)] + ([files.theirs(text)] if THEIR_VERSION >= (1, 25) else [])
+    conns = []
+    for reader in readers:
+        assert reader.up, reader.log()
+        conns.append(pgwire.Conn(reader.place, reader.port))
+        conns[-1].login("app", "p1")
+        conns[-1].send(pgwire.query("SELECT pg_sleep(4)"))
+    for conn in conns:
+        assert bool(pgwire.errors(conn.rest() if limited else conn.ready())) == limited
+    leave(conns)
+
+
+def test_no_limit_in_yaml(make_proxy, other):
+    """0 there, too; PREPARE SWAP waits for its answers for a while all the same."""
+    proxy = make_proxy(servers={"pg": {"host": "127.0.0.1", "port": other.port, "check_user": "postgres"},
+                                "again": {"host": "127.0.0.1", "port": other.port,
+                                          "check_user": "postgres", "aliases": ["x:1"]}},
+                       databases={"p1": "pg", "p2": {"server": "pg", "pool_size": 1}},
+                       users={"app2": {"pool_size": 0}}, pool_size=0, connect_timeout=0,
+                       login_timeout=0, max_client_connections=50, stats_period=0)
+    conns = []
+    for dbname, user, most in (("p1", "app", 30), ("p2", "app2", 10), ("p2", "app", 1)):
+        for _ in range(most):
+            conns.append(proxy.wire(dbname, user))
+            assert not pgwire.errors(conns[-1].query("BEGIN"))
+    with proxy.wire("p2", "app") as late:
+        late.send(pgwire.query("SELECT 1"))
+        assert late.silent(0.5)
+    pools = {(row["database"], row["user"]): row["pool_size"] for row in proxy.command("SHOW POOLS")}
+    assert (pools["p1", "app"], pools["p2", "app2"], pools["p2", "app"]) == ("0", "0", "1")
+    leave(conns)
+    with proxy.wire("p1") as conn:
+        conn.value("SELECT 1")
+        proxy.command("PREPARE SWAP p1 TO again")
+        proxy.hold("p1")
+        proxy.command("SWAP p1 TO again FORCE")
+        proxy.command("RELEASE p1")
+        assert conn.value("SELECT 1") == "1"
+    assert proxy.route("p1")["server"] == "again"
+
+
+def test_anybody(files):
+    """auth_type any: databases without a user are told of when somebody comes."""
+    text = (BASE.replace("auth_type = trust", "auth_type = any") + DATABASES +
+            "mine = host=127.0.0.1 port=%(pg)d dbname=p2 user=app\n")
+    for reader in files.both(text):
+        assert reader.value("mine", "SELECT current_user", "whoever") == "app"
+        with pytest.raises(psycopg.OperationalError, match="bouncer config error"):
+            reader.value("p1", "SELECT 1", "app")

@@ -343,3 +343,17 @@ def test_reload_and_what_it_does(files, pg):
     assert not ours.enters("p1", "app") and ours.config()["max_client_conn"] == "0"
     change()
     assert ours.enters("p1", "app")
+
+
+@pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+def test_authorities_of_the_system(files, tls_pg, mode):  # noqa: F811
+    """Where none are named, those are asked, and do not know ours; where ours is, all is well."""
+    files.pg = tls_pg
+    text = BASE + "server_tls_sslmode = %s\nquery_wait_timeout = 2\n" % mode
+    entry = DATABASES.replace("host=127.0.0.1", "host=localhost")
+    for reader in files.both(text + entry):
+        assert reader.up, reader.log()
+        assert not reader.enters("p1", "app")
+        assert "verif" in reader.log()
+    for reader in files.both(text + "server_tls_ca_file = %s\n" % tls_pg.authority.cert + entry):
+        assert reader.value("p1", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", "app")
