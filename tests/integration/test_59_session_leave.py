@@ -275,6 +275,30 @@ def test_a_table_is_dropped_meanwhile(make, pg, other):
         assert both(bind([], "again") + execute() + SYNC)[1][0][0] == "26000"
 
 
+@pytest.mark.parametrize("how", ["hold", "crash"])
+def test_a_table_is_dropped_as_its_server_ends(make, pg, other, how):
+    """The same for one that stays, and whose server ends in a hold that is given up, or by itself."""
+    for cluster in (pg, other):
+        cluster.sql(GOING, "p2")
+    proxy = make(leave="0", **({"session_recover_after": "100ms"} if how == "crash" else {}))
+    with begin(proxy) as conn:
+        conn.send(parse("SELECT a FROM going", "named") + SYNC)
+        assert not errors(conn.ready("I"))
+        if how == "hold":
+            epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        else:
+            wait_for(lambda: sessions(proxy)["traveller"]["recovers"] == "yes", 20 * SLOW, "its state")
+        pg.sql("DROP TABLE going", "p2")
+        old, = pg.sessions("p2", "app")
+        pg.sql("SELECT pg_terminate_backend(%d)" % old)
+        wait_for(lambda: old not in pg.sessions("p2", "app"), 20 * SLOW, "its end")
+        if how == "hold":
+            proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        conn.send(bind([], "named") + execute() + SYNC)
+        assert [each["C"] for each in errors(conn.ready("I"))] == ["42P01"]
+        check(conn, "pg")
+
+
 def test_a_setting_is_refused_meanwhile(make, pg, other):
     """Its client is told, and keeps the others."""
     for cluster in (pg, other):
