@@ -32,6 +32,7 @@ ROLES = "CREATE ROLE dropped LOGIN; "
 
 class Client:
     kind, user = "clean", "app"
+    home = "pg2"  # where all are to be at the end
 
     def __init__(self, proxy, number):
         self.number = number
@@ -45,7 +46,7 @@ class Client:
         assert self.conn.value("SELECT 1") == "1"
 
     def check(self):
-        assert self.conn.value("SHOW cluster_name") == "pg2"
+        assert self.conn.value("SHOW cluster_name") == self.home
 
     def ask(self):
         """A transaction, whose answer is taken by hear()."""
@@ -149,6 +150,10 @@ class Pinned(Client):
         self.conn.query("SELECT 1; PREPARE twice(int) AS SELECT $1 * 2")
 
     def check(self):
+        if self.home == "pg1":
+            super().check()
+            assert self.conn.value("EXECUTE twice(21)") == "42"
+            return
         seen = errors(self.conn.rest())
         assert [each["C"] for each in seen] == ["57P01"], seen
         assert '"twice"' in seen[0]["D"], seen[0]
@@ -270,13 +275,48 @@ def play(world, counts, active, rate, leave):
             "longest": max((1000 * each.longest for each in busy), default=0.0)}
 
 
-def once(counts, active, rate, workers, leave):
+def give_up(world, counts, active, rate, leave):
+    """The swap is prepared and given up, and then all who did nothing ask at once; the figures."""
+    Client.home = "pg1"
+    clients = [KINDS[kind](world.proxy, n) for n, kind in
+               enumerate(kind for kind, count in counts.items() for _ in range(count))]
+    busy = random.sample(clients, len(clients) * active // 100)
+    others = [each for each in clients if each not in busy]
+    activity = Activity(busy, rate)
+    activity.start()
+    time.sleep(leave)
+    world.proxy.command("PREPARE SWAP p2 TO pg2 LEAVE")
+    time.sleep(4)
+    left = [row["state"] for row in world.proxy.command("SHOW SESSIONS p2")].count("left")
+    began = time.monotonic()
+    world.proxy.command("CANCEL SWAP p2")
+    for each in others:
+        each.ask()
+    for each in others:
+        each.hear()
+    took = 1000 * (time.monotonic() - began)
+    activity.end()
+    failed = [each for each in clients if each.failure]
+    for each in failed[:5]:
+        print("%s client %d: %s" % (each.kind, each.number, each.failure))
+    for each in clients:
+        if not each.failure:
+            each.check()
+        each.conn.close()
+    print("given up     %d of %d had left; all who then asked at once were answered after %.0f ms, those that "
+          "worked after %.0f ms at most; errors %d"
+          % (left, len(clients), took, max((1000 * each.longest for each in busy), default=0.0),
+             len(failed)), flush=True)
+    return {"errors": len(failed)}
+
+
+def once(counts, active, rate, workers, leave, act=play):
     folder = tempfile.mkdtemp(prefix="pgshunt-sessions.")
     os.chmod(folder, 0o755)
     world = None
     try:
         world = World(folder, sum(counts.values()), workers, leave)
-        return play(world, counts, active, rate, leave)
+        return act(world, counts, active, rate, leave)
     finally:
         if world is not None:
             world.end()
@@ -301,9 +341,15 @@ def main():
     parser.add_argument("--leave", type=float, default=5,
                         help="seconds after which those that do nothing leave their servers before "
                         "the hold (session_leave_after); 0: they stay")
+    parser.add_argument("--give-up", action="store_true",
+                        help="no move: mixed ones leave for a swap that is given up")
     options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if options.give_up:
+        seen = once(counts_of("mixed", options.sessions), options.active, options.rate,
+                    options.workers, options.leave, give_up)
+        return 1 if seen["errors"] else 0
     few = once({"clean": FEW}, 0, options.rate, options.workers, options.leave)
     print("%-12s hold %4.0f ms, promotion %4.0f ms, end of the old servers %4.0f ms"
           % ("%d clean" % FEW, few["hold"], few["promotion"], few["ended"]), flush=True)

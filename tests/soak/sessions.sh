@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: PostgreSQL
 # 500 clients of session pools with state of all kinds during a move: what each costs of the hold.
-#   sh tests/soak/sessions.sh [--sessions N] [--active PERCENT] [--rate N] [--leave SECONDS] [KIND...]
+#   sh tests/soak/sessions.sh [--sessions N] [--active PERCENT] [--rate N] [--leave SECONDS] [--give-up] [KIND...]
 # KIND: clean settings statements listening locking cursors tables mixed; by default clean ones,
 # ones with twenty prepared statements, and mixed ones of which some work.
 # The exit code is 0 only if nobody saw an error, and each client still had afterwards what it had
