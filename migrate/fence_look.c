@@ -23,6 +23,16 @@
 	" extract(epoch FROM clock_timestamp() - a.xact_start)::int AS seconds,"                   \
 	" regexp_replace(left(a.query, 200), '\\s+', ' ', 'g') AS query"
 
+/* A link that can be asked, which it may have to be waited for. */
+static bool is_there(struct move *move, struct link *link)
+{
+	if (link->state == LINK_BUSY)
+		(void)!loop_wait(&move->loop, &link, 1, clock_now() + USEC_PER_SEC, false);
+	if (link->state == LINK_BUSY)
+		link_close(link);
+	return link_revive(move, link);
+}
+
 enum fence_state fence_look(struct move *move, struct server *server)
 {
 	struct link *link = &server->link;
@@ -31,6 +41,8 @@ enum fence_state fence_look(struct move *move, struct server *server)
 	struct sbuf sql;
 	bool ok;
 
+	if (!is_there(move, link))
+		return FENCE_UNKNOWN;
 	sbuf_init(&sql, LOOK_SQL_MAX);
 	sbuf_add_str(&sql, "SELECT s.recovery, s.system, d.datname, d.datallowconn FROM (SELECT"
 	                   " pg_is_in_recovery() AS recovery, (SELECT system_identifier FROM"
@@ -159,16 +171,12 @@ char *fence_who_is_left(struct move *move, struct link *link)
 /* Databases that a primary takes connections to, by name and oid: a copy has both. */
 static bool ask_open(struct move *move, struct link *link)
 {
-	if (link->state == LINK_BUSY)
-		(void)!loop_wait(&move->loop, &link, 1, clock_now() + USEC_PER_SEC, false);
-	if (link->state == LINK_BUSY)
-		link_close(link);
-	return link_revive(move, link) &&
+	return is_there(move, link) &&
 	       link_run(&move->loop, link, ASK_TIMEOUT,
 	                "SELECT datname, oid || ' of ' || (SELECT system_identifier FROM"
 	                " pg_control_system()) AS copy FROM pg_database WHERE NOT"
 	                " pg_is_in_recovery() AND datallowconn AND NOT datistemplate AND"
-	                " datname NOT IN ('postgres', current_database()) ORDER BY 1");
+	                " datconnlimit <> -2 AND datname NOT IN ('postgres', current_database()) ORDER BY 1");
 }
 
 size_t fence_open_on_both(struct move *move, char ***names)

@@ -347,6 +347,9 @@ bool promote_prepare(struct move *move) MUST_CHECK;
 /* Appends the query for the target's open databases that are neither shards nor the mover's own. */
 void promote_others_sql(const struct move *move, struct sbuf *out);
 
+/* Those of which the source has a copy that is open, too; free them with fence_free_names(). */
+size_t promote_open_copies(struct move *move, char ***names);
+
 /* Frees what promote_prepare() has seen of them. */
 void promote_forget_closing(struct move *move);
 

@@ -6,6 +6,7 @@
  * whether the request arrived is for the target to say.
  */
 #include "base/mem.h"
+#include "migrate/fence_look.h"
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
@@ -93,11 +94,45 @@ static bool is_other(const struct move *move, const char *name)
 	return false;
 }
 
+static bool is_shard(const struct move *move, const char *name)
+{
+	for (size_t i = 0; i < move->shard_count; i++) {
+		if (strcmp(move->shards[i].dbname, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+size_t promote_open_copies(struct move *move, char ***names)
+{
+	const size_t count = fence_open_on_both(move, names);
+	size_t left = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		char *name = (*names)[i];
+
+		if (is_shard(move, name))
+			free(name);
+		else
+			(*names)[left++] = name;
+	}
+	return left;
+}
+
+static void add_closing(struct move *move, const char *name)
+{
+	add_name(&move->closing, &move->closing_count, name);
+	if (!is_other(move, name))
+		add_name(&move->others, &move->other_count, name);
+}
+
 /* What is to be closed there: of what the checks have seen something may have been dropped, renamed
  * or made since. */
 static bool read_closing(struct move *move)
 {
 	struct link *link = &move->target.link;
+	char **names;
+	size_t copies;
 	struct sbuf sql;
 	bool ok;
 
@@ -111,10 +146,18 @@ static bool read_closing(struct move *move)
 	for (int row = 0; row < link_rows(link); row++) {
 		const char *name = link_value(link, row, "datname");
 
-		add_name(&move->closing, &move->closing_count, name);
-		if (!is_other(move, name))
-			add_name(&move->others, &move->other_count, name);
+		/* What is new on the target when a move is resumed, maybe days later, is wanted there. */
+		if (!move->resumed || is_other(move, name))
+			add_closing(move, name);
 	}
+	if (!move->resumed)
+		return true;
+	copies = promote_open_copies(move, &names);
+	for (size_t i = 0; i < copies; i++) {
+		if (!is_other(move, names[i]))
+			add_closing(move, names[i]);
+	}
+	fence_free_names(names, copies);
 	return true;
 }
 

@@ -4,6 +4,7 @@
  * failure: before the request to promote everything is undone, after it the move is completed.
  */
 #include "base/mem.h"
+#include "migrate/fence_look.h"
 #include "migrate/hook.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
@@ -128,6 +129,36 @@ static bool end_record(struct move *move, const char *result)
 	return ok;
 }
 
+/* Somebody has made the target a primary of its own meanwhile: then there are two of everything that the
+ * fence had not reached.  False if that is not so, or cannot be asked. */
+static bool say_promoted_by_others(struct move *move)
+{
+	struct link *target = &move->target.link;
+	struct sbuf text;
+	char **names;
+	size_t count;
+
+	if (fence_look(move, &move->target) == FENCE_UNKNOWN ||
+	    link_true(target, 0, "recovery"))
+		return false;
+	count = fence_open_on_both(move, &names);
+	sbuf_init(&text, JOURNAL_RECORD_MAX);
+	for (size_t i = 0; i < count; i++)
+		sbuf_printf(&text, "%s %s", i == 0 ? ": open for writing on both are" : ",",
+		            names[i]);
+	fence_free_names(names, count);
+	move_problem(move,
+	             "%s is a primary by now, because somebody else has promoted it%s. The routers "
+	             "lead to %s, where the clients go on; whoever writes to %s past them writes in "
+	             "the wrong place: stop it, or close its copies (ALTER DATABASE ... "
+	             "ALLOW_CONNECTIONS false), and make it a standby anew",
+	             target->name, sbuf_text(&text), move->source.conf->name, target->name);
+	sbuf_free(&text);
+	ui_line(move->ui, "undone: the clients are on %s as before, but %s is no standby any more",
+	        move->source.conf->name, target->name);
+	return true;
+}
+
 /* What is to be done by whom, where not everything is as it was. */
 static void undo_incomplete(struct move *move, bool fence_ok)
 {
@@ -177,7 +208,8 @@ enum exit_code run_undo(struct move *move)
 	}
 	if (!end_record(move, "undone"))
 		ui_error(move->ui, "the journal could not be written");
-	ui_line(move->ui, "undone: everything is as it was");
+	if (!say_promoted_by_others(move))
+		ui_line(move->ui, "undone: everything is as it was");
 	return EXIT_UNDONE;
 }
 

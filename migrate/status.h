@@ -11,12 +11,15 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* A database on one server. */
 struct status_database {
 	char *dbname;
 	char *sessions; /* "12 from 10.0.0.5 (app), ...", NULL = none */
 	bool open;      /* connections are allowed */
+	int64_t oid;    /* a copy has the same */
+	bool template;
 };
 
 /* A server; its link lives as long as the command. */

@@ -46,12 +46,11 @@ static const char slots_sql[] =
     " FROM pg_replication_slots s ORDER BY 1";
 
 static const char databases_sql[] =
-    "SELECT d.datname, d.datallowconn, string_agg(a.sessions || ' of ' || a.who, ', ' ORDER BY"
+    "SELECT d.datname, d.datallowconn, d.datistemplate, d.oid, string_agg(a.sessions || ' of ' || a.who, ', ' ORDER BY"
     " a.sessions DESC) AS sessions FROM pg_database d LEFT JOIN (SELECT datid, count(*) AS"
     " sessions, usename || ' from ' || coalesce(host(client_addr), 'the same machine') AS who"
     " FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name NOT LIKE"
-    " 'pgshunt%' GROUP BY 1, 3) a ON a.datid = d.oid WHERE NOT d.datistemplate GROUP BY 1, 2"
-    " ORDER BY 1";
+    " 'pgshunt%' GROUP BY 1, 3) a ON a.datid = d.oid GROUP BY 1, 2, 3, 4 ORDER BY 1";
 
 const struct status_database *status_database(const struct status_server *server,
                                               const char *dbname)
@@ -97,7 +96,9 @@ static void keep_databases(struct status_server *server)
 		server->databases[i] = (struct status_database){
 		    .dbname = mem_must_strdup(link_value(link, (int)i, "datname")),
 		    .sessions = mem_must_strdup(link_value(link, (int)i, "sessions")),
-		    .open = link_true(link, (int)i, "datallowconn")};
+		    .oid = link_number(link, (int)i, "oid", 0),
+		    .open = link_true(link, (int)i, "datallowconn"),
+		    .template = link_true(link, (int)i, "datistemplate")};
 }
 
 /* A link that failed keeps its error: it is shown with its server. */
@@ -217,8 +218,9 @@ static void show_databases(struct status *status, const struct status_server *se
 
 		if (!status_wants(status, database->dbname))
 			continue;
-		status_line(status, "  database %s: %s%s%s", database->dbname,
+		status_line(status, "  database %s: %s%s%s%s", database->dbname,
 		            database->open ? "open" : "closed to connections (fence)",
+		            database->template ? ", a template" : "",
 		            database->sessions == NULL ? "" : "; sessions: ",
 		            database->sessions == NULL ? "" : database->sessions);
 		sbuf_init(&event, EVENT_MAX);
@@ -242,17 +244,31 @@ static void find_split(struct status *status, size_t index, const struct status_
 		const struct status_database *copy = status_database(other, database->dbname);
 
 		if (!other->reached || other->recovery || copy == NULL || !copy->open ||
-		    other->system == NULL || first->system == NULL ||
+		    copy->oid != database->oid || copy->template || other->system == NULL ||
+		    first->system == NULL ||
 		    strcmp(other->system, first->system) != 0 ||
 		    (other->conf->port == first->conf->port &&
 		     strcmp(other->conf->host, first->conf->host) == 0))
 			continue; /* or it is one server with two names */
 		status_alarm(status,
-		             "database %s is open for writing on %s and on %s: a fence was lifted; "
-		             "close the copy that is out of use (ALTER DATABASE ... "
-		             "ALLOW_CONNECTIONS false)",
+		             "database %s is open for writing on %s and on %s: a fence was lifted, or "
+		             "it was made while a move ran; close the copy that is out of use (ALTER "
+		             "DATABASE ... ALLOW_CONNECTIONS false)",
 		             database->dbname, first->conf->name, other->conf->name);
 	}
+}
+
+/* Every database of a server that was moved from or to has two copies, whether the configuration knows it
+ * or not, but those that serve the servers themselves are open on both. */
+static bool may_split(const struct status *status, const struct status_server *server,
+                      const struct status_database *database)
+{
+	if (!database->open || database->template)
+		return false;
+	if (status_wants(status, database->dbname))
+		return true;
+	return status->name_count == 0 && strcmp(database->dbname, "postgres") != 0 &&
+	       strcmp(database->dbname, server->conf->admin_dbname) != 0;
 }
 
 void status_show_servers(struct status *status)
@@ -278,8 +294,7 @@ void status_show_servers(struct status *status)
 		show_replication(status, server);
 		show_databases(status, server);
 		for (size_t j = 0; j < server->database_count && !server->recovery; j++) {
-			if (server->databases[j].open &&
-			    status_wants(status, server->databases[j].dbname))
+			if (may_split(status, server, &server->databases[j]))
 				find_split(status, i, &server->databases[j]);
 		}
 	}

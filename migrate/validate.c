@@ -5,12 +5,14 @@
  */
 #include "base/mem.h"
 #include "migrate/commcare.h"
+#include "migrate/fence_look.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 #include "migrate/sessions.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define VALIDATE_SQL_MAX ((size_t)4 * 1024 * 1024)
@@ -158,32 +160,66 @@ static bool flush_target(struct move *move)
 	return false;
 }
 
-/* A database that was made on the source while the move ran has a writable copy on the target. */
-static bool fence_strays(struct move *move)
+static bool close_on_target(struct move *move, char **names, size_t count)
 {
 	struct link *link = &move->target.link;
 	struct sbuf sql;
-	bool ok;
+	bool ok = true;
 
-	if (move->resumed)
-		return true; /* what is new there by now may be wanted */
 	sbuf_init(&sql, VALIDATE_SQL_MAX);
-	promote_others_sql(move, &sql);
-	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
-	sbuf_reset(&sql);
-	for (int row = 0; ok && row < link_rows(link); row++) {
+	for (size_t i = 0; i < count; i++) {
 		ui_error(move->ui,
 		         "validate: database %s was made meanwhile; its copy on %s is closed",
-		         link_value(link, row, "datname"), link->name);
+		         names[i], link->name);
 		sbuf_add_str(&sql, "ALTER DATABASE ");
-		sql_identifier(&sql, link_value(link, row, "datname"));
+		sql_identifier(&sql, names[i]);
 		sbuf_add_str(&sql, " ALLOW_CONNECTIONS false;");
 	}
-	if (ok && sql.len > 0)
+	if (count > 0)
 		ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
 	sbuf_free(&sql);
 	if (!ok)
 		move_problem(move, "%s: %s", link->name, link_error(link));
+	return ok;
+}
+
+/* Databases that are open on the target; false if it cannot be asked. */
+static bool list_open(struct move *move, char ***names, size_t *count)
+{
+	struct link *link = &move->target.link;
+
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, VALIDATE_SQL_MAX);
+	promote_others_sql(move, &sql);
+	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	if (!ok) {
+		move_problem(move, "%s: %s", link->name, link_error(link));
+		return false;
+	}
+	for (int row = 0; row < link_rows(link); row++) {
+		*names = mem_must_grow(*names, *count + 1, sizeof(**names));
+		(*names)[(*count)++] = mem_must_strdup(link_value(link, row, "datname"));
+	}
+	return true;
+}
+
+/* A database that was made on the source while the move ran has a writable copy on the target.  In a
+ * resumed move, which may be days later, what is new on the target alone may be wanted. */
+static bool fence_strays(struct move *move)
+{
+	char **names = NULL;
+	size_t count = 0;
+	bool ok = true;
+
+	if (move->resumed)
+		count = promote_open_copies(move, &names);
+	else
+		ok = list_open(move, &names, &count);
+	ok = close_on_target(move, names, count) && ok;
+	fence_free_names(names, count);
 	return ok;
 }
 

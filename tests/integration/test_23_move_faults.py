@@ -392,3 +392,47 @@ def test_journal_that_may_not_grow(make_scene, most, code):
     assert result.returncode == code, result.stdout + result.stderr
     assert "journal" in result.stderr
     scene.check_on_pg1()
+
+
+# --- databases that are open on both ------------------------------------------------------------
+
+def test_promoted_by_somebody_else(make_scene):
+    """Before the fence came there: everything is there twice, and that is what the operator is told."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the hold")
+    scene.pg2.sql("SELECT pg_promote()")
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == UNDONE
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert "open for writing on both are p1, p2" in text and "everything is as it was" not in text, text
+    assert "on pg1 as before, but pg2 is no standby any more" in text
+    scene.check_writes(scene.proxy, "p2", "pg1")
+    assert "database p2 is open for writing on pg1 and on pg2" in scene.run("status").stdout
+
+
+def test_database_that_was_made_while_a_killed_move_ran(make_scene):
+    """Its copy on pg2 is closed by resume, as by a move that goes through; what was made on pg2 alone, or
+    is on both of them by chance, is not. Then status finds what somebody opens again."""
+    scene = make_scene()
+    scene.configure(lease="60s")
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.prepare.intent=wait:%s,journal.promote.outcome=kill" % mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "prepare")
+    scene.pg1.sql("CREATE DATABASE p7")
+    wait_for(lambda: scene.pg2.sql("SELECT 1 FROM pg_database WHERE datname = 'p7'"), 30 * SLOW, "its copy")
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == -signal.SIGKILL
+    scene.pg2.sql("CREATE DATABASE p8")
+    scene.pg2.sql("CREATE DATABASE p9")
+    scene.pg1.sql("CREATE DATABASE p9")
+    assert scene.run("resume").returncode == DONE
+    assert scene.open_databases(scene.pg2) == {"p2", "p8", "p9"}
+    assert scene.run("status").returncode == DONE
+    scene.pg2.sql("ALTER DATABASE p7 ALLOW_CONNECTIONS true")
+    result = scene.run("status")
+    assert result.returncode == REFUSED
+    assert "database p7 is open for writing on pg1 and on pg2" in result.stdout and "p9 is open" not in result.stdout

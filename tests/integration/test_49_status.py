@@ -42,6 +42,11 @@ def test_status(make_scene, pg):
         text = scene.run("status", "p2").stdout
         assert "database p2" in text and "database p1" not in text
         assert scene.run("status", "p9").returncode == USAGE
+        # A template is a database like others.
+        scene.pg1.sql("ALTER DATABASE p1 IS_TEMPLATE true")
+        text = scene.run("status").stdout
+        assert "database p1: open, a template" in text and "where p1 is" not in text
+        scene.pg1.sql("ALTER DATABASE p1 IS_TEMPLATE false")
         scene.proxy.hold("p2", "LEASE 60s")
         assert "HELD" in scene.run("status").stdout
         scene.proxy.command("RELEASE p2")
