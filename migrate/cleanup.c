@@ -28,10 +28,57 @@
 
 /* ---- what there is ---- */
 
+/* FNV-1a, 32 bits: tells names apart that begin alike. */
+static uint32_t hash_of(const char *text)
+{
+	uint32_t hash = 2166136261U;
+
+	for (const char *p = text; *p != '\0'; p++)
+		hash = (hash ^ (unsigned char)*p) * 16777619U;
+	return hash;
+}
+
+/* Its name and the suffix; a name that is too long for both is cut, not within a character, and gets a
+ * number that others do not get which begin like it.  Free it. */
+static char *stale_name(const char *dbname, const char *suffix)
+{
+	size_t room = NAME_MAX_BYTES - strlen(suffix);
+	char number[16];
+
+	if (strlen(dbname) <= room)
+		return mem_must_printf("%s%s", dbname, suffix);
+	(void)snprintf(number, sizeof(number), "_%08" PRIx32, hash_of(dbname));
+	room -= strlen(number);
+	while (room > 0 && ((unsigned char)dbname[room] & 0xC0) == 0x80)
+		room--;
+	return mem_must_printf("%.*s%s%s", (int)room, dbname, number, suffix);
+}
+
+/* What the journal says that it was renamed to, NULL if it was not. */
+static const char *renamed_to(const struct cleanup *cleanup, const struct copy *copy)
+{
+	const char *found = NULL;
+
+	for (const struct json *at = cleanup->records->first; at != NULL; at = at->next) {
+		const struct json *data = json_get(at, "data");
+		const char *from = json_text(data, "database");
+		const char *to = json_text(data, "to");
+		const char *server = json_text(data, "server");
+
+		if (strcmp(json_text(at, "phase"), "rename") == 0 &&
+		    strcmp(json_text(at, "kind"), "outcome") == 0 && from != NULL && to != NULL &&
+		    server != NULL && strcmp(from, copy->dbname) == 0 &&
+		    strcmp(server, copy->here->conf->name) == 0)
+			found = to;
+	}
+	return found;
+}
+
 static void add_copy(struct cleanup *cleanup, const char *dbname, bool of_shard)
 {
 	struct move *move = cleanup->move;
 	const char *id = cleanup->records->id;
+	const char *renamed;
 	char suffix[32];
 	struct copy *copy;
 
@@ -43,8 +90,9 @@ static void add_copy(struct cleanup *cleanup, const char *dbname, bool of_shard)
 	                      .here = of_shard ? &move->source : &move->target,
 	                      .there = of_shard ? &move->target : &move->source,
 	                      .of_shard = of_shard};
+	renamed = renamed_to(cleanup, copy);
 	copy->stale =
-	    mem_must_printf("%.*s%s", (int)(NAME_MAX_BYTES - strlen(suffix)), dbname, suffix);
+	    renamed != NULL ? mem_must_strdup(renamed) : stale_name(dbname, suffix);
 }
 
 /* When the journal says that it was renamed, as microseconds since 1970. */
@@ -180,9 +228,13 @@ static void drop_copy(struct cleanup *cleanup, struct copy *copy)
 	} else if (clock_wall() < due) {
 		cleanup->waiting++;
 		ui_line(cleanup->move->ui,
-		        "  %s: database %s can be dropped in %.1f h (mover.cleanup_wait)",
+		        "  %s: database %s can be dropped in %.1f h (mover.cleanup_wait)%s",
 		        copy->here->conf->name, copy->stale,
-		        (double)(due - clock_wall()) / (double)USEC_PER_SEC / 3600.0);
+		        (double)(due - clock_wall()) / (double)USEC_PER_SEC / 3600.0,
+		        clock_wall() < copy->renamed_at
+		            ? "; by the clock of this machine it will be renamed in the future: "
+		              "one of the two times is wrong"
+		            : "");
 	} else if (!copy->of_shard || is_compared(cleanup)) {
 		run_step(cleanup, copy, "drop", copy->stale, NULL);
 	}

@@ -7,6 +7,7 @@
 #include "migrate/lock.h"
 #include "migrate/watch.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,6 +20,8 @@
 #include <unistd.h>
 
 #define JOURNAL_FILE "journal.jsonl"
+/* How the name of a move begins. */
+#define STAMP "%Y%m%dT%H%M%SZ"
 /* Looks, ten a second, whether a watch has let go of the lock. */
 #define WATCH_LOOKS 200
 
@@ -133,15 +136,39 @@ static bool open_file(struct journal *journal, int flags, struct sbuf *error)
 	return journal->fd >= 0;
 }
 
+/* The time in the names of the moves that are there, the latest; 0 if there are none. */
+static time_t newest(const char *parent)
+{
+	DIR *dir = opendir(parent);
+	struct dirent *entry;
+	time_t latest = 0;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		struct tm tm = {0};
+		const char *end = strptime(entry->d_name, STAMP "-", &tm);
+		time_t when = end == NULL ? 0 : timegm(&tm);
+
+		if (latest < when)
+			latest = when;
+	}
+	if (dir != NULL)
+		(void)closedir(dir);
+	return latest;
+}
+
 bool journal_create(struct journal *journal, const char *parent, const char *label,
                     struct sbuf *error)
 {
 	time_t now = (time_t)(clock_wall() / USEC_PER_SEC);
+	time_t before = newest(parent);
 	struct tm tm;
 	char stamp[32];
 
+	/* Which move is the last one, is told by their names: also if the clock was set back. */
+	if (now <= before)
+		now = before + 1;
 	(void)gmtime_r(&now, &tm);
-	(void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", &tm);
+	(void)strftime(stamp, sizeof(stamp), STAMP, &tm);
 	for (int attempt = 0; attempt < 100; attempt++) {
 		char suffix[8] = "";
 

@@ -53,7 +53,8 @@ int journal_lock(const char *directory, struct sbuf *error) MUST_CHECK;
 
 void journal_init(struct journal *journal);
 
-/* Makes the directory and the empty journal of a new move of the shards in `label`. */
+/* Makes the directory and the empty journal of a new move of the shards in `label`.  Its name sorts
+ * behind those that are there. */
 bool journal_create(struct journal *journal, const char *parent, const char *label,
                     struct sbuf *error) MUST_CHECK;
 

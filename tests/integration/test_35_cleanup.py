@@ -2,9 +2,10 @@
 """After the move: counts, validate, and cleanup with the evidence that it wants."""
 import json
 import os
+import re
 
 from pgwire import wait_for
-from scene import DONE, REFUSED, USAGE
+from scene import DONE, REFUSED, UNDONE, USAGE
 
 
 def databases(cluster):
@@ -133,6 +134,46 @@ def test_cleanup(make_scene):
         assert databases(scene.pg1) == {"p1"} and databases(scene.pg2) == {"p2"}
         assert two.value("SHOW cluster_name") == "pg2"
         assert scene.run("cleanup").returncode == DONE
+
+
+def test_cleanup_of_long_names(make_scene):
+    """Copies whose names begin alike get names of their own, and none ends within a character."""
+    scene = make_scene()
+    alike = ["p1" + "x" * 58 + last for last in "ab"] + ["p1" + "\N{LATIN SMALL LETTER O WITH DIAERESIS}" * 30]
+    for name in alike:
+        scene.pg1.sql('CREATE DATABASE "%s"' % name)
+    wait_for(lambda: len(databases(scene.pg2)) == 5, 20, "their copies")
+    scene.configure(cleanup_wait="1h")
+    scene.move()
+    result = scene.run("cleanup", "--yes", "--idle")
+    assert result.returncode == DONE, result.stderr
+    renamed = databases(scene.pg2) - {"p2"}
+    assert len(renamed) == 4 and all("__copy_20" in name and len(name.encode()) <= 63 for name in renamed), renamed
+    result = scene.run("cleanup", "--yes", "--idle")
+    assert result.returncode == DONE and result.stdout.count("can be dropped in 1.0 h") == 5, result.stdout
+    assert scene.run("cleanup", "--undo", "--yes", "--idle").returncode == DONE
+    assert databases(scene.pg2) == {"p1", "p2", *alike}
+
+
+def test_clock_that_was_set_back(make_scene):
+    """The last move is the last one all the same, and nothing is dropped before its time."""
+    scene = make_scene()
+    scene.move(UNDONE, fault="journal.hold.outcome=fail")
+    name, _ = journal(scene)
+    directory = scene.mover["journal_directory"]
+    os.rename(os.path.join(directory, name), os.path.join(directory, "20990101T000000Z-p2"))
+    scene.configure(cleanup_wait="1h")
+    scene.move()
+    assert max(name for name in os.listdir(directory) if name[0].isdigit()) == "20990101T000001Z-p2"
+    assert scene.run("cleanup", "--yes", "--idle").returncode == DONE
+    path = os.path.join(directory, "20990101T000001Z-p2", "journal.jsonl")
+    with open(path) as file:
+        text = file.read()
+    with open(path, "w") as file:
+        file.write(re.sub(r'"wall":(\d+)', lambda match: '"wall":%d' % (int(match[1]) + 7_200_000_000), text))
+    result = scene.run("cleanup", "--yes", "--idle")
+    assert result.returncode == DONE, result.stderr
+    assert "can be dropped in 3.0 h" in result.stdout and "in the future" in result.stdout
 
 
 def test_cleanup_on_the_wrong_place(make_scene):
