@@ -59,10 +59,16 @@ void check_synchronous(struct checks *checks, const char *slot);
 void check_settings(struct checks *checks);
 /* check_wal.c: slots, other standbys, sessions on the target. */
 void check_wal(struct checks *checks);
+/* check_archive.c: the WAL archive. */
+void check_archive(struct checks *checks);
 /* check_disk.c: room on both machines. */
 void check_disk(struct checks *checks);
 /* check_shard.c: what is in the databases that move. */
 void check_shards(struct checks *checks);
+/* check_databases.c: the databases that do not move.  First by their rows, which the last results
+ * of both links are, then by what is in them. */
+void check_other_databases(struct checks *checks);
+void check_others_inside(struct checks *checks);
 /* check_inside.c: what only sessions in them can see. */
 void check_inside(struct checks *checks);
 /* check_proxy.c: the proxies. */

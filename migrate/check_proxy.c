@@ -7,6 +7,7 @@
 #include "migrate/pgbouncer.h"
 #include "migrate/sessions.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,32 @@ static void check_holds(struct checks *checks, struct proxy *proxy)
 				           "%s: a swap of database %s to %s is prepared",
 				           proxy->label, database, link_value(link, row, "target"));
 		}
+	}
+}
+
+/* A proxy that gives its clients up before the move does. */
+static void check_patience(struct checks *checks, struct proxy *proxy)
+{
+	const struct config_mover *conf = &checks->move->config->mover;
+	usec_t budget = conf->hold_timeout + conf->catch_up_timeout;
+	struct link *link = &proxy->status;
+	usec_t patience;
+
+	if (!check_query(checks, CHECK_PATIENCE, link, "SHOW CONFIG"))
+		return;
+	for (int row = 0; row < link_rows(link); row++) {
+		const char *key = link_value(link, row, "key");
+		const char *value = link_value(link, row, "value");
+
+		if (key == NULL || value == NULL ||
+		    (strcmp(key, "hold_wait_timeout") != 0 &&
+		     strcmp(key, "proxy.hold_wait_timeout") != 0) ||
+		    !config_parse_duration(value, &patience) || patience == 0 || patience >= budget)
+			continue;
+		check_find(checks, CHECK_PATIENCE, CHECK_WARN,
+		           "%s: its hold_wait_timeout is %s, and the hold may take up to %" PRId64
+		           " ms",
+		           proxy->label, value, budget / USEC_PER_MSEC);
 	}
 }
 
@@ -124,6 +151,7 @@ void check_proxies(struct checks *checks)
 			check_find(checks, CHECK_PROXIES, CHECK_WARN, "%s has none of the shards",
 			           proxy->label);
 		check_holds(checks, proxy);
+		check_patience(checks, proxy);
 	}
 	for (size_t i = 0; i < move->route_count; i++)
 		check_route(checks, &move->routes[i]);
@@ -133,6 +161,7 @@ void check_proxies(struct checks *checks)
 	check_pass(checks, CHECK_PROXIES, "%zu", move->proxy_count);
 	check_sessions(checks);
 	check_pass(checks, CHECK_HOLDS, "nobody");
+	check_pass(checks, CHECK_PATIENCE, "every hold_wait_timeout is long enough");
 	check_pass(checks, CHECK_ROUTES, "%zu routes lead to %s", move->route_count,
 	           move->source.conf->name);
 }

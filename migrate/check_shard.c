@@ -10,6 +10,9 @@
 #include <string.h>
 
 #define CHECK_SQL_MAX ((size_t)1024 * 1024)
+#define CLIENTS_SQL                                                                                \
+	" (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND a.backend_type ="     \
+	" 'client backend' AND a.application_name NOT LIKE 'pgshunt%') AS clients,"
 
 static const struct {
 	enum check check;
@@ -140,37 +143,17 @@ static void compare_database(struct checks *checks, const char *dbname)
 	compare_collations(checks, dbname, here, there);
 }
 
-/* Databases of the target that are inherited and not moved: they are closed there. */
-static void find_others(struct move *move)
-{
-	const struct link *target = &move->target.link;
-
-	for (int row = 0; row < link_rows(target); row++) {
-		const char *name = link_value(target, row, "datname");
-		bool moves = !link_true(target, row, "datallowconn") ||
-		             link_true(target, row, "datistemplate") ||
-		             strcmp(name, move->target.conf->admin_dbname) == 0 ||
-		             strcmp(name, "postgres") == 0;
-
-		for (size_t i = 0; i < move->shard_count; i++)
-			moves = moves || strcmp(name, move->shards[i].dbname) == 0;
-		if (moves)
-			continue;
-		move->others =
-		    mem_must_grow(move->others, move->other_count + 1, sizeof(*move->others));
-		move->others[move->other_count++] = mem_must_strdup(name);
-	}
-}
-
 static void check_databases(struct checks *checks)
 {
 	struct move *move = checks->move;
 	static const char with_versions[] =
-	    "SELECT datname, datallowconn, datistemplate, datconnlimit, datcollversion AS recorded,"
-	    " pg_database_collation_actual_version(oid) AS collation FROM pg_database ORDER BY 1";
+	    "SELECT datname, datallowconn, datistemplate, datconnlimit," CLIENTS_SQL
+	    " datcollversion AS recorded,"
+	    " pg_database_collation_actual_version(oid) AS collation FROM pg_database d ORDER BY 1";
 	/* Before 15 nothing is recorded; the version is that of the collation of that name. */
 	static const char without[] =
-	    "SELECT datname, datallowconn, datistemplate, datconnlimit, NULL::text AS recorded,"
+	    "SELECT datname, datallowconn, datistemplate, datconnlimit," CLIENTS_SQL
+	    " NULL::text AS recorded,"
 	    " (SELECT max(pg_collation_actual_version(c.oid)) FROM pg_collation c WHERE"
 	    " c.collprovider = 'c' AND c.collcollate = d.datcollate AND c.collencoding IN"
 	    " (-1, d.encoding)) AS collation FROM pg_database d ORDER BY 1";
@@ -182,8 +165,7 @@ static void check_databases(struct checks *checks)
 		return;
 	for (size_t i = 0; i < move->shard_count; i++)
 		compare_database(checks, move->shards[i].dbname);
-
-	find_others(move);
+	check_other_databases(checks);
 }
 
 void check_shards(struct checks *checks)
@@ -191,6 +173,7 @@ void check_shards(struct checks *checks)
 	check_databases(checks);
 	if (checks->results[CHECK_DATABASES] == CHECK_REFUSE || checks->broken)
 		return;
+	check_others_inside(checks);
 	check_on_source(checks);
 	check_transactions(checks);
 	check_inside(checks);

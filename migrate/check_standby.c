@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* reset_val: what a session of a client gets, not what ours has set. */
 static const char facts_sql[] =
     "SELECT current_setting('server_version_num')::int AS version,"
     " current_setting('server_version') AS version_text,"
@@ -29,8 +28,16 @@ static const char facts_sql[] =
     " CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,"
     " current_setting('recovery_min_apply_delay') AS delay,"
     " current_setting('port')::int AS port,"
-    " (SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_read_only')"
-    " AS read_only";
+    /* What the server is set to.  Where our own role or database has another idea, reset_val is
+     * that, and the files say the rest. */
+    " CASE WHEN EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE c LIKE"
+    " 'default_transaction_read_only=%' AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE"
+    " rolname = session_user)) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE"
+    " datname = current_database())))"
+    " THEN coalesce((SELECT f.setting::bool FROM pg_file_settings f WHERE"
+    " f.name = 'default_transaction_read_only' AND f.error IS NULL ORDER BY f.seqno DESC LIMIT 1),"
+    " false) ELSE (SELECT reset_val::bool FROM pg_settings WHERE"
+    " name = 'default_transaction_read_only') END AS read_only";
 
 static const char receiver_sql[] =
     "SELECT status, sender_host, sender_port, slot_name, received_tli"
@@ -185,9 +192,8 @@ static void check_read_only(struct checks *checks)
 {
 	struct move *move = checks->move;
 	const struct link *target = &move->target.link;
-	const char *read_only = link_value(target, 0, "read_only");
 
-	if (read_only != NULL && strcmp(read_only, "off") != 0) {
+	if (link_true(target, 0, "read_only")) {
 		bool left_over = read_only_left_over(move);
 
 		check_find(checks, CHECK_READ_ONLY, left_over ? CHECK_WARN : CHECK_REFUSE,
@@ -295,6 +301,8 @@ void check_servers(struct checks *checks)
 		check_settings(checks);
 	if (!checks->broken)
 		check_wal(checks);
+	if (!checks->broken)
+		check_archive(checks);
 	if (!checks->broken)
 		check_disk(checks);
 }

@@ -115,11 +115,17 @@ static bool judge_stale(struct cleanup *cleanup, const struct copy *copy)
 	else if (link_true(link, 0, "open"))
 		why = "is open: its fence was lifted, somebody may have written to it";
 	else if (link_true(link, 0, "template"))
-		why = "is a template";
+		why = "is a template: ALTER DATABASE ... IS_TEMPLATE false, if it may go";
 	else if (link_number(link, 0, "sessions", 1) > 0)
 		why = "still has sessions";
 	else if (link_number(link, 0, "ties", 1) > 0)
-		why = "has prepared transactions, logical slots or subscriptions";
+		why = "has prepared transactions, logical slots or subscriptions, which keep it "
+		      "from being "
+		      "dropped: ALTER DATABASE ... ALLOW_CONNECTIONS true, and in it ROLLBACK "
+		      "PREPARED (the live copy has its own), SELECT pg_drop_replication_slot(...), "
+		      "or "
+		      "ALTER SUBSCRIPTION ... DISABLE, SET (slot_name = NONE) and DROP "
+		      "SUBSCRIPTION; then ALLOW_CONNECTIONS false again";
 	if (why != NULL)
 		cleanup_refuse(cleanup, "database %s on %s %s", name, link->name, why);
 	return why == NULL;

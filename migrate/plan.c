@@ -354,6 +354,22 @@ static enum exit_code take_all(struct move *move, const char *all_of, struct sbu
 	return EXIT_REFUSED;
 }
 
+/* Of several hosts another one might be fenced or promoted than the proxies have in mind. */
+static bool has_one_host(const struct config_server *server, struct sbuf *error)
+{
+	bool several = strchr(server->host, ',') != NULL;
+
+	if (!several && strchr(server->admin_host, ',') == NULL)
+		return true;
+	sbuf_printf(
+	    error,
+	    "servers.%s.%s names several hosts (%s): a move needs to know which one it means, so "
+	    "give that one only\n",
+	    server->name, several ? "host" : "admin_host",
+	    several ? server->host : server->admin_host);
+	return false;
+}
+
 static enum exit_code unreachable(struct sbuf *error)
 {
 	sbuf_add_str(error,
@@ -388,7 +404,8 @@ static enum exit_code make(struct move *move, char *const *names, size_t count, 
 		sbuf_printf(error, "shard %s is on server %s already\n", move->shards[0].name, to);
 		return EXIT_REFUSED;
 	}
-	if (!plan_pick_routes(move, error))
+	if (!has_one_host(move->source.conf, error) || !has_one_host(move->target.conf, error) ||
+	    !plan_pick_routes(move, error))
 		return EXIT_REFUSED;
 	if (!servers_connect(move, error) || !plan_connect_routes(move, error))
 		return unreachable(error);

@@ -2,6 +2,8 @@
 """pgshunt check: what lies around the two servers, and what of it would be noticed only after the
 promotion: synchronous and other standbys, archives, other databases, proxies that mean another
 server."""
+import contextlib
+import json
 import os
 
 from pgwire import wait_for
@@ -103,3 +105,201 @@ def test_proxy_that_means_another_server(scene):
     scene.pg1.sql("SELECT pg_drop_replication_slot('s3')")
     knows_pg2_as(scene)
     scene.check_on_pg1()
+
+
+def stream(scene):
+    wait_for(lambda: scene.pg1.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"),
+             20 * SLOW, "streaming")
+
+
+def restart(scene, *clusters):
+    for cluster in clusters:
+        cluster.stop()
+    for cluster in reversed(clusters):
+        cluster.start()
+    stream(scene)
+
+
+def test_wal_archive(scene):
+    """The new timeline in the source's own archive; and what asks the archive while clients wait."""
+    pg1, pg2 = scene.pg1, scene.pg2
+    for cluster in (pg1, pg2):
+        cluster.settings.update(archive_mode="on", archive_command="test -d /nowhere || cat %p")
+    restart(scene, pg2, pg1)
+    try:
+        finds(scene, "archive", REFUSE, "archive_command", "/nowhere", "pg1", "pg2")
+        scene.configure(same_archive=True)
+        assert check(scene, DONE)["archive"][0][0] == PASS
+        scene.configure(same_archive=False)
+        with setting(pg2, "archive_command", "cat %p"):
+            assert check(scene, DONE)["archive"][0][0] == PASS
+        with setting(pg1, "archive_command", "/bin/true"), \
+                setting(pg2, "archive_command", "/bin/true"):
+            assert check(scene, DONE)["archive"][0][0] == PASS
+        pg2.settings["archive_mode"] = "off"
+        restart(scene, pg2)
+        assert check(scene, DONE)["archive"][0][0] == PASS
+        if int(pg1.value("SHOW server_version_num")) >= 150000:
+            # A library, and the settings that tell it where.
+            for cluster in (pg1, pg2):
+                del cluster.settings["archive_command"]
+                cluster.settings.update({
+                    "archive_mode": "on", "archive_library": "basic_archive",
+                    "basic_archive.archive_directory": cluster.folder if cluster is pg1
+                    else pg1.folder})
+            restart(scene, pg2, pg1)
+            finds(scene, "archive", REFUSE, "archive_library", "basic_archive")
+            with setting(pg2, "basic_archive.archive_directory", pg2.folder):
+                assert check(scene, DONE)["archive"][0][0] == PASS
+    finally:
+        for cluster in (pg1, pg2):
+            for name in ("archive_mode", "archive_command", "archive_library",
+                         "basic_archive.archive_directory"):
+                cluster.settings.pop(name, None)
+        restart(scene, pg2, pg1)
+    with setting(pg2, "restore_command", "false"):
+        finds(scene, "restore", WARN, "pg2", "false")
+
+
+def test_other_databases(scene):
+    """They do not move, and their copies on the target live for a moment, or for ever."""
+    pg1, pg2 = scene.pg1, scene.pg2
+    with having(pg1, "BEGIN; CREATE TABLE later (a int); PREPARE TRANSACTION 'open'",
+                "ROLLBACK PREPARED 'open'", "p1"):
+        caught_up(scene)
+        finds(scene, "prepared", WARN, "database p1", "open", "for ever")
+    pg1.sql("CREATE SUBSCRIPTION sub CONNECTION 'host=127.0.0.1 port=1' PUBLICATION pub "
+            "WITH (connect = false, slot_name = NONE)", "p1")
+    caught_up(scene)
+    assert check(scene, DONE)["subscriptions"][0][0] == PASS
+    pg1.sql("ALTER SUBSCRIPTION sub SET (slot_name = sub); ALTER SUBSCRIPTION sub ENABLE", "p1")
+    caught_up(scene)
+    finds(scene, "subscriptions", REFUSE, "database p1", "sub", "take over")
+    pg2.settings["max_logical_replication_workers"] = 0
+    restart(scene, pg2)
+    assert check(scene, DONE)["subscriptions"][0][0] == PASS
+    del pg2.settings["max_logical_replication_workers"]
+    restart(scene, pg2)
+    pg1.sql("ALTER SUBSCRIPTION sub DISABLE; ALTER SUBSCRIPTION sub SET (slot_name = NONE); "
+            "DROP SUBSCRIPTION sub", "p1")
+    # What an interrupted DROP DATABASE leaves.
+    with having(pg1, "CREATE DATABASE half", "DROP DATABASE half", "postgres"):
+        pg1.sql("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half'")
+        caught_up(scene)
+        finds(scene, "invalid", REFUSE, "half", "pg1")
+    caught_up(scene)
+    assert check(scene, DONE)["invalid"][0][0] == PASS
+
+
+def routed(scene, dbname):
+    """The proxy sends clients there."""
+    scene.proxy.databases[dbname] = {"server": "pg1"}
+    scene.proxy.write()
+    scene.proxy.command("RELOAD")
+
+
+def test_databases_that_stay_open(scene):
+    pg1 = scene.pg1
+
+    def admin(dbname):
+        for name in ("pg1", "pg2"):
+            scene.proxy.servers[name]["admin_dbname"] = dbname
+        scene.proxy.write()
+    admin("p1")
+    finds(scene, "left_open", REFUSE, "proxy a", "p1", "the mover works")
+    with having(pg1, "CREATE DATABASE tools", "DROP DATABASE tools WITH (FORCE)", "postgres"):
+        caught_up(scene)
+        admin("tools")
+        assert check(scene, DONE)["left_open"][0][0] == PASS
+        with pg1.connect("tools"):
+            finds(scene, "left_open", REFUSE, "tools", "has 1 clients")
+        for name in ("tools", "postgres"):
+            routed(scene, name)
+            finds(scene, "left_open", REFUSE, "proxy a", name)
+            del scene.proxy.databases[name]
+            scene.proxy.write()
+            scene.proxy.command("RELOAD")
+        admin("postgres")
+    caught_up(scene)
+    assert check(scene, DONE)["left_open"][0][0] == PASS
+    # A template that has clients is a database like others; one that has none is left alone.
+    for dbname in ("p1", "mold"):
+        if dbname == "mold":
+            pg1.sql("CREATE DATABASE mold")
+        pg1.sql("ALTER DATABASE %s IS_TEMPLATE true" % dbname)
+    caught_up(scene)
+    result = scene.run("plan", "p2", "--to", "pg2", "--json")
+    plan, = [event for event in map(json.loads, result.stdout.splitlines())
+             if event["event"] == "plan"]
+    assert plan["others"] == ["p1"]
+    pg1.sql("ALTER DATABASE p1 IS_TEMPLATE false; ALTER DATABASE mold IS_TEMPLATE false; ")
+    pg1.sql("DROP DATABASE mold")
+    caught_up(scene)
+
+
+def test_proxy_that_is_impatient(scene):
+    scene.proxy.settings["hold_wait_timeout"] = "100ms"
+    scene.proxy.reload()
+    scene.proxy.command("RELOAD")
+    finds(scene, "patience", WARN, "proxy a", "100ms", "8000 ms")
+    scene.configure(hold_timeout="10ms", catch_up_timeout="50ms")
+    assert check(scene, DONE)["patience"][0][0] == PASS
+    scene.proxy.settings["hold_wait_timeout"] = "0"
+    scene.configure(hold_timeout="1h", catch_up_timeout="1h")
+    scene.proxy.command("RELOAD")
+    assert check(scene, DONE)["patience"][0][0] == PASS
+    del scene.proxy.settings["hold_wait_timeout"]
+    scene.configure()
+    scene.proxy.command("RELOAD")
+
+
+def test_several_hosts(scene):
+    for key in ("host", "admin_host"):
+        for name in ("pg1", "pg2"):
+            right = scene.proxy.servers[name]
+            scene.proxy.servers[name] = {**right, key: "127.0.0.1,127.0.0.2"}
+            scene.proxy.write()
+            result = scene.run("check", "p2", "--to", "pg2")
+            assert result.returncode == REFUSED
+            assert "servers.%s.%s names several hosts" % (name, key) in result.stderr
+            scene.proxy.servers[name] = right
+    scene.proxy.write()
+
+
+@contextlib.contextmanager
+def read_only(cluster):
+    """What the server is set to; the sessions of the test may have another idea."""
+    def loaded():
+        return cluster.value("SELECT pg_conf_load_time()")
+
+    for sql in ("SET default_transaction_read_only = on", None,
+                "RESET default_transaction_read_only"):
+        if sql is None:
+            yield
+            continue
+        before = loaded()
+        cluster.sql("ALTER SYSTEM " + sql)
+        cluster.sql("SELECT pg_reload_conf()")
+        wait_for(lambda before=before: loaded() != before, what="the reload")
+
+
+def test_what_only_the_mover_is_set_to(scene):
+    """default_transaction_read_only of the server counts, not that of the mover's role or
+    database; what other roles and databases have is the same before and after the move."""
+    pg1, pg2 = scene.pg1, scene.pg2
+    for where in ("ROLE postgres", "DATABASE postgres", "ROLE postgres IN DATABASE postgres",
+                  "ROLE app", "ROLE ALL"):
+        with having(pg1, "ALTER %s SET default_transaction_read_only = on" % where,
+                    "BEGIN READ WRITE; ALTER %s RESET default_transaction_read_only; COMMIT"
+                    % where, "postgres"):
+            caught_up(scene)
+            assert check(scene, DONE)["read_only"][0][0] == PASS, where
+            with read_only(pg2):
+                finds(scene, "read_only", REFUSE, "pg2")
+        with having(pg1, "ALTER %s SET default_transaction_read_only = off" % where,
+                    "ALTER %s RESET default_transaction_read_only" % where, "postgres"):
+            caught_up(scene)
+            with read_only(pg2):
+                finds(scene, "read_only", REFUSE, "pg2")
+    caught_up(scene)
+    assert check(scene, DONE)["read_only"][0][0] == PASS
