@@ -291,6 +291,24 @@ struct config_tls config_plproxy_tls(const struct config_plproxy *plproxy)
 	return plain_tls(plproxy->sslmode, plproxy->sslrootcert, "", "");
 }
 
+void config_clean_environment(void)
+{
+	static const char *const names[] = {"PGHOST",
+	                                    "PGHOSTADDR",
+	                                    "PGPORT",
+	                                    "PGSERVICE",
+	                                    "PGTARGETSESSIONATTRS",
+	                                    "PGLOADBALANCEHOSTS",
+	                                    "PGOPTIONS",
+	                                    "PGCLIENTENCODING",
+	                                    "PGDATESTYLE",
+	                                    "PGTZ",
+	                                    "PGGEQO"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		(void)unsetenv(names[i]);
+}
+
 static void libpq_add(const char **names, const char **values, size_t *count, const char *name,
                       const char *value)
 {

@@ -345,6 +345,13 @@ struct config_tls config_mover_proxy_tls(const struct config_mover_proxy *proxy)
 struct config_tls config_plproxy_tls(const struct config_plproxy *plproxy);
 
 /*
+ * Takes those variables out of the environment by which libpq would connect elsewhere than the
+ * configuration says, or make sessions of another kind; credentials and TLS stay.  Before the first
+ * thread.
+ */
+void config_clean_environment(void);
+
+/*
  * TLS as parameters of libpq: names and values, NULL-terminated lists of at most
  * CONFIG_LIBPQ_TLS_MAX - 1.  An authority is only named where it is to be asked: with sslmode require
  * libpq would ask it, too.

@@ -46,9 +46,15 @@ static void probe_sql(const char *dbname, struct sbuf *sql)
 	         "  AS clients,"
 	         " (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND"
 	         "  a.backend_type <> 'autovacuum worker') AS sessions,"
-	         " (SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = d.datname)"
-	         "  + (SELECT count(*) FROM pg_replication_slots s WHERE s.database = d.datname)"
-	         "  + (SELECT count(*) FROM pg_subscription s WHERE s.subdbid = d.oid) AS ties"
+	         /* What keeps it from being dropped, as what ends that. */
+	         " (SELECT string_agg(t, ' ') FROM (SELECT format('ROLLBACK PREPARED %L;', gid)"
+	         "  FROM pg_prepared_xacts p WHERE p.database = d.datname"
+	         "  UNION ALL SELECT format('SELECT pg_drop_replication_slot(%L);', slot_name)"
+	         "  FROM pg_replication_slots s WHERE s.database = d.datname"
+	         "  UNION ALL SELECT format('(with max_logical_replication_workers = 0 only:) ALTER"
+	         " SUBSCRIPTION %1$I DISABLE; ALTER SUBSCRIPTION %1$I SET (slot_name = NONE); DROP"
+	         " SUBSCRIPTION %1$I;', subname) FROM pg_subscription s WHERE s.subdbid = d.oid)"
+	         " ties(t)) AS ties"
 	         " FROM (SELECT pg_is_in_recovery() AS recovery) r LEFT JOIN pg_database d ON"
 	         " d.datname = ");
 	sql_literal(sql, dbname);
@@ -108,6 +114,7 @@ static bool judge_stale(struct cleanup *cleanup, const struct copy *copy)
 {
 	const struct link *link = &copy->here->link;
 	const char *name = copy->state == COPY_RENAMED ? copy->stale : copy->dbname;
+	const char *ties = link_value(link, 0, "ties");
 	const char *why = NULL;
 
 	if (!link_true(link, 0, "there"))
@@ -118,17 +125,16 @@ static bool judge_stale(struct cleanup *cleanup, const struct copy *copy)
 		why = "is a template: ALTER DATABASE ... IS_TEMPLATE false, if it may go";
 	else if (link_number(link, 0, "sessions", 1) > 0)
 		why = "still has sessions";
-	else if (link_number(link, 0, "ties", 1) > 0)
-		why = "has prepared transactions, logical slots or subscriptions, which keep it "
-		      "from being "
-		      "dropped: ALTER DATABASE ... ALLOW_CONNECTIONS true, and in it ROLLBACK "
-		      "PREPARED (the live copy has its own), SELECT pg_drop_replication_slot(...), "
-		      "or "
-		      "ALTER SUBSCRIPTION ... DISABLE, SET (slot_name = NONE) and DROP "
-		      "SUBSCRIPTION; then ALLOW_CONNECTIONS false again";
 	if (why != NULL)
 		cleanup_refuse(cleanup, "database %s on %s %s", name, link->name, why);
-	return why == NULL;
+	if (why == NULL && ties != NULL)
+		cleanup_refuse(
+		    cleanup,
+		    "database %s on %s has what keeps it from being dropped; ALTER DATABASE "
+		    "%s ALLOW_CONNECTIONS true there, in it %s and then ALLOW_CONNECTIONS "
+		    "false again",
+		    name, link->name, name, ties);
+	return why == NULL && ties == NULL;
 }
 
 static bool judge_live(struct cleanup *cleanup, const struct copy *copy)

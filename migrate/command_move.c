@@ -14,6 +14,8 @@
 #include <string.h>
 
 #define PLAN_MAX (JOURNAL_RECORD_MAX / 2)
+/* After a later answer the checks are made again. */
+#define ANSWER_SOON (2 * USEC_PER_SEC)
 
 static void show_plan(struct move *move, bool steps)
 {
@@ -93,6 +95,64 @@ static bool begin_journal(struct move *move)
 	return ok;
 }
 
+static char *plan_text(const struct move *move)
+{
+	struct sbuf members;
+	char *text;
+
+	sbuf_init(&members, PLAN_MAX);
+	plan_json(move, &members);
+	text = mem_must_strdup(sbuf_text(&members));
+	sbuf_free(&members);
+	return text;
+}
+
+/* Plan and checks once more, in a move of its own; *same: it would do the same. */
+static enum exit_code examine_again(struct move *move, const struct command_line *line, bool *same)
+{
+	const struct config *config = move->config;
+	struct ui *ui = move->ui;
+	char *before = plan_text(move);
+	enum exit_code code;
+
+	move_free(move);
+	move_init(move, config, ui);
+	code = command_examine(move, line, false, true);
+	*same = false;
+	if (code == EXIT_DONE) {
+		char *after = plan_text(move);
+
+		*same = strcmp(before, after) == 0;
+		free(after);
+	}
+	free(before);
+	return code;
+}
+
+/* What was found holds for a moment only, and an answer takes its time. */
+static enum exit_code ask(struct move *move, const struct command_line *line)
+{
+	for (bool same = false; !same;) {
+		usec_t asked_at = clock_now();
+		enum exit_code code;
+
+		if (!ui_confirm(move->ui, "Move?")) {
+			(void)move_fail(move, "not wanted");
+			return EXIT_REFUSED;
+		}
+		if (clock_now() - asked_at <= ANSWER_SOON)
+			return EXIT_DONE;
+		code = examine_again(move, line, &same);
+		if (code != EXIT_DONE)
+			return code;
+		if (!same) {
+			ui_line(move->ui, "what is to be done has changed meanwhile:");
+			show_plan(move, false);
+		}
+	}
+	return EXIT_DONE;
+}
+
 static enum exit_code do_move(struct move *move, const struct command_line *line)
 {
 	enum exit_code code = command_examine(move, line, false, true);
@@ -102,10 +162,10 @@ static enum exit_code do_move(struct move *move, const struct command_line *line
 
 	if (code != EXIT_DONE)
 		return code;
-	if (line->option[OPTION_YES] == NULL && !ui_confirm(move->ui, "Move?")) {
-		(void)move_fail(move, "not wanted");
-		return EXIT_REFUSED;
-	}
+	if (line->option[OPTION_YES] == NULL)
+		code = ask(move, line);
+	if (code != EXIT_DONE)
+		return code;
 	if (!begin_journal(move))
 		return EXIT_INTERNAL;
 	if (line->option[OPTION_VERIFY] != NULL) {

@@ -81,6 +81,7 @@ int main(int argc, char **argv)
 	bool asked;
 
 	fault_init();
+	config_clean_environment();
 	/* A file that may not grow, such as the journal, is an error like a full disk. */
 	(void)signal(SIGXFSZ, SIG_IGN);
 	for (size_t i = 0; argc >= 2 && i < ARRAY_LEN(imports); i++) {

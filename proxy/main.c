@@ -255,6 +255,7 @@ int main(int argc, char **argv)
 	if (!arguments_parse(argc, argv, &args, &code))
 		return code;
 	fault_init();
+	config_clean_environment();
 	sbuf_init(&errors, (size_t)256 * 1024);
 	if (!config_load(args.config, &config, &errors)) {
 		(void)fprintf(stderr, "%s", sbuf_text(&errors));

@@ -5,6 +5,9 @@ server."""
 import contextlib
 import json
 import os
+import pty
+import select
+import time
 
 from pgwire import wait_for
 from scene import DONE, REFUSED, UNDONE
@@ -303,3 +306,86 @@ def test_what_only_the_mover_is_set_to(scene):
                 finds(scene, "read_only", REFUSE, "pg2")
     caught_up(scene)
     assert check(scene, DONE)["read_only"][0][0] == PASS
+
+
+def test_environment_of_libpq(scene, monkeypatch):
+    """What the configuration says is where it goes, and what kind of session it is."""
+    service = scene.file("pg_service.conf", "[elsewhere]\nhostaddr=192.0.2.1\n")
+    for name, value in (("PGTARGETSESSIONATTRS", "read-write"), ("PGHOSTADDR", "192.0.2.1"),
+                        ("PGSERVICE", "elsewhere"), ("PGSERVICEFILE", service),
+                        ("PGOPTIONS", "-c statement_timeout=1"), ("PGHOST", "192.0.2.1"),
+                        ("PGCLIENTENCODING", "LATIN1"), ("PGLOADBALANCEHOSTS", "random")):
+        monkeypatch.setenv(name, value)
+        scene.proxy.env[name] = value
+    scene.proxy.stop()
+    scene.proxy.start()
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        assert check(scene, DONE)["same_target"][0][0] == PASS
+    scene.proxy.env = {}
+    scene.proxy.stop()
+    scene.proxy.start()
+
+
+class Terminal:
+    """An operator at one: `pgshunt move`, which asks him."""
+
+    def __init__(self, scene):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            argv = scene.argv("move", "p2", "--to", "pg2")
+            os.execv(argv[0], argv)
+        self.text = ""
+
+    def wait(self, text):
+        wait_for(lambda: self.read() and text in self.text, 60 * SLOW, text)
+        self.text = self.text.split(text, 1)[1]
+
+    def read(self):
+        while select.select([self.fd], [], [], 0.05)[0]:
+            try:
+                self.text += os.read(self.fd, 65536).decode()
+            except OSError:  # the end
+                break
+        return True
+
+    def answer(self):
+        os.write(self.fd, b"y\n")
+
+    def end(self):
+        """The exit code, and what it still said."""
+        out = []
+        wait_for(lambda: self.read() and (out or out.extend(os.waitpid(self.pid, os.WNOHANG)) or
+                                          out[0] or out.clear()), 60 * SLOW, "the end")
+        self.read()
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(out[1]), self.text
+
+
+def test_late_answer(make_scene):
+    """The checks are made again after the question; if there is another plan, so is the question."""
+    scene = make_scene()
+    operator = Terminal(scene)
+    operator.wait("Move?")
+    time.sleep(2.1)
+    with having(scene.pg1, "CREATE UNLOGGED TABLE fast (a int)", "DROP TABLE fast"):
+        caught_up(scene)
+        operator.answer()
+        code, text = operator.end()
+    assert code == REFUSED and "the shards have no unlogged tables" in text
+    scene.check_on_pg1()
+    operator = Terminal(scene)
+    operator.wait("Move?")
+    time.sleep(2.1)
+    scene.pg1.sql("CREATE DATABASE another")
+    caught_up(scene)
+    operator.answer()
+    operator.wait("has changed meanwhile")
+    operator.wait("another")
+    operator.wait("Move?")
+    time.sleep(2.1)
+    operator.answer()
+    code, text = operator.end()
+    assert code == DONE, text
+    scene.check_on_pg2()
+    assert not scene.pg2.value("SELECT datallowconn FROM pg_database WHERE datname = 'another'")

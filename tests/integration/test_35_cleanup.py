@@ -209,3 +209,29 @@ def test_cleanup_on_the_wrong_place(make_scene):
         scene.pg2.start()
         wait_for(lambda: two.value("SELECT 1") == "1", what="pg2")
         assert databases(scene.pg1) == databases(scene.pg2) == {"p1", "p2"}
+
+
+def test_cleanup_of_a_copy_with_ties(make_scene):
+    """A prepared transaction came along in the copy of p1, and its end did not: what it says has to
+    be done can be done, and then it is dropped."""
+    scene = make_scene(mover={"cleanup_wait": "0"})
+    scene.pg1.sql("BEGIN; CREATE TABLE later (a int); PREPARE TRANSACTION 'it''s open'", "p1")
+    scene.pg1.sql("CREATE SUBSCRIPTION \"Sub\" CONNECTION 'host=127.0.0.1 port=1' PUBLICATION pub "
+                  "WITH (connect = false)", "p1")
+    scene.move()
+    scene.pg1.sql("COMMIT PREPARED 'it''s open'", "p1")
+    scene.pg2.settings["max_logical_replication_workers"] = 0
+    scene.pg2.stop()
+    scene.pg2.start()
+    result = scene.run("cleanup", "--idle", "--unverified")
+    assert result.returncode == REFUSED
+    said = re.search(r"database p1 on pg2 has .*; (ALTER DATABASE p1 ALLOW_CONNECTIONS true) there, "
+                     r"in it (.*) and then (ALLOW_CONNECTIONS false)", result.stderr)
+    opens, inside, closes = said.groups()
+    scene.pg2.sql(opens)
+    for sql in inside.replace("(with max_logical_replication_workers = 0 only:)", "").split(";"):
+        scene.pg2.sql(sql, "p1")
+    scene.pg2.sql("ALTER DATABASE p1 " + closes)
+    for _ in range(2):
+        assert scene.run("cleanup", "--idle", "--unverified").returncode == DONE
+    assert databases(scene.pg2) == {"p2"}
