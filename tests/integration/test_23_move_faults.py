@@ -426,8 +426,10 @@ def test_database_that_was_made_while_a_killed_move_ran(make_scene):
     wait_for(lambda: scene.pg2.sql("SELECT 1 FROM pg_database WHERE datname = 'p7'"), 30 * SLOW, "its copy")
     os.unlink(mark)
     assert mover.wait(60 * SLOW) == -signal.SIGKILL
-    scene.pg2.sql("CREATE DATABASE p8")
-    scene.pg2.sql("CREATE DATABASE p9")
+    with scene.pg2.connect(autocommit=True) as conn:
+        conn.execute("SET default_transaction_read_only = off")  # the move lasts
+        conn.execute("CREATE DATABASE p8")
+        conn.execute("CREATE DATABASE p9")
     scene.pg1.sql("CREATE DATABASE p9")
     assert scene.run("resume").returncode == DONE
     assert scene.open_databases(scene.pg2) == {"p2", "p8", "p9"}
