@@ -27,10 +27,12 @@ static const char facts_sql[] =
     " ELSE pg_current_wal_flush_lsn() END AS lsn,"
     " CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,"
     " current_setting('recovery_min_apply_delay') AS delay,"
-    " current_setting('port')::int AS port,"
-    /* What the server is set to.  Where our own role or database has another idea, reset_val is
-     * that, and the files say the rest. */
-    " CASE WHEN EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE c LIKE"
+    " current_setting('port')::int AS port";
+
+/* What the server is set to.  Where our own role or database has another idea, reset_val is that,
+ * and the files say the rest. */
+static const char read_only_sql[] =
+    "SELECT CASE WHEN EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE c LIKE"
     " 'default_transaction_read_only=%' AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE"
     " rolname = session_user)) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE"
     " datname = current_database())))"
@@ -233,6 +235,18 @@ static void check_replay(struct checks *checks)
 		           "%s is %" PRId64 " bytes behind, mover.max_lag is %" PRId64,
 		           target->name, move->lag, move->config->mover.max_lag);
 	check_pass(checks, CHECK_LAG, "%" PRId64 " bytes", move->lag);
+}
+
+static void check_read_only(struct checks *checks)
+{
+	struct link *target = &checks->move->target.link;
+
+	if (!check_query(checks, CHECK_READ_ONLY, target, read_only_sql))
+		return;
+	if (link_true(target, 0, "read_only"))
+		check_find(checks, CHECK_READ_ONLY, CHECK_REFUSE,
+		           "default_transaction_read_only is on on %s", target->name);
+	check_pass(checks, CHECK_READ_ONLY, "default_transaction_read_only is off");
 }
 
 /* What both say of themselves; the facts of both links are there. */
