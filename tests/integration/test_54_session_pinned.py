@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """Sessions that cannot be moved: named before anything has happened, and what is done about them."""
+import time
+
 import pytest
 
 from pgwire import SYNC, bind, close, errors, execute, parse, query, rows, wait_for
@@ -35,6 +37,7 @@ def test_shown_before_any_hold(make):
             proxy.wire("p2", application_name="movable") as movable, \
             proxy.wire("p2", application_name="clean") as clean, \
             proxy.wire("p2", application_name="busy") as busy:
+        began = time.monotonic()
         pin(pinned)
         movable.query("SET work_mem = '7MB'")
         clean.query("SELECT 1")
@@ -45,7 +48,9 @@ def test_shown_before_any_hold(make):
             "pinned": "pinned", "movable": "movable", "clean": "clean", "busy": "unknown"}
         assert "twice" in shown["pinned"]["why"] and shown["pinned"]["policy"] == "abort"
         assert "setting" in shown["movable"]["what"]
-        assert int(shown["pinned"]["class_age_ms"]) >= 0
+        age = int(shown["pinned"]["class_age_ms"])
+        assert 0 <= age <= (time.monotonic() - began) * 1000
+        wait_for(lambda: int(listed(proxy)["pinned"]["class_age_ms"]) > age, what="its age to grow")
         busy.query("COMMIT")
         wait_for(lambda: listed(proxy)["busy"]["class"] == "clean", what="its safe point")
 
