@@ -189,12 +189,13 @@ static void check_upstream(struct checks *checks, int source_port)
 	free(upstream.slot);
 }
 
-/* Asks anew: the facts of the target are gone then. */
 static void check_read_only(struct checks *checks)
 {
 	struct move *move = checks->move;
-	const struct link *target = &move->target.link;
+	struct link *target = &move->target.link;
 
+	if (!check_query(checks, CHECK_READ_ONLY, target, read_only_sql))
+		return;
 	if (link_true(target, 0, "read_only")) {
 		bool left_over = read_only_left_over(move);
 
@@ -235,18 +236,6 @@ static void check_replay(struct checks *checks)
 		           "%s is %" PRId64 " bytes behind, mover.max_lag is %" PRId64,
 		           target->name, move->lag, move->config->mover.max_lag);
 	check_pass(checks, CHECK_LAG, "%" PRId64 " bytes", move->lag);
-}
-
-static void check_read_only(struct checks *checks)
-{
-	struct link *target = &checks->move->target.link;
-
-	if (!check_query(checks, CHECK_READ_ONLY, target, read_only_sql))
-		return;
-	if (link_true(target, 0, "read_only"))
-		check_find(checks, CHECK_READ_ONLY, CHECK_REFUSE,
-		           "default_transaction_read_only is on on %s", target->name);
-	check_pass(checks, CHECK_READ_ONLY, "default_transaction_read_only is off");
 }
 
 /* What both say of themselves; the facts of both links are there. */
