@@ -166,7 +166,7 @@ static bool await_reload(struct move *move, bool on)
 	                " WHERE name = 'default_transaction_read_only'")) {
 		if (link_true(link, 0, "on") == on)
 			return true;
-		if (clock_now() >= deadline || move_stopped(move))
+		if (clock_now() >= deadline)
 			return false;
 		loop_sleep(&move->loop, LOOK_EVERY);
 	}
