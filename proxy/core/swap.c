@@ -192,9 +192,10 @@ static bool leads_to(const PGconn *conn, const struct config_server *server)
 	const char *host = PQhost(conn);
 	const char *port = PQport(conn);
 
-	/* Of several hosts it has one. */
+	/* Of several hosts it has one, and for none that of libpq. */
 	return host != NULL && port != NULL && atoi(port) == server->port &&
-	       (strchr(server->host, ',') != NULL || strcmp(host, server->host) == 0);
+	       (server->host[0] == '\0' || strchr(server->host, ',') != NULL ||
+	        strcmp(host, server->host) == 0);
 }
 
 /* Starts the check of one server for the request; counted in request->left. */
