@@ -16,6 +16,7 @@
 #define RELOAD_PATIENCE (2 * USEC_PER_SEC)
 #define REACH_PATIENCE (3 * USEC_PER_SEC)
 #define REACH_EVERY (100 * USEC_PER_MSEC)
+#define OLD_PATIENCE (500 * USEC_PER_MSEC)
 #define RECORD "read_only"
 
 /* Which of the shards have a setting of their own. */
@@ -148,6 +149,32 @@ static bool await_replay(struct move *move)
 	return count >= 0 || move_fail(move, "%s: %s", link->name, link_error(link));
 }
 
+/* How many are connected to the shards there since before their own setting, as readers or from a
+ * pgbouncer; they would take the server's when it is reloaded.  Those that are just ending, as our own
+ * look at the logins, are waited for.  -1: cannot be asked. */
+static int64_t count_old_sessions(struct move *move)
+{
+	struct link *link = &move->target.link;
+	const usec_t deadline = clock_now() + OLD_PATIENCE;
+	int64_t sessions;
+	struct sbuf sql;
+
+	sbuf_init(&sql, SQL_MAX);
+	sbuf_add_str(&sql, "SELECT count(*) AS sessions FROM pg_stat_activity WHERE"
+	                   " backend_type = 'client backend' AND datname IN ");
+	shards_literals(move, &sql);
+	for (;;) {
+		sessions = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))
+		               ? link_number(link, 0, "sessions", -1)
+		               : -1;
+		if (sessions <= 0 || clock_now() >= deadline || move_stopped(move))
+			break;
+		loop_sleep(&move->loop, LOOK_EVERY);
+	}
+	sbuf_free(&sql);
+	return sessions;
+}
+
 /* ALTER SYSTEM is refused in a transaction, even in one query text with something else. */
 static bool alter_system(struct move *move, const char *sql)
 {
@@ -179,6 +206,7 @@ bool read_only_begin(struct move *move)
 	struct link *target = &move->target.link;
 	const char *setting;
 	struct sbuf sql;
+	int64_t sessions;
 	bool left_over;
 	bool ok;
 
@@ -199,6 +227,17 @@ bool read_only_begin(struct move *move)
 		return move_fail(move, "%s: %s", source->name, link_error(source));
 	if (!await_replay(move))
 		return false;
+	sessions = count_old_sessions(move);
+	if (sessions < 0)
+		return move_fail(move, "%s: %s", target->name, link_error(target));
+	if (sessions > 0) {
+		ui_error(move->ui,
+		         "prepare: %" PRId64 " sessions are in the shards on %s since before the move, so "
+		         "it is not made read-only by default; whoever writes to its copies of other "
+		         "databases in the milliseconds between promotion and fence is not kept off",
+		         sessions, target->name);
+		return true;
+	}
 	if (!alter_system(move, "ALTER SYSTEM SET default_transaction_read_only = on"))
 		ui_error(move->ui,
 		         "prepare: %s: %s; whoever writes to its copies of other databases in the "

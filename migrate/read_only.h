@@ -6,8 +6,8 @@
  * committed would be lost.  So from before the hold the target's default_transaction_read_only is on
  * (ALTER SYSTEM; a standby's transactions are read-only anyway), which libpq passes over and which
  * makes a write an error (25006).  The shards have it off by a setting of their own (ALTER DATABASE on
- * the source, which the target replays), so their sessions on the target, opened before the promotion,
- * never see it on.  Both are taken back when the move has ended, either way.
+ * the source, which the target replays), so their sessions on the target, opened before the promotion
+ * but after that, never see it on.  Both are taken back when the move has ended, either way.
  *
  * A client that asks for READ WRITE by itself is not kept off (README).
  */
@@ -22,7 +22,8 @@ struct move;
 struct journal_records;
 
 /* Before anything connects to the shards on the target.  Does nothing where there are no other
- * databases, or nobody may use ALTER SYSTEM (it says so).  False after move_fail(). */
+ * databases, and only says so where somebody is in the shards there already, or ALTER SYSTEM is
+ * refused.  False after move_fail(). */
 bool read_only_begin(struct move *move) MUST_CHECK;
 
 /* In the checks: the target's is on because a move has not ended, which this one will make good. */

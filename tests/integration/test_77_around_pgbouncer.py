@@ -178,6 +178,9 @@ def test_somebody_else_has_moved_it(make_scene, make_bouncer):
     wait_for(lambda: not scene.pg2.value("SELECT datallowconn FROM pg_database WHERE datname = 'p2'"),
              20 * SLOW, "the fence on pg2")
     scene.pg2.sql("SELECT pg_promote()")
+    scene.pg2.sql("ALTER SYSTEM RESET default_transaction_read_only")  # of a move that has not ended
+    scene.pg2.sql("SELECT pg_reload_conf()")
+    wait_for(lambda: scene.pg2.value("SHOW default_transaction_read_only") == "off", 20 * SLOW, "the reload")
     scene.pg2.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
     text = read(bouncer.ini)
     with open(bouncer.ini, "w") as out:
