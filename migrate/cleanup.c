@@ -38,8 +38,8 @@ static uint32_t hash_of(const char *text)
 	return hash;
 }
 
-/* Its name and the suffix; a name that is too long for both is cut, not within a character, and gets a
- * number that others do not get which begin like it.  Free it. */
+/* Its name and the suffix; a name that is too long for both is cut, not within a character, and
+ * gets a number that others do not get which begin like it.  Free it. */
 static char *stale_name(const char *dbname, const char *suffix)
 {
 	size_t room = NAME_MAX_BYTES - strlen(suffix);
@@ -91,8 +91,7 @@ static void add_copy(struct cleanup *cleanup, const char *dbname, bool of_shard)
 	                      .there = of_shard ? &move->target : &move->source,
 	                      .of_shard = of_shard};
 	renamed = renamed_to(cleanup, copy);
-	copy->stale =
-	    renamed != NULL ? mem_must_strdup(renamed) : stale_name(dbname, suffix);
+	copy->stale = renamed != NULL ? mem_must_strdup(renamed) : stale_name(dbname, suffix);
 }
 
 /* When the journal says that it was renamed, as microseconds since 1970. */

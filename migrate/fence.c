@@ -22,8 +22,8 @@
 /* How much later than a deadline for something else the server's answer about it may come. */
 #define ANSWER_GRACE (1 * USEC_PER_SEC)
 #define POLL_EVERY (1 * USEC_PER_MSEC)
-/* While many are left to end, which takes each of them longer than this, looking costs CPU that they
- * need: once more for so many. */
+/* While many are left to end, which takes each of them longer than this, looking costs CPU that
+ * they need: once more for so many. */
 #define POLL_STRETCH 32
 /* When none has ended for so long, they get another SIGTERM. */
 #define TERMINATE_AGAIN (100 * USEC_PER_MSEC)
@@ -73,10 +73,11 @@ static bool fail_answer(struct move *move, struct link *link)
 	if (!is_locked(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
 	who = fence_lock_holders(move, link);
-	(void)move_fail(move,
-	                "%s: somebody has locked the rows of the shards in pg_database, as an ALTER "
-	                "DATABASE does until its transaction ends: %s",
-	                link->name, who);
+	(void)move_fail(
+	    move,
+	    "%s: somebody has locked the rows of the shards in pg_database, as an ALTER "
+	    "DATABASE does until its transaction ends: %s",
+	    link->name, who);
 	free(who);
 	return false;
 }
@@ -100,8 +101,9 @@ static bool ask(struct move *move, struct link *link, const char *sql, usec_t de
 	return answer(move, link, deadline);
 }
 
-/* After the promotion it is closed as a rule; or nobody can write there any more, because the source
- * has become a standby, or the copy is gone or renamed.  Closing it once more would not go then. */
+/* After the promotion it is closed as a rule; or nobody can write there any more, because the
+ * source has become a standby, or the copy is gone or renamed.  Closing it once more would not go
+ * then. */
 static bool is_closed_already(struct move *move)
 {
 	struct link *link = &move->source.link;
@@ -111,8 +113,7 @@ static bool is_closed_already(struct move *move)
 	if (state == FENCE_STANDBY)
 		ui_line(move->ui, "  %s is a standby by now: nobody can write there", link->name);
 	if (state == FENCE_STRANGER)
-		ui_line(move->ui,
-		        "  %s is another database system by now: nothing is done there",
+		ui_line(move->ui, "  %s is another database system by now: nothing is done there",
 		        link->name);
 	for (size_t i = 0; i < move->shard_count && !move->source_apart; i++) {
 		if (state != FENCE_UNKNOWN && move->shards[i].absent)
@@ -363,8 +364,8 @@ bool phase_barrier(struct move *move)
 	return true;
 }
 
-/* One look at the target, which was asked; 1 = caught up, 0 = not yet, -1 = failed.  *lifted: it has
- * replayed the barrier and shows no fence. */
+/* One look at the target, which was asked; 1 = caught up, 0 = not yet, -1 = failed.  *lifted: it
+ * has replayed the barrier and shows no fence. */
 static int look_at_target(struct move *move, usec_t deadline, bool *lifted)
 {
 	struct link *link = &move->target.link;
@@ -431,8 +432,8 @@ bool phase_catch_up(struct move *move)
 	return hold_await_forever(move) && readers_end(move, deadline);
 }
 
-/* One attempt.  What is open already need not be opened: our own ALTER DATABASE cannot come later any
- * more, because it has ended, or its session has, with the lock that ours has by now. */
+/* One attempt.  What is open already need not be opened: our own ALTER DATABASE cannot come later
+ * any more, because it has ended, or its session has, with the lock that ours has by now. */
 static bool undo_once(struct move *move)
 {
 	struct link *link = &move->source.link;
@@ -453,7 +454,8 @@ static bool undo_once(struct move *move)
 	if (state == FENCE_OPEN)
 		return true;
 	if (state == FENCE_STRANGER) {
-		ui_error(move->ui, "%s is another database system by now: no fence of ours is there",
+		ui_error(move->ui,
+		         "%s is another database system by now: no fence of ours is there",
 		         link->name);
 		return true;
 	}
@@ -477,8 +479,7 @@ bool fence_undo(struct move *move)
 		char *who = is_locked(link) ? fence_lock_holders(move, link) : NULL;
 
 		ui_error(move->ui, "%s: connections could not be allowed again: %s%s%s", link->name,
-		         error, who == NULL ? "" : "; who has the lock: ",
-		         who == NULL ? "" : who);
+		         error, who == NULL ? "" : "; who has the lock: ", who == NULL ? "" : who);
 		free(error);
 		free(who);
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * What a server says about the copies of the shards, before anything is done to them or when it could
- * not be done: are they open, who is in the way.
+ * What a server says about the copies of the shards, before anything is done to them or when it
+ * could not be done: are they open, who is in the way.
  */
 #include "migrate/fence_look.h"
 
@@ -79,12 +79,9 @@ static void add_process(struct sbuf *out, const struct link *link, int row)
 	static const struct {
 		const char *title;
 		const char *column;
-	} parts[] = {{"user", "usename"},
-	             {"application", "application_name"},
-	             {"database", "datname"},
-	             {"", "backend_type"},
-	             {"", "state"},
-	             {"seconds in its transaction:", "seconds"}};
+	} parts[] = {{"user", "usename"},     {"application", "application_name"},
+	             {"database", "datname"}, {"", "backend_type"},
+	             {"", "state"},           {"seconds in its transaction:", "seconds"}};
 	const char *pid = link_value(link, row, "pid");
 	const char *query = link_value(link, row, "query");
 	bool first = true;
@@ -151,9 +148,8 @@ char *fence_who_is_left(struct move *move, struct link *link)
 	char *said;
 
 	sbuf_init(&sql, LOOK_SQL_MAX);
-	sbuf_add_str(&sql,
-	             "SELECT " PROCESS_COLUMNS " FROM (SELECT pid FROM pg_stat_activity WHERE"
-	             " backend_type <> 'autovacuum worker' AND datname IN ");
+	sbuf_add_str(&sql, "SELECT " PROCESS_COLUMNS " FROM (SELECT pid FROM pg_stat_activity WHERE"
+	                   " backend_type <> 'autovacuum worker' AND datname IN ");
 	shards_literals(move, &sql);
 	sbuf_add_str(&sql, " UNION SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid ="
 	                   " l.objid WHERE l.locktype = 'object' AND l.classid ="
@@ -176,7 +172,8 @@ static bool ask_open(struct move *move, struct link *link)
 	                "SELECT datname, oid || ' of ' || (SELECT system_identifier FROM"
 	                " pg_control_system()) AS copy FROM pg_database WHERE NOT"
 	                " pg_is_in_recovery() AND datallowconn AND NOT datistemplate AND"
-	                " datconnlimit <> -2 AND datname NOT IN ('postgres', current_database()) ORDER BY 1");
+	                " datconnlimit <> -2 AND datname NOT IN ('postgres', current_database()) "
+	                "ORDER BY 1");
 }
 
 size_t fence_open_on_both(struct move *move, char ***names)

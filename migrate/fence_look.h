@@ -17,14 +17,16 @@ enum fence_state {
 	FENCE_OPEN,    /* all that are there */
 	FENCE_MIXED,
 	FENCE_STANDBY, /* it is in recovery: nobody writes there */
-	FENCE_STRANGER /* it is another database system by now: the copies are not those of the move */
+	FENCE_STRANGER /* it is another database system by now: the copies are not those of the move
+	                */
 };
 
 /* Asks; says of each shard, too, whether it is absent there. */
 enum fence_state fence_look(struct move *move, struct server *server) MUST_CHECK;
 
-/* Who has locked rows of pg_database, who is in the shards or about to be: process, user, application,
- * query.  Text to be freed; it says so if that cannot be asked.  Ends an open transaction. */
+/* Who has locked rows of pg_database, who is in the shards or about to be: process, user,
+ * application, query.  Text to be freed; it says so if that cannot be asked.  Ends an open
+ * transaction. */
 char *fence_lock_holders(struct move *move, struct link *link);
 char *fence_who_is_left(struct move *move, struct link *link);
 

@@ -198,8 +198,9 @@ static bool servers_answer(struct move *move)
 	return true;
 }
 
-/* Whether the hold will probably be drained soon.  If not, it may be given up, and what sessions that
- * leave their servers save is nothing against its length.  False: the source does not answer. */
+/* Whether the hold will probably be drained soon.  If not, it may be given up, and what sessions
+ * that leave their servers save is nothing against its length.  False: the source does not answer.
+ */
 static bool sessions_may_leave(struct move *move, bool *leave)
 {
 	struct link *source = &move->source.link;

@@ -154,8 +154,8 @@ static void add_missing_routes(struct move *move, const struct journal_records *
 /* ---- the barrier ---- */
 
 /*
- * The barrier in the WAL of the source, when the journal does not have it (it was cut short, or is an
- * older copy): the message in it has the move's name.  NULL or what stands in the way.  The
+ * The barrier in the WAL of the source, when the journal does not have it (it was cut short, or is
+ * an older copy): the message in it has the move's name.  NULL or what stands in the way.  The
  * extension is only there inside the transaction, which is rolled back.
  */
 static char *search_barrier(struct move *move, const char *id, uint64_t from, uint64_t to)
@@ -186,8 +186,8 @@ static char *search_barrier(struct move *move, const char *id, uint64_t from, ui
 	return why;
 }
 
-/* Where the WAL that the source still has begins, and the size of its segments: from the beginning of
- * one of them it can be read. */
+/* Where the WAL that the source still has begins, and the size of its segments: from the beginning
+ * of one of them it can be read. */
 static bool ask_wal(struct move *move, uint64_t *first, uint64_t *segment)
 {
 	struct link *link = &move->source.link;

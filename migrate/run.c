@@ -129,8 +129,8 @@ static bool end_record(struct move *move, const char *result)
 	return ok;
 }
 
-/* Somebody has made the target a primary of its own meanwhile: then there are two of everything that the
- * fence had not reached.  False if that is not so, or cannot be asked. */
+/* Somebody has made the target a primary of its own meanwhile: then there are two of everything
+ * that the fence had not reached.  False if that is not so, or cannot be asked. */
 static bool say_promoted_by_others(struct move *move)
 {
 	struct link *target = &move->target.link;
@@ -138,8 +138,7 @@ static bool say_promoted_by_others(struct move *move)
 	char **names;
 	size_t count;
 
-	if (fence_look(move, &move->target) == FENCE_UNKNOWN ||
-	    link_true(target, 0, "recovery"))
+	if (fence_look(move, &move->target) == FENCE_UNKNOWN || link_true(target, 0, "recovery"))
 		return false;
 	count = fence_open_on_both(move, &names);
 	sbuf_init(&text, JOURNAL_RECORD_MAX);
@@ -147,12 +146,13 @@ static bool say_promoted_by_others(struct move *move)
 		sbuf_printf(&text, "%s %s", i == 0 ? ": open for writing on both are" : ",",
 		            names[i]);
 	fence_free_names(names, count);
-	move_problem(move,
-	             "%s is a primary by now, because somebody else has promoted it%s. The routers "
-	             "lead to %s, where the clients go on; whoever writes to %s past them writes in "
-	             "the wrong place: stop it, or close its copies (ALTER DATABASE ... "
-	             "ALLOW_CONNECTIONS false), and make it a standby anew",
-	             target->name, sbuf_text(&text), move->source.conf->name, target->name);
+	move_problem(
+	    move,
+	    "%s is a primary by now, because somebody else has promoted it%s. The routers "
+	    "lead to %s, where the clients go on; whoever writes to %s past them writes in "
+	    "the wrong place: stop it, or close its copies (ALTER DATABASE ... "
+	    "ALLOW_CONNECTIONS false), and make it a standby anew",
+	    target->name, sbuf_text(&text), move->source.conf->name, target->name);
 	sbuf_free(&text);
 	ui_line(move->ui, "undone: the clients are on %s as before, but %s is no standby any more",
 	        move->source.conf->name, target->name);
@@ -168,10 +168,11 @@ static void undo_incomplete(struct move *move, bool fence_ok)
 		         "before it",
 		         move->source.conf->name);
 	if (watch_is_there(move))
-		ui_error(move->ui,
-		         "not everything could be restored; the watch over the move (watch.log next "
-		         "to the journal) runs \"pgshunt abort\" until it succeeds, for ten minutes; "
-		         "then run it yourself");
+		ui_error(
+		    move->ui,
+		    "not everything could be restored; the watch over the move (watch.log next "
+		    "to the journal) runs \"pgshunt abort\" until it succeeds, for ten minutes; "
+		    "then run it yourself");
 	else
 		ui_error(move->ui, "not everything could be restored; run \"pgshunt abort\"");
 }

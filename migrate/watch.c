@@ -92,7 +92,8 @@ static void abort_for_it(const struct move *move)
 	usec_t deadline = clock_now() + PATIENCE;
 	int code;
 
-	say_when("the mover has died, or could not undo everything: \"pgshunt abort\" is run for it");
+	say_when(
+	    "the mover has died, or could not undo everything: \"pgshunt abort\" is run for it");
 	for (;;) {
 		code = run_abort(move);
 		if (code == EXIT_DONE || code == EXIT_REFUSED || code == EXIT_USAGE)

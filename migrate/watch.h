@@ -33,7 +33,7 @@ void watch_renew(struct move *move);
 /* From here on clients run into the fence if the mover does nothing more. */
 void watch_fenced(struct move *move);
 
-/* The move was promoted or undone, or the mover leaves it to the operator: nothing is done.  Without
+/* The move was promoted or undone, or the mover leaves it to the operator: nothing is done. Without
  * it, the end of the mover is a death, after which the child undoes what it can. */
 void watch_end(struct move *move);
 
