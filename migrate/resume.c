@@ -186,14 +186,15 @@ static char *search_barrier(struct move *move, const char *id, uint64_t from, ui
 	return why;
 }
 
-/* Where the WAL that the source still has begins, and the size of its segments: from the beginning
- * of one of them it can be read. */
-static bool ask_wal(struct move *move, uint64_t *first, uint64_t *segment)
+/* Where the WAL that the source still has begins and ends, and the size of its segments: from the
+ * beginning of one of them it can be read. */
+static bool ask_wal(struct move *move, uint64_t *first, uint64_t *segment, uint64_t *end)
 {
 	struct link *link = &move->source.link;
 
 	if (!link_run(&move->loop, link, ASK_TIMEOUT,
-	              "SELECT s.size, min((('x' || substr(name, 9, 8))::bit(32)::bigint << 32) +"
+	              "SELECT s.size, pg_current_wal_flush_lsn() AS end,"
+	              " min((('x' || substr(name, 9, 8))::bit(32)::bigint << 32) +"
 	              " ('x' || substr(name, 17, 8))::bit(32)::bigint * s.size) AS first FROM"
 	              " pg_ls_waldir(), (SELECT pg_size_bytes(current_setting("
 	              "'wal_segment_size')) AS size) s WHERE name ~ '^[0-9A-F]{24}$' AND"
@@ -202,7 +203,7 @@ static bool ask_wal(struct move *move, uint64_t *first, uint64_t *segment)
 		return false;
 	*first = (uint64_t)link_number(link, 0, "first", 0);
 	*segment = (uint64_t)link_number(link, 0, "size", (int64_t)(16 * MEGABYTE));
-	return true;
+	return lsn_parse(link_value(link, 0, "end"), end);
 }
 
 static void find_barrier(struct move *move, const char *id, uint64_t point)
@@ -214,8 +215,9 @@ static void find_barrier(struct move *move, const char *id, uint64_t point)
 	char text[LSN_TEXT_MAX];
 	uint64_t first = 0;
 	uint64_t segment = 1;
+	uint64_t end = 0;
 
-	if (link->state != LINK_IDLE || !ask_wal(move, &first, &segment)) {
+	if (link->state != LINK_IDLE || !ask_wal(move, &first, &segment, &end)) {
 		ui_error(move->ui, "the journal has no barrier, and %s cannot be asked for it: %s",
 		         link->name, link_error(link));
 		return;
@@ -226,7 +228,7 @@ static void find_barrier(struct move *move, const char *id, uint64_t point)
 		from -= from % segment;
 		why = search_barrier(move, id, from > first ? from : first, point);
 	}
-	if (move->barrier == 0 && why == NULL)
+	if (move->barrier == 0 && why == NULL && end > point)
 		why = search_barrier(move, id, point, point + 256 * MEGABYTE);
 	move->barrier_found = move->barrier != 0;
 	if (move->barrier_found)
