@@ -88,10 +88,48 @@ static void session_refused(struct session_move *move)
 	session_failed(move, why);
 }
 
+static void session_came_out_differently(struct session_move *move, const char *what)
+{
+	char why[1200];
+
+	(void)snprintf(why, sizeof(why), "it came out differently on the new server: %s", what);
+	session_failed(move, why);
+}
+
+/* It has taken its advisory locks and channels; all else is compared when others go on. */
+static void session_compare_claims(struct session_move *move)
+{
+	struct sbuf text;
+
+	if (move->failure_in_state && !move->neutral &&
+	    session_inspect_retry(move->failure_sqlstate)) {
+		/* From the beginning: it must not have a lock twice. */
+		move->neutral = true;
+		move->digest_fresh[0] = '\0';
+		move->stage = SESSION_STAGE_STANDBY;
+		return;
+	}
+	if (move->failure != NULL && (!move->lossy || move->failure_in_state)) {
+		session_refused(move);
+		return;
+	}
+	if (move->unreadable || !session_state_finish(move->answer)) {
+		session_failed(move, "the new server's state could not be read");
+		return;
+	}
+	sbuf_init(&text, 1000);
+	if (move->lossy || session_state_same_claims(move->state, move->answer, &text)) {
+		move->stage = SESSION_STAGE_CLAIMED;
+		session_count_rest(move);
+	} else {
+		session_came_out_differently(move, sbuf_text(&text));
+	}
+	sbuf_free(&text);
+}
+
 /* The same question was answered by the new server: are they equal?  False: it is asked again. */
 static bool session_compare(struct session_move *move)
 {
-	char why[1200];
 	struct sbuf text;
 
 	if (move->failure_in_state && !move->neutral &&
@@ -124,17 +162,14 @@ static bool session_compare(struct session_move *move)
 		move->stage = SESSION_STAGE_DONE;
 		return true;
 	}
-	(void)snprintf(why, sizeof(why), "it came out differently on the new server: %s",
-	               sbuf_text(&text));
+	session_came_out_differently(move, sbuf_text(&text));
 	sbuf_free(&text);
-	session_failed(move, why);
 	return true;
 }
 
 /* What a standby allows has been set up there. */
 static void session_compare_standby(struct session_move *move)
 {
-	char why[1200];
 	struct sbuf text;
 
 	if (move->failure != NULL && !move->failure_in_state && !move->lossy) {
@@ -154,11 +189,8 @@ static void session_compare_standby(struct session_move *move)
 	}
 	sbuf_init(&text, 1000);
 	if (!session_state_same(move->state, move->answer, REPLAY_ON_STANDBY, &text) &&
-	    !session_comes_back(move)) { /* else it is compared once more, at the end */
-		(void)snprintf(why, sizeof(why), "it came out differently on the new server: %s",
-			       sbuf_text(&text));
-		session_failed(move, why);
-	}
+	    !session_comes_back(move)) /* else it is compared once more, at the end */
+		session_came_out_differently(move, sbuf_text(&text));
 	sbuf_free(&text);
 }
 
@@ -220,6 +252,9 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 		return move->asked == NULL;
 	case SESSION_ASKS_STANDBY:
 		session_compare_standby(move);
+		break;
+	case SESSION_ASKS_CLAIMS:
+		session_compare_claims(move);
 		break;
 	case SESSION_ASKS_REST:
 	case SESSION_ASKS_AGAIN:

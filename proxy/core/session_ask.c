@@ -53,7 +53,9 @@ static unsigned ask_replay(struct session_move *move, enum replay_stage stage, s
 		out->failed = true;
 	}
 	replay_free(&replay);
-	session_note_unnamed(move, stage == REPLAY_AFTER_PROMOTION ? unnamed : NULL);
+	session_note_unnamed(move, stage == REPLAY_AFTER_PROMOTION || stage == REPLAY_AFTER_CLAIMS
+	                               ? unnamed
+	                               : NULL);
 	stmt_unref(unnamed);
 	return steps;
 }
@@ -119,8 +121,8 @@ static unsigned ask_connect_query(const struct session_move *move, struct sbuf *
  * the hold, where it costs the clients nothing, and in it only if it need not be asked again. */
 static bool ask_wants_state(const struct session_move *move, enum session_question question)
 {
-	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_REST ||
-	       question == SESSION_ASKS_AGAIN ||
+	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_CLAIMS ||
+	       question == SESSION_ASKS_REST || question == SESSION_ASKS_AGAIN ||
 	       (question == SESSION_ASKS_STANDBY &&
 	        (replay_is_early(move->state) ||
 	         (!move->parked && !move->client->pool->database->held)));
@@ -157,8 +159,16 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 			steps += move->state_steps;
 		}
 		break;
+	case SESSION_ASKS_CLAIMS:
+		steps += ask_replay(move, REPLAY_CLAIMS, out);
+		session_inspect_claims_add(out);
+		steps++;
+		break;
 	case SESSION_ASKS_REST:
-		steps += ask_replay(move, REPLAY_AFTER_PROMOTION, out);
+		steps += ask_replay(move,
+		                    move->stage == SESSION_STAGE_CLAIMED ? REPLAY_AFTER_CLAIMS
+		                                                         : REPLAY_AFTER_PROMOTION,
+		                    out);
 		ask_state(move, move->state, out);
 		move->state_steps += session_carry_build_check(move, out);
 		steps += move->state_steps;
@@ -235,8 +245,8 @@ static bool ask_turn(struct session_move *move, struct database *database)
 static void ask_impossible(struct session_move *move, struct server *server,
 			   enum session_question question)
 {
-	if (question == SESSION_ASKS_STANDBY || question == SESSION_ASKS_REST ||
-	    question == SESSION_ASKS_UNNAMED) {
+	if (question == SESSION_ASKS_STANDBY || question == SESSION_ASKS_CLAIMS ||
+	    question == SESSION_ASKS_REST || question == SESSION_ASKS_UNNAMED) {
 		session_failed(move, "it cannot be written down: too much, a lock that could not be "
 				     "counted, or no memory");
 		return;

@@ -153,7 +153,7 @@ bool session_has_unnamed(struct session_move *move)
 
 void session_count_rest(struct session_move *move)
 {
-	const bool rest = move->parked && move->state != NULL && move->stage != SESSION_STAGE_DONE &&
+	const bool rest = move->parked && move->state != NULL && move->stage < SESSION_STAGE_CLAIMED &&
 			  session_state_count_kind(move->state, SESSION_LOCK) +
 				  session_state_count_kind(move->state, SESSION_CHANNEL) > 0;
 

@@ -118,6 +118,7 @@ void session_server_lost(struct server *server)
 		session_dial_over(move);
 		move->fresh = NULL;
 		move->stage = SESSION_STAGE_NONE;
+		session_count_rest(move);
 		session_note_unnamed(move, NULL);
 		move->retry_at = server->worker->now + SESSION_RETRY_AFTER;
 	}
@@ -346,9 +347,14 @@ static void session_step_parked(struct session_move *move)
 	session_find_fresh(move);
 	if (move->fresh == NULL || move->stage == SESSION_STAGE_NONE || !session_set_up(move))
 		return;
+	if (move->rest && database->held && move->stage == SESSION_STAGE_STANDBY &&
+	    gate_server_current(move->fresh)) {
+		(void)!session_ask(move, move->fresh, SESSION_ASKS_CLAIMS);
+		return;
+	}
 	if (session_gives_way(move))
 		return;
-	if (move->stage == SESSION_STAGE_STANDBY && gate_server_current(move->fresh) &&
+	if (move->stage < SESSION_STAGE_DONE && gate_server_current(move->fresh) &&
 	    !session_ask(move, move->fresh, SESSION_ASKS_REST))
 		return;
 	if (move->stage != SESSION_STAGE_DONE ||

@@ -8,7 +8,8 @@
  *   PREPARED -> `fresh`      a server opened for it gets that state, as far as a standby allows
  *   hold: parked             taken off `old`, which is kept untouched (SERVER_PARKED) for an abort;
  *                            what its client asks now waits as that of any held client
- *   route changed            the rest of the state, and the same question as before, to `fresh`
+ *   route changed            advisory locks and channels to `fresh`, before anybody else goes on;
+ *                            then the rest of the state, and the same question as before
  *   release                  equal answers: the client goes on at `fresh`, `old` is closed;
  *                            no swap: it goes on at `old`
  *
@@ -62,6 +63,8 @@ enum session_question {
 	SESSION_ASKS_CURSORS, /* its own: the rows of its cursors and where they stand */
 	SESSION_ASKS_CLEANUP, /* its own: to forget that it was asked, after an error */
 	SESSION_ASKS_STANDBY, /* fresh: to take what a standby allows */
+	SESSION_ASKS_CLAIMS,  /* fresh, promoted, in a hold: to take advisory locks and channels, and which
+	                         it has */
 	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
 	SESSION_ASKS_AGAIN,   /* fresh: what state there is, neutral */
 	SESSION_ASKS_UNNAMED, /* fresh, that has all else: to take the unnamed statement */
@@ -72,6 +75,7 @@ enum session_stage {
 	SESSION_STAGE_NONE,    /* there is none, or it is logging in */
 	SESSION_STAGE_OPEN,    /* as after its login */
 	SESSION_STAGE_STANDBY, /* has what a standby allows, of the state digest_fresh */
+	SESSION_STAGE_CLAIMED, /* … and its advisory locks and channels */
 	SESSION_STAGE_DONE,    /* has answered as the old one had; nothing but the unnamed statement,
 	                          which no server tells, is left */
 };

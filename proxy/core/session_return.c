@@ -178,6 +178,7 @@ bool session_return_without(struct session_move *move)
 	session_state_digest(move->state, move->digest);
 	move->digest_fresh[0] = '\0';
 	move->stage = SESSION_STAGE_STANDBY; /* has something of another state */
+	session_count_rest(move);
 	return true;
 }
 

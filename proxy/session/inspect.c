@@ -96,6 +96,12 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 	sbuf_free(&names);
 }
 
+void session_inspect_claims_add(struct sbuf *out)
+{
+	add_statement(out, ASK_NAME, claims_sql, NULL, 0);
+	wire_add_sync(out);
+}
+
 void session_add_parse(struct sbuf *out, const char *sql, const void *types, size_t types_len)
 {
 	wire_add_close(out, 'S', RUN_NAME);
@@ -639,15 +645,19 @@ static void tell_difference(struct sbuf *why, const struct session_row *old,
 		            row_extra(now) == NULL ? "" : row_extra(now));
 }
 
-bool session_state_same(const struct session_state *old, const struct session_state *now,
-                        enum replay_stage stage, struct sbuf *why)
+/* Next row of a comparison, or NULL. */
+typedef const struct session_row *next_fn(const struct session_state *state, size_t *i,
+                                          enum replay_stage stage);
+
+static bool same_rows(const struct session_state *old, const struct session_state *now,
+                      next_fn *next, enum replay_stage stage, struct sbuf *why)
 {
 	size_t i = 0;
 	size_t j = 0;
 
 	for (;;) {
-		const struct session_row *a = next_row(old, &i, stage);
-		const struct session_row *b = next_row(now, &j, stage);
+		const struct session_row *a = next(old, &i, stage);
+		const struct session_row *b = next(now, &j, stage);
 		int order;
 
 		if (a == NULL && b == NULL)
@@ -661,13 +671,37 @@ bool session_state_same(const struct session_state *old, const struct session_st
 	}
 }
 
-/* The next one that is no setting. */
-static const struct session_row *next_other(const struct session_state *state, size_t *i)
+bool session_state_same(const struct session_state *old, const struct session_state *now,
+                        enum replay_stage stage, struct sbuf *why)
+{
+	return same_rows(old, now, next_row, stage, why);
+}
+
+static const struct session_row *next_claim(const struct session_state *state, size_t *i,
+                                            enum replay_stage stage)
 {
 	const struct session_row *row;
 
 	do {
-		row = next_row(state, i, REPLAY_AFTER_PROMOTION);
+		row = next_row(state, i, stage);
+	} while (row != NULL && row->kind != SESSION_LOCK && row->kind != SESSION_CHANNEL);
+	return row;
+}
+
+bool session_state_same_claims(const struct session_state *old, const struct session_state *now,
+                               struct sbuf *why)
+{
+	return same_rows(old, now, next_claim, REPLAY_AFTER_PROMOTION, why);
+}
+
+/* One that is no setting. */
+static const struct session_row *next_other(const struct session_state *state, size_t *i,
+                                            enum replay_stage stage)
+{
+	const struct session_row *row;
+
+	do {
+		row = next_row(state, i, stage);
 	} while (row != NULL && canonical_kind(row->kind) == SESSION_SETTING);
 	return row;
 }
@@ -675,17 +709,5 @@ static const struct session_row *next_other(const struct session_state *state, s
 bool session_state_same_but_settings(const struct session_state *old,
                                      const struct session_state *now)
 {
-	size_t i = 0;
-	size_t j = 0;
-
-	for (;;) {
-		const struct session_row *a = next_other(old, &i);
-		const struct session_row *b = next_other(now, &j);
-
-		if (a == NULL || b == NULL)
-			return a == b;
-		if (compare_place(a, b) != 0 || compare_text(row_value(a), row_value(b)) != 0 ||
-		    compare_text(row_extra(a), row_extra(b)) != 0)
-			return false;
-	}
+	return same_rows(old, now, next_other, REPLAY_AFTER_PROMOTION, NULL);
 }

@@ -6,7 +6,8 @@
  *                      as the old server gave them), settings, custom settings, session
  *                      authorization, role, then prepared statements, under that role
  *   after promotion    temporary tables and, if there are any, only now prepared statements; cursors,
- *                      advisory locks, LISTEN, late settings, client_encoding, the client's unnamed statement
+ *                      advisory locks, LISTEN, late settings, client_encoding, the client's unnamed statement;
+ *                      in two parts if others wait for the locks and channels, which come first then
  *
  * A session without locks, channels and temporary objects, whose late settings a standby can work
  * under, is given these and its cursors on the standby, too, at the end: nothing but the unnamed
@@ -399,6 +400,7 @@ bool replay_is_early(const struct session_state *old)
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,
                   enum replay_stage stage, bool apart, struct replay *replay)
 {
+	const bool here = replay_is_early(old) == (stage == REPLAY_ON_STANDBY);
 	bool good = true;
 
 	memset(replay, 0, sizeof(*replay));
@@ -412,26 +414,24 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 		replay_settings(replay, old);
 		set_end(replay, REPLAY_SETTINGS);
 		replay_role(replay, old);
-	} else if (session_state_copies(old) != NULL) {
+	} else if (stage != REPLAY_CLAIMS && session_state_copies(old) != NULL) {
 		temp_write_add(old, &replay->out);
 		step_end(replay, "temporary tables", NULL);
 	}
-	if (session_statement_stage(old) == stage)
-		good = replay_statements(replay, old);
-	if (replay_is_early(old) == (stage == REPLAY_ON_STANDBY))
-		replay_cursors(replay, old);
-	if (stage == REPLAY_ON_STANDBY) {
-		if (replay_is_early(old))
-			replay_late(replay, old);
-	} else {
-		if (!replay_is_early(old)) {
-			replay_locks(replay, old);
-			replay_listen(replay, old);
-			replay_late(replay, old);
-		}
-		if (unnamed != NULL)
-			replay_unnamed(replay, unnamed);
+	if (stage != REPLAY_CLAIMS) {
+		if ((session_statement_stage(old) == REPLAY_ON_STANDBY) == (stage == REPLAY_ON_STANDBY))
+			good = replay_statements(replay, old);
+		if (here)
+			replay_cursors(replay, old);
 	}
+	if (stage == REPLAY_CLAIMS || stage == REPLAY_AFTER_PROMOTION) {
+		replay_locks(replay, old);
+		replay_listen(replay, old);
+	}
+	if (stage != REPLAY_CLAIMS && here)
+		replay_late(replay, old);
+	if ((stage == REPLAY_AFTER_CLAIMS || stage == REPLAY_AFTER_PROMOTION) && unnamed != NULL)
+		replay_unnamed(replay, unnamed);
 	return good && sbuf_ok(&replay->out) && sbuf_ok(&replay->labels);
 }
 

@@ -81,8 +81,14 @@ static void fuzz_state(const uint8_t *data, size_t size)
 		copies = NULL;
 		(void)!replay_build(state, NULL, REPLAY_ON_STANDBY, false, &replay);
 		replay_free(&replay);
+		(void)!replay_build(state, NULL, REPLAY_CLAIMS, false, &replay);
+		replay_free(&replay);
+		(void)!replay_build(state, NULL, REPLAY_AFTER_CLAIMS, false, &replay);
+		replay_free(&replay);
 		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, false, &replay);
 		replay_free(&replay);
+		if (!session_state_same_claims(state, state, NULL))
+			abort();
 	}
 	copies_free(copies);
 	session_state_free(state);

@@ -126,3 +126,59 @@ def test_a_table_that_comes_out_differently(make_proxy, pg, other, meddled, how)
         told = conn.rest()
         assert kinds(told, "") == "E"
         assert told[0].fields()["C"] == "57P01" and "came out differently" in told[0].fields()["D"]
+
+
+HINDER = """
+CREATE TABLE public.gate (); GRANT SELECT ON gate TO PUBLIC;
+CREATE FUNCTION hinder() RETURNS event_trigger LANGUAGE plpgsql AS
+    $$ BEGIN IF tg_tag = 'CREATE TABLE' THEN PERFORM FROM public.gate; END IF; END $$;
+CREATE EVENT TRIGGER hinder ON ddl_command_start EXECUTE FUNCTION hinder();
+"""
+
+
+@pytest.fixture
+def hindered(other):
+    """With the table "gate" locked by this connection no temporary table can be made there."""
+    other.sql(HINDER, "p2")
+    conn = other.connect(dbname="p2")
+    yield conn
+    conn.close()
+    other.sql("DROP EVENT TRIGGER hinder; DROP FUNCTION hinder(); DROP TABLE gate", "p2")
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_others_wait_for_its_locks_and_channels_only(make_proxy, pg, other, meddled, hindered, differs):
+    """What a session has besides is set up and compared when others go on already; it goes on itself
+    only then, or is ended."""
+    if differs:
+        meddled(other, "rows")
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session")
+    with proxy.wire("p2") as slow, proxy.wire("p2") as rival:
+        slow.query(MINE)
+        slow.query("SET lock_timeout = '61s'; LISTEN news")
+        slow.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7)")
+        rival.query("SELECT 1")
+        proxy.command("PREPARE SWAP p2 TO other")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        hindered.execute("LOCK TABLE gate")
+        slow.send(query("SELECT count(*) FROM mine"))
+        rival.send(query("SELECT pg_try_advisory_lock(7); NOTIFY news, 'first'"))
+        proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        assert rows(rival.ready("I"))[0] == ["f"]
+        assert slow.silent()
+        assert "have yet to get" not in proxy.log()
+        hindered.close()
+        if differs:
+            told = slow.rest()
+            assert kinds(told, "") in ("E", "AE")
+            assert "came out differently" in told[-1].fields()["D"]
+            wait_for(lambda: rival.value("SELECT pg_try_advisory_lock(7)") == "t", 20 * SLOW, "its lock")
+            return
+        assert slow.until("A")[-1].body[4:] == b"news\0first\0"
+        assert rows(slow.ready("I")) == [["9"]]
+        assert slow.value("SHOW lock_timeout") == "61s"
+        assert slow.value("SELECT pg_listening_channels()") == "news"
+        assert [slow.value("SELECT pg_advisory_unlock(7)") for _ in range(3)] == ["t", "t", "f"]
+        listed = proxy.command("SHOW SESSIONS p2")
+        assert all(each["digest_before"] == each["digest_after"] != "" for each in listed)

@@ -385,6 +385,51 @@ static void test_replay(void **state)
 	session_state_free(a);
 }
 
+static bool sends(const struct replay *replay, const char *text)
+{
+	return memmem(replay->out.data, replay->out.len, text, strlen(text)) != NULL;
+}
+
+/* What others wait for comes first if it is to, and then not again. */
+static void test_claims(void **state)
+{
+	static const enum replay_stage stages[] = {REPLAY_CLAIMS, REPLAY_AFTER_CLAIMS,
+	                                           REPLAY_AFTER_PROMOTION};
+	struct session_state *a = begin();
+	struct session_state *b = begin();
+	struct replay replay;
+	struct sbuf why;
+	size_t i;
+
+	(void)state;
+	assert_true(put(a, "guc", "lock_timeout", "5", "0"));
+	assert_true(put(a, "listen", "news", NULL, NULL));
+	assert_true(put(a, "lock", "0 1 1 ShareLock", NULL, "2"));
+	assert_true(session_state_finish(a));
+	for (i = 0; i < ARRAY_LEN(stages); i++) {
+		assert_true(replay_build(a, NULL, stages[i], false, &replay));
+		assert_int_equal(count_syncs(&replay), replay.steps);
+		assert_int_equal(sends(&replay, "LISTEN"), stages[i] != REPLAY_AFTER_CLAIMS);
+		assert_int_equal(sends(&replay, "lock_shared("), stages[i] != REPLAY_AFTER_CLAIMS);
+		assert_int_equal(sends(&replay, "lock_timeout"), stages[i] != REPLAY_CLAIMS);
+		replay_free(&replay);
+	}
+	assert_true(put(b, "listen", "news", NULL, NULL));
+	assert_true(put(b, "lock", "0 1 1 ShareLock", NULL, NULL));
+	assert_true(session_state_finish(b));
+	sbuf_init(&why, 1000);
+	assert_true(session_state_same_claims(a, b, &why));
+	assert_int_equal(why.len, 0);
+	session_state_more(b);
+	assert_true(put(b, "lock", "0 1 1 ExclusiveLock", NULL, NULL));
+	assert_true(session_state_finish(b));
+	assert_false(session_state_same_claims(a, b, &why));
+	assert_string_equal(sbuf_text(&why), "lock \"0 1 1 ExclusiveLock\" is on the new server only");
+	sbuf_free(&why);
+	session_state_free(a);
+	session_state_free(b);
+}
+
 /* A row of a session that a standby can be given, and whether it still can with it. */
 static void assert_early(const char *kind, const char *name, const char *value, bool early)
 {
@@ -443,11 +488,6 @@ static struct session_state *begin_temporary(void)
 	assert_true(put(state, "tdata", "q", NULL, "app"));
 	assert_true(session_state_finish(state));
 	return state;
-}
-
-static bool sends(const struct replay *replay, const char *text)
-{
-	return memmem(replay->out.data, replay->out.len, text, strlen(text)) != NULL;
 }
 
 /* Its streams: the rows of a"b, and where q stands. */
@@ -577,6 +617,7 @@ int main(void)
 	    cmocka_unit_test(test_questions_are_not_compiled),
 	    cmocka_unit_test(test_classes),
 	    cmocka_unit_test(test_replay),
+	    cmocka_unit_test(test_claims),
 	    cmocka_unit_test(test_what_a_standby_can_be_given),
 	    cmocka_unit_test(test_temporary_tables),
 	    cmocka_unit_test(test_probe_outcomes),
