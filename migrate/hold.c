@@ -621,9 +621,16 @@ static bool repair_command(struct move *move, struct route *route, const char *v
 	return ok;
 }
 
-/* The proxy's own word on one database: its server, epoch and whether it is held. */
-static bool ask_route(struct move *move, struct route *route, bool *on_target, bool *held,
-                      int64_t *epoch)
+/* A route that is being repaired. */
+struct repair {
+	int64_t epoch;
+	bool on_target;
+	bool held;
+	bool ready; /* to be released */
+};
+
+/* The proxy's own word on one database. */
+static bool ask_route(struct move *move, struct route *route, struct repair *repair)
 {
 	struct link *link = &route->link;
 	usec_t timeout = move->config->mover.connect_timeout;
@@ -638,12 +645,11 @@ static bool ask_route(struct move *move, struct route *route, bool *on_target, b
 		if (database == NULL || server == NULL || strcmp(database, route->database) != 0)
 			continue;
 		known = true;
-		*on_target = strcmp(server, move->target.conf->name) == 0;
-		*epoch = link_number(link, row, "epoch", 0);
+		repair->on_target = strcmp(server, move->target.conf->name) == 0;
+		repair->epoch = link_number(link, row, "epoch", 0);
 	}
 	if (!known || !link_run(&move->loop, link, timeout, "SHOW HOLDS"))
 		return false;
-	*held = false;
 	for (int row = 0; row < link_rows(link); row++) {
 		const char *database = link_value(link, row, "database");
 		const char *state = link_value(link, row, "state");
@@ -651,41 +657,64 @@ static bool ask_route(struct move *move, struct route *route, bool *on_target, b
 
 		if (database == NULL || state == NULL || strcmp(database, route->database) != 0)
 			continue;
-		*held = strcmp(state, "open") != 0;
-		if (*epoch < of_hold)
-			*epoch = of_hold;
+		repair->held = strcmp(state, "open") != 0;
+		route->settling = link_number(link, row, "sessions_left", 0) > 0;
+		if (repair->epoch < of_hold)
+			repair->epoch = of_hold;
 	}
 	return true;
 }
 
-static bool repair_route(struct move *move, struct route *route)
+/* Up to the release. */
+static bool repair_swap(struct move *move, struct route *route, struct repair *repair)
 {
-	bool on_target = false;
-	bool held = false;
-	int64_t epoch = 0;
-
 	if (route->link.state == LINK_BUSY)
 		link_close(&route->link);
-	if (!link_revive(move, &route->link) || !ask_route(move, route, &on_target, &held, &epoch))
+	if (!link_revive(move, &route->link) || !ask_route(move, route, repair))
 		return false;
-	if (!on_target) {
-		/* A hold that is still there is used; otherwise a new one is made, for which the
-		 * clients' transactions, cut off by the fence, need not be waited for. */
-		if (!held)
-			epoch = epoch >= move->epoch ? epoch + 1 : move->epoch;
-		if (!repair_command(move, route, "HOLD", epoch,
+	if (!repair->on_target && !repair->held) {
+		/* The clients' transactions, cut off by the fence, need not be waited for. */
+		if (repair->epoch < move->epoch)
+			repair->epoch = move->epoch;
+		else
+			repair->epoch++;
+		if (!repair_command(move, route, "HOLD", repair->epoch,
 		                    " LEASE NONE DRAIN 1s POLICY terminate"))
 			return false;
+		repair->held = true;
 		route->held = true;
-		if (!repair_command(move, route, "SWAP", epoch, ""))
-			return false;
-		held = true;
 	}
-	route->swapped = true;
-	if (held && !repair_command(move, route, "RELEASE", epoch, ""))
+	if ((!repair->on_target || (repair->held && route->settling)) &&
+	    !repair_command(move, route, "SWAP", repair->epoch, " NOWAIT SESSIONS"))
 		return false;
-	mark_released(route, clock_now());
+	route->settling = false;
+	route->swapped = true;
 	return true;
+}
+
+static void repair_release(struct move *move, struct route *route, const struct repair *repair)
+{
+	if (!repair->held || repair_command(move, route, "RELEASE", repair->epoch, ""))
+		mark_released(route, clock_now());
+}
+
+/* Those that answer (or the others) are all swapped before the first of them is released, for the same
+ * reason as in phase_swap(). */
+static void repair_routes(struct move *move, bool answering)
+{
+	struct repair *repairs = mem_must_alloc((move->route_count + 1) * sizeof(struct repair));
+
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+
+		if (!route->released && (route->link.state == LINK_IDLE) == answering)
+			repairs[i].ready = repair_swap(move, route, &repairs[i]);
+	}
+	for (size_t i = 0; i < move->route_count; i++) {
+		if (repairs[i].ready)
+			repair_release(move, &move->routes[i], &repairs[i]);
+	}
+	free(repairs);
 }
 
 bool hold_repair(struct move *move, usec_t deadline)
@@ -694,12 +723,11 @@ bool hold_repair(struct move *move, usec_t deadline)
 
 	move->phase = PHASE_RELEASE;
 	do {
-		all = true;
-		for (size_t i = 0; i < move->route_count; i++) {
-			if (!move->routes[i].released && !repair_route(move, &move->routes[i]))
-				all = false;
-		}
-		all = bouncers_repair(move) && all;
+		repair_routes(move, true);
+		repair_routes(move, false);
+		all = bouncers_repair(move);
+		for (size_t i = 0; i < move->route_count; i++)
+			all = all && move->routes[i].released;
 		if (!all && clock_now() < deadline)
 			loop_sleep(&move->loop, 250 * USEC_PER_MSEC);
 	} while (!all && clock_now() < deadline);

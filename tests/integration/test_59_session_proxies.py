@@ -33,3 +33,25 @@ def test_nobody_gets_ahead_of_a_session_of_another_proxy(make_scene, owner):
     assert mover.wait(60 * SLOW) == DONE
     assert slow.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "1"
     assert not any("have yet to get" in proxy.log() for proxy in scene.proxies)
+
+
+@pytest.mark.parametrize("owner", [0, 1])
+def test_nor_when_the_move_is_resumed(make_scene, owner):
+    """The mover was killed after the promotion."""
+    scene = make_scene(proxies=2, proxy={"pool_mode": "session"})
+    slow = scene.proxies[owner].wire("p2", application_name="slow")
+    rival = scene.proxies[1 - owner].wire("p2", application_name="rival")
+    slow.query("SELECT pg_advisory_lock(7)")
+    rival.query("SELECT 1")
+    killed = scene.background("move", "p2", "--to", "pg2", fault="journal.promote.outcome=kill")
+    assert killed.wait(60 * SLOW) != DONE
+    assert not scene.pg2.value("SELECT pg_is_in_recovery()")
+    pid = scene.pg2.value("SELECT pid FROM pg_stat_activity WHERE application_name = 'slow'")
+    rival.send(query("SELECT pg_try_advisory_lock(7)"))
+    with stopped(pid):
+        mover = scene.background("resume")
+        wait_for(lambda: scene.proxies[owner].route()["server"] == "pg2", 60 * SLOW, "the swap")
+        assert rival.silent()
+    assert rows(rival.ready("I")) == [["f"]]
+    assert mover.wait(60 * SLOW) == DONE
+    assert not any("have yet to get" in proxy.log() for proxy in scene.proxies)
