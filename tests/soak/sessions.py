@@ -267,9 +267,9 @@ def play(world, counts, active, rate, leave):
     assert all(row["digest_before"] == row["digest_after"] for row in listed)
     for each in clients:
         each.conn.close()
-    ended, = [phase["ms"] for phase in report["phases"] if phase["name"] == "terminate"]
-    return {"hold": report["hold_ms"], "promotion": report["promote_ms"], "ended": ended,
-            "moved": len(listed),
+    took = {phase["name"]: phase["ms"] for phase in report["phases"]}
+    return {"hold": report["hold_ms"], "promotion": report["promote_ms"], "ended": took["terminate"],
+            "swap": took["swap"], "moved": len(listed),
             "dropped": counts.get("pinned", 0), "errors": len(failed),
             "transactions": activity.count if activity else 0,
             "longest": max((1000 * each.longest for each in busy), default=0.0)}
@@ -362,10 +362,10 @@ def main():
         each = (seen["hold"] - few["hold"]) / more
         # What PostgreSQL needs to end its processes is not the state's doing.
         own = each - (seen["ended"] - few["ended"]) / more
-        print("%-12s hold %4.0f ms, promotion %4.0f ms, end of the old servers %4.0f ms: %.2f ms a "
-              "session, %.2f without that end; %d moved, %d dropped, %d transactions, longest answer "
-              "%.0f ms, errors %d" %
-              (kind, seen["hold"], seen["promotion"], seen["ended"], each, own, seen["moved"],
+        print("%-12s hold %4.0f ms, promotion %4.0f ms, end of the old servers %4.0f ms, locks and "
+              "channels %4.0f ms: %.2f ms a session, %.2f without that end; %d moved, %d dropped, "
+              "%d transactions, longest answer %.0f ms, errors %d" %
+              (kind, seen["hold"], seen["promotion"], seen["ended"], seen["swap"], each, own, seen["moved"],
                seen["dropped"], seen["transactions"], seen["longest"], seen["errors"]), flush=True)
         errors_seen += seen["errors"]
     return 1 if errors_seen else 0
