@@ -219,9 +219,14 @@ void hold_on_pinned(struct admin_db *db, uint64_t epoch, const char *text)
 {
 	struct list_node *node;
 
-	/* After the swap it is too late: then the session is dropped. */
-	if (db->state == HOLD_OPEN || epoch != db->epoch || db->swap_to != NULL)
+	/* After the swap it is too late, and as soon as a mover that is about to promote counts on the
+	 * hold: then the session is dropped. */
+	if (db->state == HOLD_OPEN || epoch != db->epoch || db->swap_to != NULL ||
+	    hold_is_forever(db)) {
+		log_warning("database \"%s\": too late to end the hold: %s", db->name,
+		            text == NULL ? "" : text);
 		return;
+	}
 	log_warning("database \"%s\": the hold is ended: %s", db->name, text == NULL ? "" : text);
 	while ((node = list_first(&db->waiters)) != NULL) {
 		struct admin_request *request = CONTAINER_OF(node, struct admin_request, node);

@@ -260,8 +260,12 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 	case SESSION_ASKS_AGAIN:
 		return session_compare(move);
 	case SESSION_ASKS_UNNAMED:
-		if (move->failure != NULL && !move->lossy)
+		if (move->failure == NULL || move->lossy)
+			break;
+		if (replay_try_again(move->failure_sqlstate) || !session_keep_unnamed(move))
 			session_refused(move);
+		else
+			session_note_unnamed(move, NULL); /* that Parse has left none */
 		break;
 	}
 	return true;

@@ -53,6 +53,10 @@ bool session_comes_back(const struct session_move *move) MUST_CHECK;
  * nobody knows what it was. */
 bool session_return_without(struct session_move *move) MUST_CHECK;
 
+/* The new server does not take the unnamed statement: it is kept as a text, and its error is that of
+ * whoever uses it, if it still is one by then.  False: no memory. */
+bool session_keep_unnamed(struct session_move *move) MUST_CHECK;
+
 /* It differs there, as `what` says.  True: in settings only, which its client will be told. */
 bool session_return_differs(struct session_move *move, const char *what) MUST_CHECK;
 

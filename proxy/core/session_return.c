@@ -112,7 +112,7 @@ static bool return_keep_statement(struct session_move *move, const char *name, c
 	return good;
 }
 
-static bool return_keep_unnamed(struct session_move *move)
+bool session_keep_unnamed(struct session_move *move)
 {
 	struct stmt *unnamed;
 	bool good;
@@ -147,7 +147,7 @@ static bool return_leave_out(struct session_move *move, const char *label)
 	bool good = false;
 
 	if (strcmp(label, REPLAY_UNNAMED) == 0)
-		return return_keep_unnamed(move);
+		return session_keep_unnamed(move);
 	if (strcmp(label, REPLAY_SETTINGS) == 0 && !move->apart) {
 		move->apart = true; /* once more: which of them is it? */
 		return true;
@@ -165,12 +165,13 @@ bool session_return_without(struct session_move *move)
 	struct sbuf label;
 	bool good;
 
-	if (!session_comes_back(move) || move->failure == NULL || move->failure_in_state ||
-	    replay_try_again(move->failure_sqlstate))
+	if (!move->parked || move->fresh == NULL || move->failure == NULL ||
+	    move->failure_in_state || replay_try_again(move->failure_sqlstate))
 		return false;
 	sbuf_init(&label, 1000);
 	return_failed_step(move, &label);
-	good = return_leave_out(move, sbuf_text(&label));
+	good = (session_comes_back(move) || strcmp(sbuf_text(&label), REPLAY_UNNAMED) == 0) &&
+	       return_leave_out(move, sbuf_text(&label));
 	sbuf_free(&label);
 	if (!good)
 		return false;

@@ -457,3 +457,40 @@ def test_a_move_that_ends_after_the_fence(scene, how):
     scene.move()
     for conn in conns:
         check(conn, "pg2")
+
+
+@pytest.mark.parametrize("locks", [False, True])
+@pytest.mark.parametrize("leave", ["0", "50ms"])
+def test_unnamed_statement_that_the_new_server_does_not_take(make, pg, other, leave, locks):
+    """Nobody is ended, and no hold, for a statement that may never be used: its error comes when it is,
+    and it works if its table is there by then."""
+    proxy = make(leave=leave)
+    pg.sql("CREATE TABLE IF NOT EXISTS only_here (k int); GRANT ALL ON only_here TO PUBLIC", "p2")
+    other.sql("DROP TABLE IF EXISTS only_here", "p2")
+    try:
+        with proxy.wire("p2", application_name="traveller") as conn, \
+                proxy.wire("p2", application_name="plain") as plain:
+            plain.value("SELECT 1")
+            if locks:
+                conn.query("SELECT pg_advisory_lock(4711)")
+            conn.send(parse("SELECT count(*) FROM only_here") + SYNC)
+            conn.ready("I")
+            proxy.command("PREPARE SWAP p2 TO other LEAVE")
+            if leave != "0" and not locks:
+                await_state(proxy, "left", "traveller")
+            epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+            wait_for(lambda: proxy.held()["state"] == "held", 10 * SLOW, "the hold")
+            proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+            proxy.command("RELEASE p2 EPOCH %s" % epoch)
+            assert plain.value("SHOW cluster_name") == "other"
+            conn.send(bind() + execute() + SYNC)
+            assert errors(conn.ready("I"))[0]["C"] == "42P01"
+            other.sql("CREATE TABLE only_here (k int); GRANT ALL ON only_here TO PUBLIC", "p2")
+            conn.send(bind() + execute() + SYNC)
+            assert rows(conn.ready("I")) == [["0"]]
+            assert conn.value("SHOW cluster_name") == "other"
+            if locks:
+                assert conn.value("SELECT pg_advisory_unlock(4711)") == "t"
+    finally:
+        pg.sql("DROP TABLE IF EXISTS only_here", "p2")
+        other.sql("DROP TABLE IF EXISTS only_here", "p2")
