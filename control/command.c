@@ -179,22 +179,16 @@ static enum command_result fail_command(struct parser *parser)
 	return fail(parser, expected);
 }
 
-/* A name: a word that is no key word here, or anything in quotes. */
-static enum command_result read_name(struct parser *parser, const char *expected, char *out)
+/* A name, as pgbouncer takes it: any word, as it is written, or anything in quotes. */
+static enum command_result read_name(struct parser *parser, const char *expected, char *out,
+                                     bool *plain)
 {
 	const struct lex_token *token = &parser->token;
-	bool name = token->kind == LEX_WORD || token->kind == LEX_NAME ||
-	            (token->kind == LEX_STRING && token->text[0] != '\0');
 
-	if (token->kind == LEX_WORD && strcmp(token->text, "to") == 0)
-		name = false;
-	for (size_t i = 0; i < OPTION_COUNT && token->kind == LEX_WORD; i++) {
-		/* A forgotten name is more likely than a database with the name of an option;
-		 * that one can be quoted. */
-		if (strcasecmp(token->text, options[i].word) == 0)
-			name = false;
-	}
-	if (!name)
+	*plain = token->kind == LEX_WORD ||
+	         (token->kind == LEX_NUMBER && strchr(token->text, '.') == NULL);
+	if (!*plain && token->kind != LEX_NAME &&
+	    (token->kind != LEX_STRING || token->text[0] == '\0'))
 		return fail(parser, expected);
 	memcpy(out, token->text, sizeof(token->text));
 	advance(parser);
@@ -203,8 +197,13 @@ static enum command_result read_name(struct parser *parser, const char *expected
 
 static bool read_duration(const struct lex_token *token, usec_t *value)
 {
+	char text[LEX_TEXT_MAX + 1];
+
+	memcpy(text, token->text, sizeof(text));
+	if (token->kind == LEX_NUMBER)
+		(void)lex_fold(text);
 	return (token->kind == LEX_NUMBER || token->kind == LEX_STRING) &&
-	       config_parse_duration(token->text, value) && *value >= 0;
+	       config_parse_duration(text, value) && *value >= 0;
 }
 
 static bool read_number(const struct lex_token *token, uint64_t *value)
@@ -223,6 +222,8 @@ static enum command_result read_policy(struct parser *parser)
 {
 	enum config_drain_policy policy;
 
+	if (parser->token.kind == LEX_WORD)
+		(void)lex_fold(parser->token.text);
 	if ((parser->token.kind != LEX_WORD && parser->token.kind != LEX_STRING) ||
 	    !config_drain_policy_parse(parser->token.text, &policy))
 		return fail(parser, "abort, cancel or terminate");
@@ -308,7 +309,7 @@ static bool read_parameter(struct parser *parser)
 	const char *name = parser->token.text;
 	size_t offset = parser->offset;
 
-	if (strcmp(name, "transaction") == 0) {
+	if (strcasecmp(name, "transaction") == 0) {
 		advance(parser);
 		if (at_word(parser, "isolation"))
 			advance(parser);
@@ -340,7 +341,8 @@ static enum command_result read_view(struct parser *parser)
 				return COMMAND_PARSED;
 			if (view_info(command->view)->argument[0] == '[' && at_end(parser))
 				return COMMAND_PARSED;
-			return read_name(parser, "the name of a database", command->database);
+			return read_name(parser, "the name of a database", command->database,
+			                 &command->database_plain);
 		}
 		if (read_parameter(parser)) {
 			command->view = VIEW_COUNT;
@@ -390,12 +392,17 @@ static enum command_result read_select(struct parser *parser)
 	return fail(parser, "a number or version(): the console has no tables");
 }
 
-/* Whether an option stands here. */
+/* Whether an option of the command stands here, not a database of that name: it has its value. */
 static bool at_option(const struct parser *parser)
 {
+	struct lex_token next;
+
+	lex_next(parser->source, parser->len, parser->offset, &next);
 	for (size_t i = 0; i < OPTION_COUNT; i++)
-		if (at_word(parser, options[i].word))
-			return true;
+		if ((infos[parser->command->id].options & (1u << i)) != 0 &&
+		    at_word(parser, options[i].word))
+			return options[i].value == VALUE_FLAG || next.kind == LEX_NUMBER ||
+			       next.kind == LEX_STRING;
 	return false;
 }
 
@@ -414,6 +421,8 @@ static enum command_result read_assignment(struct parser *parser)
 	(void)snprintf(name, sizeof(name), "%s", token->text);
 	if (token->kind != LEX_WORD && token->kind != LEX_NAME)
 		return fail(parser, "the name of a setting");
+	if (token->kind == LEX_WORD)
+		(void)lex_fold(name);
 	advance(parser);
 	if (!at_word(parser, "to") && !(token->kind == LEX_OTHER && token->text[0] == '=')) {
 		while (!at_end(parser) && token->kind != LEX_BAD)
@@ -447,29 +456,32 @@ done:
 
 static enum command_result read_operands(struct parser *parser)
 {
-	uint64_t number;
-
 	struct command *command = parser->command;
+	uint64_t number;
+	bool plain;
 
 	switch (infos[command->id].operands) {
 	case OPERANDS_NONE:
 		return COMMAND_PARSED;
 	case OPERANDS_DATABASE:
-		return read_name(parser, "the name of a database", command->database);
+		return read_name(parser, "the name of a database", command->database,
+		                 &command->database_plain);
 	case OPERANDS_DATABASE_TO_SERVER:
-		if (read_name(parser, "the name of a database", command->database) !=
-		    COMMAND_PARSED)
+		if (read_name(parser, "the name of a database", command->database,
+		              &command->database_plain) != COMMAND_PARSED)
 			return COMMAND_BAD;
 		if (!at_word(parser, "to"))
 			return fail(parser, "TO and the name of a server");
 		advance(parser);
-		return read_name(parser, "the name of a server", command->server);
+		return read_name(parser, "the name of a server", command->server,
+		                 &command->server_plain);
 	case OPERANDS_VIEW:
 		return read_view(parser);
 	case OPERANDS_DATABASES:
 		if (at_end(parser) || at_option(parser))
 			return COMMAND_PARSED;
-		return read_name(parser, "the name of a database", command->database);
+		return read_name(parser, "the name of a database", command->database,
+		                 &command->database_plain);
 	case OPERANDS_NUMBER:
 		if (at_end(parser))
 			return fail(parser, "the id of a client, as in SHOW CLIENTS");
@@ -488,9 +500,14 @@ static enum command_result read_operands(struct parser *parser)
 	case OPERANDS_STATEMENT:
 		if (at_word(parser, "prepare"))
 			advance(parser);
-		if (!at_word(parser, "all"))
-			return read_name(parser, "the name of a statement or ALL",
-			                 command->statement);
+		if (!at_word(parser, "all")) {
+			if (read_name(parser, "the name of a statement or ALL", command->statement,
+			              &plain) != COMMAND_PARSED)
+				return COMMAND_BAD;
+			if (plain)
+				(void)lex_fold(command->statement); /* SQL's */
+			return COMMAND_PARSED;
+		}
 		advance(parser);
 		return COMMAND_PARSED;
 	}

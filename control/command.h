@@ -66,6 +66,8 @@ struct command {
 	unsigned given;                  /* bits 1 << OPTION_… */
 	char database[LEX_TEXT_MAX + 1]; /* "" when there is none */
 	char server[LEX_TEXT_MAX + 1];
+	bool database_plain; /* without quotes, so that one in lower case may be meant */
+	bool server_plain;
 	char value_text[1024];            /* of SET; `server` is the name; "" there: nothing of ours */
 	char statement[LEX_TEXT_MAX + 1]; /* of DEALLOCATE; \"\": all */
 	uint64_t epoch;

@@ -245,6 +245,26 @@ static void execute_shutdown(struct session *session)
 		session->request = admin_shutdown(admin, immediate, execute_done, session);
 }
 
+/* Names are taken as written, as pgbouncer takes them; where nothing has that name and none was
+ * quoted, SQL's habit of folding helps out.  Never the other way round. */
+static void fold_names(struct session *session)
+{
+	struct command *command = &session->command;
+	const struct config *config = session->proxy->config;
+	char name[LEX_TEXT_MAX + 1];
+
+	memcpy(name, command->database, sizeof(name));
+	if (command->database_plain && lex_fold(name) &&
+	    !admin_has_database(session->proxy->admin, command->database) &&
+	    admin_has_database(session->proxy->admin, name))
+		memcpy(command->database, name, sizeof(name));
+	memcpy(name, command->server, sizeof(name));
+	if (command->server_plain && lex_fold(name) &&
+	    config_find_server(config, command->server) == NULL &&
+	    config_find_server(config, name) != NULL)
+		memcpy(command->server, name, sizeof(name));
+}
+
 void session_execute(struct session *session)
 {
 	const struct command *command = &session->command;
@@ -254,6 +274,7 @@ void session_execute(struct session *session)
 		deny(session);
 		return;
 	}
+	fold_names(session);
 	if (command_info(command->id)->access == COMMAND_FOR_ADMIN)
 		log_info("console: %s%s%s%s%s by user \"%s\" from %s",
 		         command_info(command->id)->words, command->database[0] == '\0' ? "" : " ",

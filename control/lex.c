@@ -21,10 +21,17 @@ static bool is_letter(char c)
 	       (unsigned char)c >= 0x80;
 }
 
-/* Only ASCII is folded: the letters of other encodings stay as they are. */
-static char to_lower(char c)
+bool lex_fold(char *text)
 {
-	return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+	bool folded = false;
+
+	for (; *text != '\0'; text++) {
+		if (*text >= 'A' && *text <= 'Z') {
+			*text = (char)(*text - 'A' + 'a');
+			folded = true;
+		}
+	}
+	return folded;
 }
 
 /* Past the comment that begins at `at` (nested as in SQL); `len` + 1 when it does not end. */
@@ -127,8 +134,6 @@ static void lex_word(const char *source, size_t len, struct lex_token *token)
 	token->kind = number ? LEX_NUMBER : LEX_WORD;
 	token->end = at;
 	set_text(token, source + token->start, at - token->start);
-	for (char *p = token->text; *p != '\0'; p++)
-		*p = to_lower(*p);
 }
 
 void lex_next(const char *source, size_t len, size_t offset, struct lex_token *token)

@@ -8,6 +8,7 @@
 
 #include "base/compiler.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,10 +18,10 @@
 enum lex_kind {
 	LEX_END,    /* end of the text */
 	LEX_SEMI,   /* ; */
-	LEX_WORD,   /* key word or name, in lower case */
+	LEX_WORD,   /* key word or name, as written */
 	LEX_NAME,   /* "quoted name" */
 	LEX_STRING, /* 'string' */
-	LEX_NUMBER, /* begins with a digit: 12, 250ms, 1.5 */
+	LEX_NUMBER, /* begins with a digit: 12, 250ms, 1.5; a name, too: 1db */
 	LEX_OTHER,  /* any other character */
 	LEX_BAD,    /* see `bad` */
 };
@@ -35,6 +36,9 @@ struct lex_token {
 
 /* Reads the token at or after `offset`. */
 void lex_next(const char *source, size_t len, size_t offset, struct lex_token *token);
+
+/* Puts capital letters in lower case, only those of ASCII; whether there were any. */
+bool lex_fold(char *text);
 
 /* The place of byte `at` in characters, from 1, as ErrorResponse counts. */
 uint32_t lex_position(const char *source, size_t len, size_t at);

@@ -195,17 +195,23 @@ struct admin_db *admin_know(struct admin *admin, const char *database)
 	return admin_find_or_add(admin, database);
 }
 
+bool admin_has_database(struct admin *admin, const char *database)
+{
+	const struct admin_db *db = admin_find(admin, database);
+
+	/* A database that a RELOAD took away can still be held, and must be releasable. */
+	if (db != NULL && db->state != HOLD_OPEN)
+		return true;
+	return (db != NULL ||
+	        (strcmp(database, ROUTE_FALLBACK) != 0 && !config_is_console(database))) &&
+	       config_database_of(admin->proxy->config, database) != NULL;
+}
+
 bool request_find_db(struct admin_request *request, const char *database)
 {
 	struct admin *admin = request->admin;
-	struct admin_db *db = admin_find(admin, database);
 
-	if (db == NULL && strcmp(database, ROUTE_FALLBACK) != 0 && !config_is_console(database) &&
-	    config_database_of(admin->proxy->config, database) != NULL)
-		db = admin_find_or_add(admin, database); /* one of the fallback */
-	/* A database that a RELOAD took away can still be held, and must be releasable. */
-	if (db == NULL || (db->state == HOLD_OPEN &&
-	                   config_database_of(admin->proxy->config, database) == NULL)) {
+	if (!admin_has_database(admin, database)) {
 		request_hint(request, "SHOW DATABASES lists the databases of this proxy.");
 		if (admin->proxy->config->proxy.as_pgbouncer)
 			request_fail(request, "3D000", "no such database: %s", database);
@@ -213,7 +219,7 @@ bool request_find_db(struct admin_request *request, const char *database)
 			request_fail(request, "3D000", "database \"%s\" does not exist", database);
 		return false;
 	}
-	request->db = db;
+	request->db = admin_find_or_add(admin, database); /* made: one of the fallback */
 	return true;
 }
 

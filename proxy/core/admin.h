@@ -137,6 +137,10 @@ void admin_leave_state(struct admin *admin);
 /* The lock of the state directory. */
 int admin_lock_fd(const struct admin *admin);
 
+/* Whether there is a database of that name for commands: a configured one, one of the fallback, or
+ * one that is still held. */
+bool admin_has_database(struct admin *admin, const char *database) MUST_CHECK;
+
 /* SUSPEND is in force. */
 bool admin_is_suspended(const struct admin *admin);
 

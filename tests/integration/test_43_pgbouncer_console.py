@@ -426,3 +426,44 @@ def refuses(proxy):
         return False
     except (OSError, AssertionError, LoginError, Closed):
         return True
+
+
+def test_names_are_as_written(make_proxy, pg):
+    """Not in lower case, as SQL has them: another database could have that name."""
+    proxy = make_proxy(databases={name: {"server": "pg", "dbname": "p1"} for name in
+                                  ("MyDb", "mydb", "Big", "small", "1db", "timeout", "epoch")})
+    kept = proxy.connect("mydb")
+    lost = proxy.connect("MyDb")
+    with proxy.console("pgbouncer") as console:
+        console("KILL MyDb")
+        assert kept.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(Exception):
+            lost.execute("SELECT 1")
+        console("RESUME MyDb")
+        for name in ("Big", "1db", "timeout", "epoch"):
+            console("PAUSE " + name)
+            assert [row["name"] for row in console("SHOW DATABASES") if row["paused"] == "1"] == [name]
+            console("RESUME " + name)
+        console("PAUSE timeout TIMEOUT 5s")
+        console("RESUME timeout")
+        # SQL's habit: where there is none of that name, and it is not quoted; never the other way round.
+        console("PAUSE SMALL")
+        assert [row["name"] for row in console("SHOW DATABASES") if row["paused"] == "1"] == ["small"]
+        console("RESUME Small")
+        assert console("HOLD Big")[0]["database"] == "Big"
+        assert console("SHOW BLOCKERS Big") == []
+        console("RELEASE Big")
+        for command in ("PAUSE big", 'PAUSE "SMALL"', "HOLD big", "SHOW BLOCKERS big", "SWAP big TO pg"):
+            with pytest.raises(ConsoleError) as error:
+                console(command)
+            assert error.value.sqlstate == "3D000", command
+    kept.close()
+
+
+def test_names_of_the_fallback_are_as_written(make_proxy, pg):
+    """With * there is a database of every name: that in capitals is one of its own."""
+    proxy = make_proxy(databases={"p1": "pg", "*": "pg"})
+    proxy.command("PAUSE P1")
+    with proxy.connect("p1") as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    proxy.command("RESUME P1")

@@ -54,8 +54,8 @@ static void test_hold(void **state)
 	assert_int_equal(command.drain, ADMIN_TIME_DEFAULT);
 	assert_int_equal(command.policy, CONFIG_UNSET);
 
-	command = parse("hold P2 nowait policy Terminate drain 250ms LEASE none epoch 7;");
-	assert_string_equal(command.database, "p2");
+	command = parse("hold P2 nowait policy Terminate drain 250MS LEASE none epoch 7;");
+	assert_string_equal(command.database, "P2");
 	assert_int_equal(command.epoch, 7);
 	assert_int_equal(command.lease, ADMIN_LEASE_NONE);
 	assert_int_equal(command.drain, 250 * USEC_PER_MSEC);
@@ -74,11 +74,24 @@ static void test_names(void **state)
 	assert_string_equal(parse("RELEASE 'P2'").database, "P2");
 	assert_string_equal(parse("RELEASE \"a\"\"b;c\"").database, "a\"b;c");
 	assert_string_equal(parse("RELEASE \"epoch\"").database, "epoch");
-	assert_string_equal(parse("RELEASE \xc3\x9crg_P").database, "\xc3\x9crg_p");
-	parse_bad("RELEASE epoch", 9);
+	assert_string_equal(parse("RELEASE \xc3\x9crg_P").database, "\xc3\x9crg_P");
+	assert_string_equal(parse("RELEASE epoch EPOCH 4").database, "epoch");
+	assert_string_equal(parse("PAUSE 1db").database, "1db");
+	assert_string_equal(parse("PAUSE Timeout").database, "Timeout");
+	assert_string_equal(parse("PAUSE timeout TIMEOUT 5s").database, "timeout");
+	assert_string_equal(parse("PAUSE TIMEOUT 5s").database, "");
+	assert_string_equal(parse("PAUSE attached").database, "");
+	assert_string_equal(parse("KILL attached").database, "attached");
+	assert_string_equal(parse("SWAP to TO To").server, "To");
+	assert_string_equal(parse("SHOW BLOCKERS To").database, "To");
+	assert_string_equal(parse("RELEASE 12").database, "12");
+	assert_true(parse("RELEASE P2").database_plain);
+	assert_false(parse("RELEASE \"P2\"").database_plain);
+	assert_false(parse("RELEASE 'P2'").database_plain);
+	assert_true(parse("SWAP \"P2\" TO Pg").server_plain);
 	parse_bad("RELEASE \"\"", 9);
 	parse_bad("RELEASE ''", 9);
-	parse_bad("RELEASE 12", 9);
+	parse_bad("RELEASE 1.5", 9);
 }
 
 static void test_other_commands(void **state)
@@ -104,6 +117,7 @@ static void test_other_commands(void **state)
 	assert_int_equal(parse("BEGIN ISOLATION LEVEL SERIALIZABLE").id, COMMAND_BEGIN);
 	assert_int_equal(parse("DISCARD ALL").id, COMMAND_DISCARD_ALL);
 	assert_string_equal(parse("DEALLOCATE PREPARE \"S_1\"").statement, "S_1");
+	assert_string_equal(parse("DEALLOCATE S_1").statement, "s_1");
 	assert_string_equal(parse("DEALLOCATE ALL").statement, "");
 }
 
@@ -134,7 +148,7 @@ static void test_errors(void **state)
 	assert_non_null(strstr(parse_bad("HOLD p2 LEASE", 14).detail, "duration"));
 	assert_non_null(strstr(parse_bad("HOLD p2 LEASE 5parsecs", 15).message, "5parsecs"));
 	assert_non_null(strstr(parse_bad("HOLD p2 FOREVER", 9).detail, "EPOCH n, LEASE"));
-	assert_non_null(strstr(parse_bad("HOLD p2 EPOCH 1 EPOCH 2", 17).message, "epoch"));
+	assert_non_null(strstr(parse_bad("HOLD p2 EPOCH 1 EPOCH 2", 17).message, "EPOCH"));
 	assert_non_null(strstr(parse_bad("HOLD p2 POLICY kill", 16).detail, "abort, cancel"));
 	assert_non_null(strstr(parse_bad("SWAP p2 pg2", 9).detail, "TO"));
 	assert_non_null(strstr(parse_bad("SWAP p2 TO", 11).hint, "SWAP database TO server"));
