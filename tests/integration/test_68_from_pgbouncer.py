@@ -286,7 +286,7 @@ COLLECT = """
 import sys
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_pgbouncer_exporter import collectors, utils
-connection = utils.get_connection("postgres", sys.argv[1], sys.argv[2])
+connection = utils.get_connection(sys.argv[3], sys.argv[1], sys.argv[2])
 for name in ("StatsCollector", "PoolsCollector", "DatabasesCollector", "ListsCollector"):
     arguments = {} if name == "ListsCollector" else {"databases": None}
     registry = CollectorRegistry(auto_describe=False)
@@ -364,9 +364,9 @@ def watched(place, port, work):
         busy.end()
 
 
-def exported(place, port):
+def exported(place, port, user="postgres"):
     """collector -> "misses …" or {sample: value}."""
-    result = subprocess.run(["/usr/bin/python3", "-c", COLLECT, str(port), place.folder], env=PYTHON,
+    result = subprocess.run(["/usr/bin/python3", "-c", COLLECT, str(port), place.folder, user], env=PYTHON,
                             capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     found = {}
@@ -382,11 +382,12 @@ def exported(place, port):
     return found
 
 
-def test_an_exporter_goes_on(in_its_place):
+@pytest.mark.parametrize("user", ["postgres", "app2"])  # app2 may only look
+def test_an_exporter_goes_on(in_its_place, user):
     """The same series with the same values, of everything that does not depend on memory and time."""
     bouncer, proxy = in_its_place
-    theirs = watched(bouncer, bouncer.port, exported)
-    ours = watched(proxy, proxy.port, exported)
+    theirs = watched(bouncer, bouncer.port, lambda place, port: exported(place, port, user))
+    ours = watched(proxy, proxy.port, lambda place, port: exported(place, port, user))
     assert len(ours) == 4 and ours["PoolsCollector"] and ours["ListsCollector"]
     for name, samples in theirs.items():
         if isinstance(samples, str):
@@ -403,7 +404,7 @@ def test_an_exporter_goes_on(in_its_place):
         web = free_port()
         process = start(["/usr/bin/python3", EXPORTER, "--host", "127.0.0.1", "--port", str(web),
                          "--pgbouncer-port", str(place.port), "--pgbouncer-host", place.folder,
-                         "--pgbouncer-user", "postgres"], place.folder + "/exporter.log", env=PYTHON)
+                         "--pgbouncer-user", user], place.folder + "/exporter.log", env=PYTHON)
         try:
             def page():
                 try:
@@ -430,12 +431,12 @@ CHECKS = [(action, "-w", warning, "-c", critical)
     ("pgbouncer_backends", "-w", "-46", "-c", "-2")]
 
 
-def checked(place, port):
+def checked(place, port, user="postgres"):
     """What each check says, and its exit code."""
     found = []
     for action, *options in CHECKS:
         result = subprocess.run([CHECK, "--action", action, "-H", "127.0.0.1", "-p", str(port), "--dbuser",
-                                 "postgres", *options], capture_output=True, text=True, timeout=60)
+                                 user, *options], capture_output=True, text=True, timeout=60)
         text = re.sub(r"time=[\d.]+s", "time", result.stdout.replace(str(port), "PORT"))
         # How long one has waited grows with the checks before it.
         text = re.sub(r"p1=[1-9]\d*", "p1=N", text) if action == "pgb_pool_maxwait" else text
@@ -443,17 +444,18 @@ def checked(place, port):
     return found
 
 
-def test_checks_go_on(in_its_place):
+@pytest.mark.parametrize("user", ["postgres", "app2"])
+def test_checks_go_on(in_its_place, user):
     """check_postgres says the same word for word, in all its actions for pgbouncer."""
     bouncer, proxy = in_its_place
-    theirs = watched(bouncer, bouncer.port, checked)
+    theirs = watched(bouncer, bouncer.port, lambda place, port: checked(place, port, user))
     assert {code for _, code, _, _ in theirs} == {0, 1, 2}
-    assert watched(proxy, proxy.port, checked) == theirs
+    assert watched(proxy, proxy.port, lambda place, port: checked(place, port, user)) == theirs
     # The checksum of the configuration is another one, and stands still.
     sums = []
     for expected in ("0", None):
         result = subprocess.run([CHECK, "--action", "pgbouncer_checksum", "-H", "127.0.0.1", "-p",
-                                 str(proxy.port), "--dbuser", "postgres", "--critical=" + (expected or sums[0])],
+                                 str(proxy.port), "--dbuser", user, "--critical=" + (expected or sums[0])],
                                 capture_output=True, text=True, timeout=60)
         sums += re.findall(r"checksum: (\w{32})", result.stdout)
     assert result.returncode == 0 and len(set(sums)) == 1, result.stdout
