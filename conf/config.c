@@ -63,7 +63,13 @@ const struct config_database *config_database_of(const struct config *config, co
 {
 	const struct config_database *database = config_find_database(config, name);
 
-	return database != NULL ? database : config_find_database(config, "*");
+	return database != NULL || config_name_is_long(name) ? database
+	                                                     : config_find_database(config, "*");
+}
+
+bool config_name_is_long(const char *name)
+{
+	return strlen(name) > CONFIG_NAME_MAX;
 }
 
 const struct config_user *config_find_user(const struct config *config, const char *name)

@@ -291,6 +291,9 @@ const struct config_server *config_find_server(const struct config *config, cons
 const struct config_database *config_find_database(const struct config *config, const char *name);
 /* The same, or the fallback "*". */
 const struct config_database *config_database_of(const struct config *config, const char *name);
+/* Whether servers cut the name, so that it would be another one there than here, where rules and
+ * holds are looked up: such a user is unknown, such a database of the fallback does not exist. */
+bool config_name_is_long(const char *name);
 const struct config_user *config_find_user(const struct config *config, const char *name);
 /* The process with that peer_id; NULL: none that is known. */
 const struct config_peer *config_find_peer(const struct config *config, unsigned id);

@@ -353,6 +353,8 @@ static bool login_find_user(struct client *client, struct client_auth_request *r
 {
 	struct client_login *login = client->login;
 
+	if (config_name_is_long(login->user))
+		return true; /* nobody's */
 	request->user = userlist_find(client->worker->users, login->user);
 	if (request->user != NULL)
 		return true;
@@ -420,6 +422,38 @@ static bool login_has_forced_user(struct client *client)
 	return false;
 }
 
+static void login_refuse_unknown(struct client *client)
+{
+	log_warning("client %s/%s: authentication failed: there is no such user%s",
+	            client_database(client), client_user(client),
+	            config_name_is_long(client->login->user)
+	                ? ", for names have at most 63 bytes"
+	                : "");
+	client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000",
+	                  client->login->absent ? "no such user" : "\"trust\" authentication failed",
+	                  NULL, NULL);
+}
+
+/* A name that the server would cut: with passwords as one of nobody; others, too, ask nobody.
+ * False: the client is doomed. */
+static bool login_take_long_name(struct client *client, struct client_auth_request *request)
+{
+	switch (request->type) {
+	case AUTH_TYPE_PAM:
+	case AUTH_TYPE_LDAP:
+		request->type = AUTH_TYPE_PLAIN;
+		return true;
+	case AUTH_TYPE_TRUST:
+	case AUTH_TYPE_ANY:
+	case AUTH_TYPE_CERT:
+	case AUTH_TYPE_PEER:
+		login_refuse_unknown(client);
+		return false;
+	default:
+		return true;
+	}
+}
+
 void login_start_auth(struct client *client)
 {
 	struct worker *worker = client->worker;
@@ -456,17 +490,15 @@ void login_start_auth(struct client *client)
 		request.type = types[type];
 	else if (!login_ask_hba(client, &request, cert_name))
 		return;
+	if (config_name_is_long(login->user) && !login_take_long_name(client, &request))
+		return;
 	if (request.type == AUTH_TYPE_ANY && !login_has_forced_user(client))
 		return;
 	if (!client->login->owner && !login_find_user(client, &request))
 		return;
 	if (request.type == AUTH_TYPE_TRUST && request.user == NULL && !client->login->owner &&
 	    login_trusts_known_only(client) && !login_is_named(client)) {
-		log_warning("client %s/%s: authentication failed: there is no such user",
-			    client_database(client), client_user(client));
-		client_doom_fatal(client, CLIENT_CLOSE_AUTH, "28000",
-				  login->absent ? "no such user" : "\"trust\" authentication failed",
-				  NULL, NULL);
+		login_refuse_unknown(client);
 		return;
 	}
 	request.cert_name = cert_name[0] == '\0' ? NULL : cert_name;

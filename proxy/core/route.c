@@ -62,7 +62,9 @@ const struct route *route_find(const struct route_table *table, const char *data
 		if (strcmp(table->routes[i].database->name, database) == 0)
 			return &table->routes[i];
 	}
-	return strcmp(database, ROUTE_FALLBACK) == 0 ? NULL : route_find(table, ROUTE_FALLBACK);
+	return strcmp(database, ROUTE_FALLBACK) == 0 || config_name_is_long(database)
+	           ? NULL
+	           : route_find(table, ROUTE_FALLBACK);
 }
 
 const char *route_dbname(const struct route *route, const char *database)

@@ -9,7 +9,7 @@ import pytest
 import pgwire
 from certs import Authority, TlsConn, closed
 from pgwire import LoginError, wait_for
-from proxy import ADMIN, ADMIN_PASSWORD, STATS, STATS_PASSWORD
+from proxy import ADMIN, ADMIN_PASSWORD, STATS, STATS_PASSWORD, ConsoleError
 from servers import SLOW, subfolder
 
 # No secret of any user but those of the console.
@@ -83,6 +83,44 @@ def test_login(make_proxy, folder, auth_type):
     # A role without a password, and one that may not log in.
     assert refused(proxy, "app", "x").sqlstate == "28P01"
     assert refused(proxy, "pg_monitor", "x").sqlstate == "28P01"
+
+
+@pytest.mark.parametrize("auth_type", ["md5", "scram-sha-256", "plain", "trust"])
+def test_names_that_a_server_would_cut(make, asked_pg, auth_type):
+    """The server takes the first 63 bytes: rules of HBA and holds, which go by the whole name, must not be got
+    round with it."""
+    role = "r" * 63
+    asked_pg.sql("CREATE ROLE %s LOGIN PASSWORD 'long'" % role)
+    try:
+        proxy = make(auth_type=auth_type, databases={"p1": "pg", "*": "pg"})
+        if auth_type != "trust":
+            assert login(proxy, role, "long") == role
+        for user in (role + "r", role + "x" * 100):
+            error = refused(proxy, user, "long")
+            assert error.sqlstate == ("28000" if auth_type == "trust" else "28P01"), error
+        assert set(asked(asked_pg)) <= {role}
+    finally:
+        asked_pg.sql("DROP ROLE " + role)
+
+
+def test_databases_that_a_server_would_cut(make_proxy, pg):
+    name = "d" * 63
+    pg.sql("CREATE DATABASE " + name)
+    proxy = make_proxy(databases={"p1": "pg", "*": "pg"}, users=None)
+    try:
+        with proxy.wire(name, "app") as conn:
+            assert conn.value("SELECT current_database()") == name
+        proxy.command("HOLD " + name)
+        for longer in (name + "d", name + "x" * 100):
+            error = refused(proxy, "app", None, longer)
+            assert error.sqlstate == "3D000" and "does not exist" in error.fields["M"]
+            with pytest.raises(ConsoleError) as console:
+                proxy.command("HOLD " + longer)
+            assert console.value.sqlstate == "3D000"
+        proxy.command("RELEASE " + name)
+    finally:
+        proxy.stop()
+        pg.sql("DROP DATABASE " + name)
 
 
 def test_expired_password(make_proxy, pg):
