@@ -626,6 +626,34 @@ static bool proxy_start_log_timer(struct proxy *proxy)
 	return proxy->log_timer != NULL && event_add(proxy->log_timer, &second) == 0;
 }
 
+/* The process that pid_file names; 0: none. */
+static pid_t proxy_read_pid(const struct config *config)
+{
+	FILE *file = fopen(config->proxy.pid_file, "re");
+	char line[32] = "";
+	long pid;
+
+	if (file == NULL)
+		return 0;
+	(void)fgets(line, sizeof(line), file);
+	(void)fclose(file);
+	pid = strtol(line, NULL, 10);
+	return pid <= 0 || pid > INT_MAX ? 0 : (pid_t)pid;
+}
+
+/* As pgbouncer: whoever stops and reloads by the file must not be led to another process. */
+static bool proxy_check_pid(const struct proxy *proxy)
+{
+	const pid_t pid = proxy->config->proxy.pid_file[0] == '\0' ? 0 : proxy_read_pid(proxy->config);
+
+	if (pid == 0 || pid == getpid() || (kill(pid, 0) != 0 && errno == ESRCH))
+		return true;
+	log_error("cannot start: pid_file \"%s\" is of process %d, which runs; stop it, or remove the "
+	          "file if that is another program",
+	          proxy->config->proxy.pid_file, (int)pid);
+	return false;
+}
+
 static bool proxy_write_pid(struct proxy *proxy)
 {
 	const struct config *config = proxy->config;
@@ -752,7 +780,8 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	else
 		log_error("cannot start: %s", sbuf_text(&error));
 	sbuf_free(&error);
-	if (!good || (proxy->takeover == NULL && !proxy_write_pid(proxy)))
+	if (!good || (proxy->takeover == NULL &&
+	              (!proxy_check_pid(proxy) || !proxy_write_pid(proxy))))
 		return false;
 	proxy->auth_cache = auth_cache_new(AUTH_CACHE_USERS);
 	proxy->addresses = address_table_new();
@@ -788,7 +817,7 @@ static void proxy_free(struct proxy *proxy)
 		event_free(proxy->log_timer);
 	if (proxy->web.unix_path[0] != '\0')
 		(void)unlink(proxy->web.unix_path);
-	if (proxy->pid_written)
+	if (proxy->pid_written && proxy_read_pid(proxy->config) == getpid())
 		(void)unlink(proxy->config->proxy.pid_file);
 	route_table_unref(proxy->routes);
 	proxy_set_access(proxy, &(struct access){0});

@@ -209,6 +209,40 @@ def test_pid_file(make_proxy):
     assert not os.path.exists(path)
 
 
+def test_pid_file_of_another_process(make_proxy):
+    """One that runs keeps it; of one that does not, or of nobody, it is taken."""
+    proxy = make_proxy(start=False)
+    path = proxy.folder + "/pid"
+    proxy.settings["pid_file"] = path
+    proxy.write()
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            with open(path, "w") as pid:
+                pid.write("%d\n" % other.pid)
+            proxy.start(wait=False)
+            assert proxy.process.wait(20 * SLOW) == 1
+            assert 'pid_file "%s" is of process %d, which runs' % (path, other.pid) in proxy.log()
+            with open(path) as pid:
+                assert int(pid.read()) == other.pid
+        finally:
+            other.kill()
+    for left in ("%d\n" % other.pid, "", "nonsense\n"):
+        with open(path, "w") as pid:
+            pid.write(left)
+        proxy.start()
+        with open(path) as pid:
+            assert int(pid.read()) == proxy.process.pid
+        proxy.stop()
+        assert not os.path.exists(path)
+    # Nor is it removed when it has become another's.
+    proxy.start()
+    with open(path, "w") as pid:
+        pid.write("1\n")
+    proxy.stop()
+    with open(path) as pid:
+        assert pid.read() == "1\n"
+
+
 def test_passwords_are_in_no_log(make_proxy):
     proxy = make_proxy(auth_type="md5")
     for user, password in (("u_md5", "md5 secret"), ("u_scram", "scram secret"),
