@@ -55,6 +55,7 @@ struct client_auth {
 	char *map;
 	struct ident *ident;
 	bool scram_used;
+	bool learned; /* the user's key */
 	struct scram_server scram;
 	struct wire_error error;
 	const char *refusal; /* what pgbouncer calls it; NULL: as the error says */
@@ -258,6 +259,14 @@ static void compute_system_user(struct client_auth *auth)
 		auth->system_user = strdup(found->pw_name);
 }
 
+/* The login has (or has not) revealed the user's key, which the servers may ask for. */
+static bool has_key(const struct client_auth *auth)
+{
+	const char *why;
+
+	return auth->user != NULL && auth_user_can_scram(auth->user, &why);
+}
+
 bool client_auth_asks_others(const struct client_auth *auth)
 {
 	return auth->state == CLIENT_AUTH_OTHERS_CHECK;
@@ -290,7 +299,9 @@ void client_auth_compute(struct client_auth *auth)
 		compute_system_user(auth);
 		break;
 	case CLIENT_AUTH_VERIFY:
+		auth->learned = !has_key(auth);
 		auth->right = auth_user_verify(auth->user, auth->password);
+		auth->learned = auth->learned && has_key(auth);
 		break;
 	case CLIENT_AUTH_OTHERS_CHECK:
 		auth->right = ask_others(auth);
@@ -518,7 +529,9 @@ static enum auth_status feed_client_final(struct client_auth *auth, const void *
 	sbuf_free(&message);
 	if (status != SCRAM_OK)
 		return scram_failed(auth, status);
+	auth->learned = !has_key(auth);
 	auth_user_learn(auth->user, auth->scram.client_key);
+	auth->learned = auth->learned && has_key(auth);
 	return auth_accept(auth, out);
 }
 
@@ -563,6 +576,11 @@ const struct wire_error *client_auth_error(const struct client_auth *auth)
 const char *client_auth_password(const struct client_auth *auth)
 {
 	return auth->password;
+}
+
+bool client_auth_learned(const struct client_auth *auth)
+{
+	return auth->learned;
 }
 
 const char *client_auth_refusal(const struct client_auth *auth)

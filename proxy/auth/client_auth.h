@@ -88,6 +88,9 @@ bool client_auth_asks_others(const struct client_auth *auth);
 /* After AUTH_OK: the password that PAM or LDAP found right; NULL with every other method. */
 const char *client_auth_password(const struct client_auth *auth);
 
+/* After AUTH_OK: this login revealed the user's client key, which was not known before. */
+bool client_auth_learned(const struct client_auth *auth);
+
 /* Goes on behind it. */
 enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out) MUST_CHECK;
 

@@ -169,16 +169,6 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool pau
 	gate_check_drained(database);
 }
 
-/* Failures under a hold, or another configuration, say nothing about the route now. */
-static void gate_forget_failures(struct pool *pool)
-{
-	pool->retry_at = 0;
-	pool->failing_since = 0;
-	free(pool->last_error);
-	pool->last_error = NULL;
-	pool->last_permanent = false;
-}
-
 static void gate_release_pool(struct pool *pool)
 {
 	struct list_node *node;
@@ -190,8 +180,8 @@ static void gate_release_pool(struct pool *pool)
 
 		gate_uncount_held(client);
 	}
-	/* As those of a fenced server. */
-	gate_forget_failures(pool);
+	/* Failures under a hold say nothing about the route now, nor do those of a fenced server. */
+	pool_forget_failures(pool);
 	pool_kick(pool);
 	/* Who still waits, waits from now on for a server: query_wait_timeout begins. */
 	LIST_FOREACH(&pool->clients[CLIENT_WAITING], node, tmp)
@@ -673,7 +663,7 @@ static void gate_set_stale(struct server *server, bool stale)
 static void gate_route_pool(struct pool *pool)
 {
 	pool_apply_settings(pool);
-	gate_forget_failures(pool);
+	pool_forget_failures(pool);
 	trial_forget(pool);
 	for (int state = 0; state < SERVER_STATE_COUNT; state++) {
 		struct list_node *node;

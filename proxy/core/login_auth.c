@@ -121,19 +121,31 @@ static void login_auth_failed(struct client *client)
 		                  error->detail, error->hint);
 }
 
-/* PAM or LDAP knows the user: his password is needed at the server, in whichever worker. */
+/* PAM or LDAP knows the user: his password is needed at the server, in whichever worker.  The same holds
+ * for a key that this login has revealed: pools may have failed for the want of it. */
 static bool login_learn(struct client *client)
 {
 	struct client_login *login = client->login;
+	struct auth_user *before;
 	struct auth_user *user;
 
-	if (client_auth_password(login->auth) == NULL)
+	if (client_auth_password(login->auth) == NULL) {
+		if (client_auth_learned(login->auth))
+			pool_secret_learned(client->worker, login->user);
 		return true;
+	}
+	(void)!auth_cache_get(client->worker->proxy->auth_cache, AUTH_CACHE_OTHERS, login->user, 0, 0, 0,
+	                      &before);
 	if (!auth_cache_put(client->worker->proxy->auth_cache, AUTH_CACHE_OTHERS, login->user,
-	                    client_auth_password(login->auth), client->worker->now, &user))
+	                    client_auth_password(login->auth), client->worker->now, &user)) {
+		auth_user_unref(before);
 		return false;
+	}
 	auth_user_unref(login->found);
 	login->found = user;
+	auth_user_unref(before);
+	if (user != before)
+		pool_secret_learned(client->worker, login->user);
 	return true;
 }
 

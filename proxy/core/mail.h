@@ -48,6 +48,7 @@ enum mail_type {
 	MAIL_REFUSE,       /* struct letter: no new connections */
 	/* worker -> worker */
 	MAIL_EVICT_HELD,    /* mail_database: name: too much is held, and yours is the oldest */
+	MAIL_SECRET,        /* mail_database: name of a user: how to log in as him is known better */
 	MAIL_SERVER_WANTED, /* mail_server: `from` starves: give one if you can.  Answer: the same
 			       letter as MAIL_SERVER */
 	MAIL_SERVER,        /* mail_server: here is one */

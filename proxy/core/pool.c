@@ -171,6 +171,7 @@ void pool_set_user(struct pool *pool, struct auth_user *user)
 		return;
 	auth_user_unref(pool->auth_user);
 	pool->auth_user = auth_user_ref(user);
+	pool_forget_failures(pool); /* of the secret that was known before */
 }
 
 void pool_for_each(struct worker *worker, void (*act)(struct pool *pool, void *arg), void *arg)

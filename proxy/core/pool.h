@@ -231,6 +231,15 @@ void pool_sync_done(struct server *server);
 /* A server of the pool has become free: to a waiting client, another worker, or idle. */
 void pool_server_free(struct pool *pool, struct server *server);
 
+/* How to log in as the user has become known, or what is known has changed: what failed before says nothing
+ * any more, in any worker. */
+void pool_secret_learned(struct worker *worker, const char *user);
+/* … in this one (MAIL_SECRET). */
+void pool_try_again(struct worker *worker, const char *user);
+
+/* The next dial is not put off any more by failures of the past. */
+void pool_forget_failures(struct pool *pool);
+
 /* A dial or login failed. */
 void pool_server_failed(struct pool *pool, struct server *server, const char *error,
 			const char *sqlstate);

@@ -257,6 +257,45 @@ void pool_refuse_waiting(struct pool *pool, usec_t after, usec_t before)
 	}
 }
 
+void pool_forget_failures(struct pool *pool)
+{
+	pool->retry_at = 0;
+	pool->failing_since = 0;
+	free(pool->last_error);
+	pool->last_error = NULL;
+	pool->last_permanent = false;
+}
+
+static void pool_try_again_as(struct pool *pool, void *user)
+{
+	if (strcmp(pool->user, user) != 0 || pool->last_error == NULL)
+		return;
+	pool_forget_failures(pool);
+	if (!pool->database->held)
+		pool_kick(pool);
+}
+
+void pool_try_again(struct worker *worker, const char *user)
+{
+	pool_for_each(worker, pool_try_again_as, (void *)user);
+}
+
+void pool_secret_learned(struct worker *worker, const char *user)
+{
+	struct proxy *proxy = worker->proxy;
+
+	pool_try_again(worker, user);
+	for (unsigned i = 0; i < proxy->worker_count; i++) {
+		struct mail_database *mail;
+
+		if (i == worker->index)
+			continue;
+		mail = mail_new_database(MAIL_SECRET, user);
+		if (mail != NULL) /* else they try again when they would have */
+			mailbox_post(&proxy->workers[i].mailbox, &mail->letter);
+	}
+}
+
 void pool_server_failed(struct pool *pool, struct server *server, const char *error,
                         const char *sqlstate)
 {

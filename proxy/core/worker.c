@@ -239,6 +239,9 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 	case MAIL_RECONNECT:
 		gate_reconnect(worker, mail->name);
 		break;
+	case MAIL_SECRET:
+		pool_try_again(worker, mail->name);
+		break;
 	case MAIL_LEAVE:
 		leave_databases(worker, mail->name);
 		break;
@@ -341,6 +344,7 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_TERMINATE_BLOCKERS:
 	case MAIL_KEEP_BLOCKERS:
 	case MAIL_EVICT_HELD:
+	case MAIL_SECRET:
 	case MAIL_PREPARE:
 	case MAIL_PREPARE_END:
 		mail_free_database((struct mail_database *)letter);
@@ -382,6 +386,7 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_TERMINATE_BLOCKERS:
 	case MAIL_KEEP_BLOCKERS:
 	case MAIL_EVICT_HELD:
+	case MAIL_SECRET:
 	case MAIL_PREPARE:
 	case MAIL_PREPARE_END:
 		worker_receive_database(worker, (struct mail_database *)letter);
