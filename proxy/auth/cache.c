@@ -14,6 +14,7 @@ struct cache_entry {
 	struct cache_entry *next;
 	uint32_t hash;
 	usec_t answered;        /* 0: no longer fresh */
+	usec_t doubted;         /* last; 0: never */
 	struct auth_user *user; /* NULL: there is no such user */
 	const char *name;       /* behind the scope */
 	char scope[];
@@ -181,16 +182,21 @@ bool auth_cache_put(struct auth_cache *cache, const char *scope, const char *nam
 	return entry != NULL;
 }
 
-void auth_cache_expire(struct auth_cache *cache, const char *scope, const char *name, usec_t before)
+bool auth_cache_doubt(struct auth_cache *cache, const char *scope, const char *name, usec_t now,
+                      usec_t gap)
 {
 	struct cache_entry *entry;
+	bool ask = false;
 	uint32_t hash;
 
 	(void)pthread_mutex_lock(&cache->lock);
 	entry = *cache_find(cache, scope, name, &hash);
-	if (entry != NULL && entry->answered < before)
-		entry->answered = 0;
+	if (entry != NULL) {
+		ask = entry->doubted == 0 || now - entry->doubted >= gap;
+		entry->doubted = ask ? now : entry->doubted;
+	}
 	(void)pthread_mutex_unlock(&cache->lock);
+	return ask;
 }
 
 void auth_cache_expire_all(struct auth_cache *cache)

@@ -41,9 +41,9 @@ enum auth_cache_state auth_cache_get(struct auth_cache *cache, const char *scope
 bool auth_cache_put(struct auth_cache *cache, const char *scope, const char *name,
                     const char *secret, usec_t now, struct auth_user **user) MUST_CHECK;
 
-/* The answer is no longer fresh if it was given before `before`. */
-void auth_cache_expire(struct auth_cache *cache, const char *scope, const char *name,
-                       usec_t before);
+/* The answer may be out of date.  True: ask again; this is said of a name once in `gap`. */
+bool auth_cache_doubt(struct auth_cache *cache, const char *scope, const char *name, usec_t now,
+                      usec_t gap) MUST_CHECK;
 
 /* No answer is fresh any more. */
 void auth_cache_expire_all(struct auth_cache *cache);

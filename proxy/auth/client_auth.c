@@ -56,6 +56,9 @@ struct client_auth {
 	struct ident *ident;
 	bool scram_used;
 	bool learned; /* the user's key */
+	bool wrong;   /* the proof */
+	enum client_auth_state proof_state; /* PLAIN, MD5: which asked for … */
+	char *proof;                        /* … what the client sent; NULL: SCRAM, or nothing yet */
 	struct scram_server scram;
 	struct wire_error error;
 	const char *refusal; /* what pgbouncer calls it; NULL: as the error says */
@@ -78,6 +81,7 @@ static enum auth_status auth_refuse(struct client_auth *auth, const char *log_te
 	(void)snprintf(auth->error_text, sizeof(auth->error_text),
 	               "password authentication failed for user \"%.120s\"", auth->name);
 	(void)snprintf(auth->log_text, sizeof(auth->log_text), "%s", log_text);
+	auth->wrong = auth->user != NULL;
 	return auth_fail(auth, "28P01", auth->error_text, NULL);
 }
 
@@ -374,6 +378,15 @@ enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out)
 
 /* ---- clear text ---- */
 
+/* For client_auth_again(). */
+static bool keep_proof(struct client_auth *auth, const char *proof)
+{
+	mem_free_secret(auth->proof);
+	auth->proof_state = auth->state;
+	auth->proof = strdup(proof);
+	return auth->proof != NULL;
+}
+
 /* The password has to be compared on another thread. */
 static enum auth_status compare_later(struct client_auth *auth, const char *password,
                                       enum client_auth_state state)
@@ -385,19 +398,9 @@ static enum auth_status compare_later(struct client_auth *auth, const char *pass
 	return AUTH_COMPUTE;
 }
 
-static enum auth_status feed_plain(struct client_auth *auth, const void *body, size_t len,
-                                   struct sbuf *out)
+static enum auth_status check_plain(struct client_auth *auth, const char *password,
+                                    struct sbuf *out)
 {
-	const char *password;
-
-	if (!wire_parse_password(body, len, &password))
-		return auth_malformed(auth, "invalid password packet size", NULL);
-	if (*password == '\0') {
-		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
-		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
-	}
-	if (auth->state == CLIENT_AUTH_OTHERS)
-		return compare_later(auth, password, CLIENT_AUTH_OTHERS_CHECK);
 	if (auth->user == NULL && !auth->scram_usual)
 		return auth_refuse(auth, auth_why_refused(auth, NULL));
 	switch (auth->user == NULL ? AUTH_CHECK_COSTLY : auth_user_check(auth->user, password)) {
@@ -413,6 +416,22 @@ static enum auth_status feed_plain(struct client_auth *auth, const void *body, s
 	}
 	/* For an unknown user as well: the time must not tell. */
 	return compare_later(auth, password, CLIENT_AUTH_VERIFY);
+}
+
+static enum auth_status feed_plain(struct client_auth *auth, const void *body, size_t len,
+                                   struct sbuf *out)
+{
+	const char *password;
+
+	if (!wire_parse_password(body, len, &password))
+		return auth_malformed(auth, "invalid password packet size", NULL);
+	if (*password == '\0') {
+		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
+		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
+	}
+	if (auth->state == CLIENT_AUTH_OTHERS)
+		return compare_later(auth, password, CLIENT_AUTH_OTHERS_CHECK);
+	return keep_proof(auth, password) ? check_plain(auth, password, out) : auth_internal(auth);
 }
 
 /* ---- md5 ---- */
@@ -433,20 +452,12 @@ static bool md5_expected(const struct client_auth *auth, char out[MD5_SECRET_LEN
 	return crypto_random(random, sizeof(random) - 1) && md5_secret(auth->name, random, out);
 }
 
-static enum auth_status feed_md5(struct client_auth *auth, const void *body, size_t len,
-                                 struct sbuf *out)
+static enum auth_status check_md5(struct client_auth *auth, const char *response, struct sbuf *out)
 {
 	char expected[MD5_SECRET_LEN + 1];
-	const char *response;
 	bool no_secret = auth->user != NULL && auth_user_kind(auth->user) == AUTH_SECRET_NONE;
 	bool good;
 
-	if (!wire_parse_password(body, len, &response))
-		return auth_malformed(auth, "invalid password packet size", NULL);
-	if (*response == '\0') {
-		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
-		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
-	}
 	if (!md5_expected(auth, expected))
 		return auth_internal(auth);
 	good = md5_verify(expected, auth->md5_salt, response);
@@ -455,6 +466,20 @@ static enum auth_status feed_md5(struct client_auth *auth, const void *body, siz
 		return auth_refuse(
 		    auth, auth_why_refused(auth, no_secret ? "the user has no password" : NULL));
 	return auth_accept(auth, out);
+}
+
+static enum auth_status feed_md5(struct client_auth *auth, const void *body, size_t len,
+                                 struct sbuf *out)
+{
+	const char *response;
+
+	if (!wire_parse_password(body, len, &response))
+		return auth_malformed(auth, "invalid password packet size", NULL);
+	if (*response == '\0') {
+		(void)snprintf(auth->log_text, sizeof(auth->log_text), "empty password");
+		return auth_fail(auth, "28P01", "empty password returned by client", NULL);
+	}
+	return keep_proof(auth, response) ? check_md5(auth, response, out) : auth_internal(auth);
 }
 
 /* ---- SCRAM ---- */
@@ -563,6 +588,27 @@ enum auth_status client_auth_feed(struct client_auth *auth, const void *body, si
 	return auth_malformed(auth, "unexpected password message", NULL);
 }
 
+/* ---- another secret ---- */
+
+bool client_auth_is_wrong(const struct client_auth *auth)
+{
+	return auth != NULL && auth->wrong;
+}
+
+enum auth_status client_auth_again(struct client_auth *auth, struct auth_user *user,
+                                   struct sbuf *out)
+{
+	if (auth->proof == NULL)
+		return AUTH_FAILED;
+	auth_user_unref(auth->user);
+	auth->user = auth_user_ref(user);
+	auth->wrong = false;
+	auth->error = (struct wire_error){0};
+	auth->state = auth->proof_state;
+	return auth->state == CLIENT_AUTH_MD5 ? check_md5(auth, auth->proof, out)
+	                                      : check_plain(auth, auth->proof, out);
+}
+
 /* ---- end ---- */
 
 const struct wire_error *client_auth_error(const struct client_auth *auth)
@@ -602,6 +648,7 @@ void client_auth_free(struct client_auth *auth)
 	auth_user_unref(auth->user);
 	ident_unref(auth->ident);
 	forget_password(auth);
+	mem_free_secret(auth->proof);
 	free(auth->system_user);
 	free(auth->pam_service);
 	free(auth->pam_directory);

@@ -97,6 +97,15 @@ enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out) 
 /* After AUTH_FAILED: the FATAL error for the client; NULL `auth` gives "out of memory". */
 const struct wire_error *client_auth_error(const struct client_auth *auth);
 
+/* After AUTH_FAILED: the proof does not fit the user's secret, and there is nothing else wrong. */
+bool client_auth_is_wrong(const struct client_auth *auth);
+
+/* … Then: perhaps it fits another secret of the user (a reference is taken).  That can be found out of a
+ * password and of md5; with SCRAM the client has been given the salt of the former secret, and it stays
+ * AUTH_FAILED. */
+enum auth_status client_auth_again(struct client_auth *auth, struct auth_user *user,
+                                   struct sbuf *out) MUST_CHECK;
+
 /* After AUTH_FAILED: what pgbouncer calls it, for the log and as detail; NULL: as the error says. */
 const char *client_auth_refusal(const struct client_auth *auth);
 

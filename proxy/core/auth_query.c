@@ -164,8 +164,25 @@ static void lookup_end(struct asker *asker, struct lookup *lookup, struct auth_u
 	}
 }
 
-/* Nothing can be asked: all who wait are told. */
-static void asker_fail(struct asker *asker, const char *sqlstate, const char *message)
+/* Nothing can be asked: all who wait are told; but, if `last_known`, those about whom an answer is known that
+ * is not too old. */
+static void lookup_fail(struct asker *asker, struct lookup *lookup, bool last_known,
+                        const char *sqlstate, const char *message, const char *words)
+{
+	const struct worker *worker = asker->worker;
+	struct auth_user *user = NULL;
+
+	if (last_known &&
+	    auth_cache_get(worker->proxy->auth_cache, asker->scope, lookup->name, worker->now,
+	                   worker->routes->config->proxy.auth_cache_age, 0, &user) == AUTH_CACHE_FRESH)
+		lookup_end(asker, lookup, user, "", "", words);
+	else
+		lookup_end(asker, lookup, NULL, sqlstate, message, words);
+	auth_user_unref(user);
+}
+
+static void asker_fail(struct asker *asker, bool last_known, const char *sqlstate,
+                       const char *message)
 {
 	/* What a server says to the login pgbouncer passes on as it is. */
 	const bool as_it_is =
@@ -179,8 +196,8 @@ static void asker_fail(struct asker *asker, const char *sqlstate, const char *me
 	asker_close(asker);
 	/* Only those that wait now; others may come while these are told. */
 	for (size_t n = asker->lookups.count; n > 0; n--)
-		lookup_end(asker, CONTAINER_OF(list_first(&asker->lookups), struct lookup, node),
-		           NULL, sqlstate, text, as_it_is ? text : NO_ANSWER);
+		lookup_fail(asker, CONTAINER_OF(list_first(&asker->lookups), struct lookup, node),
+		            last_known, sqlstate, text, as_it_is ? text : NO_ANSWER);
 }
 
 static bool asker_send(struct asker *asker, const char *name)
@@ -214,7 +231,8 @@ static void asker_next(struct asker *asker)
 	asker->malformed = false;
 	asker->sqlstate[0] = '\0';
 	if (!asker_send(asker, lookup->name))
-		asker_fail(asker, "08006", "the question could not be sent");
+		/* Within the login that asks: it must not go on in itself. */
+		asker_fail(asker, false, "08006", "the question could not be sent");
 }
 
 /* ---- answers ---- */
@@ -359,7 +377,7 @@ static void asker_event(evutil_socket_t fd, short what, void *arg)
 		sbuf_add(&asker->in, bytes, (size_t)n);
 		explicit_bzero(bytes, (size_t)n);
 		if (!sbuf_ok(&asker->in) || !asker_parse(asker))
-			asker_fail(asker, "08P01", "the answer is too long or malformed");
+			asker_fail(asker, false, "08P01", "the answer is too long or malformed");
 	} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
 		char sqlstate[6];
 		char message[256];
@@ -370,7 +388,7 @@ static void asker_event(evutil_socket_t fd, short what, void *arg)
 		               asker->sqlstate[0] != '\0' ? asker->message
 		                                          : "the connection was lost");
 		asker->sqlstate[0] = '\0';
-		asker_fail(asker, sqlstate, message);
+		asker_fail(asker, true, sqlstate, message);
 	}
 	worker_end_turn(worker);
 }
@@ -456,24 +474,34 @@ static struct lookup *lookup_get(struct asker *asker, const char *name, bool *fu
 
 /* ---- for the logins ---- */
 
-static enum auth_query_result ask_server(struct client *client, const struct target *target)
+/* False: no memory, or (*full) too many wait. */
+static bool ask_for(struct client *client, const struct target *target, bool *full)
 {
 	struct asker *asker = asker_get(client->worker, target);
 	struct lookup *lookup = NULL;
-	bool full = false;
 
+	*full = false;
 	if (asker != NULL && (asker->fd >= 0 || asker_open(asker)))
-		lookup = lookup_get(asker, client->login->user, &full);
-	if (lookup == NULL) {
+		lookup = lookup_get(asker, client->login->user, full);
+	if (lookup == NULL)
+		return false;
+	client->login->client = client;
+	client->login->waiting_in = &lookup->waiters;
+	list_append(&lookup->waiters, &client->login->waiting);
+	asker_next(asker);
+	return true;
+}
+
+static enum auth_query_result ask_server(struct client *client, const struct target *target)
+{
+	bool full;
+
+	if (!ask_for(client, target, &full)) {
 		client_doom_fatal(client, CLIENT_CLOSE_LIMIT, full ? "53300" : "53200",
 		                  full ? "too many logins at a time" : "out of memory", NULL,
 		                  "Try again.");
 		return AUTH_QUERY_FAILED;
 	}
-	client->login->client = client;
-	client->login->waiting_in = &lookup->waiters;
-	list_append(&lookup->waiters, &client->login->waiting);
-	asker_next(asker);
 	/* It may have failed at once. */
 	return client->doomed ? AUTH_QUERY_FAILED : AUTH_QUERY_WAIT;
 }
@@ -483,6 +511,30 @@ static bool target_held(struct worker *worker, const struct target *target)
 	const struct database *database = database_find(worker, target->database);
 
 	return database != NULL && database->held;
+}
+
+/* No server can be had there now. */
+static bool target_fails(struct worker *worker, const struct target *target)
+{
+	const struct pool *pool = pool_get_internal(worker, target->database, target->role);
+
+	return pool == NULL ||
+	       (pool->last_error != NULL && worker->now < pool->retry_at &&
+	        atomic_load_explicit(&pool->share->servers, memory_order_relaxed) == 0);
+}
+
+/* Whether what is known of the user (*user; NULL: there is none) serves, instead of a question. */
+static bool target_answer_serves(struct worker *worker, const struct target *target,
+                                 enum auth_cache_state state, const struct auth_user *user)
+{
+	/* Nobody can be asked in a held database, but nobody can change a password there either. */
+	if (user != NULL && target_held(worker, target))
+		return true;
+	if (state != AUTH_CACHE_FRESH)
+		return false;
+	/* pgbouncer keeps no answer: a password or role that has changed counts from the next login on. */
+	return user == NULL || !worker->routes->config->proxy.as_pgbouncer ||
+	       target_fails(worker, target);
 }
 
 /* A name that only the fallback entry stands for, and so many are known already that no further one
@@ -541,8 +593,9 @@ enum auth_query_result auth_query_ask(struct client *client, struct auth_user **
 	state =
 	    auth_cache_get(worker->proxy->auth_cache, sbuf_text(&target.scope), client->login->user,
 	                   worker->now, conf->auth_cache_age, conf->auth_cache_absent_age, user);
-	/* Nobody can be asked in a held database, but nobody can change a password there either. */
-	if (state != AUTH_CACHE_FRESH && (*user == NULL || !target_held(worker, &target))) {
+	client->login->cached = *user != NULL;
+	if (!target_answer_serves(worker, &target, state, *user)) {
+		client->login->cached = false;
 		auth_user_unref(*user);
 		*user = NULL;
 		if (target_refused(worker, &target))
@@ -563,16 +616,22 @@ void auth_query_leave(struct client *client)
 	login->waiting_in = NULL;
 }
 
-void auth_query_doubt(struct client *client)
+bool auth_query_doubt(struct client *client)
 {
 	struct worker *worker = client->worker;
 	struct target target;
+	bool waits = false;
+	bool full;
 
 	if (!target_find(worker, client->login->database, &target))
-		return;
-	auth_cache_expire(worker->proxy->auth_cache, sbuf_text(&target.scope), client->login->user,
-	                  worker->now - worker->routes->config->proxy.auth_cache_absent_age);
+		return false;
+	if (!target_held(worker, &target) && !target_fails(worker, &target) &&
+	    auth_cache_doubt(worker->proxy->auth_cache, sbuf_text(&target.scope), client->login->user,
+	                     worker->now, worker->routes->config->proxy.auth_cache_absent_age))
+		/* It may have failed at once. */
+		waits = ask_for(client, &target, &full);
 	sbuf_free(&target.scope);
+	return waits;
 }
 
 /* ---- for the pools ---- */
@@ -640,7 +699,7 @@ void auth_query_tick(struct worker *worker)
 		/* In a hold they wait as long as their clients do. */
 		if (asker->lookups.count > 0 && limit > 0 && age > limit &&
 		    (database == NULL || !database->held))
-			asker_fail(asker, "57P05", asker_trouble(asker));
+			asker_fail(asker, true, "57P05", asker_trouble(asker));
 		else if (asker->lookups.count == 0 && age > IDLE_USEC)
 			asker_free(asker);
 	}

@@ -37,8 +37,9 @@ enum auth_query_result auth_query_ask(struct client *client, struct auth_user **
 /* The client does not wait any more. */
 void auth_query_leave(struct client *client);
 
-/* A login as this user has failed: an answer that is not quite new is asked for again next time. */
-void auth_query_doubt(struct client *client);
+/* The client's proof does not fit an answer that was not asked for it, which may be out of date: asks once
+ * more, at most once in auth_cache_absent_age for each user.  True: login_answered() comes later. */
+bool auth_query_doubt(struct client *client) MUST_CHECK;
 
 /* The last answer about the pool's user, however old; a reference or NULL. */
 struct auth_user *auth_query_last(struct pool *pool);

@@ -40,6 +40,7 @@ struct client_login {
 	bool asked;              /* the answer is: */
 	struct auth_user *found; /* a reference; NULL: no such user, or nobody to ask */
 	bool absent;             /* the former */
+	bool cached;             /* it was not asked for this login */
 	bool owner;              /* of this process: may do everything in the console */
 	bool promise_asked;      /* other workers were asked for one */
 	uint8_t answered;        /* SSLRequest and GSSENCRequest */

@@ -108,8 +108,11 @@ static void login_auth_failed(struct client *client)
 {
 	const struct wire_error *error = client_auth_error(client->login->auth);
 
-	if (client->login->asked)
-		auth_query_doubt(client);
+	if (client->login->cached && client_auth_is_wrong(client->login->auth)) {
+		client->login->cached = false;
+		if (auth_query_doubt(client))
+			return;
+	}
 	client_log(client, LOG_LEVEL_WARNING, "authentication failed: %s",
 	            client->login->auth == NULL ? "out of memory"
 	                                        : client_auth_log_text(client->login->auth));
@@ -387,6 +390,23 @@ static bool login_find_user(struct client *client, struct client_auth_request *r
 	return true;
 }
 
+/* The answer that the proof did not fit has been asked for once more. */
+static void login_prove_again(struct client *client, struct auth_user *user)
+{
+	struct client_login *login = client->login;
+	struct sbuf out;
+
+	if (user == NULL || user == login->found) {
+		login_auth_failed(client);
+		return;
+	}
+	auth_user_unref(login->found);
+	login->found = auth_user_ref(user);
+	sbuf_init(&out, 4096);
+	login_auth_result(client, client_auth_again(login->auth, user, &out), &out);
+	sbuf_free(&out);
+}
+
 void login_answered(struct client *client, struct auth_user *user, const char *sqlstate,
                     const char *message, const char *words)
 {
@@ -394,6 +414,12 @@ void login_answered(struct client *client, struct auth_user *user, const char *s
 
 	if (client->doomed)
 		return;
+	if (login->auth != NULL) {
+		login_prove_again(client, user);
+		if (!client->doomed)
+			login_go_on(client);
+		return;
+	}
 	if (*sqlstate != '\0') {
 		client_doom_words(client, CLIENT_CLOSE_AUTH, sqlstate, message, words);
 		return;

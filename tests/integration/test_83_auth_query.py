@@ -155,20 +155,97 @@ def test_answers_are_cached(make, asked_pg):
     assert asked(asked_pg).count("u_scram") == 2
 
 
-def test_changed_password(make, asked_pg):
-    """A failed login makes the next one ask, so that a new password is taken at once."""
-    asked_pg.sql("CREATE ROLE changing LOGIN PASSWORD 'old'")
-    try:
-        proxy = make(auth_cache_age="1h", auth_cache_absent_age="100ms", workers=1)
-        assert login(proxy, "changing", "old") == "changing"
-        asked_pg.sql("ALTER ROLE changing PASSWORD 'new'")
-        time.sleep(0.15)
-        refused(proxy, "changing", "new")
+@pytest.fixture
+def changing(asked_pg):
+    """Makes the role, and gives it another password."""
+    def change(password, encryption="scram-sha-256", more=""):
+        asked_pg.sql("SET password_encryption = '%s'; ALTER ROLE changing PASSWORD '%s' %s" % (encryption, password, more))
+    asked_pg.sql("CREATE ROLE changing LOGIN")
+    yield change
+    asked_pg.sql("DROP ROLE changing")
+
+
+@pytest.mark.parametrize("auth_type, encryption", [("plain", "scram-sha-256"), ("plain", "md5"), ("md5", "md5")])
+def test_changed_password(make, asked_pg, changing, auth_type, encryption):
+    """A password that does not fit what is known of the user is not refused before the server has been asked
+    again; but that is done once in a while only."""
+    changing("old", encryption)
+    proxy = make(auth_type=auth_type, auth_cache_age="1h", auth_cache_absent_age="1min", workers=1)
+    with proxy.wire("p1", "changing", "old") as conn:
+        conn.value("SELECT 1")
+    changing("new", encryption)
+    for _ in range(3):
         assert login(proxy, "changing", "new") == "changing"
+    assert asked(asked_pg) == ["changing"] * 2
+    for _ in range(10):
         assert refused(proxy, "changing", "old").sqlstate == "28P01"
-        proxy.stop()
+    assert asked(asked_pg) == ["changing"] * 2
+    proxy.stop()
+
+
+@pytest.mark.parametrize("auth_type", ["scram-sha-256", "md5"])
+def test_changed_password_scram(make, asked_pg, changing, auth_type):
+    """By SCRAM the first attempt has been given the former salt; the next one gets in."""
+    changing("old")
+    proxy = make(auth_type=auth_type, auth_cache_age="1h", auth_cache_absent_age="1min", workers=1)
+    assert login(proxy, "changing", "old") == "changing"
+    changing("new")
+    assert refused(proxy, "changing", "new").sqlstate == "28P01"
+    for _ in range(3):
+        assert login(proxy, "changing", "new") == "changing"
+    for _ in range(10):
+        assert refused(proxy, "changing", "old").sqlstate == "28P01"
+    assert asked(asked_pg) == ["changing"] * 2
+    proxy.stop()
+
+
+@pytest.mark.parametrize("auth_type, encryption", [("plain", "scram-sha-256"), ("md5", "md5"), ("md5", "scram-sha-256"),
+                                                   ("scram-sha-256", "scram-sha-256")])
+def test_pgbouncer_asks_each_time(make, asked_pg, changing, auth_type, encryption):
+    """What the role is counts from the next login on, as with pgbouncer."""
+    changing("old", encryption)
+    proxy = make(as_pgbouncer=True, auth_type=auth_type, auth_cache_age="1h", auth_cache_absent_age="1min")
+    for n in range(5):
+        password = "password %d" % n
+        changing(password, encryption)
+        for _ in range(2):
+            assert login(proxy, "changing", password) == "changing"
+        assert refused(proxy, "changing", "old").sqlstate == "28P01"
+    assert asked(asked_pg) == ["changing"] * 15
+    changing("new", encryption, "NOLOGIN")
+    asked_pg.sql("CREATE OR REPLACE FUNCTION lookup(name text) RETURNS TABLE (rolname text, secret text) "
+                 "LANGUAGE sql SECURITY DEFINER AS $$ SELECT a.rolname::text, rolpassword FROM pg_authid a "
+                 "WHERE a.rolname = name AND rolcanlogin $$", "p1")
+    try:
+        assert refused(proxy, "changing", "new").sqlstate == "28P01"
     finally:
-        asked_pg.sql("DROP ROLE changing")
+        asked_pg.sql("DROP FUNCTION lookup; DROP TABLE asked; " + LOOKUP, "p1")
+    proxy.stop()
+
+
+def test_pgbouncer_knows_while_nobody_can_be_asked(make, make_cluster, asked_pg):
+    """An answer serves while the database in which is asked is paused, or its server gone: then for
+    auth_cache_age."""
+    apart = make_cluster("apart")
+    apart.sql(LOOKUP)
+    proxy = make(servers={"pg": asked_pg, "apart": apart}, as_pgbouncer=True, auth_dbname="ask", auth_cache_age="1h",
+                 auth_query_timeout="1s", workers=1,
+                 databases={"p1": "pg", "ask": {"server": "apart", "dbname": "postgres"}})
+    assert login(proxy, "u_md5", "md5 secret") == "u_md5"
+    assert asked(apart, "postgres") == ["u_md5"]
+    proxy.command("PAUSE ask")
+    assert login(proxy, "u_md5", "md5 secret") == "u_md5"
+    proxy.command("RESUME ask")
+    assert asked(apart, "postgres") == ["u_md5"]
+    apart.stop()
+    for _ in range(3):
+        assert login(proxy, "u_md5", "md5 secret") == "u_md5"
+        assert refused(proxy, "u_md5", "wrong").sqlstate == "28P01"
+    assert "could not look the user up" not in refused(proxy, "u_md5", "wrong").fields["M"]
+    assert refused(proxy, "u_clear", "clear secret").sqlstate != "28P01"
+    apart.start()
+    pgwire.wait_for(lambda: login(proxy, "u_md5", "md5 secret") and len(asked(apart, "postgres")) > 1, 20 * SLOW,
+                    "the next question")
 
 
 def test_flood_of_unknown_users(make, asked_pg):

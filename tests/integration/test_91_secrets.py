@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: PostgreSQL
 """Secrets that become known, or others, while the proxy runs: who has the right one gets in at once."""
-import contextlib
 import time
 
 import pytest
@@ -55,12 +54,13 @@ def let_in(attempt):
         return None
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("theirs", [False, True], ids=["pgshunt", "as pgbouncer"])
-def test_rotated_in_the_users_file(make_proxy, pg, theirs):
+def test_rotated_in_the_users_file(make_proxy, pg, theirs, workers):
     """An old client asks before anybody has logged in with the new password."""
     pg.sql("ALTER ROLE u_scram PASSWORD 'scram secret'")
     secrets = {**USERS, "u_scram": secret(pg, "u_scram")}
-    proxy = make_proxy(auth_type="scram-sha-256", server_login_retry=LONG, workers=2, as_pgbouncer=theirs,
+    proxy = make_proxy(auth_type="scram-sha-256", server_login_retry=LONG, workers=workers, as_pgbouncer=theirs,
                        secrets=secrets)
     try:
         with proxy.wire("p1", "u_scram", "scram secret") as old:
@@ -73,9 +73,8 @@ def test_rotated_in_the_users_file(make_proxy, pg, theirs):
             pgwire.wait_for(lambda: not pg.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'u_scram'"),
                             10 * SLOW, "the end of the old connection")
             assert "its key becomes known" in str(pgwire.errors(old.query("SELECT 1")))
-            with contextlib.ExitStack() as stack:  # in both workers
-                for _ in range(4):
-                    conn = stack.enter_context(proxy.wire("p1", "u_scram", "new"))
+            for _ in range(4):
+                with proxy.wire("p1", "u_scram", "new") as conn:
                     assert conn.value("SELECT session_user") == "u_scram"
             # He goes on with the key that they have brought.
             assert pgwire.wait_for(lambda: not pgwire.errors(old.query("SELECT 1")), 10 * SLOW, "the old client")
