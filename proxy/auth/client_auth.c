@@ -315,6 +315,23 @@ void client_auth_compute(struct client_auth *auth)
 	}
 }
 
+static void forget_password(struct client_auth *auth)
+{
+	mem_free_secret(auth->password);
+	auth->password = NULL;
+}
+
+static enum auth_status resume_verify(struct client_auth *auth, struct sbuf *out)
+{
+	const bool none =
+	    auth->user != NULL && auth_user_kind(auth->user) == AUTH_SECRET_NONE;
+
+	forget_password(auth);
+	return auth->right ? auth_accept(auth, out)
+	                   : auth_refuse(auth, auth_why_refused(
+	                                           auth, none ? "the user has no password" : NULL));
+}
+
 static enum auth_status resume_peer(struct client_auth *auth, struct sbuf *out)
 {
 	const char *name = auth->system_user;
@@ -340,12 +357,6 @@ static enum auth_status resume_peer(struct client_auth *auth, struct sbuf *out)
 	return auth_fail(auth, "28000", auth->error_text, NULL);
 }
 
-static void forget_password(struct client_auth *auth)
-{
-	mem_free_secret(auth->password);
-	auth->password = NULL;
-}
-
 static enum auth_status resume_others(struct client_auth *auth, struct sbuf *out)
 {
 	if (auth->right)
@@ -366,9 +377,7 @@ enum auth_status client_auth_resume(struct client_auth *auth, struct sbuf *out)
 	case CLIENT_AUTH_PEER:
 		return resume_peer(auth, out);
 	case CLIENT_AUTH_VERIFY:
-		forget_password(auth);
-		return auth->right ? auth_accept(auth, out)
-		                   : auth_refuse(auth, auth_why_refused(auth, NULL));
+		return resume_verify(auth, out);
 	case CLIENT_AUTH_OTHERS_CHECK:
 		return resume_others(auth, out);
 	default:
@@ -401,20 +410,9 @@ static enum auth_status compare_later(struct client_auth *auth, const char *pass
 static enum auth_status check_plain(struct client_auth *auth, const char *password,
                                     struct sbuf *out)
 {
-	if (auth->user == NULL && !auth->scram_usual)
-		return auth_refuse(auth, auth_why_refused(auth, NULL));
-	switch (auth->user == NULL ? AUTH_CHECK_COSTLY : auth_user_check(auth->user, password)) {
-	case AUTH_CHECK_RIGHT:
+	if (auth->user != NULL && auth_user_check(auth->user, password) == AUTH_CHECK_RIGHT)
 		return auth_accept(auth, out);
-	case AUTH_CHECK_WRONG:
-		return auth_refuse(
-		    auth, auth_why_refused(auth, auth_user_kind(auth->user) == AUTH_SECRET_NONE
-		                                     ? "the user has no password"
-		                                     : NULL));
-	case AUTH_CHECK_COSTLY:
-		break;
-	}
-	/* For an unknown user as well: the time must not tell. */
+	/* As for a SCRAM secret, for every other kind and an unknown user as well: the time must not tell. */
 	return compare_later(auth, password, CLIENT_AUTH_VERIFY);
 }
 

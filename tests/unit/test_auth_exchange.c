@@ -172,6 +172,30 @@ static void test_refused(void **state)
 	}
 }
 
+/* … and waits as long: a wrong password in clear text costs the same whatever is known of the user. */
+static void test_refused_as_late(void **state)
+{
+	static const char *const secrets[] = {"pencil", PG_SCRAM, PG_MD5_OF_U, "", NULL};
+	static const uint8_t wrong[] = "wrong";
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(secrets); i++) {
+		struct auth_user *user = secrets[i] == NULL ? NULL : auth_user_new("u", secrets[i]);
+		const struct client_auth_request request = {
+		    .type = AUTH_TYPE_PLAIN, .name = "u", .user = user};
+		struct client_auth *auth;
+
+		assert_int_equal(client_auth_start(&request, &down, &auth), AUTH_CONTINUE);
+		assert_int_equal(client_auth_feed(auth, wrong, sizeof(wrong), &down), AUTH_COMPUTE);
+		client_auth_compute(auth);
+		assert_int_equal(client_auth_resume(auth, &down), AUTH_FAILED);
+		assert_int_equal(client_auth_is_wrong(auth), user != NULL);
+		client_auth_free(auth);
+		auth_user_unref(user);
+		sbuf_reset(&down);
+	}
+}
+
 /* The key of a client's login opens the server that has the same secret: no password is stored. */
 static void test_passthrough(void **state)
 {
@@ -342,7 +366,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    TEST(test_good),           TEST(test_refused),    TEST(test_passthrough),
 	    TEST(test_hostile_client), TEST(test_late_first), TEST(test_binding_offered),
-	    TEST(test_hostile_server), TEST(test_cleartext),
+	    TEST(test_hostile_server), TEST(test_cleartext),  TEST(test_refused_as_late),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
