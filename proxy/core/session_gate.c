@@ -288,26 +288,35 @@ static bool session_can_go_back(const struct session_move *move)
 	return move->old != NULL && !move->reconnect && gate_server_current(move->old);
 }
 
+static void session_release_one(struct session_move *move)
+{
+	move->pass = false;
+	session_settle_over(move);
+	if (move->client->doomed)
+		return;
+	if (move->parked && session_can_go_back(move))
+		session_unpark(move);
+	else if (move->drop)
+		session_drop(move, session_why(move)); /* its old server has gone */
+	else if (move->parked)
+		session_step(move);
+}
+
 void session_release(struct database *database)
 {
 	struct list_node *node;
 	struct list_node *tmp;
 
 	session_watch(database);
-	LIST_FOREACH(&database->sessions, node, tmp)
-	{
-		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+	/* First those whose clients wait: others have all time for what is left to be asked. */
+	for (int waiting = 1; waiting >= 0; waiting--) {
+		LIST_FOREACH(&database->sessions, node, tmp)
+		{
+			struct session_move *move = CONTAINER_OF(node, struct session_move, node);
 
-		move->pass = false;
-		session_settle_over(move);
-		if (move->client->doomed)
-			continue;
-		if (move->parked && session_can_go_back(move))
-			session_unpark(move);
-		else if (move->drop)
-			session_drop(move, session_why(move)); /* its old server has gone */
-		else if (move->parked)
-			session_step(move);
+			if ((move->client->state == CLIENT_WAITING) == (waiting == 1))
+				session_release_one(move);
+		}
 	}
 }
 
