@@ -223,6 +223,27 @@ def test_pgbouncer_asks_each_time(make, asked_pg, changing, auth_type, encryptio
     proxy.stop()
 
 
+@pytest.mark.parametrize("theirs", [False, True], ids=["pgshunt", "as pgbouncer"])
+def test_changed_password_opens_the_pool(make, asked_pg, changing, theirs):
+    """An old client makes the pool fail with the password that the server knows no more: who brings the new one
+    is served, and the old client then, too."""
+    changing("old", "md5")
+    proxy = make(as_pgbouncer=theirs, auth_cache_age="0", server_login_retry="1h", workers=1)
+    with proxy.wire("p1", "changing", "old") as old:
+        old.value("SELECT 1")
+        changing("new", "md5")
+        proxy.command("RECONNECT")
+        wait_for(lambda: not asked_pg.sessions("p1", "changing"), what="the end of the connection")
+        # pg_hba.conf trusts the role: what fails is its right to log in.
+        asked_pg.sql("ALTER ROLE changing NOLOGIN")
+        assert pgwire.errors(old.query("SELECT 1"))
+        asked_pg.sql("ALTER ROLE changing LOGIN")
+        for _ in range(3):
+            assert login(proxy, "changing", "new") == "changing"
+        assert not pgwire.errors(old.query("SELECT 1"))
+    proxy.stop()
+
+
 def test_pgbouncer_knows_while_nobody_can_be_asked(make, make_cluster, asked_pg):
     """An answer serves while the database in which is asked is paused, or its server gone: then for
     auth_cache_age."""

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pgwire import LoginError, wait_for
+from pgwire import Conn, LoginError, wait_for
 from proxy import ADMIN
 from servers import subfolder
 
@@ -60,6 +60,24 @@ def test_the_password_serves_at_the_server(make_proxy, services):
     proxy.stop()
     proxy.start()
     assert refused(proxy, "u_clear", "clear secret")[0] == "28000"
+
+
+def test_the_password_opens_what_has_failed_without_it(make_proxy, services, folder):
+    """Who is trusted brings no password for the server; his next login by PAM does."""
+    rules = os.path.join(folder, "rules")
+    with open(rules, "w") as out:
+        out.write(f"host all {ADMIN} all scram-sha-256\nlocal all all trust\nhost all all all pam\n")
+    proxy = make_proxy(start=False, auth_type="hba", auth_hba_file=rules, pam_directory=services, workers=1,
+                       server_login_retry="1h", unix_socket_directory=folder, users={"u_clear": {}})
+    del proxy.secrets["u_clear"]
+    proxy.write()
+    proxy.start()
+    with pytest.raises(LoginError) as error, Conn(folder, proxy.port) as conn:
+        conn.login("u_clear", "p1")
+    assert "which is not known" in error.value.fields["M"]
+    for dbname in ("p1", "p2"):
+        with proxy.wire(dbname, user="u_clear", password="clear secret") as conn:
+            assert conn.value("SELECT current_user") == "u_clear"
 
 
 def test_who_takes_his_time_holds_up_nobody_else(make_proxy, services, folder):
