@@ -275,6 +275,17 @@ static void asker_error(struct asker *asker, const uint8_t *body, size_t len)
 		(void)snprintf(asker->message, sizeof(asker->message), "%s", error.message);
 }
 
+/* It was not the question that was wrong: connection exceptions, resources, an administrator; or what the
+ * server has said to a login. */
+static bool asker_has_no_server(const struct asker *asker)
+{
+	const struct pool *pool = pool_get_internal(asker->worker, asker->database, asker->role);
+
+	return strncmp(asker->sqlstate, "08", 2) == 0 || strncmp(asker->sqlstate, "53", 2) == 0 ||
+	       strncmp(asker->sqlstate, "57", 2) == 0 ||
+	       (asker->sqlstate[0] != '\0' && pool != NULL && pool->last_error != NULL);
+}
+
 /* ReadyForQuery after a question. */
 static void asker_answer(struct asker *asker)
 {
@@ -304,9 +315,9 @@ static void asker_answer(struct asker *asker)
 	if (wrong != NULL) {
 		log_warning("auth_query %s/%s: %s", asker->database, asker->role, wrong);
 		(void)snprintf(text, sizeof(text), "could not look the user up: %s", wrong);
-		lookup_end(asker, lookup, NULL,
-		           asker->sqlstate[0] != '\0' ? asker->sqlstate : "XX000", text,
-		           NO_ANSWER);
+		lookup_fail(asker, lookup, asker_has_no_server(asker),
+		            asker->sqlstate[0] != '\0' ? asker->sqlstate : "XX000", text,
+		            NO_ANSWER);
 	} else {
 		lookup_end(asker, lookup, user, "", "", NO_ANSWER);
 	}

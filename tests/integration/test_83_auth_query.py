@@ -264,6 +264,9 @@ def test_pgbouncer_knows_while_nobody_can_be_asked(make, make_cluster, asked_pg)
         assert refused(proxy, "u_md5", "wrong").sqlstate == "28P01"
     assert "could not look the user up" not in refused(proxy, "u_md5", "wrong").fields["M"]
     assert refused(proxy, "u_clear", "clear secret").sqlstate != "28P01"
+    end = time.monotonic() + 1  # longer than server_login_retry: now and then it is tried
+    while time.monotonic() < end:
+        assert login(proxy, "u_md5", "md5 secret") == "u_md5"
     apart.start()
     pgwire.wait_for(lambda: login(proxy, "u_md5", "md5 secret") and len(asked(apart, "postgres")) > 1, 20 * SLOW,
                     "the next question")
