@@ -55,6 +55,47 @@ static bool refuse_held(struct admin_request *request, const char *what)
 
 /* ---- PAUSE ---- */
 
+static void pause_tell_sessions(struct admin *admin, struct rowset *rows, void *arg)
+{
+	enum { DATABASE = 0, SV_ACTIVE = 6 };
+	struct admin_request *request = arg;
+	struct rowset_cell cells[VIEW_COLUMNS_MAX];
+	struct list_node *node;
+	struct list_node *tmp;
+	long long sessions = 0;
+	size_t offset = 0;
+
+	while (rowset_next(rows, &offset, cells)) {
+		LIST_FOREACH(&admin->databases, node, tmp)
+		{
+			const struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
+
+			if (in_scope(request, db) && db->paused &&
+			    rowset_cell_is(&cells[DATABASE], db->name))
+				sessions += rowset_cell_int(&cells[SV_ACTIVE]);
+		}
+	}
+	if (sessions == 1)
+		sbuf_add_str(&request->notice,
+		             "1 session keeps its server connection; RECONNECT moves it after RESUME");
+	else if (sessions > 1)
+		sbuf_printf(&request->notice,
+		            "%lld sessions keep their server connection; RECONNECT moves them after RESUME",
+		            sessions);
+	request_succeed(request);
+}
+
+/* All is paused.  Who still has a server connection now is a session that does nothing. */
+static void pause_answer(struct admin_request *request)
+{
+	struct admin *admin = request->admin;
+
+	if (request->timer != NULL)
+		(void)event_del(request->timer);
+	request_move(request, &admin->working);
+	view_ask(admin, VIEW_POOLS, NULL, pause_tell_sessions, request);
+}
+
 /* Answers the PAUSEs whose databases are all paused, or of which none is any more. */
 void pause_check(struct admin *admin)
 {
@@ -79,7 +120,7 @@ void pause_check(struct admin *admin)
 		if (!paused)
 			request_fail(request, "57014", "the pause was ended by RESUME");
 		else if (!waits)
-			request_succeed(request);
+			pause_answer(request);
 	}
 }
 

@@ -341,6 +341,41 @@ def test_pause_of_sessions(make_proxy):
     busy.close()
 
 
+def test_pause_tells_of_sessions(make_proxy, pg):
+    """Their server connections stay, unlike those of other pools; RECONNECT moves them."""
+    proxy = make_proxy(pool_mode="session", databases={
+        "p1": "pg", "p2": {"server": "pg", "pool_mode": "transaction"}})
+
+    def notices(console, command):
+        console.send(command)
+        messages = console.conn.ready()
+        assert not errors(messages)
+        return [msg.fields()["M"] for msg in messages if msg.kind == "N"]
+
+    one, two, other = proxy.wire(user="counted"), proxy.wire(user="counted"), proxy.wire("p2", "counted")
+    pids = [conn.value("SELECT pg_backend_pid()") for conn in (one, two)]
+    other.query("SELECT 1")
+    with proxy.console("pgbouncer") as console:
+        assert notices(console, "PAUSE p2") == []
+        wait_for(lambda: not pg.sessions("p2", "counted"), 10 * SLOW, "servers to be closed")
+        text = ["2 sessions keep their server connection; RECONNECT moves them after RESUME"]
+        assert notices(console, "PAUSE p1") == text
+        assert len(pg.sessions("p1", "counted")) == 2
+        assert notices(console, "RESUME") == []
+        assert notices(console, "PAUSE") == text
+        console("RESUME")
+        two.close()
+        wait_for(lambda: len([row for row in console("SHOW SERVERS") if row["state"] == "active"]) == 1,
+                 10 * SLOW, "the end of the other session")
+        assert notices(console, "PAUSE p1") == ["1 session keeps its server connection; RECONNECT moves it after RESUME"]
+        console("RECONNECT p1")
+        console("RESUME p1")
+        wait_for(lambda: console("SHOW SESSIONS p1")[0]["moved_to"] == "pg", 10 * SLOW, "its move")
+        assert one.value("SELECT pg_backend_pid()") not in pids
+    one.close()
+    other.close()
+
+
 def test_kill_and_reconnect(make_proxy, pg):
     proxy = make_proxy()
     one, two = proxy.wire(user="counted"), proxy.wire(user="counted")
