@@ -44,6 +44,7 @@ struct client_auth {
 	uint8_t binding[SCRAM_BINDING_MAX];
 	size_t binding_len;
 	bool scram_usual;
+	uint32_t scram_iterations;
 	bool right;     /* VERIFY, OTHERS_CHECK: it fits */
 	char *password; /* VERIFY, OTHERS_CHECK; kept if others found it right */
 	struct auth_ldap *ldap; /* NULL: PAM is asked */
@@ -147,6 +148,8 @@ static enum auth_status start_scram(struct client_auth *auth, struct sbuf *out)
 	explicit_bzero(&secret, sizeof(secret));
 	if (!ok)
 		return auth_internal(auth);
+	if (!have)
+		auth->scram.secret.iterations = auth->scram_iterations;
 	if (auth->scram.binding != NULL)
 		mechanisms[count++] = SCRAM_PLUS_NAME;
 	mechanisms[count++] = SCRAM_NAME;
@@ -247,6 +250,8 @@ enum auth_status client_auth_start(const struct client_auth_request *request, st
 		auth->binding_len = request->binding_len;
 	}
 	auth->scram_usual = request->scram_usual;
+	auth->scram_iterations =
+	    request->scram_iterations == 0 ? SCRAM_ITERATIONS : request->scram_iterations;
 	auth->peer_uid = request->peer_uid;
 	return start_method(auth, request, out);
 }
@@ -304,7 +309,7 @@ void client_auth_compute(struct client_auth *auth)
 		break;
 	case CLIENT_AUTH_VERIFY:
 		auth->learned = !has_key(auth);
-		auth->right = auth_user_verify(auth->user, auth->password);
+		auth->right = auth_user_verify(auth->user, auth->password, auth->scram_iterations);
 		auth->learned = auth->learned && has_key(auth);
 		break;
 	case CLIENT_AUTH_OTHERS_CHECK:

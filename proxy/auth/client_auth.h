@@ -54,6 +54,7 @@ struct client_auth_request {
 	size_t binding_len;
 	/* An unknown user is asked as one with a SCRAM secret would be: what most users have. */
 	bool scram_usual;
+	uint32_t scram_iterations; /* that an unknown user seems to have; 0: the default */
 	/* CERT: the verified name, NULL if there is none.  PEER: the user id of the process. */
 	const char *cert_name;
 	uid_t peer_uid;

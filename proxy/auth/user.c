@@ -218,7 +218,7 @@ enum auth_check auth_user_check(struct auth_user *user, const char *password)
 	return right ? AUTH_CHECK_RIGHT : AUTH_CHECK_COSTLY;
 }
 
-bool auth_user_verify(struct auth_user *user, const char *password)
+bool auth_user_verify(struct auth_user *user, const char *password, uint32_t mock_iterations)
 {
 	static const uint8_t mock_salt[SCRAM_SALT_LEN];
 	uint8_t stored[SCRAM_KEY_LEN];
@@ -228,7 +228,7 @@ bool auth_user_verify(struct auth_user *user, const char *password)
 	bool right;
 
 	if (user == NULL || !user_get_scram(user, &secret)) {
-		if (scram_derive(password, mock_salt, sizeof(mock_salt), SCRAM_ITERATIONS, &keys,
+		if (scram_derive(password, mock_salt, sizeof(mock_salt), mock_iterations, &keys,
 		                 stored))
 			explicit_bzero(&keys, sizeof(keys));
 		return false;

@@ -56,8 +56,10 @@ bool auth_user_scram_ready(struct auth_user *user);
  */
 enum auth_check { AUTH_CHECK_RIGHT, AUTH_CHECK_WRONG, AUTH_CHECK_COSTLY };
 enum auth_check auth_user_check(struct auth_user *user, const char *password) MUST_CHECK;
-/* `user` NULL takes the time and says no.  A right password also reveals the client key. */
-bool auth_user_verify(struct auth_user *user, const char *password) MUST_CHECK;
+/* `user` NULL takes the time of so many iterations and says no.  A right password also reveals the
+ * client key. */
+bool auth_user_verify(struct auth_user *user, const char *password,
+                      uint32_t mock_iterations) MUST_CHECK;
 
 /* Keeps the client key that the user's own login revealed.  Ignored unless it fits the secret. */
 void auth_user_learn(struct auth_user *user, const uint8_t client_key[SCRAM_KEY_LEN]);

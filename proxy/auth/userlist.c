@@ -17,6 +17,7 @@ struct userlist {
 	size_t count;
 	size_t cap;
 	bool scram_usual;
+	uint32_t scram_iterations;
 };
 
 struct userlist *userlist_empty(void)
@@ -26,6 +27,7 @@ struct userlist *userlist_empty(void)
 	if (list != NULL) {
 		atomic_init(&list->refs, 1);
 		list->scram_usual = true;
+		list->scram_iterations = SCRAM_ITERATIONS;
 	}
 	return list;
 }
@@ -78,6 +80,55 @@ bool userlist_scram_usual(const struct userlist *list)
 	return list->scram_usual;
 }
 
+uint32_t userlist_scram_iterations(const struct userlist *list)
+{
+	return list->scram_iterations;
+}
+
+static int compare_counts(const void *a, const void *b)
+{
+	const uint32_t left = *(const uint32_t *)a;
+	const uint32_t right = *(const uint32_t *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* Without memory for it the default stays. */
+static void list_find_iterations(struct userlist *list)
+{
+	uint32_t *counts = calloc(list->count + 1, sizeof(*counts));
+	struct scram_secret secret;
+	size_t used = 0;
+	size_t most = 0;
+	size_t run = 0;
+
+	if (counts == NULL)
+		return;
+	for (size_t i = 0; i < list->count; i++) {
+		switch (auth_user_kind(list->users[i])) {
+		case AUTH_SECRET_PLAIN:
+			counts[used++] = SCRAM_ITERATIONS;
+			break;
+		case AUTH_SECRET_SCRAM: /* which has it at hand */
+			if (auth_user_scram_secret(list->users[i], &secret))
+				counts[used++] = secret.iterations;
+			break;
+		default:
+			break;
+		}
+	}
+	explicit_bzero(&secret, sizeof(secret));
+	qsort(counts, used, sizeof(*counts), compare_counts);
+	for (size_t i = 0; i < used; i++) {
+		run = i > 0 && counts[i] == counts[i - 1] ? run + 1 : 1;
+		if (run > most) {
+			most = run;
+			list->scram_iterations = counts[i];
+		}
+	}
+	free(counts);
+}
+
 static void list_find_usual(struct userlist *list)
 {
 	size_t scram = 0;
@@ -90,6 +141,7 @@ static void list_find_usual(struct userlist *list)
 		other += kind == AUTH_SECRET_PLAIN || kind == AUTH_SECRET_MD5;
 	}
 	list->scram_usual = scram >= other;
+	list_find_iterations(list);
 }
 
 size_t userlist_count(const struct userlist *list)

@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define USERLIST_NAME_MAX 127u     /* both as in pgbouncer; the latter is also what fits into */
 #define USERLIST_SECRET_MAX 65530u /* the longest password message that PostgreSQL takes */
@@ -52,6 +53,10 @@ struct auth_user *userlist_find(const struct userlist *list, const char *name);
 
 /* Most users have a SCRAM secret; so it is in an empty list. */
 bool userlist_scram_usual(const struct userlist *list);
+
+/* The iteration count that most of its SCRAM secrets have (passwords get the default one): who is
+ * unknown is shown that one, too. */
+uint32_t userlist_scram_iterations(const struct userlist *list);
 
 size_t userlist_count(const struct userlist *list);
 const char *userlist_name(const struct userlist *list, size_t index);

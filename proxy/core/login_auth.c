@@ -507,6 +507,7 @@ void login_start_auth(struct client *client)
 	struct client_auth_request request = {
 	    .name = login->user,
 	    .scram_usual = userlist_scram_usual(worker->users),
+	    .scram_iterations = userlist_scram_iterations(worker->users),
 	    .pam_service = conf->pam_service[0] != '\0' ? conf->pam_service
 	                   : conf->as_pgbouncer         ? "pgbouncer"
 	                                                : "pgshunt",

@@ -122,9 +122,9 @@ def place(request, pg):
         proxy.check_alive()
 
 
-def scram_start(place, first=b"n,,n=,r=abcdefgh", mechanism="SCRAM-SHA-256"):
+def scram_start(place, first=b"n,,n=,r=abcdefgh", mechanism="SCRAM-SHA-256", user="u_scram"):
     conn = pgwire.Conn(place.host, place.port)
-    conn.send(pgwire.startup({"user": "u_scram", "database": "p1"}))
+    conn.send(pgwire.startup({"user": user, "database": "p1"}))
     assert conn.recv().kind == "R"
     conn.send(pgwire.message("p", pgwire.cstr(mechanism) + struct.pack("!i", len(first)) + first))
     return conn
@@ -140,6 +140,31 @@ def test_broken_first_scram_message(place, first):
     assert kinds(messages) == "E"
     assert messages[0].fields()["C"] in ("08P01", "28P01", "0A000")
     assert messages[0].fields()["S"] == "FATAL"
+
+
+@pytest.mark.parametrize("auth_type", ["scram-sha-256", "md5"])
+def test_unknown_users_have_the_usual_iterations(make_proxy, auth_type):
+    """Not PostgreSQL's default one, which would tell that there is no such user."""
+    def shown(user):
+        with scram_start(proxy, user=user) as conn:
+            return dict(part.split(b"=", 1) for part in conn.recv().body[4:].split(b","))[b"i"]
+
+    proxy = make_proxy(start=False, auth_type=auth_type)
+    proxy.secrets = {name: scram_secret("x", iterations) for name, iterations in
+                     ((ADMIN, 4096), ("one", 5000), ("two", 7000), ("three", 5000), ("u_md5", 6000))}
+    proxy.write()
+    proxy.start()
+    assert [shown(user) for user in (ADMIN, "one", "two", "nobody", "n" * 100)] == \
+        [b"4096", b"5000", b"7000", b"5000", b"5000"]
+    with pytest.raises(LoginError) as error:
+        proxy.wire("p1", "nobody", "x")
+    assert error.value.sqlstate == "28P01"
+    if auth_type == "md5":
+        return  # whose usual way depends on the file
+    proxy.secrets = {ADMIN: "plain", "u_md5": ""}
+    proxy.write()
+    proxy.reload()
+    pgwire.wait_for(lambda: shown("nobody") == b"4096", 10 * SLOW, "the other file")
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-1", "", "x" * 500])
