@@ -424,6 +424,8 @@ static enum command_result read_assignment(struct parser *parser)
 	if (token->kind == LEX_WORD)
 		(void)lex_fold(name);
 	advance(parser);
+	if (at_end(parser))
+		return fail(parser, "= and a value");
 	if (!at_word(parser, "to") && !(token->kind == LEX_OTHER && token->text[0] == '=')) {
 		while (!at_end(parser) && token->kind != LEX_BAD)
 			advance(parser);

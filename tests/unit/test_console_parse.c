@@ -114,6 +114,9 @@ static void test_other_commands(void **state)
 	assert_int_equal(parse("SELECT 42").number, 42);
 	assert_int_equal(parse("select pg_catalog.version()").function, FUNCTION_VERSION);
 	assert_int_equal(parse("SET extra_float_digits = 3").id, COMMAND_SET);
+	assert_int_equal(parse("SET TRANSACTION READ ONLY").id, COMMAND_SET);
+	parse_bad("SET pool_size", 14);
+	parse_bad("SET pool_size; SHOW HOLDS", 14);
 	assert_int_equal(parse("BEGIN ISOLATION LEVEL SERIALIZABLE").id, COMMAND_BEGIN);
 	assert_int_equal(parse("DISCARD ALL").id, COMMAND_DISCARD_ALL);
 	assert_string_equal(parse("DEALLOCATE PREPARE \"S_1\"").statement, "S_1");
