@@ -746,6 +746,9 @@ bool proxy_init(struct proxy *proxy, struct config *config, const char *config_p
 	proxy->started = clock_now();
 	proxy->loaded = clock_wall();
 	proxy_apply_log(config);
+	if (geteuid() == 0)
+		log_warning("running as root, whom nothing here needs: let the setting user, --user or "
+		            "the service manager choose another user");
 	proxy_raise_descriptors(config);
 	proxy->descriptors = proxy_count_descriptors();
 	proxy->base = event_base_new();

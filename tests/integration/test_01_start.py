@@ -301,3 +301,8 @@ def test_becomes_another_user(make_proxy):
     socket = os.stat(os.path.join(proxy.folder, ".s.PGSQL.%d" % proxy.port))
     assert socket.st_gid == owner.pw_gid
     assert proxy.wire().value("SELECT 1") == "1"
+    assert ("running as root" in proxy.log()) == (owner.pw_uid == 0)
+
+
+def test_who_runs_it_as_root_is_told(make_proxy):
+    assert ("WARNING running as root" in make_proxy().log()) == (os.geteuid() == 0)
