@@ -186,7 +186,11 @@ class Conn:
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
             path = "%s/.s.PGSQL.%d" % (host, port)
-            self.sock.connect("\0" + path[1:] if host[0] == "@" else path)
+            try:
+                self.sock.connect("\0" + path[1:] if host[0] == "@" else path)
+            except OSError:
+                self.sock.close()
+                raise
         else:
             self.sock = socket.create_connection((host, port), timeout, source and (source, 0))
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

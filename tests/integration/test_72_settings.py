@@ -208,7 +208,8 @@ def test_tcp_options(make_proxy, pg):
                                "tcp_keepalive_count": 0}, (1, *system, 0)),
                              ({"tcp_keepalive": False}, (0, *system, 0))):
         proxy.settings.update(settings)
-        proxy.reload()
+        proxy.write()
+        proxy.command("RELOAD")  # answers when it counts
         proxy.command("RECONNECT")
         with proxy.wire() as conn:
             conn.send(query("BEGIN"))
