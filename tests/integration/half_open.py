@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: PostgreSQL
 """Peers behind a link that drops every packet: no word of their end ever comes.  They are noticed by
-keepalive probes, or by what they do not acknowledge; their places are free then, and nobody else notices."""
+keepalive probes, or by what they do not acknowledge; their places are free then, and nobody else notices.
+
+Not a part of tests/run.sh: on a loaded machine the kernel's timers let some of them wait for minutes.
+
+    cd tests/integration && PGSHUNT_BIN=BUILD /usr/bin/python3 -m pytest half_open.py
+"""
 import ctypes
 import os
 import shutil
