@@ -12,6 +12,9 @@ import shutil
 import sys
 import tempfile
 
+# select() takes no file beyond the 1024th, and thousands of clients are opened here.
+os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_selector")
+
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
