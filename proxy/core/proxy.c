@@ -528,7 +528,9 @@ bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *s
 	good = proxy_adopt(proxy, fresh, errors, &unused, notes);
 	sbuf_free(&unused);
 	if (!good)
-		(void)snprintf(sqlstate, 6, "22023");
+		(void)snprintf(sqlstate, 6, "%s",
+			       strstr(sbuf_text(errors), "out of memory") != NULL ? "53200"
+			                                                          : "22023");
 	else
 		log_info("%s set from the console", name);
 	return good;
