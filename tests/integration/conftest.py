@@ -6,7 +6,6 @@ three times: against PostgreSQL itself, which proves that the expectation is rig
 the proxy in transaction and in session pooling.
 """
 import contextlib
-import gc
 import os
 import shutil
 import sys
@@ -28,14 +27,6 @@ from servers import SCHEMA, Cluster, subfolder
 def remove(path):
     if not os.environ.get("PGSHUNT_TEST_KEEP"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(autouse=True)
-def few_files():
-    """What a test has left open for the garbage collector is closed before select() cannot take it."""
-    yield
-    if len(os.listdir("/proc/self/fd")) > 300:
-        gc.collect()
 
 
 @pytest.fixture(scope="session")
