@@ -13,7 +13,7 @@ import threading
 import time
 
 import tls
-from systems import Direct, OWNER, Pgbouncer, Pgshuntd, Yardstick
+from systems import Answers, Direct, OWNER, Pgbouncer, Pgshuntd, Yardstick
 
 SECTIONS = ["transactions", "session", "pipelines", "bulk", "memory", "connections", "syscalls", "tls",
             "databases", "move"]
@@ -60,12 +60,14 @@ class Bench:
         self.running = []
         self.results = {}
         self.env = dict(os.environ, PGPASSFILE=os.path.join(options.work, "pgpass"))
+        with open(self.env["PGPASSFILE"], encoding="utf-8") as file:
+            self.password = re.search("bench_scram:(.*)", file.read()).group(1)
 
     def tool(self, name):
         return os.path.join(self.options.build, name)
 
-    def systems(self, *kinds, auth="trust", pool_mode="transaction"):
-        return [kind(self, pool_mode).start(auth) for kind in kinds]
+    def systems(self, *kinds, auth="trust", pool_mode="transaction", server=None):
+        return [kind(self, pool_mode, server).start(auth) for kind in kinds]
 
     def rounds(self, systems):
         """Every system in every round, each round beginning with another one."""
@@ -103,6 +105,18 @@ class Bench:
             raise SystemExit("pgbench through %s failed: %s\n%s"
                              % (system.name, " ".join(argv), done.stderr[-2000:]))
         return int(count.group(1)), float(rate.group(1)), used
+
+    def asker(self, system, how, clients, user="bench", dbname="bench"):
+        """The same as pgbench() with clients that cost next to nothing."""
+        before = system.cpu()
+        done = subprocess.run([self.tool("tests/bench/pgshunt_asker"), how, str(system.port), dbname, user,
+                               str(clients), str(self.options.seconds)], capture_output=True, text=True,
+                              env=dict(self.env, PGPASSWORD=self.password), check=False)
+        used = system.cpu() - before
+        if done.returncode != 0:
+            raise SystemExit("pgshunt_asker through %s failed: %s" % (system.name, done.stderr[-2000:]))
+        count, rate = done.stdout.split()
+        return int(count), float(rate), used
 
     def transactions(self, system, script, clients, protocol):
         """(transactions a second, CPU microseconds each), without what the logins cost."""
@@ -252,38 +266,50 @@ class Bench:
         return rss
 
     def section_connections(self):
-        """One connection a transaction, with trust and with SCRAM."""
+        """One connection a transaction, with trust and with SCRAM; of the latter, most is what libpq
+        computes for each password, so there is also a client that does so once."""
         rows = []
         for auth, user in (("trust", "bench"), ("scram-sha-256", "bench_scram")):
             systems = self.systems(Direct, Pgshuntd, Pgbouncer, auth=auth)
-            figures = {}
-            for system in self.rounds(systems):
-                # Logins that begin with an empty pool would count PostgreSQL's.
-                self.pgbench(system, "SELECT 1;\n", 4, "simple", "-C", "-t", "5", user=user)
-                count, rate, used = self.pgbench(system, "SELECT 1;\n", 4, "simple", "-C",
-                                                 "-T", str(self.options.seconds), user=user)
-                self.say("connections: %s, %s: %.0f/s, %.0f µs"
-                         % (system.name, auth, rate, used / count))
-                figures.setdefault(system.name, []).append((rate, used / count))
-                self.note("connections", (auth, system.name), (rate, used / count))
-            for index, what in ((0, "a second"), (1, "CPU µs each")):
-                by_name = {name: [figure[index] for figure in of]
-                           for name, of in figures.items()}
-                rows.append(["%s, %s" % (auth, what),
-                             spread(by_name["direct"], 0) if index == 0 else "",
-                             spread(by_name["pgshuntd"], 0), spread(by_name["pgbouncer"], 0),
-                             ratio(by_name["pgshuntd"], by_name["pgbouncer"])])
+            for client in ("pgbench", "light client"):
+                rows += self.connections(systems, auth, user, client)
             for system in systems:
                 system.stop()
         table("Connections (login, SELECT 1, logout; 4 clients)",
               ["", "direct", "pgshuntd", "pgbouncer", "÷ pgbouncer"], rows)
 
-    def databases_once(self, system, names, clients, protocol, script):
-        """The rate of all databases together, each with a pgbench of its own at the same time."""
+    def connections(self, systems, auth, user, client):
+        figures = {}
+        for system in self.rounds(systems):
+            if client == "pgbench":
+                # Logins that begin with an empty pool would count PostgreSQL's.
+                self.pgbench(system, "SELECT 1;\n", 4, "simple", "-C", "-t", "5", user=user)
+                count, rate, used = self.pgbench(system, "SELECT 1;\n", 4, "simple", "-C",
+                                                 "-T", str(self.options.seconds), user=user)
+            else:
+                count, rate, used = self.asker(system, "login", 4, user=user)
+            self.say("connections: %s, %s, %s: %.0f/s, %.0f µs"
+                     % (system.name, auth, client, rate, used / count))
+            figures.setdefault(system.name, []).append((rate, used / count))
+            self.note("connections", (auth, client, system.name), (rate, used / count))
+        for index, what in ((0, "a second"), (1, "CPU µs each")):
+            by_name = {name: [figure[index] for figure in of] for name, of in figures.items()}
+            yield ["%s, %s, %s" % (auth, client, what),
+                   spread(by_name["direct"], 0) if index == 0 else "",
+                   spread(by_name["pgshuntd"], 0), spread(by_name["pgbouncer"], 0),
+                   ratio(by_name["pgshuntd"], by_name["pgbouncer"])]
+
+    def databases_once(self, system, names, how):
+        """The rate of all databases together, each with a load of its own at the same time."""
         rates = {}
 
         def run(name):
-            rates[name] = self.pgbench(system, script, clients // len(names), protocol,
+            clients = 32 // len(names)
+            if how == "answers":
+                rates[name] = self.asker(system, "ask", clients, dbname=name)[1]
+                return
+            script = PIPELINE if how == "pipelines of ten, prepared" else "SELECT 1;\n"
+            rates[name] = self.pgbench(system, script, clients, how.rsplit(", ", 1)[-1],
                                        "-T", str(self.options.seconds), dbname=name)[1]
         threads = [threading.Thread(target=run, args=(name,)) for name in names]
         for thread in threads:
@@ -291,30 +317,31 @@ class Bench:
         for thread in threads:
             thread.join()
         if len(rates) < len(names):
-            raise SystemExit("a pgbench through %s failed" % system.name)
+            raise SystemExit("a load through %s failed" % system.name)
         return sum(rates.values())
 
     def section_databases(self):
         """Two databases at once: as many workers as CPUs against the one process of pgbouncer.
-        In pipelines of prepared statements PostgreSQL has the least to do for each statement."""
+        PostgreSQL and pgbench take most of both CPUs; in pipelines of prepared statements they have the
+        least to do for each, and in "answers" a server and clients that cost next to nothing take their
+        place: there the proxy is the limit."""
         rows = []
-        systems = self.systems(Pgshuntd, Pgbouncer)
-        cells = [(number, protocol, pipelined) for protocol, pipelined in
-                 (("simple", False), ("prepared", False), ("prepared", True)) for number in (1, 2)]
-        for number, protocol, pipelined in self.few(cells):
-            what = "pipelines of ten, prepared" if pipelined else protocol
-            script = PIPELINE if pipelined else "SELECT 1;\n"
-            figures = {system.name: [] for system in systems}
-            for system in self.rounds([each for each in systems
-                                       if protocol != "prepared" or each.prepared]):
-                rate = self.databases_once(system, ["bench", "bench2"][:number], 32, protocol, script)
-                self.say("databases: %s, %d, %s: %.0f/s" % (system.name, number, what, rate))
-                figures[system.name].append(rate)
-                self.note("databases", (number, what, system.name), rate)
-            rows.append([number, what] + [spread(figures[system.name], 0) for system in systems] +
-                        [ratio(figures["pgshuntd"], figures["pgbouncer"])])
-        for system in systems:
-            system.stop()
+        for hows in (["simple", "prepared", "pipelines of ten, prepared"], ["answers"]):
+            server = Answers(self).start() if hows == ["answers"] else None
+            systems = self.systems(Pgshuntd, Pgbouncer, server=server)
+            for number, how in self.few([(number, how) for how in hows for number in (1, 2)]):
+                figures = {system.name: [] for system in systems}
+                for system in self.rounds([each for each in systems
+                                           if "prepared" not in how or each.prepared]):
+                    rate = self.databases_once(system, ["bench", "bench2"][:number], how)
+                    self.say("databases: %s, %d, %s: %.0f/s" % (system.name, number, how, rate))
+                    figures[system.name].append(rate)
+                    self.note("databases", (number, how, system.name), rate)
+                rows.append([number, how] +
+                            [spread(figures[system.name], 0) for system in systems] +
+                            [ratio(figures["pgshuntd"], figures["pgbouncer"])])
+            for system in systems + ([server] if server else []):
+                system.stop()
         table("Databases at once (SELECT 1, 32 clients in all, transactions or pipelines a second)",
               ["databases", "protocol", "pgshuntd", "pgbouncer", "÷ pgbouncer"], rows)
 

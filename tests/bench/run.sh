@@ -30,7 +30,8 @@ bench_cleanup() {
 install_packages pgbouncer strace
 build=${PGSHUNT_BUILD:-$(build_dir)}
 [ -n "${BENCH_NO_BUILD:-}" ] || build "$build" \
-	"pgshuntd pgshunt pgshunt_load pgshunt_forwarder pgshunt_cutover pgshunt_client pgshunt_tls_floor"
+	"pgshuntd pgshunt pgshunt_load pgshunt_forwarder pgshunt_cutover pgshunt_client pgshunt_tls_floor \
+	pgshunt_answers pgshunt_asker"
 trap bench_cleanup EXIT
 trap 'exit 130' INT TERM HUP
 # A client and a server connection for each of some thousand clients.

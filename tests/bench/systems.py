@@ -50,10 +50,11 @@ class System:
     pooled = False
     prepared = True
 
-    def __init__(self, bench, pool_mode="transaction"):
+    def __init__(self, bench, pool_mode="transaction", server=None):
         self.bench = bench
         self.pool_mode = pool_mode
-        self.port = bench.pg_port
+        self.server_port = server.port if server else bench.pg_port
+        self.port = self.server_port
         self.process = None
 
     def command(self, auth):
@@ -116,7 +117,15 @@ class Yardstick(System):
 
     def command(self, auth):
         return [self.bench.tool("tests/bench/pgshunt_forwarder"), str(self.port),
-                str(self.bench.pg_port)]
+                str(self.server_port)]
+
+
+class Answers(System):
+    """In PostgreSQL's place: what a proxy can do when the server is not the limit."""
+    name = "answers"
+
+    def command(self, auth):
+        return [self.bench.tool("tests/bench/pgshunt_answers"), str(self.port)]
 
 
 class Pgshuntd(System):
@@ -148,15 +157,15 @@ databases:
   bench: {server: pg, user: bench}
   bench2: {server: pg, dbname: bench, user: bench}
 """ % (self.port, self.bench.workers, auth, self.bench.users, state, self.pool_mode, POOL,
-       self.bench.pg_port))]
+       self.server_port))]
 
 
 class Pgbouncer(System):
     name = "pgbouncer"
     pooled = True
 
-    def __init__(self, bench, pool_mode="transaction"):
-        super().__init__(bench, pool_mode)
+    def __init__(self, bench, pool_mode="transaction", server=None):
+        super().__init__(bench, pool_mode, server)
         said = subprocess.run([bench.pgbouncer, "--version"], capture_output=True, text=True,
                               check=True).stdout
         self.version = re.search(r"PgBouncer (\S+)", said).group(1)
@@ -180,6 +189,6 @@ max_client_conn = 20000
 log_connections = 0
 log_disconnections = 0
 ignore_startup_parameters = extra_float_digits
-%s""" % (self.bench.pg_port, self.bench.pg_port, self.port, auth, self.bench.users,
+%s""" % (self.server_port, self.server_port, self.port, auth, self.bench.users,
          self.pool_mode, POOL,
          "max_prepared_statements = 200\n" if self.keeps_prepared else ""))]

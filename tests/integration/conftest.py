@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from endpoint import Endpoint
 from proxy import Proxy
 from scene import Scene
-from servers import SCHEMA, Cluster, subfolder
+from servers import SCHEMA, Cluster, Templates, subfolder
 
 
 def remove(path):
@@ -49,14 +49,19 @@ def pg(folder):
     cluster.stop()
 
 
+@pytest.fixture(scope="session")
+def templates(folder):
+    return Templates(folder)
+
+
 @contextlib.contextmanager
-def _clusters(folder):
+def _clusters(folder, templates):
     made = []
 
     def make(name="own", copy_of=None, **kwargs):
         cluster = Cluster(subfolder(folder), name, **kwargs)
         made.append(cluster)
-        return cluster.create(copy_of)
+        return cluster.create(copy_of or templates.get(len(made)))
 
     def standby(primary, name="standby", **kwargs):
         made.append(primary.clone(subfolder(folder), name, **kwargs))
@@ -69,9 +74,9 @@ def _clusters(folder):
 
 
 @pytest.fixture
-def make_cluster(folder):
+def make_cluster(folder, templates):
     """Makes servers that end with the test."""
-    with _clusters(folder) as make:
+    with _clusters(folder, templates) as make:
         yield make
 
 
@@ -102,9 +107,9 @@ def make_proxy(folder, pg):
 
 
 @pytest.fixture(scope="module")
-def other(folder):
+def other(folder, templates):
     """A server that has nothing to do with the first, but databases of the same names."""
-    cluster = Cluster(subfolder(folder), "other").create()
+    cluster = Cluster(subfolder(folder), "other").create(templates.get("other"))
     for name in ("p1", "p2"):
         cluster.sql("CREATE DATABASE " + name)
         cluster.sql(SCHEMA, name)
@@ -113,9 +118,9 @@ def other(folder):
 
 
 @pytest.fixture(scope="module")
-def module_scene(folder, pg):
+def module_scene(folder, pg, templates):
     """One scene for the tests of a file that leave it as they found it."""
-    with _clusters(folder) as make_cluster, _proxies(folder, pg) as make_proxy:
+    with _clusters(folder, templates) as make_cluster, _proxies(folder, pg) as make_proxy:
         yield Scene(make_cluster, make_proxy, subfolder(folder))
 
 
@@ -189,6 +194,9 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if {"make_scene", "module_scene"} & set(item.fixturenames):
             item.add_marker("scene")
+        # Of a fixture's parameters, or of a test's own.
+        if "direct" in getattr(getattr(item, "callspec", None), "params", {}).values():
+            item.add_marker("direct")
     if os.getuid() != 0:
         left_out = [item for item in items if item.get_closest_marker("root")]
         items[:] = [item for item in items if item not in left_out]

@@ -189,17 +189,20 @@ class Cluster:
         """Starts a new server, or one with a copy of that data directory of a stopped one."""
         if copy_of:
             copy(copy_of, self.data)
-            self.start()
-            return self
+        else:
+            self.initialize()
+        self.start()
+        if not copy_of:
+            self.sql(ROLES)
+        return self
+
+    def initialize(self):
         run([BINDIR + "/initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
              "--locale=C.UTF-8", "--no-sync", "--no-instructions"], OWNER)
         with open(self.data + "/postgresql.conf", "a") as out:
             out.write("include 'pgshunt_test.conf'\n")
         with open(self.data + "/pg_hba.conf", "w") as out:
             out.write(HBA)
-        self.start()
-        self.sql(ROLES)
-        return self
 
     def clone(self, folder, name, slot=None, fsync=False, settings=None, replay_delay=None,
               copy_of=None):
@@ -306,6 +309,22 @@ class Cluster:
         return {row[0] for row in self.sql(
             "SELECT pid FROM pg_stat_activity WHERE datname = '%s' AND backend_type = "
             "'client backend'%s" % (dbname, " AND usename = '%s'" % user if user else ""))}
+
+
+class Templates:
+    """Data directories of servers that have just been made and are stopped; to copy one takes a tenth of
+    the time.  Each has a system identifier of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.made = {}
+
+    def get(self, name):
+        if name not in self.made:
+            cluster = Cluster(subfolder(self.folder), str(name)).create()
+            cluster.stop()
+            self.made[name] = cluster.data
+        return self.made[name]
 
 
 class PgBouncer:

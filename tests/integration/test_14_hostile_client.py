@@ -13,6 +13,8 @@ from endpoint import Endpoint
 from pgwire import (COPY_DONE, FLUSH, SYNC, TERMINATE, bind, errors, execute, kinds, message, parse,
                     query, rows, startup)
 
+pytestmark = pytest.mark.once
+
 BEFORE = {
     "nothing": b"",
     "one byte": b"\0",

@@ -13,6 +13,8 @@ from fakeserver import DONE, KEY, PARAMETERS, READY, ROW, WELCOME, FakeServer, a
 from pgwire import SYNC, bind, errors, execute, kinds, message, parse, query, rows
 from servers import SLOW
 
+pytestmark = pytest.mark.once
+
 MB = 1 << 20
 
 

@@ -14,8 +14,8 @@ from servers import SLOW, VERSION, Cluster, subfolder
 
 
 @pytest.fixture(scope="module")
-def other(folder):
-    cluster = Cluster(subfolder(folder), "other").create()
+def other(folder, templates):
+    cluster = Cluster(subfolder(folder), "other").create(templates.get("other"))
     cluster.sql("CREATE DATABASE p2")
     yield cluster
     cluster.stop()

@@ -9,8 +9,8 @@ pytestmark = pytest.mark.threads
 
 
 @pytest.fixture(scope="module")
-def other(folder):
-    cluster = Cluster(subfolder(folder), "leaving").create()
+def other(folder, templates):
+    cluster = Cluster(subfolder(folder), "leaving").create(templates.get("other"))
     cluster.sql("CREATE DATABASE p2")
     cluster.sql(SCHEMA, "p2")
     yield cluster

@@ -178,6 +178,7 @@ def prepare_block(conn, name):
     conn.query("INSERT INTO items VALUES (920003, 'never')")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", ["clear", "TLS", "direct TLS"])
 @pytest.mark.parametrize("name", [*ENDINGS, *USED_ENDINGS])
 def test_ending_at_another_server(make_proxy, pg, other, ca, name, how):

@@ -14,6 +14,8 @@ from pgwire import (CANCEL_REQUEST, SYNC, bind, close, describe, errors, execute
                     wait_for)
 from servers import stopped
 
+pytestmark = pytest.mark.once
+
 
 def answers(conn, count):
     """The kinds of messages and SQLSTATEs up to the count-th ReadyForQuery."""

@@ -41,9 +41,9 @@ def ca(folder):
 
 
 @pytest.fixture(scope="module")
-def tls_pg(folder, ca):
+def tls_pg(folder, ca, templates):
     """A server that has TLS, and where most users must have it."""
-    cluster = Cluster(subfolder(folder), "tlspg").create()
+    cluster = Cluster(subfolder(folder), "tlspg").create(templates.get("other"))
     cluster.sql("CREATE DATABASE p1")
     cluster.sql("CREATE ROLE u_cert LOGIN")
     cluster.sql(SCHEMA, "p1")

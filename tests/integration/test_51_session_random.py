@@ -7,8 +7,12 @@ PGSHUNT_TEST_SEED repeats a run, PGSHUNT_TEST_SEQUENCES makes it longer.
 import os
 import random
 
+import pytest
+
 from pgwire import SYNC, bind, close, errors, execute, parse, query
 from sessiontool import PROMOTED, STANDBY, Tool, open_session
+
+pytestmark = pytest.mark.once
 
 SETTINGS = {
     "work_mem": ["'64kB'", "'7MB'", "65536"], "search_path": ["public", "'a b', \"C\"", "''"],

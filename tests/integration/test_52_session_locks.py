@@ -10,10 +10,10 @@ pytestmark = pytest.mark.threads
 
 
 @pytest.fixture(scope="module")
-def other(folder):
+def other(folder, templates):
     cluster = Cluster(subfolder(folder), "other", settings={
         "work_mem": "9MB", "lock_timeout": "99s", "default_transaction_isolation": "serializable",
-        "idle_session_timeout": "98s"}).create()
+        "idle_session_timeout": "98s"}).create(templates.get("other"))
     cluster.sql("CREATE DATABASE p2")
     cluster.sql(SCHEMA, "p2")
     yield cluster

@@ -22,6 +22,8 @@ from servers import SLOW, Cluster, subfolder
 from session_pairs import (CHANNELS, DATABASE_SETTINGS, ROLES, SCHEMA, USERS, Difference, Pair, Plan,
                            login)
 
+pytestmark = pytest.mark.once
+
 SEED = os.environ.get("PGSHUNT_SESSION_SEED")
 ROUNDS = int(os.environ.get("PGSHUNT_SESSION_ROUNDS", "1"))
 PAIRS = int(os.environ.get("PGSHUNT_SESSION_PAIRS", "6"))

@@ -15,8 +15,8 @@ def items(pg):
 
 
 @pytest.fixture(scope="module")
-def other(folder):
-    cluster = Cluster(subfolder(folder), "other").create()
+def other(folder, templates):
+    cluster = Cluster(subfolder(folder), "other").create(templates.get("other"))
     cluster.sql("CREATE DATABASE p1")
     cluster.sql(TABLE, "p1")
     # What the programs find where they are moved to.

@@ -439,10 +439,10 @@ def check(*options):
                               env={**os.environ, "TMPDIR": folder})
 
 
-def checked(place, port, user="postgres"):
-    """What each check says, and its exit code."""
+def checked(port, user):
+    """What each check says, and its exit code; for users who may only look, a few of them."""
     found = []
-    for action, *options in CHECKS:
+    for action, *options in CHECKS if user == "postgres" else CHECKS[::5]:
         result = check("--action", action, "-H", "127.0.0.1", "-p", str(port), "--dbuser", user, *options)
         text = re.sub(r"time=[\d.]+s", "time", result.stdout.replace(str(port), "PORT"))
         # How long one has waited grows with the checks before it.
@@ -452,13 +452,14 @@ def checked(place, port, user="postgres"):
     return found
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("user", ["postgres", "app2"])
 def test_checks_go_on(in_its_place, user):
     """check_postgres says the same word for word, in all its actions for pgbouncer."""
     bouncer, proxy = in_its_place
-    theirs = watched(bouncer, bouncer.port, lambda place, port: checked(place, port, user))
-    assert {code for _, code, _, _ in theirs} == {0, 1, 2}
-    assert watched(proxy, proxy.port, lambda place, port: checked(place, port, user)) == theirs
+    theirs = watched(bouncer, bouncer.port, lambda place, port: checked(port, user))
+    assert {code for _, code, _, _ in theirs} == ({0, 1, 2} if user == "postgres" else {0, 2})
+    assert watched(proxy, proxy.port, lambda place, port: checked(port, user)) == theirs
     # The checksum of the configuration is another one, and stands still.
     sums = []
     for expected in ("0", None):

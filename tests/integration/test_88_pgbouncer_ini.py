@@ -16,6 +16,8 @@ from pgbouncer_file import THEIR_VERSION, Files
 from pgwire import wait_for
 from servers import SLOW, subfolder
 
+pytestmark = pytest.mark.once
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 BASE = """[pgbouncer]
