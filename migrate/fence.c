@@ -224,7 +224,9 @@ static void target_sql(const struct move *move, struct sbuf *out)
 	             " pg_last_wal_replay_lsn() AS lsn,"
 	             " (SELECT count(*) FROM pg_database WHERE datallowconn AND datname IN ");
 	shards_literals(move, out);
-	sbuf_add_str(out, ") AS open");
+	sbuf_add_str(out, ") AS open, (SELECT count(*) FROM pg_database WHERE datname IN ");
+	shards_literals(move, out);
+	sbuf_add_str(out, ") AS there");
 }
 
 bool fence_warm(struct move *move)
@@ -381,6 +383,12 @@ static int look_at_target(struct move *move, usec_t deadline, bool *lifted)
 		(void)move_fail(move, "replay was paused on %s", link->name);
 		return -1;
 	}
+	/* Nobody needs to be connected to a closed database to rename or drop it. */
+	if (link_number(link, 0, "there", 0) < (int64_t)move->shard_count) {
+		(void)move_fail(move, "somebody has renamed or dropped a database of the shards on %s",
+		                move->source.link.name);
+		return -1;
+	}
 	(void)!lsn_parse(link_value(link, 0, "lsn"), &replayed);
 	move->lag = move->barrier > replayed ? (int64_t)(move->barrier - replayed) : 0;
 	if (link_number(link, 0, "open", 1) > 0) {
@@ -458,6 +466,13 @@ static bool undo_once(struct move *move)
 		         "%s is another database system by now: no fence of ours is there",
 		         link->name);
 		return true;
+	}
+	for (size_t i = 0; i < move->shard_count; i++) {
+		if (move->shards[i].absent)
+			ui_error(move->ui,
+			         "%s has no database %s any more; if somebody has renamed it, its fence "
+			         "still stands: ALTER DATABASE ... ALLOW_CONNECTIONS true",
+			         link->name, move->shards[i].dbname);
 	}
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	source_sql(move, true, &sql);

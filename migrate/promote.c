@@ -437,6 +437,7 @@ bool phase_open(struct move *move)
 {
 	struct link *link = &move->target.link;
 	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
+	char *said = NULL;
 	struct sbuf sql;
 
 	/* From here on somebody may write. */
@@ -454,13 +455,18 @@ bool phase_open(struct move *move)
 	(void)!loop_wait(&move->loop, &link, 1, clock_now() + ASK_TIMEOUT, false);
 	sbuf_free(&sql);
 	for (bool again = false; !link_ok(link) && clock_now() < deadline; again = true) {
-		ui_error(move->ui, "%s: %s", link->name, link_error(link));
+		/* Not the same four times a second. */
+		if (said == NULL || strcmp(said, link_error(link)) != 0)
+			ui_error(move->ui, "%s: %s", link->name, link_error(link));
+		free(said);
+		said = mem_must_strdup(link_error(link));
 		link_close(link);
 		if (again)
 			loop_sleep(&move->loop, REPEAT_EVERY);
 		if (link_revive(move, link) && promote_prepare(move))
 			(void)!open_each(move);
 	}
+	free(said);
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
 	json_int(&move->evidence, "opened", (int64_t)move->shard_count);

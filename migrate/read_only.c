@@ -56,6 +56,16 @@ static int count_own(struct move *move, struct link *link)
 	return ok ? link_rows(link) : -1;
 }
 
+/* Whether it is among those that were counted. */
+static bool has_own(const struct link *link, const char *dbname)
+{
+	for (int row = 0; row < link_rows(link); row++) {
+		if (strcmp(link_value(link, row, "datname"), dbname) == 0)
+			return true;
+	}
+	return false;
+}
+
 bool read_only_left_over(struct move *move)
 {
 	const char *setting;
@@ -71,14 +81,8 @@ static bool choose(struct move *move, bool left_over)
 
 	if (count_own(move, link) < 0)
 		return move_fail(move, "%s: %s", link->name, link_error(link));
-	for (size_t i = 0; i < move->shard_count; i++) {
-		bool own = false;
-
-		for (int row = 0; row < link_rows(link); row++)
-			own = own || strcmp(move->shards[i].dbname,
-			                    link_value(link, row, "datname")) == 0;
-		move->shards[i].own_read_only = !own || left_over;
-	}
+	for (size_t i = 0; i < move->shard_count; i++)
+		move->shards[i].own_read_only = left_over || !has_own(link, move->shards[i].dbname);
 	return true;
 }
 
@@ -279,9 +283,15 @@ static bool end_on_shards(struct move *move, struct link *link)
 	struct sbuf sql;
 	bool ok;
 
+	/* One that somebody has dropped or renamed meanwhile is no reason to call it unfinished. */
+	if (!reach(move, link) || count_own(move, link) < 0)
+		return false;
+	for (size_t i = 0; i < move->shard_count; i++)
+		move->shards[i].own_read_only = move->shards[i].own_read_only &&
+		                                has_own(link, move->shards[i].dbname);
 	sbuf_init(&sql, SQL_MAX);
 	shards_sql(move, "RESET default_transaction_read_only", &sql);
-	ok = reach(move, link) && link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
 	sbuf_free(&sql);
 	return ok;
 }

@@ -171,6 +171,26 @@ def test_row_is_locked_when_the_fence_is_to_be_lifted(make_scene):
     scene.check_on_pg1()
 
 
+@pytest.mark.parametrize("point", ["hold.outcome", "barrier.outcome"])
+def test_shard_that_somebody_renames(make_scene, point):
+    """Nobody is connected, so it can be done: no promotion without it, and the undo comes to its end."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "stands")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=wait:%s" % (point, mark))
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, point)
+    scene.pg1.sql("ALTER DATABASE p2 RENAME TO renamed")
+    os.unlink(mark)
+    assert mover.wait(90 * SLOW) == UNDONE, said(scene)
+    assert "no move is unfinished" in scene.run("resume").stdout
+    scene.pg1.sql("ALTER DATABASE renamed RENAME TO p2")
+    if point == "barrier.outcome":
+        assert "somebody has renamed or dropped a database of the shards on pg1" in said(scene)
+        assert "pg1 has no database p2 any more; if somebody has renamed it, its fence still stands" in said(scene)
+        scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
+    scene.pg1.sql("ALTER DATABASE p2 RESET default_transaction_read_only")
+    scene.check_on_pg1()
+
+
 def test_lock_on_the_database_from_elsewhere(make_scene):
     """A session in another database cannot be ended with those in the shard; it is named."""
     scene = make_scene()
