@@ -37,6 +37,7 @@ void move_init(struct move *move, const struct config *config, struct ui *ui)
 	/* Until the promotion a signal means undo, after it nothing: never die in between. */
 	(void)sigaction(SIGINT, &action, NULL);
 	(void)sigaction(SIGTERM, &action, NULL);
+	(void)sigaction(SIGQUIT, &action, NULL);
 	(void)sigaction(SIGHUP, &action, NULL);
 	action.sa_handler = SIG_IGN;
 	(void)sigaction(SIGPIPE, &action, NULL);

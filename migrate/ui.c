@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,9 +168,21 @@ void ui_status_clear(struct ui *ui)
 	write_all(STDERR_FILENO, "\r\033[K", 4);
 }
 
+/* A key on the terminal, or writing to it from the background, stops us only when nobody waits. */
+static void keep_going(bool keep)
+{
+	sigset_t stops;
+
+	(void)sigemptyset(&stops);
+	(void)sigaddset(&stops, SIGTSTP);
+	(void)sigaddset(&stops, SIGTTOU);
+	(void)sigprocmask(keep ? SIG_BLOCK : SIG_UNBLOCK, &stops, NULL);
+}
+
 void ui_hurry(struct ui *ui, bool hurry)
 {
 	ui->hurry = hurry;
+	keep_going(hurry);
 	if (ui->held != NULL)
 		atomic_store(ui->held, hurry ? 1 : 0);
 	if (hurry)

@@ -2,15 +2,17 @@
 """Two operators at once: the second is refused and told who the first is; a dead one is in nobody's
 way."""
 import os
+import pty
 import socket
 import subprocess
+import time
 
 import pytest
 import yaml
 
 from pgwire import wait_for
 from proxy import program
-from scene import DONE, ERROR, REFUSED
+from scene import DONE, ERROR, REFUSED, UNDONE
 from servers import SLOW
 
 KEY = 31640438183880308
@@ -113,3 +115,38 @@ def test_lock_counts_in_every_database(make_scene):
         # What was taken here is given back.
         assert scene.pg1.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
     scene.move()
+
+
+@pytest.mark.parametrize("key,point,code", [
+    (b"\x1c", "hold.outcome", UNDONE),      # Ctrl-\\ is as Ctrl-C: undone …
+    (b"\x1c", "promote.outcome", DONE),     # … or, after the promotion, nothing
+    (b"\x1a", "hold.outcome", DONE),        # Ctrl-Z counts when nobody waits any more
+    (b"\x1a", "promote.outcome", DONE),
+])
+def test_keys_while_clients_wait(make_scene, key, point, code):
+    """Whatever is pressed, they do not wait for the operator."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "stands")
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        stopped = os.path.join(scene.folder, "stopped")
+        # A shell with jobs: without one a program cannot be stopped by a key.
+        shell = """"$@"; code=$?; [ $code -lt 128 ] && exit $code
+                touch %s; while [ -e %s ]; do sleep 0.1; done; fg; exit $?""" % (stopped, stopped)
+        argv = ["sh", "-mc", shell, "sh", *scene.argv("move", "p2", "--to", "pg2", "--yes")]
+        os.environ["PGSHUNT_FAULT"] = "journal.%s=wait:%s" % (point, mark)
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv("/bin/sh", argv)
+        del os.environ["PGSHUNT_FAULT"]
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, point)
+        os.write(terminal, key)
+        time.sleep(0.2)  # the terminal turns it into a signal at once
+        os.unlink(mark)
+        assert conn.value("SHOW cluster_name") == ("pg1" if code == UNDONE else "pg2")
+        if key == b"\x1a":
+            wait_for(lambda: os.path.exists(stopped), 20 * SLOW, "the stop")
+            os.unlink(stopped)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+        os.close(terminal)
+    (scene.check_on_pg1 if code == UNDONE else scene.check_on_pg2)()
