@@ -588,13 +588,19 @@ bool phase_release(struct move *move)
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
 
-		if (!route->swapped || !link_ok(&route->link))
+		if (!route->swapped)
 			continue;
+		if (!link_ok(&route->link)) {
+			ui_error(move->ui, "release clients: %s: RELEASE %s: %s", route->proxy->label,
+			         route->database, link_error(&route->link));
+			continue;
+		}
 		/* The gate opens at once; the answer waits until that is on the proxy's disk. */
 		mark_released(route, route->release_sent_at);
 		released++;
 	}
-	ui_hurry(move->ui, false);
+	if (released == (int64_t)move->route_count)
+		ui_hurry(move->ui, false);
 	json_int(&move->evidence, "released", released);
 	json_int(&move->evidence, "routes", (int64_t)move->route_count);
 	return true;
@@ -648,6 +654,7 @@ static bool ask_route(struct move *move, struct route *route, struct repair *rep
 		repair->on_target = strcmp(server, move->target.conf->name) == 0;
 		repair->epoch = link_number(link, row, "epoch", 0);
 	}
+	route->absent = !known;
 	if (!known || !link_run(&move->loop, link, timeout, "SHOW HOLDS"))
 		return false;
 	for (int row = 0; row < link_rows(link); row++) {
@@ -741,7 +748,9 @@ bool hold_repair(struct move *move, usec_t deadline)
 			    "%s: database %s is not on %s yet: %s; its clients get errors, "
 			    "not wrong answers, until \"pgshunt resume\" repairs it",
 			    route->proxy->label, route->database, move->target.conf->name,
-			    link_error(&route->link));
+			    route->absent ? "its configuration has no such database, put it back "
+			                    "and RELOAD"
+			                  : link_error(&route->link));
 	}
 	return all;
 }

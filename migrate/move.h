@@ -80,6 +80,7 @@ struct route {
 	bool swapped;
 	bool settling;       /* SWAP answers when its sessions have their locks and channels */
 	bool release_sent;
+	bool absent;          /* the proxy's configuration has no such database any more */
 	bool released;        /* on the target */
 	int64_t clients_held; /* whose request waited when the route was swapped */
 	usec_t longest_wait;  /* of the first of them, until the swap */

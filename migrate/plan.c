@@ -290,6 +290,9 @@ static void list_shards(const struct move *move, struct sbuf *error)
 	sbuf_add_str(error, "the configuration has the shards");
 	for (size_t i = 0; i < move->config->database_count; i++)
 		sbuf_printf(error, " %s", move->config->databases[i].shard);
+	if (config_find_shard(move->config, "*") != NULL)
+		sbuf_add_str(error, "; a database that clients reach by the entry \"*\" needs an entry of its "
+		                    "own, here and in every proxy (RELOAD)");
 	sbuf_add_char(error, '\n');
 }
 

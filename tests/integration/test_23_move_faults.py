@@ -257,6 +257,28 @@ def test_proxy_stays_away_after_the_promotion(make_scene):
     scene.check_on_pg2()
 
 
+def test_proxy_whose_configuration_has_lost_the_database(make_scene):
+    """Somebody has taken it out in the middle: it is said what is to be done, and resume does the rest."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "stands")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.promote.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the promotion")
+    entry = scene.proxy.databases.pop("p2")
+    scene.proxy.write()
+    with scene.proxy.console() as console:
+        console("RELOAD")
+    scene.proxy.databases["p2"] = entry
+    scene.proxy.write()
+    os.unlink(mark)
+    assert mover.wait(90 * SLOW) == FORWARD
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        assert "its configuration has no such database, put it back and RELOAD" in log.read()
+    with scene.proxy.console() as console:
+        console("RELOAD")
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
 @pytest.mark.parametrize("story", ["renamed", "dropped", "standby", "stranger"])
 def test_resume_when_the_source_has_changed(make_scene, story):
     """A proxy stayed away, and until it is told, pg1 is something else: the fence that cannot be set
