@@ -84,8 +84,11 @@ static void refuse_unmade(struct checks *checks)
 			continue;
 		check_find(checks, check, CHECK_REFUSE, "not checked%s",
 		           explained ? ", because of what else is refused" : "");
-		if (explained)
-			checks->refused--;
+		if (!explained)
+			continue;
+		checks->unmade[check] = true;
+		checks->unmade_count++;
+		checks->refused--;
 	}
 }
 
@@ -115,11 +118,14 @@ static void show_check(const struct checks *checks, enum check check, bool all)
 		if (finding->check != check)
 			continue;
 		show_finding(ui, finding);
+		if (checks->unmade[check] && !all)
+			continue;
 		if (all || finding->result != CHECK_PASS)
 			ui_line(ui, "  %-8s %s: %s", result_words[finding->result],
 			        check_rows[check].title, finding->text);
 	}
-	if (checks->results[check] != CHECK_PASS)
+	/* What is refused must not be lost among what nobody has looked at. */
+	if (checks->results[check] != CHECK_PASS && !checks->unmade[check])
 		ui_line(ui, "           remedy: %s", check_rows[check].remedy);
 }
 
@@ -140,6 +146,9 @@ bool check_run(struct move *move, bool all)
 	refuse_unmade(&checks);
 	for (enum check check = 0; check < CHECK_COUNT; check++)
 		show_check(&checks, check, all);
+	if (checks.unmade_count > 0 && !all)
+		ui_line(move->ui, "  %zu checks could not be made because of what is refused",
+		        checks.unmade_count);
 	for (size_t i = 0; i < checks.finding_count; i++)
 		free(checks.findings[i].text);
 	free(checks.findings);

@@ -32,6 +32,8 @@ struct checks {
 	size_t finding_count;
 	enum check_result results[CHECK_COUNT]; /* the worst */
 	bool made[CHECK_COUNT];                 /* it has said something */
+	bool unmade[CHECK_COUNT];               /* not made, because of what else is refused */
+	size_t unmade_count;
 	size_t refused;
 	size_t warned;
 	bool broken; /* a server stopped answering: what follows cannot be checked */

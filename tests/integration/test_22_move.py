@@ -286,6 +286,10 @@ def test_target_is_no_standby(make_scene, make_cluster):
         proxy.write()
     result = scene.run("move", "p2", "--to", "alone")
     assert result.returncode == REFUSED
+    # The cause is not lost among what could not be looked at for it.
+    assert "refused  the target is a standby: alone is not in recovery" in result.stdout
+    assert "not checked" not in result.stdout and "checks could not be made" in result.stdout
+    assert "not checked" in scene.run("check", "p2", "--to", "alone").stdout
     scene.check_on_pg1()
 
 
