@@ -16,6 +16,8 @@
 
 /* How long new parameters wait before they are written: many logins, one write. */
 #define WELCOME_DELAY_SEC 2
+/* A write that has failed is tried once more. */
+#define SAVE_AGAIN (1 * USEC_PER_SEC)
 #define WELCOME_MAX 10000
 
 /* ---- requests ---- */
@@ -326,15 +328,39 @@ void request_saved_holds(struct admin_request *request, bool ok, const char *err
 		request_fail_save(request, error);
 }
 
+static void save_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin *admin = arg;
+
+	(void)fd;
+	(void)what;
+	if (admin->unsaved && !admin->frozen) /* admin_thaw() makes up for it */
+		(void)admin_save(admin);
+}
+
+/* What is on disk may be a hold that has been released since, with which a restart would come back: it
+ * is tried until it is replaced. */
+static void note_written(struct admin *admin, const struct state_written *written)
+{
+	if (written->ok) {
+		admin->saved = written->number;
+		if (admin->unwritable)
+			log_info("the state directory can be written again");
+	} else {
+		if (!admin->unwritable)
+			log_error("%s", written->error);
+		admin->unsaved = true;
+		admin_timer_add(admin->save_timer, SAVE_AGAIN);
+	}
+	admin->unwritable = !written->ok;
+}
+
 static void admin_on_written(struct admin *admin, struct state_written *written)
 {
 	struct list_node *node;
 	struct list_node *tmp;
 
-	if (written->ok)
-		admin->saved = written->number;
-	else
-		log_error("%s", written->error);
+	note_written(admin, written);
 	LIST_FOREACH(&admin->databases, node, tmp)
 	{
 		struct admin_db *db = CONTAINER_OF(node, struct admin_db, node);
@@ -609,8 +635,10 @@ static bool admin_open_events(struct admin *admin)
 
 	admin->answer_event = event_new(base, -1, 0, admin_answer_all, admin);
 	admin->welcome_timer = event_new(base, -1, 0, welcome_write, admin);
+	admin->save_timer = event_new(base, -1, 0, save_again, admin);
 	admin->stats_timer = event_new(base, -1, EV_PERSIST, stats_sample, admin);
 	return admin->answer_event != NULL && admin->welcome_timer != NULL &&
+	       admin->save_timer != NULL &&
 	       admin->stats_timer != NULL &&
 	       mailbox_open(&admin->box, base, admin_box_receive, admin);
 }
@@ -739,6 +767,7 @@ void admin_free(struct admin *admin)
 	rowset_free(&admin->stats_new);
 	event_free(admin->answer_event);
 	event_free(admin->welcome_timer);
+	event_free(admin->save_timer);
 	event_free(admin->stats_timer);
 	(void)close(admin->lock_fd);
 	free(admin);

@@ -129,7 +129,8 @@ struct admin {
 	struct mailbox box; /* letters of enum admin_letter */
 	struct state_writer *writer;
 	uint64_t saved; /* the highest number that was written */
-	bool unsaved;   /* a release is to be written in a moment */
+	bool unsaved;   /* a release is to be written in a moment, or what could not be written */
+	bool unwritable; /* the last write has failed */
 	uint64_t last_token;
 	struct list databases; /* struct admin_db.node */
 	struct list working;   /* requests that wait for workers, checks or rows */
@@ -142,6 +143,7 @@ struct admin {
 	struct list views;     /* struct view_wait.node */
 	struct event *answer_event;
 	struct event *welcome_timer;
+	struct event *save_timer; /* what could not be written */
 	struct event *stats_timer;
 	struct rowset stats_old; /* samples of STATS, for averages */
 	struct rowset stats_new;

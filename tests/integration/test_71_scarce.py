@@ -193,6 +193,19 @@ def test_state_that_does_not_fit(full):
         full.command("RELEASE p2")
 
 
+def test_state_is_written_when_there_is_room(full):
+    """Nobody repeats the RELEASE that could not be written: a crash does not come back held for ever."""
+    full.hold("p1", "LEASE NONE")
+    limit(full, resource.RLIMIT_FSIZE, 0)
+    with pytest.raises(ConsoleError):
+        full.command("RELEASE p1")
+    limit(full, resource.RLIMIT_FSIZE, None)
+    wait_for(lambda: "the state directory can be written again" in read(full.own_log), 20 * SLOW, "another write")
+    full.kill()
+    full.start()
+    assert full.held("p1")["state"] == "open"
+
+
 def test_files_at_their_limit_end_nothing(full):
     """Not a signal either: RELOAD and the end of the process work without room for a line."""
     limit(full, resource.RLIMIT_FSIZE, 0)
