@@ -19,9 +19,10 @@ static const char archive_sql[] =
     " coalesce((SELECT string_agg(f.name || '=' || f.setting, ' ' ORDER BY f.seqno) FROM"
     " pg_file_settings f WHERE f.seqno = (SELECT max(g.seqno) FROM pg_file_settings g WHERE"
     " g.name = f.name) AND f.name LIKE l.reset_val || '.%'), '') AS options,"
-    " r.reset_val AS restore"
+    " r.reset_val AS restore, e.reset_val AS at_end"
     " FROM pg_settings m JOIN pg_settings c ON c.name = 'archive_command'"
     " JOIN pg_settings r ON r.name = 'restore_command'"
+    " JOIN pg_settings e ON e.name = 'recovery_end_command'"
     " LEFT JOIN pg_settings l ON l.name = 'archive_library' WHERE m.name = 'archive_mode'";
 
 static bool is_same(const struct link *one, const struct link *other, const char *column)
@@ -83,5 +84,8 @@ void check_archive(struct checks *checks)
 	if (has(target, "restore"))
 		check_find(checks, CHECK_RESTORE, CHECK_WARN, "%s has restore_command: %s",
 		           target->name, link_value(target, 0, "restore"));
+	if (has(target, "at_end"))
+		check_find(checks, CHECK_RESTORE, CHECK_WARN, "%s has recovery_end_command: %s",
+		           target->name, link_value(target, 0, "at_end"));
 	check_pass(checks, CHECK_RESTORE, "it has none");
 }

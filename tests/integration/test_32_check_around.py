@@ -162,6 +162,8 @@ def test_wal_archive(scene):
         restart(scene, pg2, pg1)
     with setting(pg2, "restore_command", "false"):
         finds(scene, "restore", WARN, "pg2", "false")
+    with setting(pg2, "recovery_end_command", "sleep 5"):
+        finds(scene, "restore", WARN, "pg2", "recovery_end_command", "sleep 5")
 
 
 def test_other_databases(scene):
