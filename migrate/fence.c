@@ -422,8 +422,13 @@ bool phase_catch_up(struct move *move)
 	synced = journal_sync(&move->journal);
 	while ((caught_up = look_at_target(move, deadline, &lifted)) == 0) {
 		if (clock_now() >= deadline) {
-			(void)move_fail(move, "%s is still %" PRId64 " bytes before the barrier",
-			                move->target.link.name, move->lag);
+			char *who = readers_delaying(move, false);
+
+			(void)move_fail(move, "%s is still %" PRId64 " bytes before the barrier%s%s",
+			                move->target.link.name, move->lag,
+			                who == NULL ? "" : "; its replay waits for ",
+			                who == NULL ? "" : who);
+			free(who);
 			break;
 		}
 		loop_sleep(&move->loop, POLL_EVERY);

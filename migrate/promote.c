@@ -11,6 +11,7 @@
 #include "migrate/lsn.h"
 #include "migrate/move.h"
 #include "migrate/proof.h"
+#include "migrate/readers.h"
 #include "migrate/verify.h"
 
 #include <inttypes.h>
@@ -21,6 +22,8 @@
 #define POLL_EVERY (1 * USEC_PER_MSEC)
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
 #define REPEAT_EVERY (250 * USEC_PER_MSEC)
+/* A promotion that takes longer may be waiting for sessions that delay the replay. */
+#define LONG_PROMOTION (200 * USEC_PER_MSEC)
 #define PROBES 3
 
 /* One look.  The file exists until the startup process has taken the request up; from then on
@@ -219,8 +222,22 @@ static void regain(struct move *move)
 	(void)!link_run(&move->loop, link, ASK_TIMEOUT, "SELECT pg_promote(false) AS ok");
 }
 
+/* The target replays all WAL it has before it is a primary, for which a query there may make it wait
+ * for up to max_standby_streaming_delay, and the clients with it.  Such sessions would be ended after
+ * it anyway. */
+static void end_delaying(struct move *move)
+{
+	char *who = readers_delaying(move, true);
+
+	if (who != NULL)
+		ui_error(move->ui, "promote: sessions on %s delayed the replay, and were ended: %s",
+		         move->target.link.name, who);
+	free(who);
+}
+
 bool promote_await(struct move *move)
 {
+	usec_t look_at = clock_now() + LONG_PROMOTION;
 	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
 
 	for (;;) {
@@ -241,6 +258,10 @@ bool promote_await(struct move *move)
 			regain(move);
 		else
 			loop_sleep(&move->loop, POLL_EVERY);
+		if (state == 0 && clock_now() >= look_at) {
+			end_delaying(move);
+			look_at = clock_now() + LONG_PROMOTION;
+		}
 	}
 	move->promoted_at = clock_now();
 	return true;

@@ -310,3 +310,30 @@ bool readers_end_late(struct move *move, usec_t deadline)
 	readers_send(move);
 	return readers_end(move, deadline);
 }
+
+char *readers_delaying(struct move *move, bool end)
+{
+	struct link *link = &move->target.link;
+	char *who = NULL;
+	struct sbuf sql;
+
+	sbuf_init(&sql, READERS_SQL_MAX);
+	sbuf_printf(&sql,
+	            "SELECT left(string_agg(DISTINCT usename || ' from ' || coalesce("
+	            "host(client_addr), 'its own machine') || ' (' || application_name ||"
+	            " ') in database ' || datname, ', '), 1000) AS who%s FROM pg_stat_activity"
+	            " WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND"
+	            " pid <> pg_backend_pid() AND EXISTS (SELECT FROM pg_stat_activity WHERE"
+	            " backend_type = 'startup' AND (wait_event LIKE 'RecoveryConflict%%' OR"
+	            " wait_event_type IN ('Lock', 'BufferPin'))) AND pid <> ALL (",
+	            end ? ", count(pg_terminate_backend(pid)) AS ended" : "");
+	readers_known(move, &sql);
+	sbuf_add_str(&sql, ") AND pid <> ALL (");
+	verify_spared(move, TARGET, &sql);
+	sbuf_add_char(&sql, ')');
+	if (link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)) &&
+	    link_value(link, 0, "who") != NULL)
+		who = mem_must_strdup(link_value(link, 0, "who"));
+	sbuf_free(&sql);
+	return who;
+}

@@ -36,4 +36,8 @@ bool readers_end(struct move *move, usec_t deadline) MUST_CHECK;
 /* For a target that was promoted while we were not there: nothing if the shards are open. */
 bool readers_end_late(struct move *move, usec_t deadline) MUST_CHECK;
 
+/* Whoever is in a transaction on the target while its replay waits for somebody, but for those of the
+ * move itself: as text, to be freed; NULL = it does not wait.  end: they are ended. */
+char *readers_delaying(struct move *move, bool end) MUST_CHECK;
+
 #endif

@@ -2,6 +2,7 @@
 """Who reads the shard on the standby: such a session would survive the promotion and could write
 before the shard is opened, or to a copy that nobody has looked at."""
 import json
+import os
 import threading
 
 import psycopg
@@ -50,6 +51,38 @@ def test_readers_are_ended_before_the_promotion(make_scene):
     account = scene.account()
     assert all(group["errors"] == 0 for group in account["groups"].values()), account
     assert scene.pg2.value("SELECT count(*) FROM items WHERE id = 99", "p2") == 0
+
+
+@pytest.mark.parametrize("point,code", [("hold.outcome", UNDONE), ("catch_up.outcome", DONE)])
+def test_a_query_elsewhere_delays_the_replay(make_scene, point, code):
+    """In a database that stays. Before the promotion it is named; after its request it is ended, as it
+    would be a moment later, and the clients do not wait for max_standby_streaming_delay."""
+    scene = make_scene(mover={"lease": "20s", "catch_up_timeout": "2s"})
+    scene.pg1.sql("CREATE TABLE old AS SELECT generate_series(1, 1000) g", "p1")
+    lsn = scene.pg1.value("SELECT pg_current_wal_lsn()")
+    wait_for(lambda: scene.pg2.value("SELECT pg_last_wal_replay_lsn() >= '%s'" % lsn), 10 * SLOW, "the replay")
+    mark = os.path.join(scene.folder, "stands")
+    with scene.proxy.wire("p2") as client:
+        client.value("SELECT 1")
+        conn = scene.pg2.connect("p1", "app2", application_name="reports")
+        conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        conn.execute("SELECT 1")
+        mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=wait:%s" % (point, mark))
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, point)
+        scene.pg1.sql("DELETE FROM old", "p1")
+        scene.pg1.sql("VACUUM old", "p1")
+        wait_for(lambda: scene.pg2.value("SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup'")
+                 == "RecoveryConflictSnapshot", 10 * SLOW, "the conflict")
+        os.unlink(mark)
+        assert mover.wait(20 * SLOW) == code
+        assert client.value("SHOW cluster_name") == ("pg1" if code == UNDONE else "pg2")
+        if code == UNDONE:
+            conn.execute("SELECT 1")
+        conn.close()
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    who = "app2 from 127.0.0.1 (reports) in database p1"
+    assert ("its replay waits for " if code == UNDONE else "delayed the replay, and were ended: ") + who in text, text
 
 
 def test_readers_are_refused_if_they_shall_not_be_ended(make_scene):
