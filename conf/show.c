@@ -41,6 +41,7 @@ static void show_section(enum setting_section section, const char *label, const 
 		                              .name = setting->text.name,
 		                              .fallback = setting->text.fallback,
 		                              .reloadable = setting->text.reloadable,
+		                              .for_admins = setting->text.for_admins,
 		                              .help = setting->text.help};
 
 		if (setting->section != section)

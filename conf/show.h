@@ -23,6 +23,7 @@ struct config_setting {
 	const char *least;    /* NULL = no range */
 	const char *most;
 	const char *secret; /* a value with this word in it is not shown; NULL = all are */
+	bool for_admins;    /* only they are shown a value */
 	bool required;
 	bool reloadable;
 	const char *help;
@@ -38,6 +39,7 @@ struct config_show_row {
 	const char *value; /* NULL = not given, another setting applies */
 	const char *fallback;
 	bool reloadable;
+	bool for_admins; /* only they may see the value */
 	const char *help;
 };
 

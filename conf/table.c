@@ -95,6 +95,7 @@ static const char log_format_text[] = "one of:"
 #define INHERIT NULL
 #define REQUIRED NULL, .text.required = true
 #define HIDDEN_WITH(word) "", .text.secret = (word)
+#define FOR_ADMINS(fallback) fallback, .text.for_admins = true
 
 #define PLACE(part, label, holder, setting)                                                        \
 	.section = (part), .text.section = (label), .offset = offsetof(holder, setting)

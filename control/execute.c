@@ -135,7 +135,8 @@ static void execute_show(struct session *session)
 	else
 		session->request = admin_view(
 		    session->proxy->admin, command->view,
-		    command->database[0] == '\0' ? NULL : command->database, execute_done, session);
+		    command->database[0] == '\0' ? NULL : command->database,
+		    may_everything(session), execute_done, session);
 }
 
 static void execute_hold(struct session *session)

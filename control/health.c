@@ -67,7 +67,7 @@ void health_ask(struct proxy *proxy, health_done_fn *done, void *arg)
 	question->done = done;
 	question->arg = arg;
 	list_append(&questions, &question->node);
-	question->request = admin_view(proxy->admin, VIEW_ALIVE, NULL, health_answered, question);
+	question->request = admin_view(proxy->admin, VIEW_ALIVE, NULL, false, health_answered, question);
 }
 
 /* ---- systemd ---- */

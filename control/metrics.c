@@ -71,7 +71,7 @@ void metrics_collect(struct proxy *proxy, metrics_done_fn *done, void *arg)
 	for (size_t i = 0; i < ARRAY_LEN(asked_views); i++) {
 		asked[i] = (struct asked){metrics, i, NULL};
 		asked[i].request =
-		    admin_view(proxy->admin, asked_views[i], NULL, metrics_take, &asked[i]);
+		    admin_view(proxy->admin, asked_views[i], NULL, false, metrics_take, &asked[i]);
 	}
 }
 

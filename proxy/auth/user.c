@@ -53,6 +53,11 @@ static bool user_read_secret(struct auth_user *user)
 	return true;
 }
 
+size_t auth_user_size(void)
+{
+	return sizeof(struct auth_user);
+}
+
 struct auth_user *auth_user_new(const char *name, const char *secret)
 {
 	struct auth_user *user = calloc(1, sizeof(*user));

@@ -31,6 +31,7 @@ struct auth_user;
  * A user with one reference.  `secret` NULL or "" is none; its form tells its kind as in
  * PostgreSQL. NULL if there is no memory, or a text that begins like a SCRAM secret is none.
  */
+size_t auth_user_size(void); /* bytes of one, without its texts */
 struct auth_user *auth_user_new(const char *name, const char *secret) MUST_CHECK;
 struct auth_user *auth_user_ref(struct auth_user *user); /* returns it; NULL is allowed */
 void auth_user_unref(struct auth_user *user); /* NULL is allowed; wipes secrets at the last */

@@ -87,8 +87,9 @@ struct admin_request *admin_swap(struct admin *admin, const char *database, cons
                                  void *arg);
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
                                     admin_done_fn *done, void *arg);
-/* `database` narrows the view where it takes an argument; NULL otherwise. */
-struct admin_request *admin_view(struct admin *admin, enum view view, const char *database,
+/* `database` narrows the view where it takes an argument; NULL otherwise.  `whole`: with what only
+ * admin_users may see. */
+struct admin_request *admin_view(struct admin *admin, enum view view, const char *database, bool whole,
                                  admin_done_fn *done, void *arg);
 struct admin_request *admin_reload(struct admin *admin, admin_done_fn *done, void *arg);
 struct admin_request *admin_shutdown(struct admin *admin, bool immediate, admin_done_fn *done,

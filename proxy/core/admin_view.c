@@ -4,6 +4,7 @@
  * finishes those that need both.
  */
 #include "auth/hba.h"
+#include "auth/user.h"
 #include "auth/userlist.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -209,19 +210,30 @@ static void holds_row(struct rowset *out, const struct admin_db *db, const struc
 	rowset_end_row(out);
 }
 
-static void databases_row(struct rowset *out, const struct admin_db *db, const struct rowset *loads)
+/* Whether SHOW DATABASES has it.  The fallback is none, but those of its clients are. */
+static bool databases_shows(const struct admin *admin, const char *name)
 {
-	const struct config *config = db->admin->proxy->config;
-	const struct config_database *entry = config_database_of(config, db->name);
-	const struct config_server *server = admin_db_server(db);
-	struct load load = load_of(loads, db->name);
+	return strcmp(name, ROUTE_FALLBACK) != 0 &&
+	       config_database_of(admin->proxy->config, name) != NULL &&
+	       route_find(admin->proxy->routes, name) != NULL;
+}
 
-	if (entry == NULL || server == NULL || strcmp(db->name, ROUTE_FALLBACK) == 0)
+/* `db` NULL: one of the fallback to which no command was given yet. */
+static void databases_row(struct rowset *out, const struct admin *admin, const char *name,
+                          const struct admin_db *db, const struct rowset *loads)
+{
+	const struct config *config = admin->proxy->config;
+	const struct config_database *entry = config_database_of(config, name);
+	const struct config_server *server;
+	struct load load = load_of(loads, name);
+
+	if (!databases_shows(admin, name))
 		return;
-	rowset_text(out, db->name);
+	server = route_find(admin->proxy->routes, name)->server;
+	rowset_text(out, name);
 	rowset_text(out, server->host);
 	rowset_int(out, server->port);
-	rowset_text(out, strcmp(entry->dbname, ROUTE_FALLBACK) == 0 ? db->name : entry->dbname);
+	rowset_text(out, strcmp(entry->dbname, ROUTE_FALLBACK) == 0 ? name : entry->dbname);
 	rowset_text(out, entry->user[0] == '\0' ? NULL : entry->user);
 	rowset_int(out, config_pool_size(config, entry, NULL));
 	rowset_int(out, config_min_pool_size(config, entry));
@@ -235,12 +247,32 @@ static void databases_row(struct rowset *out, const struct admin_db *db, const s
 	rowset_int(out, load.servers);
 	rowset_int(out, config_max_db_clients(config, entry));
 	rowset_int(out, load.clients);
-	rowset_int(out, db->state != HOLD_OPEN);
-	rowset_int(out, share_is_disabled(db->admin->proxy->shares, db->name));
+	rowset_int(out, db != NULL && db->state != HOLD_OPEN);
+	rowset_int(out, share_is_disabled(admin->proxy->shares, name));
 	rowset_int(out, config_reserve_pool_size(config, entry, NULL));
 	rowset_text(out, server->name);
 	rowset_text(out, entry->shard);
 	rowset_end_row(out);
+}
+
+/* The name in the first cell, if it is a database that only the workers know: one of the fallback. */
+static bool is_of_fallback(struct admin *admin, const struct rowset_cell *cell, char *name, size_t size)
+{
+	(void)snprintf(name, size, "%.*s", (int)cell->len, cell->bytes == NULL ? "" : cell->bytes);
+	return admin_find(admin, name) == NULL && !config_is_console(name) &&
+	       databases_shows(admin, name);
+}
+
+static void databases_fallback(struct admin *admin, struct rowset *out, const struct rowset *loads)
+{
+	struct rowset_cell cells[COLUMNS_MAX];
+	char name[VIEW_CELL_MAX];
+	size_t offset = 0;
+
+	while (rowset_next(loads, &offset, cells)) {
+		if (is_of_fallback(admin, &cells[0], name, sizeof(name)))
+			databases_row(out, admin, name, NULL, loads);
+	}
 }
 
 /* The console's, as pgbouncer shows it. */
@@ -343,49 +375,48 @@ static void users_named(struct admin *admin, struct rowset *out, const char *nam
 
 struct users_filler {
 	const struct config *config;
-	const struct userlist *users;
 	struct rowset *out;
 };
 
-/* Those whom neither the configuration nor the users file names. */
+/* Also those whom neither the configuration nor the users file names. */
 static void users_seen(void *arg, const struct user_share *user)
 {
 	const struct users_filler *filler = arg;
 
-	if (config_find_user(filler->config, user->name) == NULL &&
-	    !config_names_console_user(filler->config, user->name) &&
-	    userlist_find(filler->users, user->name) == NULL)
-		users_row(filler->out, filler->config, user->name, atomic_load(&user->clients),
-		          atomic_load(&user->servers));
+	users_row(filler->out, filler->config, user->name, atomic_load(&user->clients),
+	          atomic_load(&user->servers));
 }
 
+static void users_list(struct admin *admin, struct rowset *out, const struct config_list *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		users_named(admin, out, list->items[i]);
+}
+
+/* Many are named more than once: the merge leaves one row of each, in the order of their names. */
 static void users_fill(struct admin *admin, struct rowset *out)
 {
 	const struct config *config = admin->proxy->config;
-	const struct config_list *lists[] = {&config->proxy.admin_users,
-	                                     &config->proxy.stats_users};
 	const struct userlist *users = admin->proxy->users; /* this thread sets it */
-	struct users_filler filler = {config, users, out};
+	struct users_filler filler = {config, out};
 
+	users_named(admin, out, CONFIG_CONSOLE); /* as there: the console's pool is his */
 	for (size_t i = 0; i < config->user_count; i++)
 		users_named(admin, out, config->users[i].name);
-	for (size_t l = 0; l < ARRAY_LEN(lists); l++) {
-		for (size_t i = 0; i < lists[l]->count; i++) {
-			const char *name = lists[l]->items[i];
+	for (size_t i = 0; i < config->database_count; i++) {
+		const struct config_database *entry = &config->databases[i];
 
-			if (config_find_user(config, name) == NULL &&
-			    (l == 0 || !config_is_admin(config, name)))
-				users_named(admin, out, name);
-		}
+		if (entry->user[0] != '\0')
+			users_named(admin, out, entry->user);
+		if (entry->auth_user != NULL && entry->auth_user[0] != '\0')
+			users_named(admin, out, entry->auth_user);
 	}
-	for (size_t i = 0; i < userlist_count(users); i++) {
-		const char *name = userlist_name(users, i);
-
-		if (config_find_user(config, name) == NULL &&
-		    !config_names_console_user(config, name))
-			users_named(admin, out, name);
-	}
+	users_list(admin, out, &config->proxy.admin_users);
+	users_list(admin, out, &config->proxy.stats_users);
+	for (size_t i = 0; i < userlist_count(users); i++)
+		users_named(admin, out, userlist_name(users, i));
 	share_each_user(admin->proxy->shares, users_seen, &filler);
+	rowset_merge(out);
 }
 
 static void config_row(void *arg, const struct config_show_row *row)
@@ -397,6 +428,16 @@ static void config_row(void *arg, const struct config_show_row *row)
 	rowset_text(out, row->fallback);
 	rowset_text(out, row->reloadable ? "yes" : "no");
 	rowset_end_row(out);
+}
+
+/* For stats_users: what may have a secret in it is left out, as in pgbouncer, which shows none of it. */
+static void config_row_public(void *arg, const struct config_show_row *row)
+{
+	struct config_show_row shown = *row;
+
+	if (row->for_admins && row->value != NULL && row->value[0] != '\0')
+		shown.value = "(for admin_users)";
+	config_row(arg, &shown);
 }
 
 static void hba_row(struct rowset *out, size_t number, const struct hba_rule *rule)
@@ -664,13 +705,35 @@ static int64_t users_count(struct admin *admin)
 	return count;
 }
 
+/* Rows of SHOW DATABASES.  SHOW POOLS is sorted by the database. */
+static int64_t databases_count(struct admin *admin, const struct rowset *pools)
+{
+	struct rowset_cell cells[COLUMNS_MAX];
+	struct list_node *node;
+	struct list_node *tmp;
+	char name[VIEW_CELL_MAX];
+	char last[VIEW_CELL_MAX] = "";
+	size_t offset = 0;
+	int64_t count = 1; /* the console's */
+
+	LIST_FOREACH(&admin->databases, node, tmp)
+	count += databases_shows(admin, CONTAINER_OF(node, struct admin_db, node)->name);
+	while (rowset_next(pools, &offset, cells)) {
+		if (is_of_fallback(admin, &cells[0], name, sizeof(name)) && strcmp(name, last) != 0) {
+			count++;
+			memcpy(last, name, sizeof(last));
+		}
+	}
+	return count;
+}
+
 static void lists_fill(struct admin *admin, struct rowset *out, const struct rowset *pools)
 {
 	const struct config *config = admin->proxy->config;
 	const struct census census = census_take(pools);
 	const int64_t all = (int64_t)atomic_load(&admin->proxy->client_count) + census.console;
 
-	list_row(out, "databases", (int64_t)config->database_count + 1); /* and the console */
+	list_row(out, "databases", databases_count(admin, pools));
 	list_row(out, "users", users_count(admin));
 	list_row(out, "peers", (int64_t)config->peer_count);
 	list_row(out, "pools", census.pools);
@@ -709,18 +772,26 @@ static void mem_row(struct rowset *out, const char *name, size_t size, int64_t u
 	rowset_end_row(out);
 }
 
+/* Under pgbouncer's names, in its order.  What is 0 lies within clients and servers here. */
 static void mem_fill(struct admin *admin, struct rowset *out, const struct rowset *pools)
 {
+	const struct config *config = admin->proxy->config;
 	const struct census census = census_take(pools);
 
-	mem_row(out, "user_cache", sizeof(struct config_user),
-	        (int64_t)admin->proxy->config->user_count);
+	mem_row(out, "user_cache", sizeof(struct config_user), (int64_t)config->user_count);
+	mem_row(out, "credentials_cache", auth_user_size(),
+	        (int64_t)userlist_count(admin->proxy->users));
 	mem_row(out, "db_cache", sizeof(struct admin_db), (int64_t)admin->databases.count);
+	mem_row(out, "peer_cache", sizeof(struct config_peer), (int64_t)config->peer_count);
+	mem_row(out, "peer_pool_cache", 0, 0);
 	mem_row(out, "pool_cache", sizeof(struct pool), census.pools);
+	mem_row(out, "outstanding_request_cache", sizeof(struct ledger_entry), 0);
 	mem_row(out, "server_cache", sizeof(struct server), census.servers);
 	mem_row(out, "client_cache", sizeof(struct client),
 	        (int64_t)atomic_load(&admin->proxy->client_count));
 	mem_row(out, "iobuf_cache", WORKER_INBUF, (int64_t)admin->proxy->worker_count);
+	mem_row(out, "var_list_cache", 0, 0);
+	mem_row(out, "server_prepared_statement_cache", 0, 0);
 }
 
 static void state_fill(const struct admin *admin, struct rowset *out)
@@ -789,10 +860,12 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 		if (request->view == VIEW_HOLDS && wanted)
 			holds_row(&request->rows, db, rows, request->asked);
 		else if (request->view == VIEW_DATABASES)
-			databases_row(&request->rows, db, rows);
+			databases_row(&request->rows, admin, db->name, db, rows);
 	}
-	if (request->view == VIEW_DATABASES)
+	if (request->view == VIEW_DATABASES) {
+		databases_fallback(admin, &request->rows, rows);
 		databases_console(admin, &request->rows);
+	}
 	request_succeed(request);
 }
 
@@ -897,7 +970,7 @@ static void worker_view_done(struct admin *admin, struct rowset *rows, void *arg
 	request_succeed(request);
 }
 
-static void view_main(struct admin_request *request)
+static void view_main(struct admin_request *request, bool whole)
 {
 	struct admin *admin = request->admin;
 	struct list_node *node;
@@ -914,7 +987,8 @@ static void view_main(struct admin_request *request)
 		peers_fill(admin->proxy->config, &request->rows);
 	} else if (request->view == VIEW_CONFIG) {
 		config_fill_pgbouncer(admin->proxy->config, &request->rows);
-		config_show(admin->proxy->config, config_row, &request->rows);
+		config_show(admin->proxy->config, whole ? config_row : config_row_public,
+		            &request->rows);
 	} else if (request->view == VIEW_HBA) {
 		/* Only this thread changes proxy->hba. */
 		const struct hba *hba = admin->proxy->hba;
@@ -928,7 +1002,7 @@ static void view_main(struct admin_request *request)
 	request_succeed(request);
 }
 
-struct admin_request *admin_view(struct admin *admin, enum view view, const char *database,
+struct admin_request *admin_view(struct admin *admin, enum view view, const char *database, bool whole,
                                  admin_done_fn *done, void *arg)
 {
 	struct admin_request *request = request_new(admin, done, arg);
@@ -954,7 +1028,7 @@ struct admin_request *admin_view(struct admin *admin, enum view view, const char
 		break;
 	default:
 		if (view_info(view)->source == VIEW_FROM_MAIN)
-			view_main(request);
+			view_main(request, whole);
 		else
 			view_ask(admin, view, database, worker_view_done, request);
 		break;

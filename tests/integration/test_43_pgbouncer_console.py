@@ -218,6 +218,37 @@ def test_set(make_proxy):
             assert error.value.sqlstate == "42501"
 
 
+def test_commands_are_for_admin_users(make_proxy, pg):
+    """Who may only look does not see in SHOW CONFIG what may have a secret in it."""
+    proxy = make_proxy(servers={"pg": dict(host=pg.host, port=pg.port, check_user="postgres",
+                                           shell="ssh -i secret1", start_command="start secret2")},
+                       databases={"p1": {"server": "pg", "connect_query": "SELECT 'secret3'"}, "p2": "pg"},
+                       extra={"mover": {"hooks": {"tell": {"after": "release", "command": "curl secret4"}},
+                                        "pgbouncers": {"b": {"host": "b", "command": "ssh secret5"}}}})
+    with proxy.console("pgbouncer") as console:
+        shown = str(console("SHOW CONFIG"))
+        assert all("secret%d" % number in shown for number in range(1, 6))
+    with proxy.console("pgbouncer", STATS, STATS_PASSWORD) as console:
+        config = {row["key"]: row["value"] for row in console("SHOW CONFIG")}
+        assert not re.search("secret[0-9]", str(config))
+        assert config["mover.hooks.tell.command"] == config["databases.p1.connect_query"] == "(for admin_users)"
+        assert config["databases.p2.connect_query"] == "" and config["mover.hooks.tell.after"] == "release"
+
+
+def test_users_and_databases_are_all_there(make_proxy):
+    proxy = make_proxy(databases={"p1": "pg", "mine": {"server": "pg", "dbname": "p1", "user": "only_forced"},
+                                  "*": {"server": "pg", "auth_user": "only_asking"}},
+                       users={"only_section": {"pool_size": 2}})
+    with proxy.wire("postgres", "app") as auto, proxy.console("pgbouncer") as console:
+        auto.value("SELECT 1")
+        users = [row["name"] for row in console("SHOW USERS")]
+        assert users == sorted(set(proxy.secrets) | {"only_forced", "only_asking", "only_section", "pgbouncer"})
+        databases = [row["name"] for row in console("SHOW DATABASES")]
+        assert sorted(databases) == ["mine", "p1", "pgbouncer", "postgres"]
+        lists = {row["list"]: int(row["items"]) for row in console("SHOW LISTS")}
+        assert (lists["users"], lists["databases"]) == (len(users), len(databases))
+
+
 def test_small_things_that_programs_read(make_proxy):
     proxy = make_proxy(as_pgbouncer=True, unix_socket_mode="0770")
     with proxy.console("pgbouncer") as console:

@@ -110,9 +110,7 @@ def compare(theirs, ours, views, but=()):
     for view in views if theirs.up else ():
         key = "key" if view == "CONFIG" else "name"
         left, right = theirs.show(view, key), ours.show(view, key)
-        names = set(left) - NO_MATTER - set(but) - {"pgbouncer"}
-        if view == "USERS":  # there also those as whom only the proxy logs in
-            names &= set(right)
+        names = set(left) - NO_MATTER - set(but)
         for name in names:
             for column in COLUMNS[view]:
                 a = spelled(left[name].get(column), name in LISTS)
