@@ -543,9 +543,9 @@ static bool target_answer_serves(struct worker *worker, const struct target *tar
 		return true;
 	if (state != AUTH_CACHE_FRESH)
 		return false;
-	/* pgbouncer keeps no answer: a password or role that has changed counts from the next login on. */
-	return user == NULL || !worker->routes->config->proxy.as_pgbouncer ||
-	       target_fails(worker, target);
+	/* pgbouncer keeps no answer: a role that was made or changed counts from the next login on.  To believe
+	 * for a while that there is no such user would keep off nobody who makes names up. */
+	return !worker->routes->config->proxy.as_pgbouncer || target_fails(worker, target);
 }
 
 /* A name that only the fallback entry stands for, and so many are known already that no further one

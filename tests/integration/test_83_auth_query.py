@@ -2,6 +2,7 @@
 """auth_query: users that the server knows and the users file does not."""
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -221,6 +222,34 @@ def test_pgbouncer_asks_each_time(make, asked_pg, changing, auth_type, encryptio
     finally:
         asked_pg.sql("DROP FUNCTION lookup; DROP TABLE asked; " + LOOKUP, "p1")
     proxy.stop()
+
+
+@pytest.mark.parametrize("auth_type", ["plain", "md5", "scram-sha-256"])
+def test_pgbouncer_knows_who_was_just_made(make, asked_pg, auth_type):
+    """That there was no such user is not believed for a while."""
+    proxy = make(as_pgbouncer=True, auth_type=auth_type, auth_cache_absent_age="1min")
+    assert refused(proxy, "just_made", "new").sqlstate == "28P01"
+    asked_pg.sql("CREATE ROLE just_made LOGIN PASSWORD 'new'")
+    try:
+        assert login(proxy, "just_made", "new") == "just_made"
+        proxy.stop()
+    finally:
+        asked_pg.sql("DROP ROLE just_made")
+
+
+def test_flood_of_one_unknown_user_as_pgbouncer(make, asked_pg):
+    """Each attempt may be a question then; those at a time are one, and keep off nobody else."""
+    proxy = make(as_pgbouncer=True, workers=1)
+    asked_pg.sql(LOOKUP.split("CREATE FUNCTION")[1].join(["CREATE OR REPLACE FUNCTION", ""]).replace(
+        "$$\n", "$$\n    SELECT pg_sleep(0.2);", 1), "p1")
+    try:
+        with ThreadPoolExecutor(30) as pool:
+            attackers = [pool.submit(refused, proxy, "attacker", "x") for _ in range(30)]
+            assert login(proxy, "u_md5", "md5 secret") == "u_md5"
+            assert {attacker.result().sqlstate for attacker in attackers} == {"28P01"}
+        assert asked(asked_pg).count("attacker") <= 3
+    finally:
+        asked_pg.sql("DROP FUNCTION lookup; DROP TABLE asked; " + LOOKUP, "p1")
 
 
 @pytest.mark.parametrize("theirs", [False, True], ids=["pgshunt", "as pgbouncer"])
