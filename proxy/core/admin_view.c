@@ -255,8 +255,10 @@ static void databases_row(struct rowset *out, const struct admin *admin, const c
 	rowset_end_row(out);
 }
 
-/* The name in the first cell, if it is a database that only the workers know: one of the fallback. */
-static bool is_of_fallback(struct admin *admin, const struct rowset_cell *cell, char *name, size_t size)
+/* The name in the first cell, if it is a database that only the workers know: one of the fallback.
+ */
+static bool is_of_fallback(struct admin *admin, const struct rowset_cell *cell, char *name,
+                           size_t size)
 {
 	(void)snprintf(name, size, "%.*s", (int)cell->len, cell->bytes == NULL ? "" : cell->bytes);
 	return admin_find(admin, name) == NULL && !config_is_console(name) &&
@@ -430,7 +432,8 @@ static void config_row(void *arg, const struct config_show_row *row)
 	rowset_end_row(out);
 }
 
-/* For stats_users: what may have a secret in it is left out, as in pgbouncer, which shows none of it. */
+/* For stats_users: what may have a secret in it is left out, as in pgbouncer, which shows none of
+ * it. */
 static void config_row_public(void *arg, const struct config_show_row *row)
 {
 	struct config_show_row shown = *row;
@@ -719,7 +722,8 @@ static int64_t databases_count(struct admin *admin, const struct rowset *pools)
 	LIST_FOREACH(&admin->databases, node, tmp)
 	count += databases_shows(admin, CONTAINER_OF(node, struct admin_db, node)->name);
 	while (rowset_next(pools, &offset, cells)) {
-		if (is_of_fallback(admin, &cells[0], name, sizeof(name)) && strcmp(name, last) != 0) {
+		if (is_of_fallback(admin, &cells[0], name, sizeof(name)) &&
+		    strcmp(name, last) != 0) {
 			count++;
 			memcpy(last, name, sizeof(last));
 		}
@@ -1002,8 +1006,8 @@ static void view_main(struct admin_request *request, bool whole)
 	request_succeed(request);
 }
 
-struct admin_request *admin_view(struct admin *admin, enum view view, const char *database, bool whole,
-                                 admin_done_fn *done, void *arg)
+struct admin_request *admin_view(struct admin *admin, enum view view, const char *database,
+                                 bool whole, admin_done_fn *done, void *arg)
 {
 	struct admin_request *request = request_new(admin, done, arg);
 
