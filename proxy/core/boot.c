@@ -102,40 +102,58 @@ static size_t count_for_swap(struct pool *pool, const struct param_set *boot)
 	return count;
 }
 
-size_t boot_swap_missing(struct pool *pool, struct param_set **first)
-{
+struct swap_need {
 	struct {
 		const struct param_set *boot;
 		size_t there;
 	} seen[SWAP_BOOTS_LOOKED_AT];
-	size_t kinds = 0;
-	size_t missing = 0;
+	size_t kinds;
+	size_t missing;
+	struct param_set *first;
+};
+
+static void need_for_swap(struct swap_need *need, struct pool *pool, const struct client *client)
+{
+	size_t i = 0;
+
+	if (client->replication != 0 || (client->move != NULL && client->move->fresh != NULL))
+		return;
+	while (i < need->kinds && need->seen[i].boot != client->boot)
+		i++;
+	if (i == SWAP_BOOTS_LOOKED_AT)
+		return;
+	if (i == need->kinds) {
+		need->seen[i].boot = client->boot;
+		need->seen[need->kinds++].there = count_for_swap(pool, client->boot);
+	}
+	if (need->seen[i].there > 0)
+		need->seen[i].there--;
+	else if (need->missing++ == 0)
+		need->first = client->boot;
+}
+
+size_t boot_swap_missing(struct pool *pool, struct param_set **first)
+{
+	struct swap_need need = {.kinds = 0};
 	struct list_node *node;
 	struct list_node *tmp;
 
 	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
 	{
-		const struct client *client = CONTAINER_OF(node, struct client, node);
-		size_t i = 0;
+		need_for_swap(&need, pool, CONTAINER_OF(node, struct client, node));
+	}
+	if (pool->parked > 0) {
+		LIST_FOREACH(&pool->database->sessions, node, tmp)
+		{
+			const struct session_move *move =
+			    CONTAINER_OF(node, struct session_move, node);
 
-		if (client->replication != 0 ||
-		    (client->move != NULL && client->move->fresh != NULL))
-			continue;
-		while (i < kinds && seen[i].boot != client->boot)
-			i++;
-		if (i == SWAP_BOOTS_LOOKED_AT)
-			continue;
-		if (i == kinds) {
-			seen[kinds].boot = client->boot;
-			seen[kinds++].there = count_for_swap(pool, client->boot);
-		}
-		if (seen[i].there > 0) {
-			seen[i].there--;
-		} else if (missing++ == 0) {
-			*first = client->boot;
+			if (move->client->pool == pool && session_unproven(move))
+				need_for_swap(&need, pool, move->client);
 		}
 	}
-	return missing;
+	*first = need.first;
+	return need.missing;
 }
 
 /* For a swap as many are opened as there are now: like the clients that have those. */

@@ -61,7 +61,8 @@ void gate_check_drained(struct database *database)
 	struct mail_database *mail;
 
 	if (!database->held || database->drained_told || database->sessions_settling > 0 ||
-	    (database->active > 0 && !gate_only_idle_sessions(database)))
+	    (database->active > 0 && !gate_only_idle_sessions(database)) ||
+	    (!database->paused && session_some_unproven(database)))
 		return;
 	mail = mail_new_database(MAIL_DRAINED, database->name);
 	if (mail == NULL)

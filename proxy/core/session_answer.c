@@ -62,7 +62,9 @@ static bool session_take_state(struct session_move *move, struct server *server)
 /* It cannot be set up there. */
 void session_failed(struct session_move *move, const char *why)
 {
-	bool back = move->old != NULL && gate_server_current(move->old);
+	const bool back = move->old != NULL && gate_server_current(move->old);
+	/* It has left, and its database is still where it can be set up again. */
+	const bool ahead = move->left && move->fresh != NULL && move->fresh->for_swap;
 
 	session_note_failure(move, why);
 	move->reconnect = false;
@@ -70,12 +72,14 @@ void session_failed(struct session_move *move, const char *why)
 	session_drop_fresh(move);
 	if (!move->parked)
 		return; /* what to do about it is decided at the next step */
-	if (!back)
+	if (!back && !ahead)
 		session_drop(move, session_why(move));
-	else if (!session_database(move)->held)
+	else if (session_database(move)->held)
+		session_apply_policy(move);
+	else if (back)
 		session_unpark(move);
 	else
-		session_apply_policy(move);
+		session_enqueue(move, session_database(move));
 }
 
 static void session_refused(struct session_move *move)

@@ -182,7 +182,7 @@ void session_all_prepared(struct database *database)
 	LIST_FOREACH(&database->sessions, node, tmp)
 	{
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
-		const bool waits = move->pending || (database->held && !move->parked &&
+		const bool waits = move->pending || (database->held && (!move->parked || move->left) &&
 		                                     move->ahead_epoch == database->hold_epoch);
 
 		if (waits && move->fresh == NULL && move->asked == NULL)
@@ -223,12 +223,24 @@ static void session_hold_one(struct session_move *move)
 
 void session_hold(struct database *database)
 {
+	struct list_node *node;
+	struct list_node *tmp;
+
 	database->swapped = false;
 	database->settled = false;
 	session_watch(database);
 	if (database->paused)
 		return; /* sessions keep their servers, and what they ask waits */
 	session_for_each(database, session_hold_one);
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (!session_unproven(move))
+			continue;
+		move->retry_at = 0;
+		session_enqueue(move, database);
+	}
 }
 
 /* A notification may still be on its way to it, or its locks have to be counted. */
@@ -294,6 +306,10 @@ static void session_release_one(struct session_move *move)
 	session_settle_over(move);
 	if (move->client->doomed)
 		return;
+	if (move->left && !move->client->pool->database->swapped) {
+		move->drop = false; /* it is set up again where its database is */
+		move->lossy = false;
+	}
 	if (move->parked && session_can_go_back(move))
 		session_unpark(move);
 	else if (move->drop)

@@ -75,6 +75,9 @@ void session_count_rest(struct session_move *move);
 /* The server that was dialled for it is there, or will never be. */
 void session_dial_over(struct session_move *move);
 
+/* It has left, and what it was to go on with at the server of a swap to come has gone: opens another. */
+void session_open_again(struct session_move *move);
+
 /* The place in the pool that was kept for it is another's. */
 void session_give_place(struct session_move *move);
 

@@ -5,6 +5,9 @@
  * hold.  One that is idle, and that could go on at the new server as it is, needs its old one no
  * more.  Worker thread.
  *
+ * What was set up for it at the new server is its only one: when that ends, it is set up there once more,
+ * in a hold before that counts as drained.  If the new server does not take it, it goes back.
+ *
  * What no server tells of a session (README) is lost then even if the swap is given up; pinned ones
  * do not leave, nor those with something that lives in their server alone, nor those with statements
  * of PREPARE: what cannot be set up again when it comes back its client is to notice only where its
@@ -13,6 +16,7 @@
 #include "core/session_internal.h"
 
 #include "base/log.h"
+#include "core/boot.h"
 #include "core/route.h"
 #include "core/server.h"
 #include "core/share.h"
@@ -23,6 +27,9 @@
 /* One of so many at a time: all have left within two seconds, and nobody else feels it. */
 #define LEAVE_ONE_OF 400
 
+/* So many connections to the new server at a time, when those that had been opened for them have gone. */
+#define OPEN_AT_ONCE 16
+
 bool session_rests(const struct client *client)
 {
 	const struct session_move *move = client->move;
@@ -30,12 +37,60 @@ bool session_rests(const struct client *client)
 
 	if (move == NULL || !move->left || client->state == CLIENT_WAITING)
 		return false;
-	/* A swap is to come; or it was given up, and they come back a few at a time. */
-	if (database->held || database->swap_target != NULL)
+	if (database->held)
+		return true;
+	/* A swap is to come, which can take it along; or they come back, a few at a time. */
+	if (database->swap_target != NULL && move->class != SESSION_PINNED)
 		return true;
 	if (move->fresh != NULL && gate_server_current(move->fresh))
 		return false;
 	return move->asked == NULL && database->session_returns == 0;
+}
+
+bool session_unproven(const struct session_move *move)
+{
+	const struct database *database = move->client->pool->database;
+
+	return move->left && move->stage != SESSION_STAGE_DONE && move->class != SESSION_PINNED &&
+	       !database->swapped && database->swap_target != NULL && !database->swap_trial &&
+	       (!database->held || move->fresh != NULL || database->swap_pending > 0 ||
+		list_linked(&move->queued) || move->ahead_epoch != database->hold_epoch);
+}
+
+bool session_some_unproven(const struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		if (session_unproven(CONTAINER_OF(node, struct session_move, node)))
+			return true;
+	}
+	return false;
+}
+
+void session_open_again(struct session_move *move)
+{
+	struct pool *pool = move->client->pool;
+	struct database *database = pool->database;
+	struct param_set *boot;
+
+	if (!session_unproven(move))
+		return;
+	/* On its way back to where its database is: it is to be known first whether it can go on there. */
+	if (database->held && move->fresh != NULL && !move->fresh->for_swap) {
+		session_drop_fresh(move);
+		move->retry_at = 0;
+	}
+	if (move->fresh != NULL || pool->worker->now < move->retry_at ||
+	    database->swap_pending >= OPEN_AT_ONCE)
+		return;
+	move->retry_at = pool->worker->now + SESSION_RETRY_AFTER;
+	if (boot_swap_missing(pool, &boot) > 0)
+		(void)!gate_prepare_one(pool);
+	if (database->held)
+		move->ahead_epoch = database->hold_epoch;
 }
 
 void session_called(struct client *client)

@@ -97,7 +97,10 @@ void session_find_fresh(struct session_move *move)
 	/* To where its database is now, not to where a swap to come will lead. */
 	const bool here = leaves && !database->held;
 
-	if (rests)
+	if (!here)
+		session_open_again(move);
+	if (rests && (database->swap_target == NULL || database->swapped ||
+		      move->class == SESSION_PINNED))
 		return; /* what it has is all it needs, or it is found when it goes on */
 	if (goes_on && move->left && move->client->state != CLIENT_WAITING && move->fresh == NULL &&
 	    database->session_returns > 0)

@@ -381,6 +381,8 @@ void session_step(struct session_move *move)
 		session_step_linked(move);
 	if (move->parked && move->asked == NULL && !client->doomed)
 		session_step_parked(move);
+	if (move->left) /* whether it can go on at the new server may be known now */
+		gate_check_drained(session_database(move));
 }
 
 bool session_outdated(const struct client *client)

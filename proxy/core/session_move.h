@@ -185,6 +185,11 @@ bool session_is_parked(const struct client *client);
 /* Parked, because it has left its server, with nothing to do before the swap. */
 bool session_rests(const struct client *client);
 
+/* Whether it has left, and it has yet to be seen that it can go on at the server of the swap to come … */
+bool session_unproven(const struct session_move *move) MUST_CHECK;
+/* … or one of the database's. */
+bool session_some_unproven(const struct database *database) MUST_CHECK;
+
 /* A parked one asks something. */
 void session_called(struct client *client);
 

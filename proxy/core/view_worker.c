@@ -269,6 +269,8 @@ static void blocker_row(struct filler *filler, const struct client *client)
 	rowset_int(rows, filler->worker->index);
 	if (client->move != NULL && client->move->pass)
 		rowset_printf(rows, "pinned: %s", session_why(client->move));
+	else if (server == NULL && session_is_parked(client))
+		rowset_text(rows, "left, being set up at the new server");
 	else
 		rowset_text(rows, server == NULL ? "active" : blocker_state(server));
 	rowset_int(rows, (filler->now - since) / USEC_PER_MSEC);
@@ -291,6 +293,15 @@ static void blockers_of_pool(struct filler *filler, struct pool *pool)
 	LIST_FOREACH(&pool->clients[CLIENT_ACTIVE], node, tmp)
 	{
 		blocker_row(filler, CONTAINER_OF(node, struct client, node));
+	}
+	if (!pool->database->held)
+		return;
+	LIST_FOREACH(&pool->database->sessions, node, tmp)
+	{
+		const struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (move->client->pool == pool && session_unproven(move))
+			blocker_row(filler, move->client);
 	}
 }
 

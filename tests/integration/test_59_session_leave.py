@@ -11,7 +11,7 @@ import pytest
 from pgwire import (SYNC, bind, close, describe, errors, execute, kinds, parse, query, rows,
                     wait_for)
 from scene import DONE, UNDONE
-from servers import SLOW
+from servers import SLOW, stopped
 from sessiontool import open_session
 
 pytestmark = pytest.mark.threads
@@ -145,6 +145,80 @@ def test_given_up(make, pg):
             wait_for(lambda: len(pg.sessions("p2", "app")) == 2, 20 * SLOW, "two servers again")
             check(conn, "pg")
             check(asks, "pg")
+
+
+# --- what was set up for it at the new server ends ----------------------------------------------------
+
+@pytest.mark.parametrize("when", ["before", "as the hold begins", "in the hold"])
+def test_its_new_server_ends(make, pg, other, when):
+    """Another one has all before the swap, and a hold that begins meanwhile waits for it."""
+    proxy = make()
+    with begin(proxy, TimeZone="Asia/Tokyo") as conn:
+        leave(proxy)
+        old, = other.sessions("p2", "app")
+        if when == "in the hold":
+            epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        with stopped(other.process.pid):
+            os.kill(old, signal.SIGTERM)
+            wait_for(lambda: "pid %d: closing" % old in proxy.log(), 20 * SLOW, "its end")
+            if when == "as the hold begins":
+                proxy.command("HOLD p2 LEASE 60s DRAIN 20s NOWAIT")
+                wait_for(lambda: [row["state"] for row in proxy.command("SHOW BLOCKERS p2")] ==
+                         ["left, being set up at the new server"], 20 * SLOW, "the blocker")
+                assert proxy.held()["state"] == "draining"
+        if when != "as the hold begins":
+            wait_for(lambda: conn_for(other, "SELECT $1::int - 1") - {old}, 20 * SLOW, "another one")
+        if when != "in the hold":
+            epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        fresh, = conn_for(other, "SELECT $1::int - 1")
+        assert fresh != old
+        proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        check(conn, "other")
+        assert conn.value("SHOW TimeZone") == "Asia/Tokyo"
+        assert int(conn.value("SELECT pg_backend_pid()")) == fresh
+
+
+def conn_for(cluster, text):
+    """Who has been asked last to prepare this: all else was there before."""
+    return {row[0] for row in cluster.sql("SELECT pid FROM pg_stat_activity WHERE datname = 'p2' AND "
+                                          "usename = 'app' AND query = '%s'" % text)}
+
+
+@pytest.mark.parametrize("policy", ["wait", "drop", "move_anyway"])
+@pytest.mark.parametrize("held", [False, True])
+def test_its_new_server_does_not_take_it_again(make, pg, other, policy, held):
+    """It is told before the swap, and comes back: nothing has happened to it."""
+    for cluster in (pg, other):
+        cluster.sql(GOING, "p2")
+    proxy = make(session_pinned=policy)
+    busy = proxy.wire("p2", application_name="busy")
+    with begin(proxy) as conn:
+        conn.send(parse("SELECT a FROM going", "named") + SYNC)
+        assert not errors(conn.ready("I"))
+        leave_unnamed(conn)
+        busy.query("BEGIN")
+        leave(proxy)
+        if held:
+            proxy.command("HOLD p2 LEASE 60s DRAIN 20s NOWAIT")
+        other.sql("DROP TABLE going", "p2")
+        for pid in other.sessions("p2", "app"):
+            other.sql("SELECT pg_terminate_backend(%d)" % pid)
+        if not held:
+            await_state(proxy, "linked", "traveller")
+        wait_for(lambda: sessions(proxy)["traveller"]["class"] == "pinned", 20 * SLOW, "the refusal")
+        assert '"going"' in sessions(proxy)["traveller"]["why"]
+        busy.query("COMMIT")
+        if held:
+            if policy == "wait":
+                wait_for(lambda: proxy.held()["state"] == "open", 20 * SLOW, "the end of the hold")
+            else:
+                wait_for(lambda: proxy.held()["state"] == "held", 20 * SLOW, "the hold")
+                proxy.command("RELEASE p2")
+            await_state(proxy, "linked", "traveller")
+        check(conn, "pg")
+        conn.send(bind([], "named") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["1"]]
 
 
 @pytest.mark.parametrize("leave", ["", " LEAVE"])
