@@ -66,7 +66,8 @@ void session_failed(struct session_move *move, const char *why)
 	/* It has left, and its database is still where it can be set up again. */
 	const bool ahead = move->left && move->fresh != NULL && move->fresh->for_swap;
 
-	session_note_failure(move, why);
+	session_note_failure(move, why,
+			     move->failure != NULL && replay_may_come(move->failure_sqlstate));
 	move->reconnect = false;
 	move->ahead_epoch = 0;
 	session_drop_fresh(move);

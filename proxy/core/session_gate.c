@@ -5,6 +5,7 @@
  * queue; it is worked off by an event, never inside of what made room.  Worker thread.
  */
 #include "base/log.h"
+#include "core/boot.h"
 #include "core/client.h"
 #include "core/mail.h"
 #include "core/pool.h"
@@ -190,9 +191,15 @@ void session_all_prepared(struct database *database)
 	}
 }
 
+static void session_prepare_anew(struct session_move *move)
+{
+	session_try_again(move, true);
+	session_prepare_one(move);
+}
+
 void session_prepare(struct database *database)
 {
-	session_for_each(database, session_prepare_one);
+	session_for_each(database, session_prepare_anew);
 	session_watch(database);
 }
 
@@ -204,7 +211,8 @@ bool session_look(struct worker *worker, struct mail_view *mail)
 	/* In a hold they are asked anyway, and held for the answer. */
 	if (database == NULL || database->held)
 		return false;
-	session_prepare(database);
+	session_for_each(database, session_prepare_one);
+	session_watch(database);
 	if (database->sessions_pending == 0)
 		return false;
 	if (database->session_views == NULL)
@@ -423,6 +431,20 @@ static void session_refresh(struct database *database)
 	session_for_each(database, session_refresh_one);
 }
 
+static void session_try_one_again(struct session_move *move)
+{
+	struct database *database = move->client->pool->database;
+	struct param_set *boot;
+
+	if (!session_failure_passes(move) || move->asked != NULL ||
+	    database->worker->now < move->failed_until)
+		return;
+	session_try_again(move, false);
+	if (!database->held && boot_swap_missing(move->client->pool, &boot) > 0)
+		(void)!gate_prepare_one(move->client->pool);
+	session_enqueue(move, database);
+}
+
 void session_tick(struct database *database)
 {
 	const struct worker *worker = database->worker;
@@ -448,6 +470,7 @@ void session_tick(struct database *database)
 		    session_shall_reconnect(move) && server_quiet(move->client->server) &&
 		    !session_known(move, move->client->server))
 			move->reconnect = true;
+		session_try_one_again(move);
 		/* A server that could not be opened is tried again. */
 		if (move->asked == NULL && (move->parked || move->reconnect || move->wanted))
 			session_step(move);

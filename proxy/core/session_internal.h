@@ -38,8 +38,8 @@ void session_tell_abort(struct session_move *move);
 void session_set_class(struct session_move *move, enum session_class class, const char *what,
                        const char *why);
 
-/* A state that has failed once to be set up elsewhere is not tried again while it is the same. */
-void session_note_failure(struct session_move *move, const char *why);
+/* A state that has failed once to be set up elsewhere is not tried again while it is the same … */
+void session_note_failure(struct session_move *move, const char *why, bool passes);
 
 /* The class of the state that its own server has told. */
 void session_classify_state(struct session_move *move);

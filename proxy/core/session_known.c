@@ -15,6 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A state that a standby has refused, maybe because it has not replayed a table yet, is tried again:
+ * soon, and, if that does not help, more and more seldom. */
+#define TRY_AGAIN_FIRST (100 * USEC_PER_MSEC)
+#define TRY_AGAIN_LAST (10 * USEC_PER_SEC)
+/* In a hold nothing is decided about it for so long. */
+#define WAIT_FOR_REPLAY USEC_PER_SEC
+
 const char *session_why(const struct session_move *move)
 {
 	return move->why == NULL ? "" : move->why;
@@ -44,15 +51,51 @@ void session_set_class(struct session_move *move, enum session_class class, cons
 	session_set_text(&move->why, why);
 }
 
-void session_note_failure(struct session_move *move, const char *why)
+void session_note_failure(struct session_move *move, const char *why, bool passes)
 {
+	const usec_t now = move->client->worker->now;
 	char name[128];
 
+	if (move->failed_at == 0 || strcmp(move->digest_failed, move->digest) != 0) {
+		move->failed_at = now;
+		move->failed_wait = TRY_AGAIN_FIRST;
+	} else if (move->failed_wait < TRY_AGAIN_LAST) {
+		move->failed_wait *= 2;
+	}
+	move->failed_until = now + move->failed_wait;
+	move->failed_passes = passes;
 	memcpy(move->digest_failed, move->digest, sizeof(move->digest));
 	session_set_text(&move->failed_why, why);
 	log_warning("%s: its state cannot be set up on another server: %s",
 	            session_name(move, name), why);
 	session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what, why);
+}
+
+void session_try_again(struct session_move *move, bool anew)
+{
+	if (anew)
+		move->failed_at = 0;
+	if (move->failed_why == NULL)
+		return;
+	free(move->failed_why);
+	move->failed_why = NULL;
+	if (move->state != NULL)
+		session_classify_state(move);
+}
+
+bool session_failure_passes(const struct session_move *move)
+{
+	const struct database *database = session_database(move);
+
+	return move->failed_why != NULL && move->failed_passes && !move->parked &&
+	       move->class == SESSION_PINNED && database->swap_target != NULL &&
+	       !database->swap_trial && !database->swapped;
+}
+
+bool session_failure_is_new(const struct session_move *move)
+{
+	return session_failure_passes(move) &&
+	       move->client->worker->now - move->failed_at < WAIT_FOR_REPLAY;
 }
 
 /* What the configuration says. */

@@ -255,7 +255,8 @@ static bool session_awaits_fresh(struct session_move *move)
 static void session_step_held(struct session_move *move)
 {
 	if (move->class == SESSION_PINNED) {
-		session_apply_policy(move);
+		if (!session_failure_is_new(move)) /* else soon again: session_tick() */
+			session_apply_policy(move);
 		return;
 	}
 	move->pass = false;

@@ -108,7 +108,11 @@ struct session_move {
 	char digest_told[SESSION_DIGEST_SIZE];  /* the state that it has, by its own account */
 	struct stmt *unnamed_fresh;             /* the unnamed statement that it has; NULL: none */
 	char digest_failed[SESSION_DIGEST_SIZE]; /* a state that could not be given to a server … */
-	char *failed_why;                        /* … and why */
+	char *failed_why;                        /* … and why; NULL: it is to be tried again */
+	usec_t failed_at;                        /* first of all; 0: never, or forgotten */
+	usec_t failed_wait;                      /* before it is tried again … */
+	usec_t failed_until;                     /* … which is then */
+	bool failed_passes;                      /* what a standby may replay yet was missing */
 	char *failure;                           /* the first error of the answer */
 	char *unnamed_failure; /* its unnamed statement cannot be prepared again; NULL: it can */
 	char failure_sqlstate[6];
@@ -230,6 +234,13 @@ const char *session_why(const struct session_move *move);
 
 /* Its state cannot be set up on the new server. */
 void session_failed(struct session_move *move, const char *why);
+
+/* … but when a swap is prepared anew, and by and by if it was for something that a standby may replay
+ * yet. */
+void session_try_again(struct session_move *move, bool anew);
+bool session_failure_passes(const struct session_move *move) MUST_CHECK;
+/* In a hold it is too early to do anything about it. */
+bool session_failure_is_new(const struct session_move *move) MUST_CHECK;
 
 /* Its last question in the hold is answered, or needs no answer any more. */
 void session_settle_over(struct session_move *move);

@@ -266,6 +266,13 @@ bool replay_try_again(const char *sqlstate)
 	return strcmp(sqlstate, "55P03") == 0 || strcmp(sqlstate, "57014") == 0;
 }
 
+bool replay_may_come(const char *sqlstate)
+{
+	/* Something is not there, is another, or must not be used; no schema; no role. */
+	return strncmp(sqlstate, "42", 2) == 0 || strcmp(sqlstate, "3F000") == 0 ||
+	       strcmp(sqlstate, "22023") == 0;
+}
+
 /* ---- cursors ---- */
 
 static void replay_cursors(struct replay *replay, const struct session_state *old)

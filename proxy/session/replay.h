@@ -64,6 +64,10 @@ void replay_try_unnamed(const struct stmt *unnamed, struct sbuf *out);
 /* Whether such an error says nothing about the statement: it may be tried again. */
 bool replay_try_again(const char *sqlstate);
 
+/* Whether it is the error of a standby that has not replayed yet what the statement, setting or role is
+ * about, or may be. */
+bool replay_may_come(const char *sqlstate);
+
 void replay_free(struct replay *replay);
 
 /* What step number `i`, from 0, does: "prepared statement \"p1\"".  For messages to people. */
