@@ -3,6 +3,7 @@
  * pgshunt: the operator's command.
  */
 #include "base/fault.h"
+#include "base/standard.h"
 #include "conf/commcare_config.h"
 #include "conf/config.h"
 #include "conf/pgbouncer.h"
@@ -80,6 +81,7 @@ int main(int argc, char **argv)
 	enum exit_code code;
 	bool asked;
 
+	standard_files_open();
 	fault_init();
 	config_clean_environment();
 	/* A file that may not grow, such as the journal, is an error like a full disk. */

@@ -5,6 +5,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/standard.h"
 #include "conf/config.h"
 #include "conf/show.h"
 #include "control/console.h"
@@ -252,6 +253,7 @@ int main(int argc, char **argv)
 	struct sbuf errors;
 	int code;
 
+	standard_files_open();
 	if (!arguments_parse(argc, argv, &args, &code))
 		return code;
 	fault_init();

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """Help, manual pages and completion come from the tables; --dry-run changes nothing."""
+import glob
+import json
 import os
 import re
 import shlex
@@ -97,3 +99,22 @@ def test_dry_runs(make_scene):
     assert scene.run("abort").returncode == DONE
     wait_for(lambda: scene.proxy.held()["state"] == "open", what="the release")
     scene.check_on_pg1()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_files(make_scene, closed):
+    """What is written to them gets neither into the journal nor to a server, a client or another process."""
+    scene = make_scene(mover={"validate_seconds": 0})
+    shell = ["sh", "-c", 'exec "$@" ' + closed, "sh"]
+    scene.proxy.stop()
+    scene.proxy.process = subprocess.Popen([*shell, program("pgshuntd"), "--config", scene.proxy.config_path])
+    wait_for(scene.proxy.listening, 20 * SLOW, "pgshuntd to listen")
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        result = subprocess.run([*shell, *scene.argv("move", "p2", "--to", "pg2")], timeout=60 * SLOW, check=False)
+        assert result.returncode == DONE
+        assert conn.value("SHOW cluster_name") == "pg2"
+    for path in glob.glob(os.path.join(scene.folder, "moves", "*", "journal.jsonl")):
+        with open(path) as journal:
+            assert [json.loads(line)["kind"] for line in journal]
+    scene.check_on_pg2()
