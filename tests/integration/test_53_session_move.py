@@ -305,6 +305,24 @@ def test_nobody_is_let_go_on_before_locks_and_channels_are_there(proxy, pg, othe
     assert "have yet to get" not in proxy.log()
 
 
+def test_locks_come_before_what_others_have(proxy, pg, other):
+    """The new server has no time for temporary tables before those with locks have them."""
+    def arrived():
+        return other.value("SELECT count(*) FROM pg_class WHERE relname = 'basket'", "p2")
+    with proxy.wire("p2", application_name="slow") as slow, proxy.wire("p2") as rich:
+        slow.query("SELECT pg_advisory_lock(7)")
+        rich.query("CREATE TEMP TABLE basket AS SELECT 1 AS what")
+        proxy.command("PREPARE SWAP p2 TO other")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        pid = other.value("SELECT pid FROM pg_stat_activity WHERE application_name = 'slow'")
+        with stopped(pid):
+            proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+            assert slow.silent() and arrived() == 0
+        wait_for(lambda: arrived() == 1, what="the table")
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        assert rich.value("SELECT what FROM basket") == "1"
+
+
 def test_advisory_locks_go_along(proxy, pg, other):
     """As often as they were taken, shared and not; in a hold that ends without a swap nothing is
     lost, and nobody else can have them."""
