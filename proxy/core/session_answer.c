@@ -6,6 +6,8 @@
 
 #include "core/server.h"
 #include "core/session_carry.h"
+#include "core/session_lost.h"
+#include "core/session_see.h"
 #include "core/worker.h"
 #include "session/locks.h"
 #include "session/replay.h"
@@ -40,6 +42,8 @@ static bool session_take_state(struct session_move *move, struct server *server)
 	const bool good = move->failure == NULL && !move->unreadable &&
 	                  session_state_finish(move->answer);
 
+	if (good)
+		session_lost_hide(move->client->seen, move->answer);
 	/* Nothing is known until the second answer; what was before is not any more. */
 	if (!move->neutral &&
 	    ((move->failure != NULL && session_inspect_retry(move->failure_sqlstate)) ||

@@ -4,7 +4,9 @@
 #include "core/client.h"
 #include "core/server.h"
 #include "core/session_see.h"
+#include "core/statement.h"
 #include "core/worker.h"
+#include "session/inspect.h"
 #include "wire/build.h"
 #include "wire/message.h"
 
@@ -114,6 +116,19 @@ static enum lost_result lost_give(struct client *client, struct server *server,
 	return good && io == CONN_IO_OK ? LOST_GO_ON : LOST_FAILED;
 }
 
+/* The server gets a statement of that name, which it is to find: it tells the client itself that there is
+ * one already, or ends it.  One that cannot be executed: nobody is to take it for what it stands for. */
+static enum lost_result lost_stand_in(struct client *client, struct server *server,
+                                      const struct session_lost *lost)
+{
+	static const char def[] =
+	    "SELECT pg_catalog.current_setting('a prepared statement that the server refused')\0\0";
+	const struct session_lost stand_in = {
+	    .name = lost->name, .def = (uint8_t *)(uintptr_t)def, .len = sizeof(def)};
+
+	return lost_give(client, server, &stand_in);
+}
+
 /* The string at *at, which is behind it then; NULL: its end is not here. */
 static const char *next_string(const uint8_t **at, const uint8_t *end)
 {
@@ -134,7 +149,10 @@ enum lost_result session_lost_message(struct client *client, struct server *serv
 	const uint8_t *end = msg + (total < have ? total : have);
 	const bool uses = msg[0] == FE_BIND || msg[0] == FE_DESCRIBE;
 	const struct session_lost *lost;
+	struct deallocate where;
+	enum lost_result result;
 	const char *name = "";
+	const char *text;
 
 	if (msg[0] == FE_DESCRIBE || msg[0] == FE_CLOSE) {
 		if (end > at && *at != 'S')
@@ -152,7 +170,35 @@ enum lost_result session_lost_message(struct client *client, struct server *serv
 	lost = lost_find(seen, name);
 	if (lost != NULL && uses)
 		return lost_give(client, server, lost);
+	if (lost != NULL && msg[0] == FE_PARSE && name[0] != '\0')
+		return lost_stand_in(client, server, lost);
 	if (lost != NULL)
 		lost_remove(seen, name);
-	return LOST_GO_ON;
+	if (msg[0] != FE_QUERY && msg[0] != FE_PARSE)
+		return LOST_GO_ON;
+	/* Behind an error in a pipeline a Query would be skipped with what stands before it. */
+	if (seen->lost == NULL || server->tx_status == 'E' ||
+	    (msg[0] == FE_QUERY && !ledger_quiet(&server->ledger)))
+		return LOST_GO_ON;
+	text = next_string(&at, end);
+	if (text == NULL ||
+	    !statement_find_deallocate((const uint8_t *)text, strlen(text) + 1, &where) ||
+	    (lost = lost_find(seen, where.id)) == NULL)
+		return LOST_GO_ON;
+	result = lost_stand_in(client, server, lost);
+	lost_remove(seen, where.id);
+	return result;
+}
+
+void session_lost_hide(const struct session_seen *seen, struct session_state *state)
+{
+	const struct session_lost *lost = seen == NULL ? NULL : seen->lost;
+
+	for (; lost != NULL; lost = lost->next) {
+		const struct session_row *row =
+		    session_state_find(state, SESSION_PROTOCOL_STATEMENT, lost->name);
+
+		if (row != NULL)
+			session_state_remove(state, row);
+	}
 }

@@ -18,6 +18,7 @@ struct client;
 struct server;
 struct session_lost;
 struct session_seen;
+struct session_state;
 
 enum lost_result {
 	LOST_GO_ON, /* the message is to be sent */
@@ -33,6 +34,9 @@ bool session_lost_add(struct client *client, const char *name, const void *def,
  * which does not skip it. */
 enum lost_result session_lost_message(struct client *client, struct server *server,
                                       const uint8_t *msg, size_t total, size_t have) MUST_CHECK;
+
+/* What the server may have under the names of such statements is no state of the session's. */
+void session_lost_hide(const struct session_seen *seen, struct session_state *state);
 
 /* DISCARD ALL, DEALLOCATE ALL, or the end of the client. */
 void session_lost_clear(struct session_seen *seen);

@@ -312,7 +312,7 @@ def test_a_table_is_dropped_meanwhile(make, pg, other):
     proxy = make()
     with begin(proxy) as conn, open_session(pg, dbname="p2") as twin:
         for each in (conn, twin):
-            for name in ("plus", "named", "closed", "again", ""):
+            for name in ("plus", "named", "closed", "again", "once", "twice", ""):
                 text = "SELECT $1::int + 1" if name == "plus" else "SELECT a FROM going"
                 each.send(parse(text, name) + SYNC if (each, name) != (conn, "plus") else SYNC)
                 assert not errors(each.ready("I"))
@@ -340,6 +340,17 @@ def test_a_table_is_dropped_meanwhile(make, pg, other):
         both(query("ROLLBACK"))
         assert both(close("S", "closed") + SYNC) == ("3Z", [])
         assert both(bind([], "closed") + execute() + SYNC)[1][0][0] == "26000"
+        # It is there: its name is taken, and it can be ended in any way.
+        assert both(parse("SELECT 1", "named") + SYNC)[1][0][0] == "42P05"
+        assert both(parse("SELECT wrong", "named") + SYNC)[1][0][0] == "42703"
+        assert both(bind([], "named") + execute() + SYNC)[1] == gone
+        assert both(query("DEALLOCATE once")) == ("CZ", [])
+        assert both(bind([], "once") + execute() + SYNC)[1][0][0] == "26000"
+        assert both(query("DEALLOCATE once"))[1][0][0] == "26000"
+        assert both(parse("DEALLOCATE PREPARE twice") + bind() + execute() + SYNC) == ("12CZ", [])
+        assert both(parse("SELECT 1", "twice") + SYNC) == ("1Z", [])
+        leave(proxy)  # what stands for it is not taken for one
+        assert conn.value("SHOW cluster_name") == "pg"
         pg.sql(GOING, "p2")
         for _ in range(2):
             assert both(bind([], "named") + execute() + bind([], "named") + execute() + SYNC
@@ -568,3 +579,27 @@ def test_unnamed_statement_that_the_new_server_does_not_take(make, pg, other, le
     finally:
         pg.sql("DROP TABLE IF EXISTS only_here", "p2")
         other.sql("DROP TABLE IF EXISTS only_here", "p2")
+
+
+def test_a_hold_for_the_promotion_is_ended_by_no_session(make, pg, other):
+    """Its mover has been told of it, and may have promoted: the one that cannot go along is ended."""
+    for cluster in (pg, other):
+        cluster.sql(GOING, "p2")
+    proxy = make(session_pinned="abort")
+    with begin(proxy) as conn, proxy.wire("p2", application_name="plain") as plain:
+        plain.query("SELECT 1")
+        conn.send(parse("SELECT a FROM going", "named") + SYNC)
+        conn.ready("I")
+        leave(proxy)
+        epoch = proxy.hold("p2", "LEASE NONE")["epoch"]
+        other.sql("DROP TABLE going", "p2")
+        for pid in other.sessions("p2", "app"):
+            other.sql("SELECT pg_terminate_backend(%d)" % pid)
+        wait_for(lambda: sessions(proxy)["traveller"]["class"] == "pinned", 20 * SLOW, "the refusal")
+        wait_for(lambda: "too late to end the hold" in proxy.log(), 20 * SLOW, "the verdict")
+        assert proxy.held()["state"] == "held"
+        proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        assert plain.value("SHOW cluster_name") == "other"
+        error, = errors(conn.rest())
+        assert error["C"] == "57P01" and '"going"' in error["D"]
