@@ -8,6 +8,7 @@
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/session_move.h"
 #include "core/worker.h"
 
 #define BIT(timeout) (1u << TIMEOUT_##timeout)
@@ -146,7 +147,7 @@ static void timeout_waiting(struct pool *pool, usec_t now)
 	}
 }
 
-/* The query of a session that is to be closed: server_fast_close. */
+/* Sessions whose server is to be closed: server_fast_close.  One that is about to get another has time. */
 static void timeout_outdated(struct pool *pool)
 {
 	struct list_node *node;
@@ -155,8 +156,11 @@ static void timeout_outdated(struct pool *pool)
 	LIST_FOREACH(&pool->servers[SERVER_ACTIVE], node, tmp)
 	{
 		struct server *server = CONTAINER_OF(node, struct server, node);
+		const struct session_move *move = server->client->move;
 
-		if (!pool_outdated(pool, server) || !server_quiet(server) || server->client->doomed)
+		if (!pool_outdated(pool, server) || !server_quiet(server) ||
+		    server->client->doomed ||
+		    (move != NULL && (move->reconnect || move->asked != NULL)))
 			continue;
 		client_doom_fatal(server->client, CLIENT_CLOSE_OUTDATED, "57P01",
 		                  "database configuration changed",

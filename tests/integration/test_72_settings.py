@@ -36,6 +36,22 @@ def test_server_fast_close(make_proxy, fast):
         assert pgwire.tags(busy.ready("I")) == ["COMMIT"]
 
 
+def test_server_fast_close_leaves_time_to_move(make_proxy, make_cluster):
+    """A new server that takes longer than the proxy's looks at the clock."""
+    own = make_cluster()
+    proxy = make_proxy({"own": own}, {"postgres": "own"}, pool_mode="session", server_fast_close=True)
+    with proxy.wire("postgres") as conn:
+        conn.query("SET work_mem = '3MB'")
+        old = conn.value("SELECT pg_backend_pid()")
+        own.sql("ALTER SYSTEM SET post_auth_delay = 1")
+        own.sql("SELECT pg_reload_conf()")
+        wait_for(lambda: own.value("SHOW post_auth_delay") == "1s", what="the delay")
+        proxy.command("RECONNECT postgres")
+        wait_for(lambda: conn.silent(0.2) and conn.value("SELECT pg_backend_pid()") != old, 20 * SLOW,
+                 "another server")
+        assert conn.value("SHOW work_mem") == "3MB"
+
+
 def test_log_stats(make_proxy):
     """A line every stats_period, on demand, in pgbouncer's words."""
     proxy = make_proxy(log_stats=True, stats_period="1s", log_level="info")
