@@ -366,9 +366,10 @@ static bool request_must_stop(const struct client *client, const struct server *
 		return true;
 	if (LIKELY(!client->pool->database->held))
 		return false;
-	/* A session at its safe point begins nothing. */
-	if (client->in_session && client->replication == 0 && server_quiet(server) &&
-	    !session_passes(client))
+	/* A session at its safe point begins nothing.  In a hold a replication connection is a blocker until it
+	 * is ended; a pause does not wait for one that does nothing, so its commands wait, which may be SQL. */
+	if (client->in_session && (client->replication == 0 || client->pool->database->paused) &&
+	    server_quiet(server) && !session_passes(client))
 		return true;
 	/* Draining: a request at a time, so that there is a boundary at which to stop. */
 	return !(client->in_session && (client->pool->database->paused || client->replication != 0)) && !server->ledger.open &&

@@ -225,6 +225,32 @@ def test_hold(make, policy):
         assert whole.query("IDENTIFY_SYSTEM")
 
 
+@BOTH
+def test_pause(make, mode):
+    """It waits for a stream, as pgbouncer's, and not for who does nothing, whose commands, which may be any
+    SQL, wait for RESUME."""
+    proxy = make(pool_mode=mode)
+    with proxy.wire("p1", "postgres", replication="database") as conn, proxy.console() as console:
+        with proxy.wire("p1", "postgres", replication="database") as stream:
+            stream.query("CREATE_REPLICATION_SLOT paused TEMPORARY LOGICAL test_decoding")
+            stream.send(query("START_REPLICATION SLOT paused LOGICAL 0/0"))
+            stream.until("W")
+            with pytest.raises(ConsoleError) as error:
+                console("PAUSE p1 TIMEOUT 200ms")
+            assert error.value.sqlstate == "55P03"
+        console("PAUSE p1 TIMEOUT 20s")
+        conn.send(query("INSERT INTO items VALUES (77, 'not during the pause')"))
+        assert conn.silent(0.3)
+        console("RESUME p1")
+        assert not errors(conn.ready())
+        assert not errors(conn.query("DELETE FROM items WHERE id = 77"))
+        console("PAUSE p1 TIMEOUT 20s")
+        conn.send(query("SELECT 1"))
+        assert conn.silent(0.1)
+        conn.close()
+        console("RESUME p1")
+
+
 def test_hba(make, source, tmp_path):
     """`replication` fits the physical ones only, and `all` does not."""
     hba = tmp_path / "hba.conf"
