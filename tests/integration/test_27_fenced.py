@@ -179,6 +179,8 @@ def test_shard_that_somebody_renames(make_scene, point):
     mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=wait:%s" % (point, mark))
     wait_for(lambda: os.path.exists(mark), 60 * SLOW, point)
     scene.pg1.sql("ALTER DATABASE p2 RENAME TO renamed")
+    wait_for(lambda: scene.pg2.value("SELECT count(*) FROM pg_database WHERE datname = 'p2'") == 0, 20 * SLOW,
+             "the replay")
     os.unlink(mark)
     assert mover.wait(90 * SLOW) == UNDONE, said(scene)
     assert "no move is unfinished" in scene.run("resume").stdout
