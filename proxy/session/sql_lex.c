@@ -2,13 +2,14 @@
 #include "session/sql_lex.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 /* Names longer than this are no parameters' names (NAMEDATALEN is 64; parts make them longer). */
 #define CUSTOM_NAME_MAX 256
-/* Dollar quotes inside dollar quotes are looked into so deep. */
-#define DOLLAR_DEPTH 4
+/* Quotes inside quotes are looked into so deep. */
+#define QUOTES_DEPTH 4
 
 void sql_lex_begin(struct sql_lexer *lexer, const char *text, size_t len)
 {
@@ -272,6 +273,8 @@ struct custom_scan {
 	bool readable;
 };
 
+static void custom_scan(struct custom_scan *scan, const char *text, size_t len, unsigned int depth);
+
 /* A name in any case.  False: it is none that can be asked for. */
 static bool custom_valid(const char *name, size_t len)
 {
@@ -354,13 +357,80 @@ static enum sql_token custom_in_call(struct custom_scan *scan, struct sql_lexer 
 	return token;
 }
 
-static void custom_scan(struct custom_scan *scan, const char *text, size_t len, unsigned int depth)
+/* What EXECUTE runs may be a text that begins with SET, and whose name is computed: by what format()
+ * puts in, or by what is appended. */
+static void custom_in_command(struct custom_scan *scan, const char *text, size_t len)
 {
 	struct sql_lexer lexer;
 	enum sql_token token;
 
 	sql_lex_begin(&lexer, text, len);
 	token = sql_lex_next(&lexer);
+	if (token != SQL_WORD || lexer.at == lexer.end ||
+	    (!sql_lex_is(&lexer, "set") && !sql_lex_is(&lexer, "reset")))
+		return;
+	token = sql_lex_next(&lexer);
+	if (token == SQL_WORD && (sql_lex_is(&lexer, "session") || sql_lex_is(&lexer, "local")))
+		token = sql_lex_next(&lexer);
+	while ((token == SQL_WORD || token == SQL_NAME) && peek(&lexer, 0) == '.') {
+		(void)sql_lex_next(&lexer);
+		token = sql_lex_next(&lexer);
+	}
+	/* It ends where the name should be, or right behind it; or a placeholder stands there. */
+	if ((token != SQL_WORD && token != SQL_NAME) || lexer.at == lexer.end ||
+	    peek(&lexer, 0) == '%')
+		scan->readable = false;
+}
+
+/* A string inside of code, where it may be code itself. */
+static void custom_in_string(struct custom_scan *scan, const struct sql_lexer *lexer,
+                             unsigned int depth)
+{
+	const char *from = memchr(lexer->token, '\'', lexer->len);
+	const char *end = lexer->token + lexer->len - 1;
+	char *text;
+	size_t len = 0;
+
+	if (from == NULL || ++from >= end)
+		return;
+	text = malloc((size_t)(end - from));
+	if (text == NULL) {
+		scan->readable = false;
+		return;
+	}
+	while (from < end) {
+		text[len++] = *from;
+		from += *from == '\'' ? 2 : 1;
+	}
+	custom_in_command(scan, text, len);
+	custom_scan(scan, text, len, depth);
+	free(text);
+}
+
+/* The words behind which a string is a message. */
+static bool tells(const struct sql_lexer *lexer)
+{
+	static const char *const words[] = {"raise", "debug",   "log",      "info",
+	                                    "notice", "warning", "exception"};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (sql_lex_is(lexer, words[i]))
+			return true;
+	}
+	return false;
+}
+
+static void custom_scan(struct custom_scan *scan, const char *text, size_t len, unsigned int depth)
+{
+	struct sql_lexer lexer;
+	enum sql_token token;
+	bool code = depth > 0;
+	bool told = false;
+
+	sql_lex_begin(&lexer, text, len);
+	token = sql_lex_next(&lexer);
+	if (token == SQL_WORD && sql_lex_is(&lexer, "do"))
+		code = true;
 	while (token != SQL_END && token != SQL_BROKEN) {
 		/* RESET makes one that is empty. */
 		if (token == SQL_WORD && (sql_lex_is(&lexer, "set") || sql_lex_is(&lexer, "reset"))) {
@@ -372,12 +442,17 @@ static void custom_scan(struct custom_scan *scan, const char *text, size_t len, 
 			token = custom_in_call(scan, &lexer);
 			continue;
 		}
-		if (token == SQL_DOLLAR && depth < DOLLAR_DEPTH) {
+		if (token == SQL_DOLLAR && depth < QUOTES_DEPTH) {
 			const char *body = memchr(lexer.token + 1, '$', lexer.len - 1);
 			size_t tag = (size_t)(body - lexer.token) + 1;
 
+			if (code)
+				custom_in_command(scan, lexer.token + tag, lexer.len - 2 * tag);
 			custom_scan(scan, lexer.token + tag, lexer.len - 2 * tag, depth + 1);
 		}
+		if (token == SQL_STRING && code && !told && depth < QUOTES_DEPTH)
+			custom_in_string(scan, &lexer, depth + 1);
+		told = token == SQL_WORD && tells(&lexer);
 		token = sql_lex_next(&lexer);
 	}
 }

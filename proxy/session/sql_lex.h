@@ -58,8 +58,9 @@ bool sql_has_backslash(const char *text);
 
 /*
  * Calls `found` with every name of two or more parts (in lower case) that the text sets by SET, RESET or
- * set_config(), also inside dollar quotes.  False: it has a set_config() whose name cannot be read
- * from the text, or a name that is not plain ASCII.
+ * set_config(), also inside dollar quotes, and inside the strings of these and of DO, which may be
+ * executed.  False: it has a set_config(), or there a SET, whose name cannot be read from the text, or a
+ * name that is not plain ASCII.
  */
 bool sql_find_custom(const char *text, size_t len, void (*found)(void *arg, const char *name),
                      void *arg) MUST_CHECK;

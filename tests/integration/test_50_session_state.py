@@ -151,7 +151,8 @@ def test_setting_of_a_library_that_is_loaded_later(tool, sessions):
 
 @pytest.mark.parametrize("text", [
     "SELECT set_config($1, $2, false)", "SELECT pg_catalog.SET_Config(n, v, false) FROM t",
-    "SELECT set_config('a' || '.b', 'c', false)", "SELECT set_config(E'a.b', 'c', false)"])
+    "SELECT set_config('a' || '.b', 'c', false)", "SELECT set_config(E'a.b', 'c', false)",
+    "DO $$ BEGIN EXECUTE format('SET %I.dyn = 1', 'app'); END $$"])
 def test_computed_names_pin(tool, sessions, text):
     tool.text(text)
     assert tool.inspect(sessions()) == "ok"

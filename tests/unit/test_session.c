@@ -101,6 +101,25 @@ static void test_custom_names(void **state)
 	assert_custom("SELECT set_config('work_mem', '1', false)", "", true);
 	assert_custom("DO $$ BEGIN SET a.b = 1; EXECUTE $x$ SET c.d = 1 $x$; END $$", "a.b c.d ",
 	              true);
+	assert_custom("DO $$ BEGIN EXECUTE 'SET a.b = ''x'''; "
+	              "EXECUTE 'SELECT set_config(''c.d'', '''', true)'; "
+	              "RAISE NOTICE 'set % to %', a, b; UPDATE t SET x = 'set'; END $$",
+	              "a.b c.d ", true);
+	assert_custom("DO 'BEGIN SET a.b = 1; EXECUTE ''SET c.d = 1''; END'", "a.b c.d ", true);
+	assert_custom("DO $$ BEGIN EXECUTE format('SET ROLE %I', x); "
+	              "EXECUTE format('SET work_mem = %L', x); "
+	              "EXECUTE format('UPDATE %I SET %I = 1', x, y); "
+	              "EXECUTE 'SET search_path TO ' || x; END $$",
+	              "", true);
+	assert_custom("DO $$ BEGIN EXECUTE format('SET %I.dyn = 1', 'app'); END $$", "", false);
+	assert_custom("DO $$ BEGIN EXECUTE format('SET a.%I = 1', 'app'); END $$", "", false);
+	assert_custom("DO $$ BEGIN EXECUTE format('SET LOCAL a%s = 1', '.b'); END $$", "", false);
+	assert_custom("DO $$ BEGIN EXECUTE 'SET ' || x; END $$", "", false);
+	assert_custom("DO $$ BEGIN EXECUTE 'SET a.' || x; END $$", "", false);
+	assert_custom("DO $$ BEGIN EXECUTE 'SET a' || x; END $$", "", false);
+	assert_custom("DO $$ BEGIN EXECUTE 'RESET ' || x; END $$", "", false);
+	assert_custom("DO $$ BEGIN EXECUTE $x$SET $x$ || x; END $$", "", false);
+	assert_custom("DO $$ BEGIN EXECUTE 'SELECT set_config(' || x; END $$", "", false);
 	assert_custom("SELECT set_config($1, $2, false)", "", false);
 	assert_custom("SELECT set_config('a' || x, '', false)", "", false);
 	assert_custom("SELECT set_config(E'a.b', '', false)", "", false);
