@@ -132,12 +132,13 @@ def test_custom_settings(tool, sessions):
     custom = tool.kind("custom")
     assert custom == {"app.person": "x y", "app.tenant": "ü", "a.local": "", "a.b.c": "deep",
                       "quoted.name": "q", "in_.block": "b", "unseen.setting": "u",
-                      "nothing.here": None}
-    assert tool.classify()[:2] == ["movable", "7 settings"]
+                      "plain.hidden": "5", "nothing.here": None}
+    assert tool.classify()[:2] == ["movable", "8 settings"]
     assert tool.replay(new, STANDBY) is None
     assert tool.inspect(new, 1, like=0) == "ok"
     assert tool.same(STANDBY) == "same"
-    for name in ("app.person", "app.tenant", "a.local", "a.b.c", "quoted.name", "in_.block"):
+    for name in ("app.person", "app.tenant", "a.local", "a.b.c", "quoted.name", "in_.block",
+                 "plain.hidden"):
         assert new.value("SHOW " + name) == old.value("SHOW " + name)
 
 
