@@ -10,15 +10,19 @@
 #include "core/proxy.h"
 
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/http.h>
 #include <event2/listener.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define HTTP_TIMEOUT_SEC 10
 #define HTTP_HEADERS_MAX 16384
 #define HTTP_PAGE_MAX ((size_t)64 << 20)
 #define HTTP_WAITING_MAX 32
+/* Connections; when there are more, the older half of them has to leave. */
+#define HTTP_CONNECTIONS_MAX 64
 #define HTTP_PAUSE_USEC 100000
 
 #define TYPE_TEXT "text/plain; version=0.0.4; charset=utf-8"
@@ -33,6 +37,12 @@ struct waiter {
 	struct list *in;
 };
 
+/* A connection, which libevent makes and ends; it is seen by its callbacks that it has ended. */
+struct connection {
+	struct list_node node; /* connections */
+	struct bufferevent *bev; /* a reference of ours */
+};
+
 struct listener {
 	struct evhttp_bound_socket *bound;
 	struct event *pause; /* brings it back when descriptors had run out */
@@ -43,6 +53,7 @@ static struct listener listeners[LISTEN_WEB_MAX];
 static int listener_count;
 static struct list scrapes; /* struct waiter: for the page that is being made */
 static struct list checks;
+static struct list connections; /* the oldest first */
 
 /* ---- answers ---- */
 
@@ -230,18 +241,94 @@ static void http_again(evutil_socket_t fd, short what, void *arg)
 	(void)evconnlistener_enable(evhttp_bound_socket_get_listener(listener->bound));
 }
 
-/* Out of descriptors or memory: without a pause it would be called again at once, and for ever. */
-static void http_accept_failed(struct evconnlistener *evlistener, void *arg)
+static void http_pause(const struct listener *listener)
 {
 	const struct timeval pause = {0, HTTP_PAUSE_USEC};
 
+	if (event_add(listener->pause, &pause) == 0)
+		(void)evconnlistener_disable(evhttp_bound_socket_get_listener(listener->bound));
+}
+
+/* Out of descriptors or memory: without a pause it would be called again at once, and for ever. */
+static void http_accept_failed(struct evconnlistener *evlistener, void *arg)
+{
 	(void)arg;
 	for (int i = 0; i < listener_count; i++) {
-		if (evhttp_bound_socket_get_listener(listeners[i].bound) == evlistener &&
-		    event_add(listeners[i].pause, &pause) == 0)
-			(void)evconnlistener_disable(evlistener);
+		if (evhttp_bound_socket_get_listener(listeners[i].bound) == evlistener)
+			http_pause(&listeners[i]);
 	}
 }
+
+/* ---- connections ---- */
+
+static bool connection_has_ended(const struct connection *connection)
+{
+	bufferevent_data_cb on_read;
+	bufferevent_data_cb on_write;
+	bufferevent_event_cb on_event;
+	void *arg;
+
+	bufferevent_getcb(connection->bev, &on_read, &on_write, &on_event, &arg);
+	return on_read == NULL && on_write == NULL && on_event == NULL;
+}
+
+static void connection_free(struct connection *connection)
+{
+	list_remove(&connections, &connection->node);
+	(void)bufferevent_decref(connection->bev);
+	free(connection);
+}
+
+/* The descriptors are there again in a moment, when libevent has seen the end of these. */
+static void connections_make_room(void)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	size_t leave;
+
+	LIST_FOREACH(&connections, node, tmp)
+	{
+		struct connection *connection = CONTAINER_OF(node, struct connection, node);
+
+		if (connection_has_ended(connection))
+			connection_free(connection);
+	}
+	if (connections.count < HTTP_CONNECTIONS_MAX)
+		return;
+	log_warning("metrics: %u connections: the older half of them is closed",
+	            HTTP_CONNECTIONS_MAX);
+	leave = HTTP_CONNECTIONS_MAX / 2;
+	LIST_FOREACH(&connections, node, tmp)
+	{
+		struct connection *connection = CONTAINER_OF(node, struct connection, node);
+
+		if (leave-- == 0)
+			break;
+		(void)shutdown(bufferevent_getfd(connection->bev), SHUT_RDWR);
+	}
+	for (int i = 0; i < listener_count; i++)
+		http_pause(&listeners[i]);
+}
+
+/* Called by libevent when it has accepted one.  NULL, for want of memory: it makes its own. */
+static struct bufferevent *http_connection(struct event_base *base, void *arg)
+{
+	/* Without BEV_OPT_CLOSE_ON_FREE evhttp closes the socket itself, whatever we keep. */
+	struct bufferevent *bev = bufferevent_socket_new(base, -1, 0);
+	struct connection *connection;
+
+	(void)arg;
+	if (bev == NULL)
+		return NULL;
+	connections_make_room();
+	connection = mem_must_alloc(sizeof(*connection));
+	connection->bev = bev;
+	bufferevent_incref(bev);
+	list_append(&connections, &connection->node);
+	return bev;
+}
+
+/* ---- start and end ---- */
 
 static bool http_listen(struct proxy *proxy, int fd)
 {
@@ -268,6 +355,7 @@ bool http_start(struct proxy *proxy)
 
 	list_init(&scrapes);
 	list_init(&checks);
+	list_init(&connections);
 	if (web->count == 0)
 		return true;
 	server = evhttp_new(proxy->base);
@@ -280,6 +368,7 @@ bool http_start(struct proxy *proxy)
 	evhttp_set_max_body_size(server, 0);
 	evhttp_set_allowed_methods(server, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
 	evhttp_set_gencb(server, http_request, proxy);
+	evhttp_set_bevcb(server, http_connection, NULL);
 	for (int i = 0; good && i < web->count; i++)
 		good = http_listen(proxy, web->fds[i]);
 	if (!good)
@@ -309,4 +398,6 @@ void http_stop(void)
 	if (server != NULL)
 		evhttp_free(server);
 	server = NULL;
+	while (connections.count > 0)
+		connection_free(CONTAINER_OF(list_first(&connections), struct connection, node));
 }

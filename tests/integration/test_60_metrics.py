@@ -18,6 +18,7 @@ import pgwire
 from certs import Authority, TlsConn, context, give_to_server
 from pgwire import SYNC, bind, execute, parse, query, wait_for
 from servers import SLOW, free_port
+from servers import start as start_process
 from service import listen_tcp, start
 
 HERE = os.path.dirname(__file__)
@@ -597,6 +598,33 @@ def test_bounded(make_proxy, pg):
     assert len(logins) == 3 and logins["p1"] == 1 and sum(logins.values()) == 4
     assert logins["(other)"] == 2 and found["pgshunt_databases_left_out"].value() == 2
     assert scrape(proxy.web)["pgshunt_client_logins_total"].value(database="(other)") == 2
+
+
+def test_who_asks_nothing_gives_way(make_proxy, monkeypatch):
+    """Connections that are opened and say nothing, or a letter at a time, take neither the descriptors from
+    clients nor their place from who asks."""
+    monkeypatch.setattr("proxy.start", lambda argv, *args, **kwargs: start_process(
+        ["prlimit", "--nofile=200:200", *argv], *args, **kwargs))
+    proxy = with_page(make_proxy)
+    idle = []
+    try:
+        for n in range(400):
+            idle.append(socket.create_connection(("127.0.0.1", proxy.web), 20))
+            idle[-1].settimeout(20 * SLOW)
+            if n % 2:
+                idle[-1].sendall(b"GET /hea")
+        for name in ("p1", "p2"):
+            with proxy.wire(name) as conn:
+                assert conn.value("SELECT 1") == "1"
+        assert get(proxy.web, "/healthz")[0] == 200
+        # The oldest are seen to end; who came last is still there.
+        assert idle[0].recv(100) == b"" and idle[1].recv(100) == b""
+        idle[-1].sendall(b"lthz HTTP/1.0\r\n\r\n")
+        assert idle[-1].recv(100).startswith(b"HTTP/1.0 200 ")
+    finally:
+        for sock in idle:
+            sock.close()
+    assert len([line for line in proxy.log().splitlines() if "the older half of them is closed" in line]) > 2
 
 
 def test_promtool(make_proxy):
