@@ -18,10 +18,10 @@ BOTH = pytest.mark.parametrize("mode", ["transaction", "session"])
 
 
 @pytest.fixture(scope="module")
-def source(folder):
+def source(folder, templates):
     """A server that has what logical replication needs."""
     from conftest import _clusters
-    with _clusters(folder) as make:
+    with _clusters(folder, templates) as make:
         cluster = make("source", settings={"wal_level": "logical"})
         for name in ("p1", "p2"):
             cluster.sql("CREATE DATABASE " + name)
