@@ -514,6 +514,13 @@ bool proxy_reload(struct proxy *proxy, struct sbuf *errors, struct sbuf *notes)
 	return good;
 }
 
+/* In our words, or in those of a system call that read a file. */
+static bool tells_of_memory(const struct sbuf *errors)
+{
+	return strstr(sbuf_text(errors), "out of memory") != NULL ||
+	       strstr(sbuf_text(errors), strerror(ENOMEM)) != NULL;
+}
+
 bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *sqlstate,
                struct sbuf *errors, struct sbuf *notes)
 {
@@ -528,9 +535,7 @@ bool proxy_set(struct proxy *proxy, const char *name, const char *value, char *s
 	good = proxy_adopt(proxy, fresh, errors, &unused, notes);
 	sbuf_free(&unused);
 	if (!good)
-		(void)snprintf(sqlstate, 6, "%s",
-			       strstr(sbuf_text(errors), "out of memory") != NULL ? "53200"
-			                                                          : "22023");
+		(void)snprintf(sqlstate, 6, "%s", tells_of_memory(errors) ? "53200" : "22023");
 	else
 		log_info("%s set from the console", name);
 	return good;

@@ -886,6 +886,9 @@ void client_readable(struct client *client)
 		limit = kept < (size_t)conf->hold_client_bytes
 		            ? (size_t)conf->hold_client_bytes - kept
 		            : 1;
+	} else if (UNLIKELY(client->pool->database->held) && kept == 0) {
+		/* Of what is to wait as well. */
+		limit = (size_t)conf->hold_client_bytes;
 	}
 	io = conn_receive(&client->conn, worker, limit, &input);
 	if (io == CONN_IO_AGAIN)
