@@ -110,7 +110,7 @@ def compare(theirs, ours, views, but=()):
     for view in views if theirs.up else ():
         key = "key" if view == "CONFIG" else "name"
         left, right = theirs.show(view, key), ours.show(view, key)
-        names = set(left) - NO_MATTER - set(but) - ({"pgbouncer"} if view == "DATABASES" else set())
+        names = set(left) - NO_MATTER - set(but) - {"pgbouncer"}
         for name in names:
             for column in COLUMNS[view]:
                 a = spelled(left[name].get(column), name in LISTS)
