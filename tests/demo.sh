@@ -53,9 +53,9 @@ demo_discard() {
 	work=
 }
 
-# In percent of what the kinds of clients below write by themselves.
+# In percent of what the kinds of clients below write by themselves, rounded up: 0 means without a limit.
 demo_rate() {
-	printf '%s' $(($1 * demo_percent / 100))
+	printf '%s' $((($1 * demo_percent + 99) / 100))
 }
 
 # What the application does: clients of every kind on both shards, directly and through PL/Proxy.
