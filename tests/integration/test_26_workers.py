@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: PostgreSQL
 """Clients fill one worker, and leave it for another when it is busy, with all that is theirs."""
+import contextlib
 import os
 import threading
 import time
@@ -24,9 +25,14 @@ def test_idle_clients_share_a_worker(make_proxy):
         conn.close()
 
 
+def links(folder):
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(os.path.join(folder, name))
+
+
 def rings(proxy):
-    folder = "/proc/%d/fd" % proxy.process.pid
-    return ["io_uring" in os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder)].count(True)
+    return sum("io_uring" in link for link in links("/proc/%d/fd" % proxy.process.pid))
 
 
 @pytest.mark.parametrize("use_io_uring", [True, False])
