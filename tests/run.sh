@@ -10,8 +10,8 @@ repo=$(cd "$(dirname "$0")/.." && pwd)
 . "$repo/tests/lib.sh"
 
 python=/usr/bin/python3
-test_processes=${TEST_PROCESSES:-4}
-fuzz_seconds=${FUZZ_SECONDS:-8}
+test_processes=${TEST_PROCESSES:-8}
+fuzz_seconds=${FUZZ_SECONDS:-5}
 all_stages="unit integration demo asan tsan fuzz clang package bench"
 stages=${*:-$all_stages}
 for stage in $stages; do
@@ -119,13 +119,13 @@ stage_unit() {
 	unit
 }
 
-# What one build is enough for is left to the one with sanitizers, if that has its turn, too: whole moves,
-# which are half of the work (here the demo and the fault matrix are enough of them), and many inputs one
-# like the other.  What only asks PostgreSQL itself is done here, and not there.
+# Under sanitizers all tests run.  If that has its turn, too, only those are run here that are not, because
+# they ask PostgreSQL itself, and those that need no proxy or server of their own: the demo, the fault matrix
+# and the benchmark are the moves, holds and loads of this build.
 stage_integration() {
 	case " $stages " in
-	*" asan "*) integration 1 -m "not scene and (direct or not once)" ;;
-	*) integration 1 ;;
+	*" asan "*) integration 2 -m "direct or not (own or once)" ;;
+	*) integration 2 ;;
 	esac
 }
 

@@ -192,8 +192,11 @@ def session_endpoint(request, pg, shared_proxies):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if {"make_scene", "module_scene"} & set(item.fixturenames):
+        names = set(item.fixturenames)
+        if names & {"make_scene", "module_scene"}:
             item.add_marker("scene")
+        if names & {"make_proxy", "make_cluster", "module_scene", "other"}:
+            item.add_marker("own")
         # Of a fixture's parameters, or of a test's own.
         if "direct" in getattr(getattr(item, "callspec", None), "params", {}).values():
             item.add_marker("direct")

@@ -171,7 +171,7 @@ class Cluster:
             "unix_socket_directories": self.folder, "fsync": "on" if fsync else "off",
             "max_connections": 150, "shared_buffers": "32MB", "wal_level": "replica",
             "max_wal_senders": 10, "max_replication_slots": 10, "max_prepared_transactions": 10,
-            "min_wal_size": "80MB", "log_min_messages": "info", "log_connections": "on",
+            "min_wal_size": "2MB", "wal_init_zero": "off", "log_min_messages": "info", "log_connections": "on",
             "log_line_prefix": "%m [%p] %u@%d ", "cluster_name": name,
             "wal_receiver_status_interval": "1s", "wal_retrieve_retry_interval": "200ms",
             **(settings or {}),
@@ -198,7 +198,7 @@ class Cluster:
 
     def initialize(self):
         run([BINDIR + "/initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-             "--locale=C.UTF-8", "--no-sync", "--no-instructions"], OWNER)
+             "--locale=C.UTF-8", "--wal-segsize=1", "--no-sync", "--no-instructions"], OWNER)
         with open(self.data + "/postgresql.conf", "a") as out:
             out.write("include 'pgshunt_test.conf'\n")
         with open(self.data + "/pg_hba.conf", "w") as out:
