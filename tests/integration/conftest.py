@@ -5,6 +5,7 @@ PGSHUNT_BIN names the folder with pgshuntd and pgshunt.  The tests called with a
 three times: against PostgreSQL itself, which proves that the expectation is right, and through
 the proxy in transaction and in session pooling.
 """
+import collections
 import contextlib
 import os
 import shutil
@@ -204,6 +205,12 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if item.get_closest_marker("root")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
+    if hasattr(config, "workerinput"):  # one of several processes: none shall come late to a long file
+        weights = collections.Counter()
+        for item in items:
+            weights[item.path] += 30 if item.get_closest_marker("scene") else \
+                5 if item.get_closest_marker("own") else 1
+        items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.hookimpl(hookwrapper=True)
