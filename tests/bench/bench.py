@@ -321,10 +321,10 @@ class Bench:
         return sum(rates.values())
 
     def section_databases(self):
-        """Two databases at once: as many workers as CPUs against the one process of pgbouncer.
-        PostgreSQL and pgbench take most of both CPUs; in pipelines of prepared statements they have the
-        least to do for each, and in "answers" a server and clients that cost next to nothing take their
-        place: there the proxy is the limit."""
+        """Two databases at once: as many workers as CPUs against the one process of pgbouncer, which is
+        the limit where that is busy all the time.  PostgreSQL and pgbench take most of both CPUs; in
+        pipelines of prepared statements they have the least to do for each, and in "answers" a server
+        and clients that cost as little as they can take their place."""
         rows = []
         for hows in (["simple", "prepared", "pipelines of ten, prepared"], ["answers"]):
             server = Answers(self).start() if hows == ["answers"] else None
@@ -333,17 +333,22 @@ class Bench:
                 figures = {system.name: [] for system in systems}
                 for system in self.rounds([each for each in systems
                                            if "prepared" not in how or each.prepared]):
+                    began, cpu = time.monotonic(), system.cpu()
                     rate = self.databases_once(system, ["bench", "bench2"][:number], how)
-                    self.say("databases: %s, %d, %s: %.0f/s" % (system.name, number, how, rate))
-                    figures[system.name].append(rate)
-                    self.note("databases", (number, how, system.name), rate)
-                rows.append([number, how] +
-                            [spread(figures[system.name], 0) for system in systems] +
-                            [ratio(figures["pgshuntd"], figures["pgbouncer"])])
+                    busy = (system.cpu() - cpu) / 1e6 / (time.monotonic() - began)
+                    self.say("databases: %s, %d, %s: %.0f/s, %.2f CPUs"
+                             % (system.name, number, how, rate, busy))
+                    figures[system.name].append((rate, busy))
+                    self.note("databases", (number, how, system.name), (rate, busy))
+                rates, busy = ([[figure[index] for figure in figures[system.name]] for system in systems]
+                               for index in (0, 1))
+                rows.append([number, how] + [spread(each, 0) for each in rates] + [ratio(*rates)] +
+                            [spread(each, 2) for each in busy])
             for system in systems + ([server] if server else []):
                 system.stop()
         table("Databases at once (SELECT 1, 32 clients in all, transactions or pipelines a second)",
-              ["databases", "protocol", "pgshuntd", "pgbouncer", "÷ pgbouncer"], rows)
+              ["databases", "protocol", "pgshuntd", "pgbouncer", "÷ pgbouncer", "CPUs busy: pgshuntd",
+               "pgbouncer"], rows)
 
     def section_syscalls(self):
         """System calls of the proxy for a small round trip."""
