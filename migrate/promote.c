@@ -454,10 +454,38 @@ static bool open_each(struct move *move)
 	return ok;
 }
 
+/*
+ * Somebody has renamed or dropped a shard on the source behind the last look, and the target has
+ * replayed it: it does not come by waiting.
+ */
+static bool fail_if_gone(struct move *move)
+{
+	struct link *link = &move->target.link;
+	const char *gone = NULL;
+
+	if (link->state != LINK_IDLE || strcmp(link->sqlstate, "3D000") != 0 ||
+	    !link_run(&move->loop, link, ASK_TIMEOUT, "ROLLBACK") ||
+	    fence_look(move, &move->target) == FENCE_UNKNOWN)
+		return false;
+	for (size_t i = 0; i < move->shard_count; i++)
+		gone = move->shards[i].absent ? move->shards[i].dbname : gone;
+	if (gone == NULL)
+		return false;
+	(void)move_fail(move,
+	                "%s has no database %s: somebody has renamed or dropped it on %s in the last "
+	                "moment before the promotion; if it was renamed, give it its name back on %s "
+	                "(SET default_transaction_read_only = off; ALTER DATABASE ... RENAME TO ...), "
+	                "then run \"pgshunt resume\"; its clients wait meanwhile",
+	                link->name, gone, move->source.link.name, link->name);
+	close_others(move);
+	return true;
+}
+
 bool phase_open(struct move *move)
 {
 	struct link *link = &move->target.link;
 	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
+	bool gone = false;
 	char *said = NULL;
 	struct sbuf sql;
 
@@ -481,6 +509,9 @@ bool phase_open(struct move *move)
 			ui_error(move->ui, "%s: %s", link->name, link_error(link));
 		free(said);
 		said = mem_must_strdup(link_error(link));
+		gone = fail_if_gone(move);
+		if (gone)
+			break;
 		link_close(link);
 		if (again)
 			loop_sleep(&move->loop, REPEAT_EVERY);
@@ -488,6 +519,8 @@ bool phase_open(struct move *move)
 			(void)!open_each(move);
 	}
 	free(said);
+	if (gone)
+		return false;
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
 	json_int(&move->evidence, "opened", (int64_t)move->shard_count);

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pgwire import errors, query, rows, wait_for
-from scene import UNDO_INCOMPLETE, UNDONE
+from scene import DONE, FORWARD, UNDO_INCOMPLETE, UNDONE
 from servers import SLOW
 
 
@@ -191,6 +191,29 @@ def test_shard_that_somebody_renames(make_scene, point):
         scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
     scene.pg1.sql("ALTER DATABASE p2 RESET default_transaction_read_only")
     scene.check_on_pg1()
+
+
+def test_shard_that_is_renamed_behind_the_last_look(make_scene):
+    """And replayed before the promotion: no time is lost by waiting for it, and it is said what to do."""
+    scene = make_scene(mover={"promote_timeout": "300s"})
+    mark = os.path.join(scene.folder, "stands")
+    with scene.proxy.wire("p2") as client:
+        client.value("SELECT 1")
+        mover = scene.background("move", "p2", "--to", "pg2", fault="journal.catch_up.outcome=wait:" + mark)
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the last look")
+        scene.pg1.sql("ALTER DATABASE p2 RENAME TO renamed")
+        wait_for(lambda: scene.pg2.value("SELECT count(*) FROM pg_database WHERE datname = 'p2'") == 0, 20 * SLOW,
+                 "the replay")
+        os.unlink(mark)
+        assert mover.wait(60 * SLOW) == FORWARD, said(scene)
+        assert "pg2 has no database p2: somebody has renamed or dropped it on pg1" in said(scene)
+        assert scene.open_databases(scene.pg2) == set()
+        result = scene.run("resume")
+        assert result.returncode == FORWARD and "pg2 has no database p2" in result.stderr
+        scene.pg2.sql("BEGIN READ WRITE; ALTER DATABASE renamed RENAME TO p2; COMMIT")
+        assert scene.run("resume").returncode == DONE
+        assert client.value("SHOW cluster_name") == "pg2"
+    scene.check_on_pg2()
 
 
 def test_lock_on_the_database_from_elsewhere(make_scene):
