@@ -347,6 +347,14 @@ static enum exit_code take_all(struct move *move, const char *all_of, struct sbu
 
 		if (strcmp(seen->server, all_of) != 0)
 			continue;
+		if (strcmp(seen->database, "*") == 0) {
+			sbuf_printf(error,
+			            "--all-of %s: %s sends every database that has no entry of its "
+			            "own to %s, by the entry \"*\"; which these are is not known: name "
+			            "the shards to move, and give each an entry\n",
+			            all_of, seen_label(seen), all_of);
+			return EXIT_REFUSED;
+		}
 		database = config_find_database(move->config, seen->database);
 		(void)plan_add_shard(move, database == NULL ? seen->database : database->shard,
 		                     seen->dbname);

@@ -391,3 +391,31 @@ def test_late_answer(make_scene):
     assert code == DONE, text
     scene.check_on_pg2()
     assert not scene.pg2.value("SELECT datallowconn FROM pg_database WHERE datname = 'another'")
+
+
+def test_unlogged_table_that_is_made_behind_the_checks(make_scene):
+    """It would be empty on pg2, and nobody would be told: it is seen once more before the promotion."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "stands")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.prepare.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "prepare")
+    with having(scene.pg1, "CREATE UNLOGGED TABLE fast AS SELECT 1 AS a", "DROP TABLE fast"):
+        os.unlink(mark)
+        assert mover.wait(60 * SLOW) == UNDONE
+        with open(os.path.join(scene.folder, "mover.log")) as log:
+            assert "database p2 has unlogged tables since the checks" in log.read()
+        assert scene.pg1.value("SELECT a FROM fast", "p2") == 1
+    scene.check_on_pg1()
+
+
+def test_all_of_a_server_with_databases_that_have_no_entry(make_scene):
+    """Which databases those are is not known, so nobody can mean all of them."""
+    scene = make_scene()
+    scene.proxy.databases["*"] = {"server": "pg1"}
+    scene.proxy.write()
+    with scene.proxy.console() as console:
+        console("RELOAD")
+    result = scene.run("plan", "--all-of", "pg1", "--to", "pg2")
+    assert result.returncode == REFUSED
+    assert 'proxy a sends every database that has no entry of its own to pg1, by the entry "*"' in result.stderr
+    assert scene.run("plan", "p1", "p2", "--to", "pg2").returncode == DONE
