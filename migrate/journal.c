@@ -198,11 +198,8 @@ bool journal_reopen(struct journal *journal, const char *parent,
 	while (last != NULL && last->next != NULL)
 		last = last->next;
 	journal->sequence = json_number(last, "seq", 0);
-	if (!open_file(journal, 0, error))
-		return false;
-	/* The reader skips what stands on a line that was cut off; the next record needs its own.
-	 */
-	return !records->truncated || write(journal->fd, "\n", 1) == 1;
+	journal->torn = records->truncated;
+	return open_file(journal, 0, error);
 }
 
 static bool write_all(int fd, const char *bytes, size_t len)
@@ -239,8 +236,11 @@ bool journal_write(struct journal *journal, const char *kind, const char *phase,
 	json_open(&line, "data", '{');
 	sbuf_add_str(&line, data);
 	sbuf_add_str(&line, "}}\n");
-	ok = sbuf_ok(&line) && write_all(journal->fd, line.data, line.len);
+	/* The reader skips a line that was cut off, with all that stands on it. */
+	ok = sbuf_ok(&line) && (!journal->torn || write_all(journal->fd, "\n", 1)) &&
+	     write_all(journal->fd, line.data, line.len);
 	sbuf_free(&line);
+	journal->torn = !ok;
 	journal->unsynced = true;
 	if (ok && sync)
 		ok = journal_sync(journal);

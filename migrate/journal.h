@@ -35,6 +35,7 @@ struct journal {
 	int fd;          /* journal.jsonl, -1 = none */
 	int64_t sequence;
 	bool unsynced;
+	bool torn; /* the last record is there in part */
 };
 
 /* A journal as it was read: one tree a record, linked by `next`. */

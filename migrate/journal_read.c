@@ -38,9 +38,9 @@ bool journal_parse(const char *text, struct journal_records *records)
 		json = json_parse(copy);
 		free(copy);
 		if (!is_record(json)) {
-			/* A line that was cut off and then ended by a later run: only its
+			/* A line that was cut off, and ended before the next record: only its
 			 * beginning is there.  Anything else is no journal. */
-			bad = bad || *line != '{' || end[-1] == '}';
+			bad = bad || *line != '{' || json != NULL;
 			json_free(json);
 			continue;
 		}

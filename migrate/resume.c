@@ -469,11 +469,13 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	if (!opened)
 		ui_error(move->ui, "%s", sbuf_text(&error));
 	sbuf_free(&error);
-	if (!opened ||
-	    !journal_write(&move->journal, "intent", abort_wanted ? "abort" : "resume", "",
+	if (!opened)
+		return EXIT_INTERNAL;
+	/* All that may follow was intended before: a full disk does not keep clients waiting. */
+	if (!journal_write(&move->journal, "intent", abort_wanted ? "abort" : "resume", "",
 	                   false) ||
 	    !report_who(move))
-		return EXIT_INTERNAL;
+		ui_error(move->ui, "the journal could not be written");
 	return act(move, decision, went_forward);
 }
 

@@ -425,6 +425,16 @@ def test_journal_that_may_not_grow(make_scene, most, code):
     scene.check_on_pg1()
 
 
+@pytest.mark.parametrize("command, point", [("abort", "fence.outcome"), ("resume", "promote.outcome")])
+def test_unfinished_move_whose_journal_cannot_grow(make_scene, command, point):
+    """Clients do not wait until somebody has made room: what is to be done was written down before."""
+    scene = make_scene()
+    killed(scene, point)
+    result = scene.run(command, fault="journal.%s.intent=fail" % command)
+    assert result.returncode == DONE and "the journal could not be written" in result.stderr
+    (scene.check_on_pg1 if command == "abort" else scene.check_on_pg2)()
+
+
 # --- databases that are open on both ------------------------------------------------------------
 
 def test_promoted_by_somebody_else(make_scene):

@@ -3,11 +3,13 @@
 #include "migrate/journal.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -112,10 +114,16 @@ static void test_truncated_then_resumed(void **state)
 	struct journal_records records = {0};
 
 	(void)state;
-	assert_true(journal_parse(PLAN "{\"seq\":2,\"ki\n" HOLD END("undone"), &records));
-	assert_non_null(journal_find(&records, "intent", "hold"));
-	assert_true(journal_finished(&records));
-	journal_records_free(&records);
+	for (size_t keep = 1; keep + 1 < strlen(HOLD); keep++) {
+		char *text = mem_must_printf("%s%.*s\n%s%s", PLAN, (int)keep, HOLD, HOLD,
+		                             END("undone"));
+
+		assert_true(journal_parse(text, &records));
+		assert_non_null(journal_find(&records, "intent", "hold"));
+		assert_true(journal_finished(&records));
+		journal_records_free(&records);
+		free(text);
+	}
 }
 
 static void test_end(void **state)
@@ -198,6 +206,44 @@ static void test_disk(void **state)
 	(void)close(lock);
 }
 
+/* The disk is full in the middle of a record, and has room again for the next. */
+static void test_full_disk(void **state)
+{
+	char parent[] = "/tmp/pgshunt-journal-XXXXXX";
+	struct journal journal;
+	struct journal_records records;
+	struct rlimit limit;
+	struct rlimit before;
+	struct sbuf error;
+	int lock;
+
+	(void)state;
+	assert_non_null(mkdtemp(parent));
+	sbuf_init(&error, 1024);
+	lock = journal_lock(parent, &error);
+	journal_init(&journal);
+	assert_true(journal_create(&journal, parent, "p2", &error));
+	assert_true(journal_write(&journal, "outcome", "plan", "\"epoch\":1", true));
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	limit = before;
+	limit.rlim_cur = (rlim_t)lseek(journal.fd, 0, SEEK_END) + 20;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	assert_false(journal_write(&journal, "outcome", "promote", "", false));
+	assert_false(journal_write(&journal, "outcome", "proof", "", false));
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_true(journal_write(&journal, "intent", "open", "", false));
+	assert_true(journal_write(&journal, "outcome", "open", "", false));
+	assert_true(journal_read(parent, journal.id, &records, &error));
+	assert_null(journal_find(&records, "outcome", "promote"));
+	assert_non_null(journal_find(&records, "intent", "open"));
+	assert_non_null(journal_find(&records, "outcome", "open"));
+	journal_records_free(&records);
+	journal_close(&journal);
+	sbuf_free(&error);
+	(void)close(lock);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -209,6 +255,7 @@ int main(void)
 	    cmocka_unit_test(test_end),
 	    cmocka_unit_test(test_no_journal),
 	    cmocka_unit_test(test_disk),
+	    cmocka_unit_test(test_full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
