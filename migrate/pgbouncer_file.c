@@ -273,9 +273,11 @@ void bouncer_file_add_text(struct move *move, const char *path, const char *befo
 
 /* ---- names next to the file ---- */
 
-static char *new_name(const struct bouncer_file *file)
+/* A name of this move's own: another one, of other servers, may be about to change the same file. */
+static char *new_name(const struct move *move, const struct bouncer_file *file)
 {
-	return mem_must_printf("%s.pgshunt-new", file->path);
+	return mem_must_printf("%s.%s.pgshunt-new", file->path,
+	                       move->journal.id == NULL ? "pgshunt" : move->journal.id);
 }
 
 static char *backup_name(const struct move *move, const struct bouncer_file *file)
@@ -414,7 +416,7 @@ static bool commit_remote(const struct bouncer_file *file, const char *temporary
 
 static bool prepare_file(struct move *move, struct bouncer_file *file, struct sbuf *error)
 {
-	char *temporary = new_name(file);
+	char *temporary = new_name(move, file);
 	char *backup = backup_name(move, file);
 
 	file->prepared = true; /* some of it may be there from now on */
@@ -455,7 +457,7 @@ void bouncer_files_commit(struct move *move)
 			file->committed = true;
 		if (file->committed)
 			continue;
-		temporary = new_name(file);
+		temporary = new_name(move, file);
 		backup = backup_name(move, file);
 		sbuf_init(&error, INI_FILE_MAX);
 		free(file->error);
@@ -504,7 +506,7 @@ void bouncer_files_discard(struct move *move)
 {
 	for (size_t i = 0; i < move->file_count; i++) {
 		struct bouncer_file *file = &move->files[i];
-		char *temporary = new_name(file);
+		char *temporary = new_name(move, file);
 		char *backup = backup_name(move, file);
 		struct sbuf script;
 		struct sbuf answer;

@@ -72,7 +72,7 @@ def where(bouncer, dbname="p2"):
 def check_clean(bouncer):
     """Nothing is left over: not paused, no file of ours, settings as they were."""
     assert bouncer.database("p2")["paused"] == 0
-    assert not glob.glob(bouncer.ini + ".pgshunt-new")
+    assert not glob.glob(bouncer.ini + "*.pgshunt-new")
     retry = [row for row in bouncer.admin("SHOW CONFIG") if row["key"] == "server_login_retry"]
     assert retry[0]["value"] == "15"
 
