@@ -342,10 +342,23 @@ static enum exit_code clear_way(const struct command_line *line, const struct co
 	return code;
 }
 
+static enum exit_code move_once(struct move *move, const struct command_line *line,
+                                const struct config *config, struct ui *ui)
+{
+	struct sampler sampler;
+	enum exit_code code;
+
+	sampler_start(&sampler, config, ui);
+	move_init(move, config, ui);
+	code = do_move(move, line);
+	sampler_stop(&sampler, ui, move->journal.directory);
+	report_finish(move, code, (int)code);
+	return code;
+}
+
 enum exit_code command_move(const struct command_line *line, const struct config *config,
                             struct ui *ui)
 {
-	struct sampler sampler;
 	struct move move;
 	bool finished;
 	enum exit_code code;
@@ -355,11 +368,13 @@ enum exit_code command_move(const struct command_line *line, const struct config
 	code = clear_way(line, config, ui, &finished);
 	if (code != EXIT_DONE || finished)
 		return code;
-	sampler_start(&sampler, config, ui);
-	move_init(&move, config, ui);
-	code = do_move(&move, line);
-	sampler_stop(&sampler, ui, move.journal.directory);
-	report_finish(&move, code, (int)code);
+	code = move_once(&move, line, config, ui);
+	while (code == EXIT_UNDONE && move.was_stopped && !move.anything_changed &&
+	       !move_stopped(&move)) {
+		move_free(&move);
+		ui_line(ui, "once more, from the checks on:");
+		code = move_once(&move, line, config, ui);
+	}
 	/* The clients are at work again; the comparison takes its time. */
 	if (code == EXIT_DONE && move.verify != NULL) {
 		command_let_others(&move, line);

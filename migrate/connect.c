@@ -21,6 +21,22 @@ static void on_stop(int signal_number)
 	stop_requested = 1;
 }
 
+static volatile sig_atomic_t continued;
+
+static void on_continue(int signal_number)
+{
+	(void)signal_number;
+	continued = 1;
+}
+
+bool move_continued(void)
+{
+	bool was = continued != 0;
+
+	continued = 0;
+	return was;
+}
+
 void move_init(struct move *move, const struct config *config, struct ui *ui)
 {
 	struct sigaction action = {.sa_handler = on_stop};
@@ -41,6 +57,11 @@ void move_init(struct move *move, const struct config *config, struct ui *ui)
 	(void)sigaction(SIGHUP, &action, NULL);
 	action.sa_handler = SIG_IGN;
 	(void)sigaction(SIGPIPE, &action, NULL);
+	/* A question that waits for its answer goes on waiting. */
+	action.sa_handler = on_continue;
+	action.sa_flags = SA_RESTART;
+	(void)sigaction(SIGCONT, &action, NULL);
+	(void)move_continued();
 }
 
 static void free_routers(struct move *move)

@@ -29,6 +29,8 @@
 #define HOLD_GRACE (3 * USEC_PER_SEC)
 /* A proxy that does not answer in the hold must not keep the clients of the others waiting. */
 #define CONSOLE_PATIENCE (500 * USEC_PER_MSEC)
+/* Shorter stops before the hold are nothing that the checks would not go through, too. */
+#define STOPPED_MIN (3 * USEC_PER_SEC)
 /* Between the preparation and the hold. */
 #define SETTLE_MIN (200 * USEC_PER_MSEC)
 #define SETTLE_EACH (35 * USEC_PER_MSEC)
@@ -149,6 +151,9 @@ void hold_tick(void *arg)
 	struct move *move = arg;
 	usec_t now = clock_now();
 
+	if (move_continued() && now - move->ticked_at >= STOPPED_MIN)
+		move->was_stopped = true;
+	move->ticked_at = now;
 	for (size_t i = 0; i < move->proxy_count; i++) {
 		struct proxy *proxy = &move->proxies[i];
 		bool due =
@@ -359,6 +364,9 @@ bool phase_hold(struct move *move)
 	usec_t paused_by;
 	usec_t deadline;
 
+	if (move->was_stopped)
+		return move_fail(move, "the mover was stopped meanwhile, and what it has found may not "
+		                       "be so any more");
 	move->anything_changed = true;
 	/* On disk before the first client waits: the fence follows in the same breath. */
 	if (!run_intend(move, PHASE_FENCE))

@@ -193,10 +193,12 @@ struct move {
 	bool lease_none;       /* holds have no expiry any more */
 	bool hold_lost;        /* a proxy says that a hold of ours is not there any more */
 	bool undoing;          /* the tick asks the proxies nothing any more */
+	bool was_stopped;      /* before the hold, by a key: what was found is no longer known */
 	bool resumed;
 	bool dry_run;               /* resume and abort only say what they would do */
 	bool intended[PHASE_COUNT]; /* the intent was written before the phase's turn */
 	usec_t drawn_at;            /* status line */
+	usec_t ticked_at;
 	char *failure;              /* why it failed; the first failure counts */
 	enum phase failed_phase;
 	struct verify *verify; /* the comparison, NULL = not asked for */
@@ -217,6 +219,9 @@ void move_problem(struct move *move, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool move_stopped(const struct move *move);
 
 /* ---- connect.c ---- */
+
+/* Whether we were stopped (Ctrl-Z) and go on since it was asked last. */
+bool move_continued(void);
 
 void move_init(struct move *move, const struct config *config, struct ui *ui);
 void move_free(struct move *move);

@@ -11,7 +11,7 @@ import time
 
 from pgwire import wait_for
 from scene import DONE, REFUSED, UNDONE
-from servers import SLOW
+from servers import SLOW, stopped
 from test_32_check import PASS, REFUSE, WARN, caught_up, check, finds, having, scene, setting
 
 __all__ = ["scene"]
@@ -369,7 +369,8 @@ def test_late_answer(make_scene):
     scene = make_scene()
     operator = Terminal(scene)
     operator.wait("Move?")
-    time.sleep(2.1)
+    with stopped(operator.pid):  # by Ctrl-Z
+        time.sleep(2.1)
     with having(scene.pg1, "CREATE UNLOGGED TABLE fast (a int)", "DROP TABLE fast"):
         caught_up(scene)
         operator.answer()

@@ -13,7 +13,7 @@ import yaml
 from pgwire import wait_for
 from proxy import program
 from scene import DONE, ERROR, REFUSED, UNDONE
-from servers import SLOW
+from servers import SLOW, stopped
 
 KEY = 31640438183880308
 
@@ -115,6 +115,24 @@ def test_lock_counts_in_every_database(make_scene):
         # What was taken here is given back.
         assert scene.pg1.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
     scene.move()
+
+
+def test_mover_that_was_stopped_before_the_hold(make_scene):
+    """Ctrl-Z, and hours later fg: what the checks have found is looked at anew."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "stands")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.prepare.intent=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "prepare")
+    with stopped(mover.pid):
+        os.unlink(mark)
+        scene.pg1.sql("BEGIN; CREATE TABLE later (a int); PREPARE TRANSACTION 'open'", "p2")
+        time.sleep(3.1)
+    assert mover.wait(60 * SLOW) == REFUSED
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert "once more, from the checks on" in text and "no transaction is prepared" in text, text
+    scene.pg1.sql("ROLLBACK PREPARED 'open'", "p2")
+    scene.check_on_pg1()
 
 
 @pytest.mark.parametrize("key,point,code", [
