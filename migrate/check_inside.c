@@ -4,6 +4,7 @@
  * publications, extensions and their libraries, collations.
  */
 #include "migrate/check.h"
+#include "migrate/unlogged.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -18,10 +19,6 @@ struct inside {
 	struct link source;
 	struct link target;
 };
-
-static const char unlogged_sql[] =
-    "SELECT count(*) AS found, left(string_agg(oid::regclass::text, ', '), 200) AS names"
-    " FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r','m','S')";
 
 static const char publications_sql[] =
     "SELECT count(*) AS found, left(string_agg(pubname, ', '), 200) AS names FROM pg_publication";

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
+#include "migrate/unlogged.h"
 #include "migrate/verify.h"
 
 #include <stdarg.h>
@@ -110,6 +111,7 @@ void move_free(struct move *move)
 	verify_free(move->verify);
 	link_close(&move->source.link);
 	link_close(&move->target.link);
+	unlogged_end(move);
 	for (size_t i = 0; i < move->shard_count; i++) {
 		free(move->shards[i].name);
 		free(move->shards[i].dbname);

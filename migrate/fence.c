@@ -10,6 +10,7 @@
 #include "migrate/lsn.h"
 #include "migrate/move.h"
 #include "migrate/readers.h"
+#include "migrate/unlogged.h"
 #include "migrate/verify.h"
 #include "migrate/watch.h"
 
@@ -442,7 +443,8 @@ bool phase_catch_up(struct move *move)
 	json_str(&move->evidence, "replayed", link_value(&move->target.link, 0, "lsn"));
 	/* The fence is seen there: nobody comes any more.  Asked while the proxies write. */
 	readers_send(move);
-	return hold_await_forever(move) && readers_end(move, deadline);
+	unlogged_send(move);
+	return hold_await_forever(move) && readers_end(move, deadline) && unlogged_none(move);
 }
 
 /* One attempt.  What is open already need not be opened: our own ALTER DATABASE cannot come later

@@ -14,6 +14,7 @@
 #include "migrate/read_only.h"
 #include "migrate/readers.h"
 #include "migrate/sessions.h"
+#include "migrate/unlogged.h"
 #include "migrate/verify.h"
 #include "migrate/watch.h"
 
@@ -287,7 +288,8 @@ bool phase_prepare(struct move *move)
 	sessions_prepare(move);
 	return (move->verify == NULL || verify_prepare(move->verify)) &&
 	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
-	       readers_know(move) && readers_prove(move) && readers_warm(move) && watch_start(move);
+	       unlogged_prepare(move) && readers_know(move) && readers_prove(move) && readers_warm(move) &&
+	       watch_start(move);
 }
 
 /* ---- hold ---- */

@@ -32,6 +32,7 @@ struct shard {
 	bool own_read_only; /* read_only.h gave it a setting */
 	size_t sessions;    /* on the source when they were ended */
 	bool absent;        /* where fence_look() looked last */
+	struct link inside; /* in it on the target, since before the fence (unlogged.h) */
 	usec_t held_at;     /* the first HOLD was sent */
 	usec_t drained_at;  /* the last proxy had drained it */
 	usec_t released_at; /* the last RELEASE was answered */

@@ -89,6 +89,10 @@ bool readers_know(struct move *move)
 	const struct config_server *target = move->target.conf;
 
 	move->target_pid_count = 0;
+	for (size_t i = 0; i < move->shard_count; i++) {
+		if (move->shards[i].inside.conn != NULL)
+			know(move, PQbackendPID(move->shards[i].inside.conn));
+	}
 	for (size_t i = 0; i < move->proxy_count; i++) {
 		if (!ask_proxy(move, &move->proxies[i]))
 			return false;

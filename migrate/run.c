@@ -10,6 +10,7 @@
 #include "migrate/move.h"
 #include "migrate/read_only.h"
 #include "migrate/readers.h"
+#include "migrate/unlogged.h"
 #include "migrate/watch.h"
 
 #include <inttypes.h>
@@ -224,6 +225,7 @@ static enum exit_code finish_forward(struct move *move)
 	ok = hold_repair(move, deadline) && ok;
 	ok = plproxy_repair(move, deadline) && ok;
 	ui_hurry(move->ui, false);
+	unlogged_end(move);
 	if (!journal_sync(&move->journal))
 		move_problem(move, "the journal could not be written");
 	ok = run_phase(move, PHASE_VALIDATE, phase_validate) && ok;
