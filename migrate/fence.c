@@ -203,8 +203,8 @@ static void left_sql(const struct move *move, struct sbuf *out)
 	                  " backend_type <> 'autovacuum worker' AND datname IN ");
 	shards_literals(move, out);
 	add_spared(move, out, "pid");
-	sbuf_add_str(out, ") AS sessions, (SELECT count(*) FROM pg_prepared_xacts WHERE"
-	                  " database IN ");
+	sbuf_add_str(out, ") AS sessions, (SELECT left(string_agg(gid || ' of ' || owner, ', '), 200)"
+	                  " FROM pg_prepared_xacts WHERE database IN ");
 	shards_literals(move, out);
 	sbuf_add_str(out, ") AS prepared");
 }
@@ -294,9 +294,10 @@ static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 
 		if (!ask(move, link, sql, deadline + ANSWER_GRACE))
 			return false;
-		if (link_number(link, 0, "prepared", 1) > 0)
+		if (link_value(link, 0, "prepared") != NULL)
 			return move_fail(move,
-			                 "a transaction was prepared in the shards meanwhile");
+			                 "a transaction was prepared in the shards meanwhile: %s",
+			                 link_value(link, 0, "prepared"));
 		left = link_number(link, 0, "sessions", 1) + link_number(link, 0, "starting", 1);
 		quiet = left == 0 ? quiet + 1 : 0;
 		if (quiet == 2)
