@@ -20,6 +20,8 @@
 
 #define FENCE_SQL_MAX ((size_t)4 * 1024 * 1024)
 #define FENCE_TIMEOUT (5 * USEC_PER_SEC)
+/* A target that needs no longer for what is written on the source is waited for in the hold. */
+#define FOLLOWS_CLOSELY (50 * USEC_PER_MSEC)
 /* How much later than a deadline for something else the server's answer about it may come. */
 #define ANSWER_GRACE (1 * USEC_PER_SEC)
 #define POLL_EVERY (1 * USEC_PER_MSEC)
@@ -252,6 +254,63 @@ bool fence_warm(struct move *move)
 		return move_fail(move, "%s: %s", link_ok(source) ? target->name : source->name,
 		                 link_error(link_ok(source) ? target : source));
 	return true;
+}
+
+/* How long the target needs from now on for what the source has by now; -1 after move_fail(). */
+static usec_t measure_delay(struct move *move, usec_t deadline)
+{
+	struct link *source = &move->source.link;
+	struct link *target = &move->target.link;
+	const usec_t began = clock_now();
+	uint64_t written = 0;
+	uint64_t replayed = 0;
+	char *who;
+
+	if (!link_run(&move->loop, source, FENCE_TIMEOUT,
+	              "SELECT pg_current_wal_flush_lsn() AS lsn")) {
+		(void)move_fail(move, "%s: %s", source->name, link_error(source));
+		return -1;
+	}
+	(void)!lsn_parse(link_value(source, 0, "lsn"), &written);
+	for (;;) {
+		if (!link_run(&move->loop, target, FENCE_TIMEOUT,
+		              "SELECT pg_last_wal_replay_lsn() AS lsn")) {
+			(void)move_fail(move, "%s: %s", target->name, link_error(target));
+			return -1;
+		}
+		if (lsn_parse(link_value(target, 0, "lsn"), &replayed) && replayed >= written)
+			return clock_now() - began;
+		if (move_stopped(move)) {
+			(void)move_fail(move, "interrupted");
+			return -1;
+		}
+		if (clock_now() >= deadline)
+			break;
+		loop_sleep(&move->loop, POLL_EVERY);
+	}
+	who = readers_delaying(move, false);
+	(void)move_fail(move,
+	                "%s does not follow %s: it has not replayed within mover.catch_up_timeout what "
+	                "was written there before, %" PRIu64 " bytes are left%s%s",
+	                target->name, source->name, written - replayed,
+	                who == NULL ? "" : "; its replay waits for ", who == NULL ? "" : who);
+	free(who);
+	return -1;
+}
+
+bool fence_await_follower(struct move *move)
+{
+	const usec_t timeout = move->config->mover.catch_up_timeout;
+	const usec_t until = clock_now() + timeout;
+	usec_t delay;
+
+	do {
+		delay = measure_delay(move, clock_now() + timeout);
+	} while (delay > FOLLOWS_CLOSELY && clock_now() < until);
+	if (delay > FOLLOWS_CLOSELY)
+		ui_line(move->ui, "  %s replays %.1f s late: clients will be held for as long",
+		        move->target.link.name, (double)delay / (double)USEC_PER_SEC);
+	return delay >= 0;
 }
 
 /* Until few enough are left that the exact look is worth its time. */

@@ -289,7 +289,7 @@ bool phase_prepare(struct move *move)
 	return (move->verify == NULL || verify_prepare(move->verify)) &&
 	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
 	       unlogged_prepare(move) && readers_know(move) && readers_prove(move) && readers_warm(move) &&
-	       watch_start(move);
+	       fence_await_follower(move) && watch_start(move);
 }
 
 /* ---- hold ---- */

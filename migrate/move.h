@@ -338,6 +338,10 @@ bool hold_repair(struct move *move, usec_t deadline) MUST_CHECK;
 
 bool fence_undo(struct move *move) MUST_CHECK;
 
+/* Waits, before the hold, until the target replays at once what the source writes: clients shall not
+ * wait for one that does not follow. */
+bool fence_await_follower(struct move *move) MUST_CHECK;
+
 /* Runs what the hold will run, where that changes nothing: the first time costs the servers'
  * sessions milliseconds that clients would feel. */
 bool fence_warm(struct move *move) MUST_CHECK;

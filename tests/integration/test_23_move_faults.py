@@ -12,7 +12,7 @@ import pytest
 
 from pgwire import errors, wait_for
 from scene import DONE, ERROR, FORWARD, REFUSED, UNDONE, UNDO_INCOMPLETE
-from servers import SLOW
+from servers import SLOW, stopped
 
 BEFORE = ["command.outcome", "prepare.outcome", "hold.intent", "hold.outcome", "fence.intent", "fence.outcome",
           "barrier.outcome", "catch_up.outcome"]
@@ -411,6 +411,21 @@ def test_the_source_hangs_before_the_hold(make_scene):
     with open(os.path.join(scene.folder, "mover.log")) as log:
         text = log.read()
     assert "pg1: no answer in time" in text and "hold clients" not in text, text
+    scene.check_on_pg1()
+
+
+def test_the_target_follows_no_more_before_the_hold(make_scene):
+    """It has stopped replaying when all else is prepared: nobody is held for it."""
+    scene = make_scene(mover={"catch_up_timeout": "1s"})
+    startup = scene.pg2.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'")
+    mover = scene.background("move", "p2", "--to", "pg2")
+    wait_for(lambda: "prepared for a swap" in scene.proxy.log(), 60 * SLOW, "prepare")
+    with stopped(startup):
+        scene.pg1.sql("INSERT INTO items VALUES (40, 'x')", "p2")
+        assert mover.wait(60 * SLOW) == UNDONE
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert "pg2 does not follow pg1" in text and "hold clients" not in text, text
     scene.check_on_pg1()
 
 
