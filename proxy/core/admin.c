@@ -471,6 +471,13 @@ void admin_receive(struct admin *admin, struct letter *letter)
 			hold_on_drained(db, mail->epoch, mail->worker, mail->number);
 		mail_free_database(mail);
 		break;
+	case MAIL_UNDRAINED:
+		mail = CONTAINER_OF(letter, struct mail_database, letter);
+		db = admin_find(admin, mail->name);
+		if (db != NULL)
+			hold_on_undrained(db, mail->epoch, mail->worker);
+		mail_free_database(mail);
+		break;
 	case MAIL_PINNED:
 		mail = CONTAINER_OF(letter, struct mail_database, letter);
 		db = admin_find(admin, mail->name);

@@ -211,6 +211,7 @@ void hold_restore(struct admin_db *db);
 /* A session cannot be moved, and its policy is abort. */
 void hold_on_pinned(struct admin_db *db, uint64_t epoch, const char *text);
 void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker, unsigned unsettled);
+void hold_on_undrained(struct admin_db *db, uint64_t epoch, unsigned worker);
 /* The state has been written up to admin->saved, or the write `number` failed. */
 void hold_on_saved(struct admin_db *db);
 void hold_on_save_failed(struct admin_db *db, uint64_t number, const char *error);

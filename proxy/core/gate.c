@@ -56,18 +56,30 @@ static bool gate_only_idle_sessions(struct database *database)
 	return true;
 }
 
+static bool gate_is_drained(struct database *database)
+{
+	/* Once drained it stays so, but that the connection of a session that has left may end. */
+	if (database->drained_told ? database->swapped
+	                           : database->sessions_settling > 0 ||
+	                                 (database->active > 0 && !gate_only_idle_sessions(database)))
+		return database->drained_told;
+	return database->paused || !session_some_unproven(database);
+}
+
 void gate_check_drained(struct database *database)
 {
 	struct mail_database *mail;
+	bool drained;
 
-	if (!database->held || database->drained_told || database->sessions_settling > 0 ||
-	    (database->active > 0 && !gate_only_idle_sessions(database)) ||
-	    (!database->paused && session_some_unproven(database)))
+	if (!database->held)
 		return;
-	mail = mail_new_database(MAIL_DRAINED, database->name);
+	drained = gate_is_drained(database);
+	if (drained == database->drained_told)
+		return;
+	mail = mail_new_database(drained ? MAIL_DRAINED : MAIL_UNDRAINED, database->name);
 	if (mail == NULL)
 		return; /* told at the next tick */
-	database->drained_told = true;
+	database->drained_told = drained;
 	mail->epoch = database->hold_epoch;
 	mail->worker = database->worker->index;
 	mail->number = session_unsettled(database);

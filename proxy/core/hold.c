@@ -215,6 +215,15 @@ void hold_on_drained(struct admin_db *db, uint64_t epoch, unsigned worker, unsig
 	pause_check(db->admin);
 }
 
+void hold_on_undrained(struct admin_db *db, uint64_t epoch, unsigned worker)
+{
+	if (db->state != HOLD_DRAINING || epoch != db->epoch ||
+	    worker >= db->admin->proxy->worker_count || !db->drained[worker])
+		return; /* too late: somebody counts on the hold; or it is asked again anyway */
+	db->drained[worker] = false;
+	db->drained_count--;
+}
+
 void hold_on_pinned(struct admin_db *db, uint64_t epoch, const char *text)
 {
 	struct list_node *node;

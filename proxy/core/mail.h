@@ -61,6 +61,7 @@ enum mail_type {
 	/* worker -> main */
 	MAIL_PINNED,       /* mail_database: name, epoch, text: a session that cannot be moved, policy abort */
 	MAIL_DRAINED,      /* mail_database: name, epoch, worker, number: sessions for MAIL_SETTLE */
+	MAIL_UNDRAINED,    /* mail_database: name, epoch, worker: not any more; MAIL_DRAINED will come again */
 	MAIL_PREPARED,     /* mail_database: name, token, worker, number = opened, failed, text */
 	MAIL_SUSPENDED,    /* mail_database: the epoch of the SUSPEND */
 	MAIL_ROWS,         /* mail_view */

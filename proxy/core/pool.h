@@ -60,7 +60,7 @@ struct database {
 	bool paused;           /* held by PAUSE: server connections are closed, idle sessions wait */
 	usec_t reconnect_at;   /* RECONNECT: what was made before is closed when free; 0: never */
 	bool keeping;          /* of the running hold: drain policy keep is being carried out */
-	bool drained_told;     /* DRAINED was mailed for hold_epoch */
+	bool drained_told;     /* the last that was mailed for hold_epoch is DRAINED */
 	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
 	uint64_t hold_epoch;
 	/* pace.h */

@@ -13,7 +13,7 @@
 #include "core/route.h"
 #include "core/server.h"
 #include "core/session_carry.h"
-#include "core/session_move.h"
+#include "core/session_internal.h"
 #include "core/view.h"
 #include "core/worker.h"
 
@@ -246,7 +246,7 @@ void session_hold(struct database *database)
 
 		if (!session_unproven(move))
 			continue;
-		move->retry_at = 0;
+		session_turn_round(move);
 		session_enqueue(move, database);
 	}
 }

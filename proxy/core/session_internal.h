@@ -78,6 +78,9 @@ void session_dial_over(struct session_move *move);
 /* It has left, and what it was to go on with at the server of a swap to come has gone: opens another. */
 void session_open_again(struct session_move *move);
 
+/* A hold begins, or one of it: what it was about to come back with is given up. */
+void session_turn_round(struct session_move *move);
+
 /* The place in the pool that was kept for it is another's. */
 void session_give_place(struct session_move *move);
 

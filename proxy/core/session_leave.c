@@ -47,11 +47,17 @@ bool session_rests(const struct client *client)
 	return move->asked == NULL && database->session_returns == 0;
 }
 
+/* At the server of the swap to come, not at the one that it is on its way back to. */
+static bool leave_is_proven(const struct session_move *move)
+{
+	return move->stage == SESSION_STAGE_DONE && move->fresh->for_swap;
+}
+
 bool session_unproven(const struct session_move *move)
 {
 	const struct database *database = move->client->pool->database;
 
-	return move->left && move->stage != SESSION_STAGE_DONE && move->class != SESSION_PINNED &&
+	return move->left && !leave_is_proven(move) && move->class != SESSION_PINNED &&
 	       !database->swapped && database->swap_target != NULL && !database->swap_trial &&
 	       (!database->held || move->fresh != NULL || database->swap_pending > 0 ||
 		list_linked(&move->queued) || move->ahead_epoch != database->hold_epoch);
@@ -70,6 +76,13 @@ bool session_some_unproven(const struct database *database)
 	return false;
 }
 
+void session_turn_round(struct session_move *move)
+{
+	if (move->fresh != NULL && !move->fresh->for_swap)
+		session_drop_fresh(move);
+	move->retry_at = 0;
+}
+
 void session_open_again(struct session_move *move)
 {
 	struct pool *pool = move->client->pool;
@@ -78,11 +91,8 @@ void session_open_again(struct session_move *move)
 
 	if (!session_unproven(move))
 		return;
-	/* On its way back to where its database is: it is to be known first whether it can go on there. */
-	if (database->held && move->fresh != NULL && !move->fresh->for_swap) {
-		session_drop_fresh(move);
-		move->retry_at = 0;
-	}
+	if (database->held && move->fresh != NULL && !move->fresh->for_swap)
+		session_turn_round(move);
 	if (move->fresh != NULL || pool->worker->now < move->retry_at ||
 	    database->swap_pending >= OPEN_AT_ONCE)
 		return;
