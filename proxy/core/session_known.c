@@ -66,9 +66,17 @@ void session_note_failure(struct session_move *move, const char *why, bool passe
 	move->failed_passes = passes;
 	memcpy(move->digest_failed, move->digest, sizeof(move->digest));
 	session_set_text(&move->failed_why, why);
+	move->failed_tried = false;
 	log_warning("%s: its state cannot be set up on another server: %s",
 	            session_name(move, name), why);
 	session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what, why);
+}
+
+static void session_forget_failure(struct session_move *move)
+{
+	free(move->failed_why);
+	move->failed_why = NULL;
+	move->failed_tried = false;
 }
 
 void session_try_again(struct session_move *move, bool anew)
@@ -77,10 +85,23 @@ void session_try_again(struct session_move *move, bool anew)
 		move->failed_at = 0;
 	if (move->failed_why == NULL)
 		return;
-	free(move->failed_why);
-	move->failed_why = NULL;
+	if (anew)
+		session_forget_failure(move);
+	else
+		move->failed_tried = true;
 	if (move->state != NULL)
 		session_classify_state(move);
+}
+
+void session_tried(struct session_move *move)
+{
+	if (move->failed_tried)
+		session_forget_failure(move);
+}
+
+bool session_is_tried(const struct session_move *move)
+{
+	return move->failed_tried && strcmp(move->digest, move->digest_failed) == 0;
 }
 
 bool session_failure_passes(const struct session_move *move)
@@ -151,7 +172,7 @@ void session_classify_state(struct session_move *move)
 	stmt_unref(unnamed);
 	session_add_declared(move, &verdict);
 	/* One that has failed stays pinned while it is the same. */
-	if (verdict.class != SESSION_PINNED && move->failed_why != NULL &&
+	if (verdict.class != SESSION_PINNED && move->failed_why != NULL && !move->failed_tried &&
 	    strcmp(move->digest, move->digest_failed) == 0)
 		session_set_class(move, SESSION_PINNED, sbuf_text(&verdict.what), move->failed_why);
 	else

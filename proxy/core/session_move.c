@@ -225,8 +225,10 @@ static bool session_set_up(struct session_move *move)
 	const bool current =
 	    move->stage >= SESSION_STAGE_STANDBY && strcmp(move->digest_fresh, move->digest) == 0;
 
-	if (current)
+	if (current) {
+		session_tried(move);
 		return true;
+	}
 	if (!session_ask(move, move->fresh, SESSION_ASKS_STANDBY))
 		return false;
 	memcpy(move->digest_fresh, move->digest, sizeof(move->digest));

@@ -113,6 +113,7 @@ struct session_move {
 	usec_t failed_wait;                      /* before it is tried again … */
 	usec_t failed_until;                     /* … which is then */
 	bool failed_passes;                      /* what a standby may replay yet was missing */
+	bool failed_tried;                       /* it is being tried again */
 	char *failure;                           /* the first error of the answer */
 	char *unnamed_failure; /* its unnamed statement cannot be prepared again; NULL: it can */
 	char failure_sqlstate[6];
@@ -239,6 +240,10 @@ void session_failed(struct session_move *move, const char *why);
  * yet. */
 void session_try_again(struct session_move *move, bool anew);
 bool session_failure_passes(const struct session_move *move) MUST_CHECK;
+/* It was taken, now. */
+void session_tried(struct session_move *move);
+/* Pinned, but that this may be over: failed_why and failed_at are what is to be said of it. */
+bool session_is_tried(const struct session_move *move) MUST_CHECK;
 /* In a hold it is too early to do anything about it. */
 bool session_failure_is_new(const struct session_move *move) MUST_CHECK;
 

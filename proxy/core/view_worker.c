@@ -318,14 +318,17 @@ static void session_state_columns(struct filler *filler, const struct client *cl
 	const struct server *server = client->server;
 	struct rowset *rows = filler->rows;
 	const bool known = move != NULL && move->class_since != 0;
+	const bool tried = known && session_is_tried(move);
 
 	if (server == NULL && move != NULL)
 		server = move->old;
-	rowset_text(rows, known ? session_class_name(move->class) : "unknown");
+	rowset_text(rows, !known ? "unknown"
+	                         : session_class_name(tried ? SESSION_PINNED : move->class));
 	rowset_text(rows, known ? move->what : NULL);
-	rowset_text(rows, known ? move->why : NULL);
+	rowset_text(rows, tried ? move->failed_why : known ? move->why : NULL);
 	if (known)
-		rowset_int(rows, (filler->now - move->class_since) / USEC_PER_MSEC);
+		rowset_int(rows, (filler->now - (tried ? move->failed_at : move->class_since)) /
+		                     USEC_PER_MSEC);
 	else
 		rowset_null(rows);
 	rowset_text(rows, move == NULL || !move->parked      ? "linked"

@@ -242,6 +242,29 @@ def test_caught_on_its_way_back(make, pg, other):
         assert conn.value("SHOW cluster_name") == "pg"
 
 
+def test_a_refusal_stays_one_while_it_is_tried_again(make, pg, other):
+    """SHOW SESSIONS does not say that it is movable before that was seen."""
+    for cluster in (pg, other):
+        cluster.sql(GOING, "p2")
+    other.sql("DROP TABLE going", "p2")
+    proxy = make(leave="0")
+    with begin(proxy) as conn:
+        conn.send(parse("SELECT a FROM going", "named") + SYNC)
+        assert not errors(conn.ready("I"))
+        proxy.command("PREPARE SWAP p2 TO other")
+        row = sessions(proxy)["traveller"]
+        assert row["class"] == "pinned"
+        age = int(row["class_age_ms"])
+        with stopped(other.process.pid):
+            wait_for(lambda: [row for row in proxy.command("SHOW SERVERS") if row["state"] == "login"],
+                     20 * SLOW, "another try")
+            row = sessions(proxy)["traveller"]
+            assert row["class"] == "pinned" and '"going"' in row["why"], row
+            assert int(row["class_age_ms"]) >= age
+        other.sql(GOING, "p2")
+        wait_for(lambda: sessions(proxy)["traveller"]["class"] == "movable", 30 * SLOW, "another verdict")
+
+
 @pytest.mark.parametrize("policy", ["wait", "drop", "move_anyway"])
 @pytest.mark.parametrize("held", [False, True])
 def test_its_new_server_does_not_take_it_again(make, pg, other, policy, held):
