@@ -260,8 +260,10 @@ static void reply_instead(struct reply *reply, size_t total, struct sbuf *out)
 static void reply_refusal(struct reply *reply, size_t total)
 {
 	struct server *server = reply->server;
-	const char *text = ledger_head(&server->ledger)->name + 5;
+	const struct ledger_entry *entry = ledger_head(&server->ledger);
+	const char *text = entry->name + 5;
 	char sqlstate[6];
+	struct wire_error error = {.sqlstate = sqlstate};
 	struct sbuf out;
 
 	/* That comes first, whatever is asked for. */
@@ -269,9 +271,15 @@ static void reply_refusal(struct reply *reply, size_t total)
 		text = "25P02current transaction is aborted, commands ignored until end of "
 		       "transaction block";
 	(void)snprintf(sqlstate, sizeof(sqlstate), "%.5s", text);
+	error.message = text + 5;
+	/* By which pgjdbc tells a statement that has to be prepared again. */
+	if (strcmp(sqlstate, "0A000") == 0)
+		error.routine = "RevalidateCachedQuery";
 	tally_client(server->client, sqlstate, TALLY_PROXY);
-	sbuf_init(&out, 1024);
-	wire_add_error_text(&out, "ERROR", sqlstate, text + 5);
+	sbuf_init(&out, 1024 + (entry->stmt == NULL ? 0 : entry->stmt->len));
+	if (entry->stmt != NULL && server->tx_status != 'E')
+		wire_add_parameter_types(&out, entry->stmt->text, entry->stmt->len);
+	wire_add_error(&out, &error);
 	reply_instead(reply, total, &out);
 }
 

@@ -203,6 +203,25 @@ static void session_compare_standby(struct session_move *move)
 	sbuf_free(&text);
 }
 
+/* What its statements return. */
+static void session_take_shapes(struct session_move *move)
+{
+	if (move->unreadable) {
+		session_state_free(move->state);
+		move->state = NULL;
+		session_count_rest(move);
+	} else if (move->failure != NULL && replay_try_again(move->failure_sqlstate) &&
+	           !session_database(move)->held) {
+		/* Somebody changes a table right now: later, and not again and again. */
+		move->ready_at = 0;
+		move->wanted = false;
+		if (move->reconnect)
+			move->kept_at = move->client->worker->now;
+		move->reconnect = false;
+	}
+	session_judge(move);
+}
+
 /* How often the session has each of its locks. */
 static void session_take_locks(struct session_move *move, struct server *server)
 {
@@ -247,6 +266,9 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 	case SESSION_ASKS_LOCKS:
 		session_take_locks(move, server);
 		return move->asked == NULL;
+	case SESSION_ASKS_SHAPES:
+		session_take_shapes(move);
+		break;
 	case SESSION_ASKS_TEMP:
 	case SESSION_ASKS_PROBE:
 	case SESSION_ASKS_ROWS:

@@ -14,6 +14,7 @@
 #include "core/worker.h"
 #include "session/locks.h"
 #include "session/replay.h"
+#include "session/shapes.h"
 #include "session/stmts.h"
 #include "wire/build.h"
 #include "wire/message.h"
@@ -91,16 +92,28 @@ static unsigned ask_try_unnamed(struct session_move *move, struct sbuf *out)
 	return 1;
 }
 
-static void ask_state(const struct session_move *move, const struct session_state *like,
-                      struct sbuf *out)
+/* Whether the statements are there, all of them. */
+static bool ask_wants_shapes(const struct session_move *move, const struct session_state *like,
+                             enum session_question question)
+{
+	return like != NULL && !move->lossy &&
+	       (question != SESSION_ASKS_STANDBY ||
+	        session_statement_stage(like) == REPLAY_ON_STANDBY);
+}
+
+static void ask_state(struct session_move *move, const struct session_state *like,
+                      enum session_question question, struct sbuf *out)
 {
 	const struct config_proxy *conf = &move->client->worker->routes->config->proxy;
 	const struct session_seen *seen = move->client->seen;
 	const struct session_ask ask = {.facts = seen == NULL ? NULL : seen->facts,
 	                                .custom = conf->session_custom_settings,
 	                                .like = like,
+	                                .shapes = ask_wants_shapes(move, like, question),
 	                                .neutral = move->neutral};
 
+	move->shapes = ask.shapes;
+	move->shape_at = 0;
 	session_inspect_add(out, &ask);
 }
 
@@ -135,6 +148,7 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 	unsigned steps = 0;
 
 	move->state_steps = 1;
+	move->shapes = false;
 	move->read_steps = 0;
 	move->cursor_steps = 0;
 	move->steps_before = 0;
@@ -153,7 +167,7 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		move->steps_before = steps;
 		steps += ask_replay(move, REPLAY_ON_STANDBY, out);
 		if (ask_wants_state(move, question)) {
-			ask_state(move, move->state, out);
+			ask_state(move, move->state, question, out);
 			if (replay_is_early(move->state)) /* all of it is there */
 				move->state_steps += session_carry_build_check(move, out);
 			steps += move->state_steps;
@@ -169,19 +183,23 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		                    move->stage == SESSION_STAGE_CLAIMED ? REPLAY_AFTER_CLAIMS
 		                                                         : REPLAY_AFTER_PROMOTION,
 		                    out);
-		ask_state(move, move->state, out);
+		ask_state(move, move->state, question, out);
 		move->state_steps += session_carry_build_check(move, out);
 		steps += move->state_steps;
 		break;
 	case SESSION_ASKS_STATE:
 		steps += ask_try_unnamed(move, out);
-		ask_state(move, NULL, out);
+		ask_state(move, NULL, question, out);
 		steps++;
 		break;
 	case SESSION_ASKS_AGAIN:
-		ask_state(move, move->state, out);
+		ask_state(move, move->state, question, out);
 		move->state_steps += session_carry_build_check(move, out);
 		steps += move->state_steps;
+		break;
+	case SESSION_ASKS_SHAPES:
+		shapes_ask(move->state, out);
+		steps++;
 		break;
 	case SESSION_ASKS_TEMP:
 	case SESSION_ASKS_PROBE:
@@ -330,6 +348,20 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 	move->failure_in_state = move->answer != NULL && move->steps_left == move->state_steps;
 }
 
+/* What a statement returns, or why nobody can say. */
+static void ask_take_shape(struct session_move *move, uint8_t type, const uint8_t *body, size_t len)
+{
+	bool good = true;
+
+	if (move->question == SESSION_ASKS_SHAPES)
+		good = shapes_take(move->state, type, body, len, move->failure_sqlstate);
+	else if (move->shapes && move->answer != NULL && move->steps_left == move->state_steps &&
+	         type != BE_ERROR_RESPONSE)
+		good = shapes_check(move->state, move->answer, &move->shape_at, type, body, len);
+	if (!good)
+		move->unreadable = true;
+}
+
 void session_take(struct server *server, uint8_t type, const uint8_t *body, size_t len)
 {
 	struct session_move *move = server->move;
@@ -347,8 +379,13 @@ void session_take(struct server *server, uint8_t type, const uint8_t *body, size
 		    !session_state_row(move->answer, body, len))
 			move->unreadable = true;
 		break;
+	case BE_ROW_DESCRIPTION:
+	case BE_NO_DATA:
+		ask_take_shape(move, type, body, len);
+		break;
 	case BE_ERROR_RESPONSE:
 		ask_failed(move, body, len);
+		ask_take_shape(move, type, body, len);
 		break;
 	case BE_READY_FOR_QUERY:
 		if (move->steps_left > 0)

@@ -11,6 +11,7 @@
 #include "session/cursors.h"
 #include "session/inspect.h"
 #include "session/replay.h"
+#include "session/shapes.h"
 #include "session/temp_table.h"
 #include "wire/message.h"
 #include "wire/parse.h"
@@ -91,6 +92,8 @@ enum session_question session_carry_next(const struct session_move *move, bool m
 
 	if (move->state == NULL)
 		return SESSION_ASKS_NOTHING;
+	if (shapes_wanted(move->state))
+		return SESSION_ASKS_SHAPES;
 	next = carry_next_temp(move, moving);
 	return next != SESSION_ASKS_NOTHING ? next : carry_next_cursors(move, moving);
 }

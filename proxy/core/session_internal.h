@@ -57,7 +57,8 @@ bool session_return_without(struct session_move *move) MUST_CHECK;
  * whoever uses it, if it still is one by then.  False: no memory. */
 bool session_keep_unnamed(struct session_move *move) MUST_CHECK;
 
-/* It differs there, as `what` says.  True: in settings only, which its client will be told. */
+/* It differs there, as `what` says.  True: in settings only, which its client will be told, and in what
+ * statements return, which are refused when they are used. */
 bool session_return_differs(struct session_move *move, const char *what) MUST_CHECK;
 
 /* Its client is to be told that this is missing. */

@@ -9,8 +9,10 @@
 #include "core/route.h"
 #include "core/server.h"
 #include "core/session_carry.h"
+#include "core/session_lost.h"
 #include "core/session_see.h"
 #include "core/worker.h"
+#include "session/shapes.h"
 #include "session/stmts.h"
 #include "wire/build.h"
 
@@ -278,6 +280,21 @@ static bool session_tell_parameters(struct session_move *move, struct server *se
 	return io == CONN_IO_OK;
 }
 
+/* Statements that its old server would have refused. */
+static bool session_keep_changed(struct session_move *move)
+{
+	size_t i;
+
+	for (i = 0; i < session_state_count(move->state); i++) {
+		const struct session_row *row = session_state_at(move->state, i);
+
+		if (row->kind == SESSION_CHANGED && strcmp(row->extra, SHAPES_BY_SQL) != 0 &&
+		    !session_lost_add_changed(move->client, row->name, row->extra))
+			return false;
+	}
+	return true;
+}
+
 static void session_tell_loss(struct session_move *move, const char *message, const char *lost)
 {
 	struct client *client = move->client;
@@ -347,6 +364,10 @@ void session_arrive(struct session_move *move)
 	         fresh->target->name, (int)fresh->backend_pid, move->digest_after,
 	         lossy ? ", not all of it" : "");
 	session_link(move, fresh);
+	if (!session_keep_changed(move)) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return;
+	}
 	if (!session_tell_parameters(move, fresh)) {
 		client_doom(client, CLIENT_CLOSE_IO);
 		return;

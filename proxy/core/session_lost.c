@@ -7,11 +7,17 @@
 #include "core/statement.h"
 #include "core/worker.h"
 #include "session/inspect.h"
+#include "session/replay.h"
+#include "session/stmts.h"
 #include "wire/build.h"
 #include "wire/message.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* No SQL: 42601. */
+#define LOST_WRONG "changed"
+#define LOST_TYPES_MAX ((size_t)512 * 1024)
 
 /* A Bind with longer names is not looked into. */
 #define NAMES_MAX ((size_t)64 * 1024)
@@ -21,6 +27,7 @@ struct session_lost {
 	char *name;
 	uint8_t *def;
 	size_t len;
+	bool changed;
 };
 
 static void lost_free(struct session_lost *lost)
@@ -76,6 +83,25 @@ bool session_lost_add(struct client *client, const char *name, const void *def, 
 	return true;
 }
 
+bool session_lost_add_changed(struct client *client, const char *name, const char *types)
+{
+	struct sbuf list;
+	struct sbuf def;
+	bool good;
+
+	sbuf_init(&list, LOST_TYPES_MAX);
+	sbuf_init(&def, LOST_TYPES_MAX);
+	good = replay_types(types, &list);
+	sbuf_add(&def, LOST_WRONG, sizeof(LOST_WRONG));
+	sbuf_add(&def, list.data, list.len);
+	good = good && sbuf_ok(&def) && session_lost_add(client, name, def.data, def.len);
+	sbuf_free(&list);
+	sbuf_free(&def);
+	if (good)
+		client->seen->lost->changed = true;
+	return good;
+}
+
 void session_lost_clear(struct session_seen *seen)
 {
 	while (seen->lost != NULL) {
@@ -86,9 +112,29 @@ void session_lost_clear(struct session_seen *seen)
 	}
 }
 
+/* The Parse will fail, and what the client is told is what its old server would have told it. */
+static bool lost_expect(struct server *server, const struct session_lost *lost, bool describes)
+{
+	struct stmt *stmt = NULL;
+	char *text;
+
+	if (!lost->changed)
+		return ledger_owe(&server->ledger, OWES_HIDDEN_PARSE);
+	text = strdup("42601"
+	              "0A000"
+	              "cached plan must not change result type");
+	if (text != NULL && describes) /* its parameters are told first */
+		stmt = stmt_store_intern(server->worker->stmts, lost->def, lost->len);
+	if (text == NULL || (describes && stmt == NULL)) {
+		free(text);
+		return false;
+	}
+	return ledger_push(&server->ledger, OWES_REFUSAL, stmt, text);
+}
+
 /* The Close is for the case that an earlier use in the same batch went well: it is made again. */
 static enum lost_result lost_give(struct client *client, struct server *server,
-                                  const struct session_lost *lost)
+                                  const struct session_lost *lost, bool describes)
 {
 	struct worker *worker = client->worker;
 	const size_t name_len = strlen(lost->name) + 1;
@@ -104,7 +150,7 @@ static enum lost_result lost_give(struct client *client, struct server *server,
 	sbuf_add(&out, lost->name, name_len);
 	sbuf_add(&out, lost->def, lost->len);
 	good = sbuf_ok(&out) && ledger_owe(&server->ledger, OWES_HIDDEN_CLOSE) &&
-	       ledger_owe(&server->ledger, OWES_HIDDEN_PARSE);
+	       lost_expect(server, lost, describes);
 	if (good)
 		io = conn_send_copy(&worker->to_server, &server->conn, worker, sbuf_text(&out),
 		                    out.len);
@@ -126,7 +172,7 @@ static enum lost_result lost_stand_in(struct client *client, struct server *serv
 	const struct session_lost stand_in = {
 	    .name = lost->name, .def = (uint8_t *)(uintptr_t)def, .len = sizeof(def)};
 
-	return lost_give(client, server, &stand_in);
+	return lost_give(client, server, &stand_in, false);
 }
 
 /* The string at *at, which is behind it then; NULL: its end is not here. */
@@ -169,7 +215,7 @@ enum lost_result session_lost_message(struct client *client, struct server *serv
 		return have < total && have < NAMES_MAX ? LOST_MORE : LOST_GO_ON;
 	lost = lost_find(seen, name);
 	if (lost != NULL && uses)
-		return lost_give(client, server, lost);
+		return lost_give(client, server, lost, msg[0] == FE_DESCRIBE);
 	if (lost != NULL && msg[0] == FE_PARSE && name[0] != '\0')
 		return lost_stand_in(client, server, lost);
 	if (lost != NULL)

@@ -30,6 +30,11 @@ enum lost_result {
 bool session_lost_add(struct client *client, const char *name, const void *def,
                       size_t len) MUST_CHECK;
 
+/* One that its server refuses because it would return other columns than the client was told; `types`
+ * are its parameters', as the server lists them. */
+bool session_lost_add_changed(struct client *client, const char *name,
+                              const char *types) MUST_CHECK;
+
 /* A message of such a client, of `total` bytes of which `have` are here, on its way to the server,
  * which does not skip it. */
 enum lost_result session_lost_message(struct client *client, struct server *server,

@@ -57,6 +57,7 @@ enum session_question {
 	SESSION_ASKS_STATE,   /* its own: what state there is */
 	SESSION_ASKS_NEWS,    /* its own, parked: nothing; notifications come before the answer */
 	SESSION_ASKS_LOCKS,   /* its own, parked: the same, and how often it has each advisory lock */
+	SESSION_ASKS_SHAPES,  /* its own: what its prepared statements return (session/shapes.h) */
 	SESSION_ASKS_TEMP,    /* its own: what its temporary tables are */
 	SESSION_ASKS_PROBE,   /* its own: what their ON COMMIT is */
 	SESSION_ASKS_ROWS,    /* its own: their rows */
@@ -93,6 +94,8 @@ struct session_move {
 	unsigned state_steps;         /* … the last of which tell a state */
 	unsigned read_steps;          /* … and of these the last are of session_carry.c */
 	struct session_state *answer; /* coming in */
+	bool shapes;                  /* … with what statements return: so many rows … */
+	size_t shape_at;              /* … of the old state are looked at */
 	unsigned cursor_steps;        /* … of which the last are about cursors */
 	struct copies *arriving;      /* rows of temporary tables, coming in */
 	struct cursors *cursors;      /* being read */

@@ -15,6 +15,7 @@
 #include "core/session_lost.h"
 #include "core/session_see.h"
 #include "session/replay.h"
+#include "session/shapes.h"
 #include "session/stmts.h"
 
 #include <stdio.h>
@@ -183,10 +184,38 @@ bool session_return_without(struct session_move *move)
 	return true;
 }
 
+/* Statements that return other columns now are refused when they are used, as by the old process. */
+static bool return_keep_changed(struct session_move *move)
+{
+	size_t i = 0;
+
+	while (i < session_state_count(move->state)) {
+		const struct session_row *old = session_state_at(move->state, i);
+		const struct session_row *now =
+		    session_state_find(move->answer, old->kind, old->name);
+
+		i++;
+		if (now == NULL || !shapes_differ(old, now))
+			continue;
+		if (!session_lost_add_changed(move->client, old->name, old->extra))
+			return false;
+		session_state_remove(move->answer, now);
+		session_state_remove(move->state, old);
+		i--;
+	}
+	session_state_digest(move->state, move->digest);
+	session_state_digest(move->answer, move->digest_told);
+	return true;
+}
+
 bool session_return_differs(struct session_move *move, const char *what)
 {
+	if (!session_comes_back(move) || !return_keep_changed(move))
+		return false;
+	if (strcmp(move->digest, move->digest_told) == 0)
+		return true;
 	/* As by ALTER ROLE … SET meanwhile, which its old process would not have noticed. */
-	if (!session_comes_back(move) || !session_state_same_but_settings(move->state, move->answer))
+	if (!session_state_same_but_settings(move->state, move->answer))
 		return false;
 	session_forgo(move, "a setting as it was", what);
 	return true;

@@ -3,6 +3,7 @@
 
 #include "session/cursors.h"
 #include "session/params.h"
+#include "session/shapes.h"
 #include "session/sql_lex.h"
 #include "session/stmts.h"
 #include "session/temp_table.h"
@@ -98,6 +99,7 @@ static void say_what(const struct session_state *state, const struct stmt *unnam
 		add_reason(what, "role", role->value, "");
 	add_count(what,
 	          session_state_count_kind(state, SESSION_PROTOCOL_STATEMENT) +
+	              session_state_count_kind(state, SESSION_CHANGED) +
 	              session_state_count_kind(state, SESSION_SQL_STATEMENT),
 	          "prepared statement", "prepared statements");
 	if (unnamed != NULL)
@@ -145,6 +147,11 @@ static void judge_row(const struct session_row *row, const struct session_abilit
 	case SESSION_PROTOCOL_STATEMENT:
 	case SESSION_SQL_STATEMENT:
 		judge_statement(row, strings, why);
+		break;
+	case SESSION_CHANGED:
+		if (row->extra != NULL && strcmp(row->extra, SHAPES_BY_SQL) == 0)
+			add_reason(why, "prepared statement", row->name,
+			           ", made by PREPARE, whose result type has changed");
 		break;
 	case SESSION_LOCK:
 		if (!abilities->locks)

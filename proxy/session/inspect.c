@@ -4,6 +4,7 @@
 #include "session/copies.h"
 #include "session/inspect_internal.h"
 #include "session/inspect_sql.h"
+#include "session/shapes.h"
 #include "wire/build.h"
 #include "wire/parse.h"
 
@@ -29,6 +30,7 @@ struct session_state {
 	bool finished;
 	bool merged;           /* state_merge_timeout() is done */
 	bool temporary;        /* has temporary objects */
+	size_t described;      /* rows before this one; see shapes.h */
 	struct copies *copies; /* of their rows */
 	struct copies *cursors;
 };
@@ -90,6 +92,8 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 	if (ask->neutral)
 		add_statement(out, NEUTRAL_NAME, neutral_sql, NULL, 0);
 	add_statement(out, ASK_NAME, inspect_sql, values, 2);
+	if (ask->shapes)
+		shapes_check_add(ask->like, out);
 	wire_add_sync(out);
 	if (!sbuf_ok(&names))
 		out->failed = true;
@@ -403,6 +407,21 @@ bool session_state_replace(struct session_state *state, const struct session_row
 	return session_state_put(state, row);
 }
 
+void session_state_set_kind(struct session_state *state, size_t i, enum session_kind kind)
+{
+	state->rows[i].kind = kind;
+}
+
+size_t session_state_described(const struct session_state *state)
+{
+	return state->described;
+}
+
+void session_state_set_described(struct session_state *state, size_t i)
+{
+	state->described = i;
+}
+
 void session_state_set_copies(struct session_state *state, struct copies *copies)
 {
 	copies_free(state->copies);
@@ -548,15 +567,17 @@ enum replay_stage session_statement_stage(const struct session_state *state)
 	return state->temporary ? REPLAY_AFTER_PROMOTION : REPLAY_ON_STANDBY;
 }
 
+static bool is_statement(const struct session_row *row)
+{
+	return row->kind == SESSION_PROTOCOL_STATEMENT || row->kind == SESSION_SQL_STATEMENT;
+}
+
 /* A custom setting that does not exist is as if nobody had asked for it. */
 static bool row_counts(const struct session_state *state, const struct session_row *row,
                        enum replay_stage stage)
 {
-	const bool statement =
-	    row->kind == SESSION_PROTOCOL_STATEMENT || row->kind == SESSION_SQL_STATEMENT;
-
 	return session_row_stage(row) <= stage &&
-	       (!statement || session_statement_stage(state) <= stage) &&
+	       (!is_statement(row) || session_statement_stage(state) <= stage) &&
 	       !(row->kind == SESSION_CUSTOM && row->value == NULL);
 }
 
@@ -630,7 +651,9 @@ static void tell_difference(struct sbuf *why, const struct session_row *old,
 
 	if (why == NULL)
 		return;
-	sbuf_printf(why, "%s \"%s\"", kinds[any->kind].word, any->name);
+	sbuf_printf(why, "%s \"%s\"",
+	            canonical_kind(any->kind) == SESSION_SETTING ? "setting" : kinds[any->kind].word,
+	            any->name);
 	if (old == NULL || now == NULL)
 		sbuf_add_str(why, old == NULL ? " is on the new server only"
 		                              : " is on the old server only");
@@ -638,6 +661,8 @@ static void tell_difference(struct sbuf *why, const struct session_row *old,
 		sbuf_printf(why, ": \"%.200s\" became \"%.200s\"",
 		            old->value == NULL ? "" : old->value,
 		            now->value == NULL ? "" : now->value);
+	else if (is_statement(any))
+		sbuf_add_str(why, " has other parameters, or returns other columns");
 	else
 		sbuf_printf(why, ": %s\"%.200s\" became \"%.200s\"",
 		            canonical_kind(old->kind) == SESSION_SETTING ? "RESET to " : "",

@@ -61,6 +61,7 @@ struct session_ask {
 	const char *custom; /* configured names of custom settings, separated by commas; or NULL */
 	const struct session_state
 	    *like;    /* what the old server said: ask for the same names; or NULL */
+	bool shapes;  /* `like` has statements, whose columns are asked for behind it: shapes_check() */
 	bool neutral; /* without the session's role and statement_timeout (see
 	                 session_state_again()) */
 };

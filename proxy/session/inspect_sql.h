@@ -82,7 +82,8 @@ static const char inspect_sql[] =
     "SELECT CASE WHEN p.from_sql THEN 'sql' ELSE 'proto' END, p.name, p.statement,"
     " p.parameter_types::pg_catalog.oid[]" TEXT
     " FROM pg_catalog.pg_prepared_statements p"
-    " WHERE NOT pg_catalog.starts_with(p.name, '" SESSION_OWN_PREFIX "')"
+    " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT ", '" SESSION_OWN_PREFIX
+    "neutral', '" SESSION_OWN_PREFIX "run', '" SESSION_OWN_PREFIX "set'])"
     " UNION ALL "
     CLAIM_ROWS
     " UNION ALL "

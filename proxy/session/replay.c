@@ -201,16 +201,20 @@ static bool replay_statements(struct replay *replay, const struct session_state 
 {
 	size_t i;
 
+	/* First those of PREPARE: what EXECUTE as one of the protocol returns is found out when it is parsed. */
 	for (i = 0; i < session_state_count(old); i++) {
 		const struct session_row *row = session_state_at(old, i);
 
-		if (row->kind == SESSION_PROTOCOL_STATEMENT) {
-			if (!replay_protocol_statement(replay, row))
-				return false;
-		} else if (row->kind == SESSION_SQL_STATEMENT && row->value != NULL) {
-			session_add_run(&replay->out, row->value);
-			step_end(replay, REPLAY_STATEMENT, row->name);
-		}
+		if (row->kind != SESSION_SQL_STATEMENT || row->value == NULL)
+			continue;
+		session_add_run(&replay->out, row->value);
+		step_end(replay, REPLAY_STATEMENT, row->name);
+	}
+	for (i = 0; i < session_state_count(old); i++) {
+		const struct session_row *row = session_state_at(old, i);
+
+		if (row->kind == SESSION_PROTOCOL_STATEMENT && !replay_protocol_statement(replay, row))
+			return false;
 	}
 	return true;
 }

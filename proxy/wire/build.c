@@ -71,6 +71,7 @@ static void add_report(struct sbuf *buf, char type, const struct wire_error *err
 		sbuf_printf(buf, "P%u", error->position);
 		sbuf_add_char(buf, '\0');
 	}
+	add_field(buf, 'R', error->routine);
 	sbuf_add_char(buf, '\0');
 	message_end(buf, start);
 }
@@ -177,6 +178,15 @@ void wire_add_negotiate(struct sbuf *buf, const struct wire_startup *startup)
 		if (strncmp(name, "_pq_.", 5) == 0)
 			add_cstr(buf, name);
 	}
+	message_end(buf, start);
+}
+
+void wire_add_parameter_types(struct sbuf *buf, const char *def, size_t len)
+{
+	const size_t text = strnlen(def, len - 1) + 1;
+	size_t start = message_begin(buf, BE_PARAMETER_DESCRIPTION);
+
+	sbuf_add(buf, def + text, len - text);
 	message_end(buf, start);
 }
 

@@ -61,6 +61,9 @@ void wire_add_ready(struct sbuf *buf, enum wire_tx_status status);
 void wire_add_negotiate(struct sbuf *buf, const struct wire_startup *startup);
 
 /* All columns in text format. */
+/* ParameterDescription: the types as a Parse has them, behind its text; `def` is from that text on. */
+void wire_add_parameter_types(struct sbuf *buf, const char *def, size_t len);
+
 void wire_add_row_description(struct sbuf *buf, const struct wire_column *columns, size_t count);
 /* `cells`: `count` C strings, NULL for SQL NULL. */
 void wire_add_data_row(struct sbuf *buf, const char *const *cells, size_t count);

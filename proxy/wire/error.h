@@ -15,7 +15,7 @@ struct wire_error {
 	const char *detail; /* the following may be NULL (0): not there */
 	const char *hint;
 	uint32_t position;   /* in characters, from 1 */
-	const char *routine; /* of the server's source; read only */
+	const char *routine; /* of the server's source */
 };
 
 #endif

@@ -8,6 +8,7 @@
 #include "session/cursors.h"
 #include "session/locks.h"
 #include "session/replay.h"
+#include "session/shapes.h"
 #include "session/sql_lex.h"
 #include "session/temp_table.h"
 #include "wire/message.h"
@@ -71,6 +72,12 @@ static void fuzz_state(const uint8_t *data, size_t size)
 		if (!session_state_same(state, state, REPLAY_AFTER_PROMOTION, NULL))
 			abort();
 		sbuf_init(&out, (size_t)1 << 20);
+		shapes_ask(state, &out);
+		while (shapes_wanted(state) &&
+		       shapes_take(state, size % 2 == 0 ? BE_ROW_DESCRIPTION : BE_ERROR_RESPONSE,
+		                   data, size, size % 3 == 0 ? "0A000" : ""))
+			;
+		shapes_check_add(state, &out);
 		locks_count_add(state, &out);
 		(void)temp_probe_add(state, &out);
 		(void)temp_read_add(state, &out);

@@ -7,7 +7,7 @@ from proxy import program
 from pgwire import Conn, errors
 
 STANDBY, PROMOTED = 0, 1
-KINDS = ("guc cat base custom role proto sql listen lock cursor crows cmake cpin temp tshape "
+KINDS = ("guc cat base custom role proto sql changed listen lock cursor crows cmake cpin temp tshape "
          "tdata tdef tend ton tpin tsize reset info").split()
 
 

@@ -113,7 +113,7 @@ def test_settings_of_the_catalog(tool, pg, sessions):
     late = sessions(dbname="given")
     assert tool.replay(late, STANDBY) is None
     assert tool.inspect(late, 2, like=0) == "ok"
-    assert 'cat "work_mem": "9216" became "10240"' == tool.same(STANDBY, 0, 2)
+    assert 'setting "work_mem": "9216" became "10240"' == tool.same(STANDBY, 0, 2)
     run(tool, old, "SET work_mem = '9MB'")
     assert tool.inspect(old) == "ok"
     assert tool.replay(late, STANDBY) is None
@@ -469,6 +469,10 @@ def test_the_question_leaves_nothing(tool, sessions):
     conn.ready("I")
     assert tool.inspect(conn) == "ok"
     assert tool.kind("proto") == {}
+    conn.send(parse("SELECT 1", "pgshunt%mine"), SYNC)
+    conn.ready("I")
+    assert tool.inspect(conn) == "ok"
+    assert tool.kind("proto") == {"pgshunt%mine": "SELECT 1"}
 
 
 def test_answers_that_are_none(tool):

@@ -6,6 +6,7 @@
 #include "session/classify.h"
 #include "session/copies.h"
 #include "session/replay.h"
+#include "session/shapes.h"
 #include "session/sql_lex.h"
 #include "session/stmts.h"
 #include "session/temp_table.h"
@@ -289,6 +290,56 @@ static void test_bad_answers(void **state)
 	s = session_state_new();
 	assert_false(session_state_row(s, "\0\2\377\377\377\377\377\377\377\377", 10));
 	session_state_free(s);
+}
+
+/* What statements return: known one after the other; one that is refused is not set up anywhere. */
+static void test_shapes(void **state)
+{
+	static const char columns[] = "\0\1a\0\0\0\0\0\0\0\0\0\0\27\0\4\377\377\377\377\0";
+	static const char others[] = "\0\1a\0\0\0\0\0\0\0\0\0\0\24\0\4\377\377\377\377\0";
+	const struct session_abilities abilities = {.locks = true};
+	struct session_state *a = begin();
+	struct session_state *b = begin();
+	struct sbuf why;
+	size_t at = 0;
+
+	(void)state;
+	sbuf_init(&why, 1024);
+	assert_true(put(a, "proto", "one", "SELECT 1", "{}"));
+	assert_true(put(a, "proto", "three", "SELECT 3", "{}"));
+	assert_true(put(a, "proto", "two", "BEGIN", "{23}"));
+	assert_true(put(a, "proto", "\303\244", "SELECT 4", "{}"));
+	assert_true(put(a, "sql", "zero", "PREPARE zero AS SELECT 0", "{}"));
+	assert_true(session_state_finish(a));
+	assert_true(shapes_wanted(a));
+	assert_true(shapes_take(a, BE_ROW_DESCRIPTION, columns, sizeof(columns), ""));
+	assert_true(shapes_take(a, BE_ERROR_RESPONSE, NULL, 0, "0A000"));
+	assert_true(shapes_take(a, BE_NO_DATA, NULL, 0, ""));
+	assert_true(shapes_wanted(a));
+	assert_true(shapes_take(a, BE_ERROR_RESPONSE, NULL, 0, "0A000"));
+	assert_false(shapes_wanted(a));
+	assert_false(shapes_take(a, BE_NO_DATA, NULL, 0, ""));
+	assert_class(a, NULL, &abilities, SESSION_PINNED, "5 prepared statements",
+	             "prepared statement \"zero\", made by PREPARE, whose result type has changed");
+	session_state_remove(a, session_state_find(a, SESSION_CHANGED, "zero"));
+	assert_class(a, NULL, &abilities, SESSION_MOVABLE, "4 prepared statements", "");
+	assert_true(put(b, "proto", "\303\244", "SELECT 4", "{}"));
+	assert_true(put(b, "proto", "two", "BEGIN", "{23}"));
+	assert_true(put(b, "proto", "one", "SELECT 1", "{}"));
+	assert_true(shapes_check(a, b, &at, BE_ROW_DESCRIPTION, others, sizeof(others)));
+	assert_true(shapes_check(a, b, &at, BE_NO_DATA, NULL, 0));
+	assert_false(shapes_check(a, b, &at, BE_NO_DATA, NULL, 0));
+	assert_true(session_state_finish(b));
+	assert_false(session_state_same(a, b, REPLAY_ON_STANDBY, &why));
+	assert_string_equal(sbuf_text(&why),
+	                    "proto \"one\" has other parameters, or returns other columns");
+	assert_true(shapes_differ(session_state_find(a, SESSION_PROTOCOL_STATEMENT, "one"),
+	                          session_state_find(b, SESSION_PROTOCOL_STATEMENT, "one")));
+	assert_false(shapes_differ(session_state_find(a, SESSION_PROTOCOL_STATEMENT, "two"),
+	                           session_state_find(b, SESSION_PROTOCOL_STATEMENT, "two")));
+	sbuf_free(&why);
+	session_state_free(a);
+	session_state_free(b);
 }
 
 static void test_neutral_timeout(void **state)
@@ -632,6 +683,7 @@ int main(void)
 	    cmocka_unit_test(test_facts),
 	    cmocka_unit_test(test_digest_is_canonical),
 	    cmocka_unit_test(test_bad_answers),
+	    cmocka_unit_test(test_shapes),
 	    cmocka_unit_test(test_neutral_timeout),
 	    cmocka_unit_test(test_questions_are_not_compiled),
 	    cmocka_unit_test(test_classes),

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * What the prepared statements of a session return.  When a table has been changed since one was
+ * prepared, its server refuses it ("cached plan must not change result type"), because the client
+ * counts on the columns that it was told.  Prepared anew it would return others, and nobody would
+ * say so.
+ *
+ *     old server   shapes_ask(), and for each answer shapes_take(); those that are refused become
+ * rows SESSION_CHANGED, which are not set up anywhere.  More may be wanted after an error. new
+ * server   shapes_check_add(), and for each answer shapes_check()
+ *
+ * The columns' types count, not their names, which are in the client's encoding; the old server has
+ * compared these, too.  A statement with a name that is not ASCII is not asked about.  Used like
+ * the inspection; no I/O, one thread.
+ */
+#ifndef SESSION_SHAPES_H
+#define SESSION_SHAPES_H
+
+#include "base/compiler.h"
+#include "base/sbuf.h"
+#include "session/inspect.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The extra of a row SESSION_CHANGED that PREPARE has made: EXECUTE is a text, in which nobody
+ * looks for it. */
+#define SHAPES_BY_SQL "sql"
+
+/* There are statements of which it is not known. */
+bool shapes_wanted(const struct session_state *state);
+
+/* Appends the question, one step. */
+void shapes_ask(const struct session_state *state, struct sbuf *out);
+
+/* RowDescription, NoData or ErrorResponse of the answer; of the last `sqlstate` says which.  False:
+ * no memory, or not understood. */
+bool shapes_take(struct session_state *state, uint8_t type, const void *body, size_t len,
+                 const char *sqlstate) MUST_CHECK;
+
+/* Appends the question about those of `like` of which it is known, without a Sync. */
+void shapes_check_add(const struct session_state *like, struct sbuf *out);
+
+/* RowDescription or NoData of the answer; *at is 0 before the first.  `now` is not finished. */
+bool shapes_check(const struct session_state *like, struct session_state *now, size_t *at,
+                  uint8_t type, const void *body, size_t len) MUST_CHECK;
+
+/* The same statement of the protocol, but that it returns other columns. */
+bool shapes_differ(const struct session_row *a, const struct session_row *b);
+
+#endif

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Prepared statements of which the result type has changed since: a client that has been told the columns
+once counts on them, and its server refuses the statement.  So does the one it is moved to."""
+import pytest
+
+from pgwire import SYNC, bind, close, describe, errors, execute, kinds, parse, query, rows, wait_for
+from servers import SLOW
+
+pytestmark = pytest.mark.threads
+
+MAKE = """
+DROP TABLE IF EXISTS changing, steady;
+CREATE TABLE changing AS SELECT 1 AS a;
+CREATE TABLE steady AS SELECT 2 AS b;
+GRANT ALL ON changing, steady TO PUBLIC;
+"""
+CHANGES = {"added": "ADD more text", "type": "ALTER a TYPE bigint", "name": "RENAME a TO b"}
+REFUSED = [("0A000", "cached plan must not change result type")]
+
+
+@pytest.fixture
+def make(make_proxy, pg, other):
+    def make(**settings):
+        for cluster in (pg, other):
+            cluster.sql(MAKE, "p2")
+        return make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session", **settings)
+    return make
+
+
+def begin(proxy, *names):
+    conn = proxy.wire("p2", application_name="traveller")
+    conn.send(b"".join(parse("SELECT * FROM changing", name) for name in names) +
+              parse("SELECT * FROM steady WHERE b = $1", "steady") + SYNC)
+    assert not errors(conn.ready("I"))
+    return conn
+
+
+def change(how, *clusters):
+    for cluster in clusters:
+        cluster.sql("ALTER TABLE changing " + CHANGES[how], "p2")
+
+
+def row(proxy):
+    row, = proxy.command("SHOW SESSIONS p2")
+    return row
+
+
+def told(conn, data):
+    conn.send(data)
+    messages = conn.ready("I")
+    return kinds(messages), [(each["C"], each["M"]) for each in errors(messages)]
+
+
+def check(conn, server):
+    """Of "one", "two" and "three" nobody is to get what he does not expect."""
+    run = bind([], "one") + execute()
+    assert told(conn, run + SYNC) == ("EZ", REFUSED)
+    assert told(conn, run + bind([], "two") + execute() + SYNC) == ("EZ", REFUSED)
+    assert told(conn, bind(["2"], "steady") + execute() + run + SYNC) == ("2DCEZ", REFUSED)
+    assert told(conn, describe("S", "one") + SYNC) == ("tEZ", REFUSED)
+    conn.send(query("BEGIN") + run + SYNC + run + SYNC + query("ROLLBACK"))
+    assert [each["C"] for _ in range(4) for each in errors(conn.ready())] == ["0A000", "25P02"]
+    # Each of the ways in which drivers go on: under another name, or under the same.
+    assert told(conn, parse("SELECT a FROM changing", "one") + SYNC)[1][0][0] in ("42P05", "42703")
+    assert told(conn, query("DEALLOCATE one")) == ("CZ", [])
+    assert told(conn, run + SYNC)[1][0][0] == "26000"
+    assert told(conn, close("S", "two") + parse("SELECT * FROM changing", "two") + SYNC) == ("31Z", [])
+    assert told(conn, describe("S", "two") + bind([], "two") + execute() + SYNC) == ("tT2DCZ", [])
+    assert told(conn, query("DEALLOCATE three")) == ("CZ", [])
+    conn.send(bind(["2"], "steady") + execute() + SYNC)
+    assert rows(conn.ready("I")) == [["2"]]
+    assert conn.value("SHOW cluster_name") == server
+
+
+def swap(proxy):
+    epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+    proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+    proxy.command("RELEASE p2 EPOCH %s" % epoch)
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_changed_before(make, pg, other, how):
+    proxy = make()
+    with begin(proxy, "one", "two", "three") as conn:
+        change(how, pg, other)
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["class"] == "movable" and row(proxy)["what"] == "4 prepared statements"
+        swap(proxy)
+        check(conn, "other")
+        assert row(proxy)["digest_before"] == row(proxy)["digest_after"]
+
+
+@pytest.mark.parametrize("how", ["reconnect", "leave", "undone"])
+def test_changed_before_a_new_connection_to_the_same_server(make, pg, other, how):
+    proxy = make(session_leave_after="50ms" if how == "leave" else "0")
+    with begin(proxy, "one", "two", "three") as conn:
+        old = pg.sessions("p2", "app")
+        if how == "leave":
+            proxy.command("PREPARE SWAP p2 TO other LEAVE")
+            wait_for(lambda: row(proxy)["state"] == "left", 20 * SLOW, "it to leave")
+        elif how == "undone":
+            epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        change("added", pg)
+        if how == "reconnect":
+            proxy.command("RECONNECT p2")
+            wait_for(lambda: not pg.sessions("p2", "app") & old, 20 * SLOW, "the end of its server")
+        elif how == "undone":
+            pg.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+            wait_for(lambda: not pg.sessions("p2", "app") & old, 20 * SLOW, "the end of its server")
+            proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        check(conn, "pg")
+
+
+def test_moved_twice(make, pg, other):
+    """It is not forgotten, and no more than that."""
+    proxy = make()
+    with begin(proxy, "one", "two", "three") as conn:
+        change("added", pg, other)
+        swap(proxy)
+        assert told(conn, bind([], "one") + execute() + SYNC) == ("EZ", REFUSED)
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        proxy.command("SWAP p2 TO pg EPOCH %s FORCE" % epoch)
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        check(conn, "pg")
+
+
+def test_other_columns_at_the_new_server(make, other):
+    """Changed there, or here since it was asked: it is not known what its client would get."""
+    proxy = make()
+    with begin(proxy, "one") as conn:
+        change("type", other)
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["class"] == "pinned" and "other columns" in row(proxy)["why"], row(proxy)
+        conn.send(bind([], "one") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["1"]]
+
+
+def test_made_by_prepare(make, pg, other):
+    """EXECUTE is a text: it stays where the statement is refused."""
+    proxy = make()
+    with begin(proxy) as conn:
+        conn.query("PREPARE mine AS SELECT * FROM changing")
+        change("added", pg, other)
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["class"] == "pinned" and '"mine"' in row(proxy)["why"]
+        assert told(conn, query("EXECUTE mine"))[1] == REFUSED
+        conn.query("DEALLOCATE mine")
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["class"] == "movable"
+
+
+def test_while_it_is_being_changed(make, pg):
+    """Nobody waits for the lock, and it is asked again when that is free."""
+    proxy = make()
+    with begin(proxy, "one") as conn, pg.connect("p2") as changer:
+        changer.execute("ALTER TABLE changing ADD more text")
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["current"] == "0"
+        conn.send(bind(["2"], "steady") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["2"]]
+        changer.rollback()
+        wait_for(lambda: row(proxy)["current"] == "1", 20 * SLOW, "another answer")
+        assert row(proxy)["class"] == "movable"
+        swap(proxy)
+        conn.send(bind([], "one") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["1"]]
+
+
+def test_reconnect_while_it_is_being_changed(make, pg):
+    proxy = make()
+    with begin(proxy, "one") as conn, pg.connect("p2") as changer:
+        old = pg.sessions("p2", "app")
+        changer.execute("LOCK TABLE changing")
+        proxy.command("RECONNECT p2")
+        for _ in range(5):
+            conn.send(bind(["2"], "steady") + execute() + SYNC)
+            assert rows(conn.ready("I")) == [["2"]]
+        assert pg.sessions("p2", "app") == old
+        changer.rollback()
+        wait_for(lambda: not pg.sessions("p2", "app") & old, 20 * SLOW, "the end of its server")
+        conn.send(bind([], "one") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["1"]]
+
+
+def test_execute_of_one_made_by_prepare(make, other):
+    """What that returns is known when EXECUTE is parsed: not before there is what it names."""
+    proxy = make()
+    with begin(proxy) as conn:
+        conn.query("PREPARE mine AS SELECT * FROM changing")
+        conn.send(parse("EXECUTE mine", "runs it") + SYNC)
+        swap(proxy)
+        assert kinds(conn.ready("I")) == "1Z"
+        assert told(conn, describe("S", "runs it") + bind([], "runs it") + execute() + SYNC) == ("tT2DCZ", [])
+        assert conn.value("SHOW cluster_name") == "other"
