@@ -30,6 +30,9 @@
 #define POLL_STRETCH 32
 /* When none has ended for so long, they get another SIGTERM. */
 #define TERMINATE_AGAIN (100 * USEC_PER_MSEC)
+
+/* Between two looks of one query text, whose statements see the same of pg_stat_activity otherwise. */
+#define LOOK_ANEW "; SELECT pg_stat_clear_snapshot();"
 /* How long the undo tries to reach the source. */
 #define UNDO_PATIENCE (15 * USEC_PER_SEC)
 /* For a row of pg_database that somebody has changed: clients wait meanwhile. */
@@ -160,10 +163,19 @@ static void add_spared(const struct move *move, struct sbuf *sql, const char *pi
 	sbuf_add_char(sql, ')');
 }
 
-/* Ends all sessions; counts them per shard. */
+/* The cheap look while they are ending: polling must not take the CPU that they need for it. */
+static void count_sql(const struct move *move, struct sbuf *out)
+{
+	sbuf_add_str(out, "SELECT coalesce(sum(pg_stat_get_db_numbackends(oid)), 0) AS sessions"
+	                  " FROM pg_database WHERE datname IN ");
+	shards_literals(move, out);
+}
+
+/* Ends all sessions; counts them per shard.  The last answer is that of count_sql(), to save its way. */
 static bool terminate_all(struct move *move, usec_t deadline)
 {
 	struct link *link = &move->source.link;
+	const PGresult *result;
 	struct sbuf sql;
 	bool ok;
 
@@ -173,16 +185,17 @@ static bool terminate_all(struct move *move, usec_t deadline)
 	             " FROM pg_stat_activity WHERE datname IN ");
 	shards_literals(move, &sql);
 	add_spared(move, &sql, "pid");
-	sbuf_add_str(&sql, " GROUP BY 1");
+	sbuf_add_str(&sql, " GROUP BY 1" LOOK_ANEW);
+	count_sql(move, &sql);
 	ok = ask(move, link, sbuf_text(&sql), deadline + ANSWER_GRACE);
 	sbuf_free(&sql);
-	for (int row = 0; ok && row < link_rows(link); row++) {
-		int64_t ended = link_number(link, row, "ended", 0);
-		const char *name = link_value(link, row, "datname");
+	result = ok ? link->results[0] : NULL;
+	for (int row = 0; ok && row < PQntuples(result); row++) {
+		const char *name = PQgetvalue(result, row, 0);
 
 		for (size_t i = 0; i < move->shard_count; i++) {
 			if (strcmp(move->shards[i].dbname, name) == 0)
-				move->shards[i].sessions += (size_t)ended;
+				move->shards[i].sessions += strtoul(PQgetvalue(result, row, 1), NULL, 10);
 		}
 	}
 	return ok;
@@ -209,14 +222,6 @@ static void left_sql(const struct move *move, struct sbuf *out)
 	                  " FROM pg_prepared_xacts WHERE database IN ");
 	shards_literals(move, out);
 	sbuf_add_str(out, ") AS prepared");
-}
-
-/* The cheap look while they are ending: polling must not take the CPU that they need for it. */
-static void count_sql(const struct move *move, struct sbuf *out)
-{
-	sbuf_add_str(out, "SELECT coalesce(sum(pg_stat_get_db_numbackends(oid)), 0) AS sessions"
-	                  " FROM pg_database WHERE datname IN ");
-	shards_literals(move, out);
 }
 
 static void target_sql(const struct move *move, struct sbuf *out)
@@ -313,63 +318,56 @@ bool fence_await_follower(struct move *move)
 	return delay >= 0;
 }
 
-/* Until few enough are left that the exact look is worth its time. */
+/* Until few enough are left that the exact look is worth its time; behind terminate_all(). */
 static bool await_few(struct move *move, usec_t deadline)
 {
 	struct link *link = &move->source.link;
 	usec_t until = clock_now() + TERMINATE_AGAIN;
 	int64_t before = INT64_MAX;
 	struct sbuf sql;
-	bool ok;
+	bool ok = true;
 
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	count_sql(move, &sql);
-	for (;;) {
-		int64_t left;
+	while (ok) {
+		int64_t left =
+		    link_number(link, 0, "sessions", 1) - (int64_t)verify_spared_count(move);
 
-		ok = ask(move, link, sbuf_text(&sql), deadline + ANSWER_GRACE);
-		if (!ok)
-			break;
-		left = link_number(link, 0, "sessions", 1) - (int64_t)verify_spared_count(move);
 		if (left < before)
 			until = clock_now() + TERMINATE_AGAIN;
 		before = left;
 		if (left <= 0 || clock_now() >= until || clock_now() >= deadline)
 			break;
 		loop_sleep(&move->loop, POLL_EVERY * (1 + left / POLL_STRETCH));
+		ok = ask(move, link, sbuf_text(&sql), deadline + ANSWER_GRACE);
 	}
 	sbuf_free(&sql);
 	return ok;
 }
 
-/* Until nobody was left twice in a row. */
+/* Until nobody was left twice in a row, which `sql` looks in one go. */
 static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 {
 	struct link *link = &move->source.link;
-	int quiet = 0;
 
 	for (;;) {
-		int64_t left;
-
 		if (!ask(move, link, sql, deadline + ANSWER_GRACE))
 			return false;
 		if (link_value(link, 0, "prepared") != NULL)
 			return move_fail(move,
 			                 "a transaction was prepared in the shards meanwhile: %s",
 			                 link_value(link, 0, "prepared"));
-		left = link_number(link, 0, "sessions", 1) + link_number(link, 0, "starting", 1);
-		quiet = left == 0 ? quiet + 1 : 0;
-		if (quiet == 2)
+		if (link_sum(link, "sessions", 1) + link_sum(link, "starting", 1) == 0)
 			return true;
 		if (clock_now() >= deadline) {
+			const int64_t left = link_number(link, 0, "sessions", 1) +
+			                     link_number(link, 0, "starting", 1);
 			char *who = fence_who_is_left(move, link);
 
 			(void)move_fail(move, "%" PRId64 " sessions did not end: %s", left, who);
 			free(who);
 			return false;
 		}
-		if (quiet > 0)
-			continue;
 		/* Somebody ignored the signal, or slipped in before the fence. */
 		if (!terminate_all(move, deadline) || !await_few(move, deadline))
 			return false;
@@ -387,6 +385,8 @@ bool phase_terminate(struct move *move)
 	if (!terminate_all(move, deadline) || !await_few(move, deadline))
 		return false;
 	sbuf_init(&sql, FENCE_SQL_MAX);
+	left_sql(move, &sql);
+	sbuf_add_str(&sql, LOOK_ANEW);
 	left_sql(move, &sql);
 	ok = await_nobody(move, sbuf_text(&sql), deadline);
 	sbuf_free(&sql);

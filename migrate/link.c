@@ -442,6 +442,22 @@ int64_t link_number(const struct link *link, int row, const char *column, int64_
 	return text == NULL || *text == '\0' ? otherwise : strtoll(text, NULL, 10);
 }
 
+int64_t link_sum(const struct link *link, const char *column, int64_t otherwise)
+{
+	int64_t sum = 0;
+	bool found = false;
+
+	for (size_t i = 0; i < link->result_count; i++) {
+		int field = PQfnumber(link->results[i], column);
+
+		for (int row = 0; field >= 0 && row < PQntuples(link->results[i]); row++) {
+			sum += strtoll(PQgetvalue(link->results[i], row, field), NULL, 10);
+			found = true;
+		}
+	}
+	return found ? sum : otherwise;
+}
+
 bool link_true(const struct link *link, int row, const char *column)
 {
 	const char *text = link_value(link, row, column);

@@ -110,6 +110,8 @@ bool link_ok(const struct link *link);
 const char *link_value(const struct link *link, int row, const char *column);
 int link_rows(const struct link *link);
 int64_t link_number(const struct link *link, int row, const char *column, int64_t otherwise);
+/* Of a column, over all rows of all results of the last query text; `otherwise` if there are none. */
+int64_t link_sum(const struct link *link, const char *column, int64_t otherwise);
 bool link_true(const struct link *link, int row, const char *column);
 
 /* Its error, "timed out" for one that is still busy. */
