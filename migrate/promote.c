@@ -474,8 +474,8 @@ static bool fail_if_gone(struct move *move)
 	(void)move_fail(move,
 	                "%s has no database %s: somebody has renamed or dropped it on %s in the last "
 	                "moment before the promotion; if it was renamed, give it its name back on %s "
-	                "(SET default_transaction_read_only = off; ALTER DATABASE ... RENAME TO ...), "
-	                "then run \"pgshunt resume\"; its clients wait meanwhile",
+	                "(end the sessions in it; SET default_transaction_read_only = off; ALTER "
+	                "DATABASE ... RENAME TO ...), then run \"pgshunt resume\"; its clients wait meanwhile",
 	                link->name, gone, move->source.link.name, link->name);
 	close_others(move);
 	return true;

@@ -210,6 +210,7 @@ def test_shard_that_is_renamed_behind_the_last_look(make_scene):
         assert scene.open_databases(scene.pg2) == set()
         result = scene.run("resume")
         assert result.returncode == FORWARD and "pg2 has no database p2" in result.stderr
+        scene.pg2.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'renamed'")
         scene.pg2.sql("BEGIN READ WRITE; ALTER DATABASE renamed RENAME TO p2; COMMIT")
         assert scene.run("resume").returncode == DONE
         assert client.value("SHOW cluster_name") == "pg2"
