@@ -289,6 +289,30 @@ static void explain_functions(struct move *move, struct plproxy *cluster, struct
 	}
 }
 
+static void change_sql(const struct move *move, const struct plproxy *cluster, struct sbuf *sql);
+
+/* Whether the change can be made: tried, and taken back.  The mover may not own the server, an event
+ * trigger may forbid it; after the promotion it would be late to learn that.  What is the operator's
+ * (change_sql of functions) need not be of a kind that can be taken back. */
+static bool try_change(struct move *move, struct plproxy *cluster, struct sbuf *error)
+{
+	struct link *link = &cluster->link;
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, PLPROXY_SQL_MAX);
+	sbuf_add_str(&sql, "BEGIN; SET LOCAL lock_timeout = '2s'; ");
+	change_sql(move, cluster, &sql);
+	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
+	sbuf_free(&sql);
+	if (!ok)
+		sbuf_printf(error, "%s: the options of cluster %s cannot be changed: %s\n",
+		            cluster->label, cluster->conf->cluster, link_error(link));
+	if (link->state != LINK_IDLE || !link_run(&move->loop, link, ASK_TIMEOUT, "ROLLBACK"))
+		link_close(link);
+	return ok;
+}
+
 /* Reads the options of one cluster; a second time, too. */
 static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf *error)
 {
@@ -312,6 +336,8 @@ static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf
 		explain_functions(move, cluster, error);
 		ok = false;
 	}
+	if (ok && !cluster->functions && has_changes(move, cluster))
+		ok = try_change(move, cluster, error);
 	cluster->planned = ok;
 	return ok;
 }
@@ -582,13 +608,16 @@ static void verify_sql(const struct partition *partition, const char *role, stru
 	struct sbuf body;
 
 	/* PL/Proxy logs in by the user mapping of the calling role, which the administrator often
-	 * has not; the function is called as somebody who has. */
+	 * has not; the function is called as somebody who has.  What nobody else sees is nothing for
+	 * event triggers, which may forbid DDL. */
 	sbuf_init(&body, 8192);
 	sbuf_add_str(&body, " CLUSTER ");
 	sql_literal(&body, partition->cluster->conf->cluster);
 	sbuf_printf(&body, "; RUN ON %d; SELECT " IDENTITY "; ", partition->number);
 	sbuf_add_str(sql,
-	             "BEGIN; CREATE FUNCTION pg_temp.pgshunt_where() RETURNS text LANGUAGE plproxy"
+	             "BEGIN; SELECT set_config('session_replication_role', 'replica', true) FROM"
+	             " pg_roles WHERE rolname = current_user AND rolsuper;"
+	             " CREATE FUNCTION pg_temp.pgshunt_where() RETURNS text LANGUAGE plproxy"
 	             " AS ");
 	sql_literal(sql, sbuf_text(&body));
 	sbuf_add_str(sql, "; ");

@@ -78,6 +78,27 @@ def test_functions_that_are_not_changed(make_scene, pg, change):
     scene.check_on_pg2()
 
 
+NO_DDL = """CREATE FUNCTION no_ddl() RETURNS event_trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'no DDL here'; END $$;
+CREATE EVENT TRIGGER no_ddl ON ddl_command_start EXECUTE FUNCTION no_ddl();"""
+
+
+def test_event_trigger_that_forbids_ddl(make_scene, pg):
+    """That the options cannot be changed is known before the move; the look where calls land is none of
+    its business."""
+    scene = make_scene()
+    for name, direct in (("hq_event", True), ("hq_event_through", False)):
+        scene.plproxy(pg, name, direct=direct)
+        pg.sql(NO_DDL, name)
+        if direct:
+            result = scene.move(REFUSED)
+            assert "the options of cluster hq cannot be changed: no DDL here" in result.stderr
+            scene.check_on_pg1()
+    result = scene.move()
+    assert "plproxy_calls 1" in result.stdout
+    scene.check_on_pg2()
+
+
 def at_record(scene, record):
     """The mover in the background, once it stands at that record; removing the file lets it go on."""
     mark = os.path.join(scene.folder, "waits")
