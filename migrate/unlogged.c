@@ -26,7 +26,6 @@ bool unlogged_prepare(struct move *move)
 {
 	struct link **links = all_links(move);
 	struct sbuf error;
-	bool ok;
 
 	for (size_t i = 0; i < move->shard_count; i++) {
 		struct link_target target;
@@ -36,21 +35,29 @@ bool unlogged_prepare(struct move *move)
 		link_init(links[i], move->target.conf->name, &target);
 	}
 	sbuf_init(&error, ERROR_MAX * (1 + move->shard_count));
-	ok = links_connect(&move->loop, links, move->shard_count,
-	                   move->config->mover.connect_timeout, &error) ||
-	     move_fail(move, "%s", sbuf_text(&error));
+	/* Of a hundred shards the target may not take so many sessions. */
+	if (!links_connect(&move->loop, links, move->shard_count,
+	                   move->config->mover.connect_timeout, &error)) {
+		ui_lines(move->ui, &error);
+		ui_error(move->ui, "prepare: unlogged tables that were made there since the checks "
+		                   "would not be noticed");
+	}
 	sbuf_free(&error);
+	for (size_t i = 0; i < move->shard_count; i++) {
+		if (links[i]->state != LINK_IDLE)
+			link_close(links[i]);
+	}
 	free(links);
-	if (!ok)
-		return false;
 	unlogged_send(move);
 	return unlogged_none(move);
 }
 
 void unlogged_send(struct move *move)
 {
-	for (size_t i = 0; i < move->shard_count; i++)
-		link_send(&move->shards[i].inside, unlogged_sql);
+	for (size_t i = 0; i < move->shard_count; i++) {
+		if (move->shards[i].inside.state != LINK_CLOSED)
+			link_send(&move->shards[i].inside, unlogged_sql);
+	}
 }
 
 bool unlogged_none(struct move *move)
@@ -61,6 +68,8 @@ bool unlogged_none(struct move *move)
 	          move_fail(move, "interrupted");
 
 	for (size_t i = 0; ok && i < move->shard_count; i++) {
+		if (links[i]->state == LINK_CLOSED)
+			continue;
 		if (!link_ok(links[i]))
 			ok = move_fail(move, "%s, database %s: %s", links[i]->name,
 			               move->shards[i].dbname, link_error(links[i]));
