@@ -289,6 +289,34 @@ static void explain_functions(struct move *move, struct plproxy *cluster, struct
 	}
 }
 
+/* What a server says it is; the same text from the target itself and through PL/Proxy.  The start
+ * time tells two servers with the same system identifier apart. */
+#define IDENTITY                                                                                   \
+	"concat_ws(' ', (SELECT system_identifier FROM pg_catalog.pg_control_system()),"           \
+	" extract(epoch FROM pg_catalog.pg_postmaster_start_time()),"                              \
+	" CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'standby' ELSE 'primary' END)"
+
+/* A cluster in a database that is moved itself, which the mover reaches past the routers: after the
+ * promotion it would have to be changed in the target's copy. */
+static bool moves_itself(struct move *move, struct plproxy *cluster)
+{
+	static const char sql[] =
+	    "SELECT " IDENTITY " AS identity, pg_catalog.current_database() AS dbname";
+	struct link *source = &move->source.link;
+	struct link *link = &cluster->link;
+	bool moves = false;
+
+	if (router_at(move, cluster->conf->host, cluster->conf->port) != NULL ||
+	    !link_run(&move->loop, link, ASK_TIMEOUT, sql) ||
+	    !link_run(&move->loop, source, ASK_TIMEOUT, sql) ||
+	    strcmp(link_value(link, 0, "identity"), link_value(source, 0, "identity")) != 0)
+		return false;
+	for (size_t i = 0; i < move->shard_count; i++)
+		moves =
+		    moves || strcmp(move->shards[i].dbname, link_value(link, 0, "dbname")) == 0;
+	return moves;
+}
+
 static void change_sql(const struct move *move, const struct plproxy *cluster, struct sbuf *sql);
 
 /* Whether the change can be made: tried, and taken back.  The mover may not own the server, an event
@@ -334,6 +362,13 @@ static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf
 	if (ok && cluster->functions && has_changes(move, cluster) &&
 	    cluster->conf->change_sql[0] == '\0') {
 		explain_functions(move, cluster, error);
+		ok = false;
+	}
+	if (ok && has_changes(move, cluster) && moves_itself(move, cluster)) {
+		sbuf_printf(error,
+		            "%s: database %s is moved itself, but mover.plproxy.%s leads to the old "
+		            "server: let its host and port be those of a proxy, which follows\n",
+		            cluster->label, cluster->conf->dbname, cluster->conf->name);
 		ok = false;
 	}
 	if (ok && !cluster->functions && has_changes(move, cluster))
@@ -595,13 +630,6 @@ bool plproxy_repair(struct move *move, usec_t deadline)
 }
 
 /* ---- verify ---- */
-
-/* What a server says it is; the same text from the target itself and through PL/Proxy.  The start
- * time tells two servers with the same system identifier apart. */
-#define IDENTITY                                                                                   \
-	"concat_ws(' ', (SELECT system_identifier FROM pg_catalog.pg_control_system()),"           \
-	" extract(epoch FROM pg_catalog.pg_postmaster_start_time()),"                              \
-	" CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'standby' ELSE 'primary' END)"
 
 static void verify_sql(const struct partition *partition, const char *role, struct sbuf *sql)
 {

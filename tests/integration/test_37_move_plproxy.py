@@ -99,6 +99,25 @@ def test_event_trigger_that_forbids_ddl(make_scene, pg):
     scene.check_on_pg2()
 
 
+def test_database_of_the_cluster_is_moved_along(make_scene):
+    """The mover would change the old copy, or cannot any more; by a proxy it reaches the new one."""
+    scene = make_scene()
+    scene.plproxy(scene.pg1, "hq", direct=True)
+    scene.proxy.databases["hq"] = {"server": "pg1"}
+    scene.proxy.write()
+    with scene.proxy.console() as console:
+        console("RELOAD")
+    result = scene.run("plan", "p2", "hq", "--to", "pg2")
+    assert result.returncode == REFUSED
+    assert "database hq is moved itself, but mover.plproxy.hq leads to the old server" in result.stderr
+    assert scene.run("plan", "p2", "--to", "pg2").returncode == DONE
+    scene.mover["plproxy"]["hq"]["port"] = scene.proxy.port
+    scene.configure()
+    assert scene.run("move", "p2", "hq", "--to", "pg2").returncode == DONE
+    with scene.proxy.wire("hq") as conn:
+        assert conn.value("SELECT where_am_i(2)") == "pg2 p2"
+
+
 def at_record(scene, record):
     """The mover in the background, once it stands at that record; removing the file lets it go on."""
     mark = os.path.join(scene.folder, "waits")
