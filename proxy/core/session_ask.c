@@ -81,6 +81,7 @@ static unsigned ask_try_unnamed(struct session_move *move, struct sbuf *out)
 
 	free(move->unnamed_failure);
 	move->unnamed_failure = NULL;
+	move->unnamed_changed = false;
 	if (!session_seen_unnamed(move->client, &unnamed)) {
 		out->failed = true;
 		return 0;
@@ -335,7 +336,9 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 	sbuf_printf(&text, "%s (%s)", error.message == NULL ? "unknown error" : error.message,
 	            error.sqlstate);
 	if (move->question == SESSION_ASKS_STATE && move->steps_left > move->state_steps) {
-		if (!replay_try_again(error.sqlstate))
+		if (strcmp(error.sqlstate, "0A000") == 0)
+			move->unnamed_changed = true;
+		else if (!replay_try_again(error.sqlstate) && strcmp(error.sqlstate, "26000") != 0)
 			move->unnamed_failure = sbuf_take(&text);
 		sbuf_free(&text);
 		return;

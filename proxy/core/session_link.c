@@ -283,8 +283,19 @@ static bool session_tell_parameters(struct session_move *move, struct server *se
 /* Statements that its old server would have refused. */
 static bool session_keep_changed(struct session_move *move)
 {
+	struct stmt *unnamed;
+	bool changed;
 	size_t i;
 
+	if (!session_seen_unnamed(move->client, &unnamed))
+		return false;
+	changed = unnamed != NULL && move->unnamed_changed;
+	stmt_unref(unnamed);
+	if (changed) {
+		if (!session_lost_add_changed(move->client, "", NULL))
+			return false;
+		session_see_no_unnamed(move->client);
+	}
 	for (i = 0; i < session_state_count(move->state); i++) {
 		const struct session_row *row = session_state_at(move->state, i);
 

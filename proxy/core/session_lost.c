@@ -28,6 +28,7 @@ struct session_lost {
 	uint8_t *def;
 	size_t len;
 	bool changed;
+	bool typed; /* `changed`, and the parameters' types are known */
 };
 
 static void lost_free(struct session_lost *lost)
@@ -91,14 +92,16 @@ bool session_lost_add_changed(struct client *client, const char *name, const cha
 
 	sbuf_init(&list, LOST_TYPES_MAX);
 	sbuf_init(&def, LOST_TYPES_MAX);
-	good = replay_types(types, &list);
+	good = replay_types(types == NULL ? "{}" : types, &list);
 	sbuf_add(&def, LOST_WRONG, sizeof(LOST_WRONG));
 	sbuf_add(&def, list.data, list.len);
 	good = good && sbuf_ok(&def) && session_lost_add(client, name, def.data, def.len);
 	sbuf_free(&list);
 	sbuf_free(&def);
-	if (good)
+	if (good) {
 		client->seen->lost->changed = true;
+		client->seen->lost->typed = types != NULL;
+	}
 	return good;
 }
 
@@ -118,6 +121,7 @@ static bool lost_expect(struct server *server, const struct session_lost *lost, 
 	struct stmt *stmt = NULL;
 	char *text;
 
+	describes = describes && lost->typed;
 	if (!lost->changed)
 		return ledger_owe(&server->ledger, OWES_HIDDEN_PARSE);
 	text = strdup("42601"

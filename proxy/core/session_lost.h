@@ -31,7 +31,7 @@ bool session_lost_add(struct client *client, const char *name, const void *def,
                       size_t len) MUST_CHECK;
 
 /* One that its server refuses because it would return other columns than the client was told; `types`
- * are its parameters', as the server lists them. */
+ * are its parameters', as the server lists them; NULL: not known. */
 bool session_lost_add_changed(struct client *client, const char *name,
                               const char *types) MUST_CHECK;
 

@@ -262,6 +262,7 @@ void replay_try_unnamed(const struct stmt *unnamed, struct sbuf *out)
 	session_add_run(out,
 	                "SELECT WHERE pg_catalog.set_config('lock_timeout', '10', true) IS NULL");
 	session_add_parse(out, unnamed->text, unnamed->text + text, unnamed->len - text);
+	wire_add_describe(out, 'S', ""); /* refused if it would return other columns now */
 	wire_add_sync(out);
 }
 

@@ -54,7 +54,10 @@ def told(conn, data):
 def check(conn, server):
     """Of "one", "two" and "three" nobody is to get what he does not expect."""
     run = bind([], "one") + execute()
-    assert told(conn, run + SYNC) == ("EZ", REFUSED)
+    conn.send(run + SYNC)
+    error, = errors(conn.ready("I"))
+    assert (error["C"], error["M"]) == REFUSED[0]
+    assert error["R"] == "RevalidateCachedQuery"  # by which pgjdbc knows that it helps to prepare it again
     assert told(conn, run + bind([], "two") + execute() + SYNC) == ("EZ", REFUSED)
     assert told(conn, bind(["2"], "steady") + execute() + run + SYNC) == ("2DCEZ", REFUSED)
     assert told(conn, describe("S", "one") + SYNC) == ("tEZ", REFUSED)
@@ -192,3 +195,23 @@ def test_execute_of_one_made_by_prepare(make, other):
         assert kinds(conn.ready("I")) == "1Z"
         assert told(conn, describe("S", "runs it") + bind([], "runs it") + execute() + SYNC) == ("tT2DCZ", [])
         assert conn.value("SHOW cluster_name") == "other"
+
+
+@pytest.mark.parametrize("how", ["swap", "reconnect"])
+def test_unnamed(make, pg, other, how):
+    proxy = make()
+    with begin(proxy, "") as conn:
+        change("added", pg, other)
+        if how == "swap":
+            swap(proxy)
+        else:
+            old = pg.sessions("p2", "app")
+            proxy.command("RECONNECT p2")
+            wait_for(lambda: not pg.sessions("p2", "app") & old, 20 * SLOW, "the end of its server")
+        for _ in range(2):
+            assert told(conn, bind() + execute() + SYNC) == ("EZ", REFUSED)
+        run = bind() + describe() + execute() + SYNC
+        assert told(conn, parse("SELECT * FROM changing") + run) == ("12TDCZ", [])
+        assert told(conn, run) == ("2TDCZ", [])
+        assert conn.value("SELECT 1") == "1"
+        assert told(conn, run)[1][0][0] == "26000"
