@@ -349,6 +349,18 @@ void session_execute(struct session *session)
 		session_deallocate(session, command->statement);
 		session_finish(session, NULL, NULL);
 		break;
+	case COMMAND_BEGIN:
+	case COMMAND_START_TRANSACTION:
+		session->in_block = true;
+		session_finish(session, NULL, NULL);
+		break;
+	case COMMAND_COMMIT:
+	case COMMAND_END:
+	case COMMAND_ROLLBACK:
+	case COMMAND_ABORT:
+		session->in_block = false;
+		session_finish(session, NULL, NULL);
+		break;
 	default:
 		/* What drivers send by themselves changes nothing here. */
 		session_finish(session, NULL, NULL);

@@ -36,12 +36,18 @@ static struct portal *find_portal(struct session *session, const char *name)
 	return NULL;
 }
 
-void session_drop_portals(struct session *session)
+void session_drop_portals(struct session *session, bool unread)
 {
 	struct list_node *node;
+	struct list_node *tmp;
 
-	while ((node = list_first(&session->portals)) != NULL)
-		portal_free(session, CONTAINER_OF(node, struct portal, node));
+	LIST_FOREACH(&session->portals, node, tmp)
+	{
+		struct portal *portal = CONTAINER_OF(node, struct portal, node);
+
+		if (!unread || !portal->more || portal->name[0] == '\0')
+			portal_free(session, portal);
+	}
 }
 
 static struct statement *find_statement(struct session *session, const char *name)
@@ -82,18 +88,19 @@ void session_deallocate(struct session *session, const char *name)
 static void extended_error(struct session *session, const char *sqlstate, const char *message)
 {
 	wire_add_error_text(&session->out, "ERROR", sqlstate, message);
+	session->in_block = false;
 	session->skip_to_sync = true;
 }
 
 /* Sends the next rows of a portal that ran. */
 static void portal_send(struct session *session, struct portal *portal)
 {
-	bool more = false;
-
+	portal->more = false;
 	if (portal->has_rows)
 		(void)result_add_rows(&session->out, &portal->prepared.command, &portal->rows,
-		                      portal->binary, &portal->offset, session->max_rows, &more);
-	if (more)
+		                      portal->binary, &portal->offset, session->max_rows,
+		                      &portal->more);
+	if (portal->more)
 		wire_add_portal_suspended(&session->out);
 	else
 		session_add_complete(session, &portal->prepared.command);

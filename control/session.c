@@ -30,6 +30,7 @@
 
 static void send_ready(struct session *session)
 {
+	session_drop_portals(session, session->in_block);
 	wire_add_ready(&session->out, WIRE_TX_IDLE);
 }
 
@@ -78,6 +79,7 @@ void session_error(struct session *session, const struct admin_error *error, uin
 	    strcmp(told.sqlstate, "F0000") != 0)
 		(void)snprintf(told.sqlstate, sizeof(told.sqlstate), "08P01");
 	send_error(session, "ERROR", &told, position);
+	session->in_block = false;
 	if (session->query != NULL) {
 		end_query(session);
 	} else {
@@ -218,8 +220,6 @@ static void on_message(struct session *session, uint8_t type, const uint8_t *bod
 	case FE_SYNC:
 		session->skip_to_sync = false;
 		session->counts->xacts++;
-		/* No command leaves a transaction open, so portals end here. */
-		session_drop_portals(session);
 		send_ready(session);
 		break;
 	case FE_TERMINATE:
@@ -533,7 +533,7 @@ void session_free(struct session *session)
 		event_free(session->read_event);
 	if (session->write_event != NULL)
 		event_free(session->write_event);
-	session_drop_portals(session);
+	session_drop_portals(session, false);
 	session_deallocate(session, "");
 	session_close_tls(session);
 	(void)close(session->fd);

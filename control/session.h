@@ -52,6 +52,7 @@ struct portal {
 	bool has_rows;
 	struct rowset rows;
 	size_t offset; /* of the row that comes next */
+	bool more;     /* some are left for another Execute */
 };
 
 /* What all sessions have done since the start. */
@@ -99,6 +100,7 @@ struct session {
 	struct list statements; /* struct statement.node */
 	struct list portals;    /* struct portal.node */
 	struct portal *running; /* NULL: simple */
+	bool in_block;          /* after BEGIN: portals outlive a Sync */
 	uint32_t max_rows;
 	uint32_t cancel_pid; /* its slot of core/share.h is one less */
 	struct cancel_key cancel_key;
@@ -158,7 +160,8 @@ void session_extended_message(struct session *session, uint8_t type, const uint8
 /* The command of session->running is done: its rows (taken over, or NULL) are sent. */
 void session_portal_ran(struct session *session, struct rowset *rows);
 
-void session_drop_portals(struct session *session);
+/* Those with rows left stay when `unread` is set. */
+void session_drop_portals(struct session *session, bool unread);
 
 /* Forgets a prepared statement, or all ("").  One that does not exist is no error: drivers tidy up
  * after themselves. */

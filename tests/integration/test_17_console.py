@@ -209,6 +209,34 @@ def test_extended_protocol(console):
     assert errors(conn.ready("I"))[0]["C"] == "26000"
 
 
+def test_rows_in_parts(console):
+    """As JDBC reads them with a fetch size, in a transaction: a named portal outlives a Sync."""
+    conn = console.conn
+    conn.send(parse("BEGIN"), bind(), execute(), parse("SHOW HELP", "h"), bind(name="h", portal="c"),
+              describe("P", "c"), execute("c", 2), SYNC)
+    assert kinds(conn.ready("I")) == "12C12TDDsZ"
+    conn.send(execute("c", 3), SYNC)
+    assert kinds(conn.ready("I")) == "DDDsZ"
+    conn.send(parse("SHOW VERSION"), bind(), execute(), SYNC)
+    assert kinds(conn.ready("I")) == "12DCZ"
+    conn.send(execute("c"), SYNC)
+    rest = kinds(conn.ready("I"))
+    assert rest.strip("D") == "CZ" and len(rest) > 20
+    # All have been read, an error, and the end of the transaction: it is gone.
+    for end in (b"", parse("HODL"), parse("COMMIT") + bind() + execute(), query("ROLLBACK")):
+        if end:
+            conn.send(parse("BEGIN"), bind(), execute(), bind(name="h", portal="c"), execute("c", 2), SYNC)
+            assert kinds(conn.ready("I")) == "12C2DDsZ"
+            conn.send(end, b"" if end[:1] == b"Q" else SYNC)
+            conn.ready("I")
+        conn.send(execute("c"), SYNC)
+        assert errors(conn.ready("I"))[0]["C"] == "34000", end
+    conn.send(bind(name="h", portal="c"), execute("c", 2), SYNC)
+    assert kinds(conn.ready("I")) == "2DDsZ"
+    conn.send(execute("c"), SYNC)
+    assert errors(conn.ready("I"))[0]["C"] == "34000"
+
+
 def test_pipeline(console):
     console.conn.send(*[query("SHOW VERSION")] * 20)
     for _ in range(20):
