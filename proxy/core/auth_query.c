@@ -286,6 +286,24 @@ static bool asker_has_no_server(const struct asker *asker)
 	       (asker->sqlstate[0] != '\0' && pool != NULL && pool->last_error != NULL);
 }
 
+/* Keeps an answer.  With another secret it may be another role of the same name, made after the former
+ * one was dropped: the servers are asked whether theirs still exists. */
+static bool asker_keep(struct asker *asker, const char *name, const char *secret,
+                       struct auth_user **user)
+{
+	struct proxy *proxy = asker->worker->proxy;
+	struct auth_user *former;
+	enum auth_cache_state state =
+	    auth_cache_get(proxy->auth_cache, asker->scope, name, 0, 0, 0, &former);
+	bool kept = auth_cache_put(proxy->auth_cache, asker->scope, name, secret,
+	                           asker->worker->now, user);
+
+	if (state != AUTH_CACHE_MISS && *user != NULL && *user != former)
+		share_doubt_roles(proxy->shares, name);
+	auth_user_unref(former);
+	return kept;
+}
+
 /* ReadyForQuery after a question. */
 static void asker_answer(struct asker *asker)
 {
@@ -304,11 +322,11 @@ static void asker_answer(struct asker *asker)
 		wrong = "the query gave more than one row";
 	else if (asker->malformed)
 		wrong = "the query must give the user's name and its password";
-	else if (!auth_cache_put(asker->worker->proxy->auth_cache, asker->scope, lookup->name,
-	                         asker->rows == 0        ? NULL
-	                         : asker->secret == NULL ? ""
-	                                                 : asker->secret,
-	                         asker->worker->now, &user))
+	else if (!asker_keep(asker, lookup->name,
+	                     asker->rows == 0        ? NULL
+	                     : asker->secret == NULL ? ""
+	                                             : asker->secret,
+	                     &user))
 		wrong = "out of memory, or a malformed SCRAM secret";
 	mem_free_secret(asker->secret);
 	asker->secret = NULL;

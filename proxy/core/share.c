@@ -171,6 +171,16 @@ void share_each_user(struct share_registry *registry,
 	(void)pthread_mutex_unlock(&registry->lock);
 }
 
+void share_doubt_roles(struct share_registry *registry, const char *user)
+{
+	(void)pthread_mutex_lock(&registry->lock);
+	for (struct pool_share *share = registry->pools; share != NULL; share = share->next) {
+		if (strcmp(share->user, user) == 0)
+			atomic_fetch_add(&share->role_losses, 1);
+	}
+	(void)pthread_mutex_unlock(&registry->lock);
+}
+
 void share_uncount_client(struct user_share *user, struct database_share *database)
 {
 	atomic_fetch_sub(&user->clients, 1);

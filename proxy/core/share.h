@@ -76,7 +76,7 @@ struct pool_share {
 	atomic_int limit; /* SHARE_NO_LIMIT: none */
 	_Atomic usec_t succeeded_at; /* when the last server that let us in was dialled */
 	atomic_uint refs;
-	atomic_uint role_losses; /* how often servers were found whose role had gone (pool_doubts_role()) */
+	atomic_uint role_losses; /* how often there was reason to doubt servers' role (pool_doubts_role()) */
 	struct pool_share *next;
 	/* Per worker: idle servers it could give, and since when (usec) its first client waits.  Each
 	 * on a cache line of its own, because each is written by another thread. */
@@ -134,6 +134,9 @@ bool share_user_counts(struct share_registry *registry, const char *name, int *c
 /* All of them.  `each` must not come back here: the lock is held. */
 void share_each_user(struct share_registry *registry,
                      void (*each)(void *arg, const struct user_share *user), void *arg);
+
+/* The role may be another one now: servers are asked before they are given to anybody else. */
+void share_doubt_roles(struct share_registry *registry, const char *user);
 
 /* Bits 1 << enum user_timeout of the time-outs that somebody has. */
 unsigned share_timeouts(const struct share_registry *registry);

@@ -237,6 +237,30 @@ def test_pgbouncer_knows_who_was_just_made(make, asked_pg, auth_type):
         asked_pg.sql("DROP ROLE just_made")
 
 
+@pytest.mark.parametrize("mode, auth_type", [("session", "scram-sha-256"), ("transaction", "md5"),
+                                             ("transaction", "plain")])
+def test_role_that_is_made_anew(make, asked_pg, mode, auth_type):
+    """Another secret may be that of another role: nobody gets a server connection of the former one."""
+    anew = ("DROP ROLE IF EXISTS fleeting; SET password_encryption = '%s'; CREATE ROLE fleeting LOGIN PASSWORD '%%s'"
+            % ("scram-sha-256" if auth_type == "scram-sha-256" else "md5"))
+    proxy = make(as_pgbouncer=auth_type != "plain", auth_type=auth_type, pool_mode=mode, auth_cache_age="1h",
+                 auth_cache_absent_age="1ms", workers=2)
+    try:
+        asked_pg.sql(anew % "0", "p1")
+        with proxy.wire("p1", "fleeting", "0") as stays:
+            assert stays.value("SELECT current_user") == "fleeting"
+            assert login(proxy, "fleeting", "0") == "fleeting"
+            for n in "123":
+                asked_pg.sql(anew % n, "p1")
+                for _ in range(2):
+                    assert login(proxy, "fleeting", n) == "fleeting"
+            if mode == "transaction":
+                assert stays.value("SELECT current_user") == "fleeting"
+        proxy.stop()
+    finally:
+        asked_pg.sql("DROP ROLE fleeting")
+
+
 def test_flood_of_one_unknown_user_as_pgbouncer(make, asked_pg):
     """Each attempt may be a question then; those at a time are one, and keep off nobody else."""
     proxy = make(as_pgbouncer=True, workers=1)
