@@ -489,6 +489,16 @@ def test_bound_of_a_client(make_proxy):
         assert conn.value("SELECT 1") == "1"
 
 
+def test_thousands_of_one_client(make_proxy):
+    """pgjdbc closes what it has prepared when its garbage is collected."""
+    proxy = make_proxy(pool_size=1, max_prepared_statements=100)
+    with proxy.wire() as conn:
+        conn.send(*[parse("SELECT %d" % n, "s%d" % n) for n in range(3000)], SYNC)
+        assert kinds(conn.ready("I")) == "1" * 3000 + "Z"
+        for n in (0, 1234, 2999):
+            assert rows(run(conn, bind(name="s%d" % n), execute())) == [[str(n)]]
+
+
 def test_not_tracked(make_proxy):
     """0 leaves prepared statements alone: they are the server's."""
     proxy = make_proxy(pool_size=1, max_prepared_statements=0)
