@@ -22,6 +22,8 @@
 #define FENCE_TIMEOUT (5 * USEC_PER_SEC)
 /* A target that needs no longer for what is written on the source is waited for in the hold. */
 #define FOLLOWS_CLOSELY (50 * USEC_PER_MSEC)
+/* How long a moment is looked for in which it is so; a target far away always needs longer. */
+#define FOLLOWS_PATIENCE (3 * USEC_PER_SEC)
 /* How much later than a deadline for something else the server's answer about it may come. */
 #define ANSWER_GRACE (1 * USEC_PER_SEC)
 #define POLL_EVERY (1 * USEC_PER_MSEC)
@@ -306,7 +308,7 @@ static usec_t measure_delay(struct move *move, usec_t deadline)
 bool fence_await_follower(struct move *move)
 {
 	const usec_t timeout = move->config->mover.catch_up_timeout;
-	const usec_t until = clock_now() + timeout;
+	const usec_t until = clock_now() + FOLLOWS_PATIENCE;
 	usec_t delay;
 
 	do {
