@@ -19,13 +19,17 @@
 #define OLD_PATIENCE (500 * USEC_PER_MSEC)
 #define RECORD "read_only"
 
-/* Which of the shards have a setting of their own. */
-static void own_sql(const struct move *move, struct sbuf *out)
+#define ANY_VALUE "%"
+
+/* Which of the shards have a setting of their own, of that value. */
+static void own_sql(const struct move *move, const char *value, struct sbuf *out)
 {
-	sbuf_add_str(out, "SELECT d.datname FROM pg_db_role_setting s JOIN pg_database d ON"
-	                  " d.oid = s.setdatabase WHERE s.setrole = 0 AND EXISTS (SELECT FROM"
-	                  " unnest(s.setconfig) c WHERE c LIKE 'default\\_transaction\\_read\\_only=%')"
-	                  " AND d.datname IN ");
+	sbuf_printf(out,
+	            "SELECT d.datname FROM pg_db_role_setting s JOIN pg_database d ON"
+	            " d.oid = s.setdatabase WHERE s.setrole = 0 AND EXISTS (SELECT FROM"
+	            " unnest(s.setconfig) c WHERE c LIKE 'default\\_transaction\\_read\\_only=%s')"
+	            " AND d.datname IN ",
+	            value);
 	shards_literals(move, out);
 }
 
@@ -44,13 +48,13 @@ static bool in_file(struct move *move, const char **setting)
 }
 
 /* How many of the shards have a setting of their own; -1: cannot be asked. */
-static int count_own(struct move *move, struct link *link)
+static int count_own(struct move *move, struct link *link, const char *value)
 {
 	struct sbuf sql;
 	bool ok;
 
 	sbuf_init(&sql, SQL_MAX);
-	own_sql(move, &sql);
+	own_sql(move, value, &sql);
 	ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
 	sbuf_free(&sql);
 	return ok ? link_rows(link) : -1;
@@ -71,7 +75,7 @@ bool read_only_left_over(struct move *move)
 	const char *setting;
 
 	return in_file(move, &setting) && setting != NULL && strcmp(setting, "on") == 0 &&
-	       count_own(move, &move->source.link) == (int)move->shard_count;
+	       count_own(move, &move->source.link, ANY_VALUE) == (int)move->shard_count;
 }
 
 /* Which of the shards have none, and get one from us; or have it from a move that did not end. */
@@ -79,7 +83,7 @@ static bool choose(struct move *move, bool left_over)
 {
 	struct link *link = &move->source.link;
 
-	if (count_own(move, link) < 0)
+	if (count_own(move, link, ANY_VALUE) < 0)
 		return move_fail(move, "%s: %s", link->name, link_error(link));
 	for (size_t i = 0; i < move->shard_count; i++)
 		move->shards[i].own_read_only = left_over || !has_own(link, move->shards[i].dbname);
@@ -140,7 +144,7 @@ static bool await_replay(struct move *move)
 	const usec_t deadline = clock_now() + move->config->mover.catch_up_timeout;
 	int count;
 
-	while ((count = count_own(move, link)) >= 0 && count < (int)move->shard_count) {
+	while ((count = count_own(move, link, ANY_VALUE)) >= 0 && count < (int)move->shard_count) {
 		if (move_stopped(move))
 			return move_fail(move, "interrupted");
 		if (clock_now() >= deadline)
@@ -283,8 +287,9 @@ static bool end_on_shards(struct move *move, struct link *link)
 	struct sbuf sql;
 	bool ok;
 
-	/* One that somebody has dropped or renamed meanwhile is no reason to call it unfinished. */
-	if (!reach(move, link) || count_own(move, link) < 0)
+	/* One that somebody has dropped or renamed meanwhile is no reason to call it unfinished; and what
+	 * he has set to something else is his. */
+	if (!reach(move, link) || count_own(move, link, "off") < 0)
 		return false;
 	for (size_t i = 0; i < move->shard_count; i++)
 		move->shards[i].own_read_only = move->shards[i].own_read_only &&

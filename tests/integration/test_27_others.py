@@ -159,3 +159,12 @@ def test_nothing_is_left_over(make_scene):
     assert scene.pg2.value("SELECT setting FROM pg_file_settings WHERE name = "
                            "'default_transaction_read_only'") == "off"
     assert scene.left_over(scene.pg2) == [("default_transaction_read_only",), ("p2",)]
+
+
+def test_setting_that_somebody_makes_meanwhile(make_scene, stopped_at):
+    """It is not ours to take back."""
+    scene = make_scene()
+    sql = "ALTER DATABASE p2 SET default_transaction_read_only = on"
+    assert stopped_at(scene, "prepare.outcome", lambda: database(scene, sql)) == DONE
+    assert scene.pg2.value("SHOW default_transaction_read_only", "p2") == "on"
+    assert scene.pg2.value("SHOW default_transaction_read_only", "postgres") == "off"
