@@ -15,15 +15,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define SHELL_TIMEOUT (10 * USEC_PER_SEC)
 /* In the hold: it must not keep the other routers waiting. */
 #define SHELL_PATIENCE (2 * USEC_PER_SEC)
+/* Looks, one a millisecond, whether another mover has let go of the file. */
+#define LOCK_LOOKS 100
 
 /* ---- reading ---- */
 
@@ -311,17 +315,35 @@ static bool write_file(const char *path, const char *bytes, size_t len, const st
 	return ok;
 }
 
-static void sync_directory_of(const char *path)
+static int open_directory_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	char *directory = mem_must_strndup(path, (size_t)(slash - path) + 1);
 	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	free(directory);
+	return fd;
+}
+
+static void sync_directory_of(const char *path)
+{
+	int fd = open_directory_of(path);
+
 	if (fd >= 0) {
 		(void)fsync(fd);
 		(void)close(fd);
 	}
-	free(directory);
+}
+
+/* Keeps another mover from exchanging the file between our look at it and our own exchange; to be
+ * closed.  Whoever else has the lock, clients do not wait for him. */
+static int lock_directory_of(const char *path)
+{
+	int fd = open_directory_of(path);
+
+	for (int i = 0; fd >= 0 && i < LOCK_LOOKS && flock(fd, LOCK_EX | LOCK_NB) != 0; i++)
+		(void)poll(NULL, 0, 1);
+	return fd;
 }
 
 static bool prepare_local(const struct bouncer_file *file, const char *temporary,
@@ -340,7 +362,7 @@ static bool prepare_local(const struct bouncer_file *file, const char *temporary
 	return true;
 }
 
-static bool commit_local(const struct bouncer_file *file, const char *temporary, struct sbuf *error)
+static bool exchange(const struct bouncer_file *file, const char *temporary, struct sbuf *error)
 {
 	char *bytes;
 	size_t len;
@@ -362,6 +384,16 @@ static bool commit_local(const struct bouncer_file *file, const char *temporary,
 		return true;
 	sbuf_printf(error, "%s cannot be exchanged: %s", file->path, strerror(errno));
 	return false;
+}
+
+static bool commit_local(const struct bouncer_file *file, const char *temporary, struct sbuf *error)
+{
+	int lock = lock_directory_of(file->path);
+	bool ok = exchange(file, temporary, error);
+
+	if (lock >= 0)
+		(void)close(lock);
+	return ok;
 }
 
 /* ---- on another machine ---- */

@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+import yaml
 
 from pgwire import wait_for
-from scene import DONE, FORWARD, REFUSED, UNDONE
-from servers import SLOW, PgBouncer, subfolder
+from proxy import program
+from scene import DONE, FORWARD, REFUSED, TABLE, UNDONE
+from servers import SLOW, PgBouncer, start, subfolder
 
 # pgbouncer 1.18 knows nothing of prepared statements in transaction pooling.
 MODES = ("simple", "extended", "pipelined")
@@ -508,3 +510,35 @@ def test_afterwards(alone):
     result = scene.run("cleanup", "--dry-run", "--idle")
     assert result.returncode == REFUSED and "sends database p2 to pg1" in result.stderr
     assert scene.run("validate").returncode == REFUSED
+
+
+def test_two_moves_whose_shards_are_in_one_file(make_scene, make_cluster, make_bouncer):
+    """By two operators, from different servers, at the same time: the file has both changes."""
+    scene = make_scene(alone=True)
+    pg3 = make_cluster("pg3")
+    pg3.sql("CREATE DATABASE p4")
+    pg3.sql(TABLE, "p4")
+    pg4 = make_cluster.standby(pg3, "pg4", slot="s4")
+    bouncer = make_bouncer(databases=[("p1", "127.0.0.1", scene.pg1.port, "p1"),
+                                      ("p2", "127.0.0.1", scene.pg1.port, "p2"),
+                                      ("p4", "127.0.0.1", pg3.port, "p4")])
+    for cluster in (pg3, pg4):
+        scene.proxy.servers[cluster.name] = {**scene.proxy.server(cluster), "admin_user": "postgres"}
+    scene.proxy.databases["p4"] = {"server": "pg3"}
+    scene.configure(pgbouncers=listed(bouncer))
+    with open(scene.proxy.config_path) as text:
+        config = yaml.safe_load(text)
+    config["mover"]["journal_directory"] = os.path.join(scene.folder, "other-moves")
+    path = scene.file("other.yml", yaml.safe_dump(config))
+    marks = [os.path.join(scene.folder, name) for name in ("one", "two")]
+    fault = "journal.prepare.outcome=wait:"
+    movers = [scene.background("move", "p2", "--to", "pg2", fault=fault + marks[0]),
+              start([program("pgshunt"), "--config", path, "move", "p4", "--to", "pg4"],
+                    os.path.join(scene.folder, "other.log"),
+                    env={**os.environ, "PGSHUNT_FAULT": fault + marks[1]})]
+    wait_for(lambda: all(map(os.path.exists, marks)), 60 * SLOW, "both preparations")
+    for mark in marks:
+        os.unlink(mark)
+    assert [mover.wait(90 * SLOW) for mover in movers] == [DONE, DONE]
+    check_moved(scene, bouncer)
+    assert where(bouncer, "p4") == "pg4"
