@@ -86,13 +86,20 @@ static enum session_question carry_next_cursors(const struct session_move *move,
 	return SESSION_ASKS_CURSORS;
 }
 
+/* Its server is not asked what statements return when nothing is about to happen: it looks up anew then
+ * what they are about, if search_path has changed. */
+static bool carry_may_recover(const struct session_move *move)
+{
+	return move->client->worker->routes->config->proxy.session_recover_after > 0;
+}
+
 enum session_question session_carry_next(const struct session_move *move, bool moving)
 {
 	enum session_question next;
 
 	if (move->state == NULL)
 		return SESSION_ASKS_NOTHING;
-	if (shapes_wanted(move->state))
+	if (shapes_wanted(move->state) && (moving || carry_may_recover(move)))
 		return SESSION_ASKS_SHAPES;
 	next = carry_next_temp(move, moving);
 	return next != SESSION_ASKS_NOTHING ? next : carry_next_cursors(move, moving);

@@ -291,11 +291,8 @@ static bool session_keep_changed(struct session_move *move)
 		return false;
 	changed = unnamed != NULL && move->unnamed_changed;
 	stmt_unref(unnamed);
-	if (changed) {
-		if (!session_lost_add_changed(move->client, "", NULL))
-			return false;
-		session_see_no_unnamed(move->client);
-	}
+	if (changed && !session_lost_add_changed(move->client, "", NULL))
+		return false;
 	for (i = 0; i < session_state_count(move->state); i++) {
 		const struct session_row *row = session_state_at(move->state, i);
 

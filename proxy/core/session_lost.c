@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* No SQL: 42601. */
-#define LOST_WRONG "changed"
+/* No statement has this name. */
+#define LOST_NONE SESSION_OWN_PREFIX "none"
 #define LOST_TYPES_MAX ((size_t)512 * 1024)
 
 /* A Bind with longer names is not looked into. */
@@ -27,8 +27,9 @@ struct session_lost {
 	char *name;
 	uint8_t *def;
 	size_t len;
-	bool changed;
-	bool typed; /* `changed`, and the parameters' types are known */
+	bool changed; /* the server has it, and is not to be asked: `def` is "", and the parameters' types … */
+	bool typed;   /* … which are known */
+	bool parsed;  /* `changed`, and prepared again, if that has not failed */
 };
 
 static void lost_free(struct session_lost *lost)
@@ -54,9 +55,9 @@ static void lost_remove(struct session_seen *seen, const char *name)
 	}
 }
 
-static const struct session_lost *lost_find(const struct session_seen *seen, const char *name)
+static struct session_lost *lost_find(const struct session_seen *seen, const char *name)
 {
-	const struct session_lost *lost = seen->lost;
+	struct session_lost *lost = seen->lost;
 
 	while (lost != NULL && strcmp(lost->name, name) != 0)
 		lost = lost->next;
@@ -93,7 +94,7 @@ bool session_lost_add_changed(struct client *client, const char *name, const cha
 	sbuf_init(&list, LOST_TYPES_MAX);
 	sbuf_init(&def, LOST_TYPES_MAX);
 	good = replay_types(types == NULL ? "{}" : types, &list);
-	sbuf_add(&def, LOST_WRONG, sizeof(LOST_WRONG));
+	sbuf_add(&def, "", 1);
 	sbuf_add(&def, list.data, list.len);
 	good = good && sbuf_ok(&def) && session_lost_add(client, name, def.data, def.len);
 	sbuf_free(&list);
@@ -115,30 +116,9 @@ void session_lost_clear(struct session_seen *seen)
 	}
 }
 
-/* The Parse will fail, and what the client is told is what its old server would have told it. */
-static bool lost_expect(struct server *server, const struct session_lost *lost, bool describes)
-{
-	struct stmt *stmt = NULL;
-	char *text;
-
-	describes = describes && lost->typed;
-	if (!lost->changed)
-		return ledger_owe(&server->ledger, OWES_HIDDEN_PARSE);
-	text = strdup("42601"
-	              "0A000"
-	              "cached plan must not change result type");
-	if (text != NULL && describes) /* its parameters are told first */
-		stmt = stmt_store_intern(server->worker->stmts, lost->def, lost->len);
-	if (text == NULL || (describes && stmt == NULL)) {
-		free(text);
-		return false;
-	}
-	return ledger_push(&server->ledger, OWES_REFUSAL, stmt, text);
-}
-
 /* The Close is for the case that an earlier use in the same batch went well: it is made again. */
 static enum lost_result lost_give(struct client *client, struct server *server,
-                                  const struct session_lost *lost, bool describes)
+                                  const struct session_lost *lost)
 {
 	struct worker *worker = client->worker;
 	const size_t name_len = strlen(lost->name) + 1;
@@ -154,7 +134,7 @@ static enum lost_result lost_give(struct client *client, struct server *server,
 	sbuf_add(&out, lost->name, name_len);
 	sbuf_add(&out, lost->def, lost->len);
 	good = sbuf_ok(&out) && ledger_owe(&server->ledger, OWES_HIDDEN_CLOSE) &&
-	       lost_expect(server, lost, describes);
+	       ledger_owe(&server->ledger, OWES_HIDDEN_PARSE);
 	if (good)
 		io = conn_send_copy(&worker->to_server, &server->conn, worker, sbuf_text(&out),
 		                    out.len);
@@ -176,7 +156,70 @@ static enum lost_result lost_stand_in(struct client *client, struct server *serv
 	const struct session_lost stand_in = {
 	    .name = lost->name, .def = (uint8_t *)(uintptr_t)def, .len = sizeof(def)};
 
-	return lost_give(client, server, &stand_in, false);
+	return lost_give(client, server, &stand_in);
+}
+
+/* The error of something that does not exist becomes what its old server would have told. */
+static bool lost_expect(struct server *server, const struct session_lost *lost, bool describes)
+{
+	struct stmt *stmt = NULL;
+	char *text = strdup("26000"
+	                    "0A000"
+	                    "cached plan must not change result type");
+
+	describes = describes && lost->typed;
+	if (text != NULL && describes) /* its parameters are told first */
+		stmt = stmt_store_intern(server->worker->stmts, lost->def, lost->len);
+	if (text == NULL || (describes && stmt == NULL)) {
+		free(text);
+		return false;
+	}
+	return ledger_push(&server->ledger, OWES_REFUSAL, stmt, text);
+}
+
+/* The message behind it is skipped by the server. */
+static enum lost_result lost_refuse(struct client *client, struct server *server,
+                                    const struct session_lost *lost, bool describes)
+{
+	struct sbuf out;
+	enum conn_io io;
+
+	if (!lost_expect(server, lost, describes)) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+		return LOST_FAILED;
+	}
+	sbuf_init(&out, 64);
+	wire_add_describe(&out, 'S', LOST_NONE);
+	io = conn_send_copy(&client->worker->to_server, &server->conn, client->worker, out.data,
+	                    out.len);
+	sbuf_free(&out);
+	if (io == CONN_IO_OK)
+		return LOST_GO_ON;
+	server_doom(server, SERVER_CLOSE_IO);
+	return LOST_FAILED;
+}
+
+void session_lost_parse_failed(struct session_seen *seen)
+{
+	for (struct session_lost *lost = seen->lost; lost != NULL; lost = lost->next)
+		lost->parsed = false;
+}
+
+/* All has been answered: what was prepared again is another statement now. */
+static void lost_settle(struct session_seen *seen)
+{
+	struct session_lost **at = &seen->lost;
+
+	while (*at != NULL) {
+		struct session_lost *lost = *at;
+
+		if (lost->parsed) {
+			*at = lost->next;
+			lost_free(lost);
+		} else {
+			at = &lost->next;
+		}
+	}
 }
 
 /* The string at *at, which is behind it then; NULL: its end is not here. */
@@ -198,12 +241,14 @@ enum lost_result session_lost_message(struct client *client, struct server *serv
 	const uint8_t *at = msg + WIRE_HEADER_LEN;
 	const uint8_t *end = msg + (total < have ? total : have);
 	const bool uses = msg[0] == FE_BIND || msg[0] == FE_DESCRIBE;
-	const struct session_lost *lost;
+	struct session_lost *lost;
 	struct deallocate where;
-	enum lost_result result;
+	enum lost_result result = LOST_GO_ON;
 	const char *name = "";
 	const char *text;
 
+	if (ledger_quiet(&server->ledger))
+		lost_settle(seen);
 	if (msg[0] == FE_DESCRIBE || msg[0] == FE_CLOSE) {
 		if (end > at && *at != 'S')
 			return LOST_GO_ON;
@@ -218,10 +263,15 @@ enum lost_result session_lost_message(struct client *client, struct server *serv
 	if (name == NULL)
 		return have < total && have < NAMES_MAX ? LOST_MORE : LOST_GO_ON;
 	lost = lost_find(seen, name);
+	if (lost != NULL && lost->parsed)
+		return LOST_GO_ON;
 	if (lost != NULL && uses)
-		return lost_give(client, server, lost, msg[0] == FE_DESCRIBE);
-	if (lost != NULL && msg[0] == FE_PARSE && name[0] != '\0')
-		return lost_stand_in(client, server, lost);
+		return lost->changed ? lost_refuse(client, server, lost, msg[0] == FE_DESCRIBE)
+		                     : lost_give(client, server, lost);
+	if (lost != NULL && msg[0] == FE_PARSE && name[0] != '\0') {
+		lost->parsed = lost->changed;
+		return lost->changed ? LOST_GO_ON : lost_stand_in(client, server, lost);
+	}
 	if (lost != NULL)
 		lost_remove(seen, name);
 	if (msg[0] != FE_QUERY && msg[0] != FE_PARSE)
@@ -235,7 +285,8 @@ enum lost_result session_lost_message(struct client *client, struct server *serv
 	    !statement_find_deallocate((const uint8_t *)text, strlen(text) + 1, &where) ||
 	    (lost = lost_find(seen, where.id)) == NULL)
 		return LOST_GO_ON;
-	result = lost_stand_in(client, server, lost);
+	if (!lost->changed)
+		result = lost_stand_in(client, server, lost);
 	lost_remove(seen, where.id);
 	return result;
 }
@@ -248,7 +299,7 @@ void session_lost_hide(const struct session_seen *seen, struct session_state *st
 		const struct session_row *row =
 		    session_state_find(state, SESSION_PROTOCOL_STATEMENT, lost->name);
 
-		if (row != NULL)
+		if (row != NULL && !lost->changed)
 			session_state_remove(state, row);
 	}
 }

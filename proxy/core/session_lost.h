@@ -3,7 +3,10 @@
  * Prepared statements that a client has, and its server would not take any more when its session was
  * set up there anew (session_return.c): what they are about has gone.  Its old server process would
  * have said so when they were used next.  So does this one: it is given the text before each use,
- * and its error is the client's.  Worker thread.
+ * and its error is the client's.
+ *
+ * And those that it has taken, but that return other columns than the client was told when it prepared
+ * them (session/shapes.h): their use is refused until they are prepared again.  Worker thread.
  */
 #ifndef CORE_SESSION_LOST_H
 #define CORE_SESSION_LOST_H
@@ -29,6 +32,9 @@ enum lost_result {
 /* `def` is the body of a Parse behind its name, of which a copy is kept.  False: no memory. */
 bool session_lost_add(struct client *client, const char *name, const void *def,
                       size_t len) MUST_CHECK;
+
+/* A Parse has failed, or was skipped. */
+void session_lost_parse_failed(struct session_seen *seen);
 
 /* One that its server refuses because it would return other columns than the client was told; `types`
  * are its parameters', as the server lists them; NULL: not known. */

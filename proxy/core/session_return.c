@@ -187,21 +187,16 @@ bool session_return_without(struct session_move *move)
 /* Statements that return other columns now are refused when they are used, as by the old process. */
 static bool return_keep_changed(struct session_move *move)
 {
-	size_t i = 0;
-
-	while (i < session_state_count(move->state)) {
+	for (size_t i = 0; i < session_state_count(move->state); i++) {
 		const struct session_row *old = session_state_at(move->state, i);
 		const struct session_row *now =
 		    session_state_find(move->answer, old->kind, old->name);
 
-		i++;
 		if (now == NULL || !shapes_differ(old, now))
 			continue;
-		if (!session_lost_add_changed(move->client, old->name, old->extra))
+		if (!session_lost_add_changed(move->client, old->name, old->extra) ||
+		    !shapes_adopt(move->state, i, now))
 			return false;
-		session_state_remove(move->answer, now);
-		session_state_remove(move->state, old);
-		i--;
 	}
 	session_state_digest(move->state, move->digest);
 	session_state_digest(move->answer, move->digest_told);

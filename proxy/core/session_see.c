@@ -126,6 +126,8 @@ void session_see_failed_parse(struct client *client)
 {
 	struct session_seen *seen = client->seen;
 
+	if (seen != NULL)
+		session_lost_parse_failed(seen);
 	/* A Parse of the unnamed statement ends the one before, whatever becomes of it. */
 	if (seen != NULL && seen->unnamed != NULL && seen->unnamed->last)
 		see_no_unnamed(seen);
@@ -135,8 +137,10 @@ void session_see_skipped_parse(struct client *client)
 {
 	struct session_seen *seen = session_see(client);
 
-	if (seen != NULL)
-		see_lost(seen);
+	if (seen == NULL)
+		return;
+	session_lost_parse_failed(seen);
+	see_lost(seen);
 }
 
 void session_see_no_unnamed(struct client *client)

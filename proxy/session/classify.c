@@ -99,7 +99,6 @@ static void say_what(const struct session_state *state, const struct stmt *unnam
 		add_reason(what, "role", role->value, "");
 	add_count(what,
 	          session_state_count_kind(state, SESSION_PROTOCOL_STATEMENT) +
-	              session_state_count_kind(state, SESSION_CHANGED) +
 	              session_state_count_kind(state, SESSION_SQL_STATEMENT),
 	          "prepared statement", "prepared statements");
 	if (unnamed != NULL)

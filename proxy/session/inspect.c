@@ -407,11 +407,6 @@ bool session_state_replace(struct session_state *state, const struct session_row
 	return session_state_put(state, row);
 }
 
-void session_state_set_kind(struct session_state *state, size_t i, enum session_kind kind)
-{
-	state->rows[i].kind = kind;
-}
-
 size_t session_state_described(const struct session_state *state)
 {
 	return state->described;

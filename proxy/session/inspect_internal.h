@@ -27,8 +27,6 @@ bool session_state_set_extra(struct session_state *state, size_t i, const char *
 
 bool session_state_set_value(struct session_state *state, size_t i, const char *text) MUST_CHECK;
 
-void session_state_set_kind(struct session_state *state, size_t i, enum session_kind kind);
-
 /* shapes.c has asked about the rows before this one. */
 size_t session_state_described(const struct session_state *state);
 void session_state_set_described(struct session_state *state, size_t i);

@@ -136,6 +136,7 @@ bool shapes_take(struct session_state *state, uint8_t type, const void *body, si
                  const char *sqlstate)
 {
 	size_t at = session_state_described(state);
+	struct session_row changed;
 
 	if (next(state, &at, is_statement) == NULL)
 		return false;
@@ -145,11 +146,12 @@ bool shapes_take(struct session_state *state, uint8_t type, const void *body, si
 	/* Of other errors the new server may know more. */
 	if (strcmp(sqlstate, "0A000") != 0)
 		return true;
-	if (session_state_at(state, at - 1)->kind == SESSION_SQL_STATEMENT &&
-	    !session_state_set_extra(state, at - 1, SHAPES_BY_SQL, strlen(SHAPES_BY_SQL)))
-		return false;
-	session_state_set_kind(state, at - 1, SESSION_CHANGED);
-	return true;
+	changed = *session_state_at(state, at - 1);
+	if (changed.kind == SESSION_SQL_STATEMENT)
+		changed.extra = SHAPES_BY_SQL;
+	changed.kind = SESSION_CHANGED;
+	changed.value = NULL;
+	return session_state_put(state, &changed);
 }
 
 void shapes_check_add(const struct session_state *like, struct sbuf *out)
@@ -161,6 +163,11 @@ bool shapes_differ(const struct session_row *a, const struct session_row *b)
 {
 	return a->kind == SESSION_PROTOCOL_STATEMENT && has_shape(a) && has_shape(b) &&
 	       strcmp(a->extra, b->extra) != 0;
+}
+
+bool shapes_adopt(struct session_state *state, size_t i, const struct session_row *now)
+{
+	return session_state_set_extra(state, i, now->extra, strlen(now->extra));
 }
 
 bool shapes_check(const struct session_state *like, struct session_state *now, size_t *at,

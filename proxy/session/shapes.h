@@ -5,9 +5,10 @@
  * counts on the columns that it was told.  Prepared anew it would return others, and nobody would
  * say so.
  *
- *     old server   shapes_ask(), and for each answer shapes_take(); those that are refused become
- * rows SESSION_CHANGED, which are not set up anywhere.  More may be wanted after an error. new
- * server   shapes_check_add(), and for each answer shapes_check()
+ *     old server   shapes_ask(), and for each answer shapes_take(); of those that are refused there
+ *                  is a row SESSION_CHANGED: where they are set up anew nobody is to use them.
+ *                  More may be wanted after an error.
+ *     new server   shapes_check_add(), and for each answer shapes_check()
  *
  * The columns' types count, not their names, which are in the client's encoding; the old server has
  * compared these, too.  A statement with a name that is not ASCII is not asked about.  Used like
@@ -48,5 +49,8 @@ bool shapes_check(const struct session_state *like, struct session_state *now, s
 
 /* The same statement of the protocol, but that it returns other columns. */
 bool shapes_differ(const struct session_row *a, const struct session_row *b);
+
+/* … and the i-th row is to return those of the other. */
+bool shapes_adopt(struct session_state *state, size_t i, const struct session_row *now) MUST_CHECK;
 
 #endif

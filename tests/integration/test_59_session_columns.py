@@ -63,13 +63,20 @@ def check(conn, server):
     assert told(conn, describe("S", "one") + SYNC) == ("tEZ", REFUSED)
     conn.send(query("BEGIN") + run + SYNC + run + SYNC + query("ROLLBACK"))
     assert [each["C"] for _ in range(4) for each in errors(conn.ready())] == ["0A000", "25P02"]
+    conn.send(parse("SELECT name FROM pg_prepared_statements ORDER BY 1", "look") + bind([], "look") + execute() +
+              close("S", "look") + SYNC)
+    assert rows(conn.ready("I")) == [["look"], ["one"], ["steady"], ["three"], ["two"]]
     # Each of the ways in which drivers go on: under another name, or under the same.
     assert told(conn, parse("SELECT a FROM changing", "one") + SYNC)[1][0][0] in ("42P05", "42703")
     assert told(conn, query("DEALLOCATE one")) == ("CZ", [])
     assert told(conn, run + SYNC)[1][0][0] == "26000"
     assert told(conn, close("S", "two") + parse("SELECT * FROM changing", "two") + SYNC) == ("31Z", [])
     assert told(conn, describe("S", "two") + bind([], "two") + execute() + SYNC) == ("tT2DCZ", [])
-    assert told(conn, query("DEALLOCATE three")) == ("CZ", [])
+    # Nobody sees this: that it can be used is known when it was prepared again.
+    conn.query("DO $$ BEGIN EXECUTE 'DEALLOCATE three'; END $$")
+    assert told(conn, parse("SELECT wrong", "three") + SYNC)[1][0][0] == "42703"
+    assert told(conn, parse("SELECT 1", "three") + bind([], "three") + execute() + SYNC) == ("12DCZ", [])
+    assert told(conn, bind([], "three") + execute() + SYNC) == ("2DCZ", [])
     conn.send(bind(["2"], "steady") + execute() + SYNC)
     assert rows(conn.ready("I")) == [["2"]]
     assert conn.value("SHOW cluster_name") == server

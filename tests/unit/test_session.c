@@ -322,7 +322,7 @@ static void test_shapes(void **state)
 	assert_class(a, NULL, &abilities, SESSION_PINNED, "5 prepared statements",
 	             "prepared statement \"zero\", made by PREPARE, whose result type has changed");
 	session_state_remove(a, session_state_find(a, SESSION_CHANGED, "zero"));
-	assert_class(a, NULL, &abilities, SESSION_MOVABLE, "4 prepared statements", "");
+	assert_class(a, NULL, &abilities, SESSION_MOVABLE, "5 prepared statements", "");
 	assert_true(put(b, "proto", "\303\244", "SELECT 4", "{}"));
 	assert_true(put(b, "proto", "two", "BEGIN", "{23}"));
 	assert_true(put(b, "proto", "one", "SELECT 1", "{}"));
