@@ -194,7 +194,9 @@ static bool return_keep_changed(struct session_move *move)
 
 		if (now == NULL || !shapes_differ(old, now))
 			continue;
-		if (!session_lost_add_changed(move->client, old->name, old->extra) ||
+		/* EXECUTE is a text, which nobody looks into; its client is told the columns. */
+		if ((old->kind == SESSION_PROTOCOL_STATEMENT &&
+		     !session_lost_add_changed(move->client, old->name, old->extra)) ||
 		    !shapes_adopt(move->state, i, now))
 			return false;
 	}

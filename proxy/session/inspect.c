@@ -656,8 +656,8 @@ static void tell_difference(struct sbuf *why, const struct session_row *old,
 		sbuf_printf(why, ": \"%.200s\" became \"%.200s\"",
 		            old->value == NULL ? "" : old->value,
 		            now->value == NULL ? "" : now->value);
-	else if (is_statement(any))
-		sbuf_add_str(why, " has other parameters, or returns other columns");
+	else if (is_statement(any) && shapes_differ(old, now))
+		sbuf_add_str(why, " returns other columns");
 	else
 		sbuf_printf(why, ": %s\"%.200s\" became \"%.200s\"",
 		            canonical_kind(old->kind) == SESSION_SETTING ? "RESET to " : "",

@@ -161,8 +161,11 @@ void shapes_check_add(const struct session_state *like, struct sbuf *out)
 
 bool shapes_differ(const struct session_row *a, const struct session_row *b)
 {
-	return a->kind == SESSION_PROTOCOL_STATEMENT && has_shape(a) && has_shape(b) &&
-	       strcmp(a->extra, b->extra) != 0;
+	const char *mark = has_shape(a) ? strchr(a->extra, MARK) : NULL;
+	const size_t types = mark == NULL ? 0 : (size_t)(mark - a->extra);
+
+	return mark != NULL && has_shape(b) && strncmp(a->extra, b->extra, types + 1) == 0 &&
+	       strcmp(mark, b->extra + types) != 0;
 }
 
 bool shapes_adopt(struct session_state *state, size_t i, const struct session_row *now)

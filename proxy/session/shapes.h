@@ -47,7 +47,7 @@ void shapes_check_add(const struct session_state *like, struct sbuf *out);
 bool shapes_check(const struct session_state *like, struct session_state *now, size_t *at,
                   uint8_t type, const void *body, size_t len) MUST_CHECK;
 
-/* The same statement of the protocol, but that it returns other columns. */
+/* The same statement, but that it returns other columns. */
 bool shapes_differ(const struct session_row *a, const struct session_row *b);
 
 /* … and the i-th row is to return those of the other. */
