@@ -360,6 +360,26 @@ static int compare_rows(const void *left, const void *right)
 	return order != 0 ? order : compare_text(a->value, b->value);
 }
 
+void session_state_sort(struct session_state *state)
+{
+	qsort(state->rows, state->count, sizeof(*state->rows), compare_rows);
+}
+
+static int compare_to_place(const void *left, const void *right)
+{
+	return compare_place(left, right);
+}
+
+const struct session_row *session_state_find_sorted(const struct session_state *state,
+                                                    enum session_kind kind, const char *name)
+{
+	const struct session_row key = {.kind = kind, .name = name};
+
+	return state->count == 0 ? NULL
+	                         : bsearch(&key, state->rows, state->count, sizeof(key),
+	                                   compare_to_place);
+}
+
 bool session_state_set_value(struct session_state *state, size_t i, const char *text)
 {
 	char *copy = strdup(text);

@@ -27,6 +27,12 @@ bool session_state_set_extra(struct session_state *state, size_t i, const char *
 
 bool session_state_set_value(struct session_state *state, size_t i, const char *text) MUST_CHECK;
 
+/* Of one that is not finished: its rows are in order, as long as none is added … */
+void session_state_sort(struct session_state *state);
+/* … and one can be found among thousands. */
+const struct session_row *session_state_find_sorted(const struct session_state *state,
+                                                    enum session_kind kind, const char *name);
+
 /* shapes.c has asked about the rows before this one. */
 size_t session_state_described(const struct session_state *state);
 void session_state_set_described(struct session_state *state, size_t i);

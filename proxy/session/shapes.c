@@ -176,10 +176,13 @@ bool shapes_adopt(struct session_state *state, size_t i, const struct session_ro
 bool shapes_check(const struct session_state *like, struct session_state *now, size_t *at,
                   uint8_t type, const void *body, size_t len)
 {
-	const struct session_row *old = next(like, at, has_shape);
-	const struct session_row *row =
-	    old == NULL ? NULL : session_state_find(now, old->kind, old->name);
+	const struct session_row *old;
+	const struct session_row *row;
 
+	if (*at == 0)
+		session_state_sort(now);
+	old = next(like, at, has_shape);
+	row = old == NULL ? NULL : session_state_find_sorted(now, old->kind, old->name);
 	return row != NULL && row->extra != NULL &&
 	       note_columns(now, (size_t)(row - session_state_at(now, 0)), like, type, body, len);
 }
