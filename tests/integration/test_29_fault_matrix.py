@@ -19,7 +19,7 @@ def matrix(*args):
 
 def test_short_form():
     # Under sanitizers everything takes its time: a few cells of it.
-    matrix("--short", *(("--fault", "mover killed", "--fault", "answers") if SLOW > 1 else ()))
+    matrix("--short", *(("--fault", "mover killed", "--fault", "answers") if SLOW > 2 else ()))
 
 
 def test_cut_by_the_relay():

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Proxies, servers, disks and other people fail, die or interfere in the middle of a move."""
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from pgwire import errors, wait_for
+from scene import DONE, ERROR, FORWARD, REFUSED, UNDONE, UNDO_INCOMPLETE
+from servers import SLOW, stopped
+from test_23_move_faults import killed
+
+
+# --- proxies ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("record, code", [("hold.intent", UNDONE), ("hold.outcome", UNDO_INCOMPLETE),
+                                          ("fence.outcome", FORWARD), ("catch_up.outcome", FORWARD)])
+def test_proxy_dies_in_the_hold(make_scene, record, code):
+    """Until it has confirmed that its hold lasts, the move is undone: by the mover, if the proxy holds
+    nobody, otherwise when the proxy is back. After that its death is no reason to stop."""
+    scene = make_scene(proxies=2, mover={"lease": "10s"})
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=wait:%s" % (record, mark))
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, record)
+    if record == "fence.outcome":  # it is asked in that phase
+        wait_for(lambda: scene.proxies[1].held()["lease_left_ms"] is None, 10 * SLOW, "the hold to last")
+    scene.proxies[1].kill()
+    os.unlink(mark)
+    ended = mover.wait(90 * SLOW)
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        assert ended == code, log.read()
+    scene.proxies[1].start()
+    if code == FORWARD:
+        assert scene.run("resume").returncode == DONE
+        scene.check_on_pg2()
+        return
+    if code == UNDO_INCOMPLETE:
+        assert scene.run("abort").returncode == DONE
+    scene.check_on_pg1()
+
+
+def test_proxy_and_target_die_after_the_promotion(make_scene):
+    """The proxy comes back held, the target perhaps with closed shards; the move is completed."""
+    scene = make_scene(proxies=2)
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.open.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the promotion")
+    scene.proxies[1].kill()
+    scene.pg2.crash()
+    os.unlink(mark)
+    time.sleep(0.5)
+    scene.proxies[1].start()
+    assert scene.proxies[1].held()["state"] == "held"
+    scene.pg2.start()
+    code = mover.wait(90 * SLOW)
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert code == DONE, text
+    assert "the shards are opened once more" in text
+    scene.check_on_pg2()
+
+
+def test_proxy_stays_away_after_the_promotion(make_scene):
+    """The others go on; it is told when it is back."""
+    scene = make_scene(proxies=2)
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.open.outcome=sleep:1000")
+    wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
+             "the promotion")
+    scene.proxies[1].kill()
+    code = mover.wait(120 * SLOW)
+    assert code == FORWARD
+    with scene.proxy.wire("p2") as conn:
+        assert conn.value("SHOW cluster_name") == "pg2"
+    scene.proxies[1].start()
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+def test_proxy_whose_configuration_has_lost_the_database(make_scene):
+    """Somebody has taken it out in the middle: it is said what is to be done, and resume does the rest."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "stands")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.promote.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the promotion")
+    entry = scene.proxy.databases.pop("p2")
+    scene.proxy.write()
+    with scene.proxy.console() as console:
+        console("RELOAD")
+    scene.proxy.databases["p2"] = entry
+    scene.proxy.write()
+    os.unlink(mark)
+    assert mover.wait(90 * SLOW) == FORWARD
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        assert "its configuration has no such database, put it back and RELOAD" in log.read()
+    with scene.proxy.console() as console:
+        console("RELOAD")
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("story", ["renamed", "dropped", "standby", "stranger"])
+def test_resume_when_the_source_has_changed(make_scene, story):
+    """A proxy stayed away, and until it is told, pg1 is something else: the fence that cannot be set
+    once more is in nobody's way."""
+    scene = make_scene(proxies=2)
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.open.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the promotion")
+    scene.proxies[1].kill()
+    os.unlink(mark)
+    assert mover.wait(120 * SLOW) == FORWARD
+    scene.proxies[1].start()
+    if story == "renamed":
+        scene.pg1.sql("ALTER DATABASE p2 RENAME TO p2_old")
+    elif story == "dropped":
+        scene.pg1.sql("DROP DATABASE p2")
+    elif story == "standby":
+        scene.pg1.stop()
+        scene.pg1 = scene.make_cluster.standby(scene.pg2, "pg1b", slot="back")
+        scene.proxy.servers["pg1"]["port"] = scene.pg1.port
+    else:
+        scene.pg1.stop()
+        scene.pg1 = scene.make_cluster("pg1c")
+        scene.pg1.sql("CREATE DATABASE p2")
+        scene.proxy.servers["pg1"]["port"] = scene.pg1.port
+    scene.proxy.write()
+    result = scene.run("resume")
+    assert result.returncode == DONE
+    for proxy in scene.proxies:
+        assert proxy.held()["state"] == "open" and proxy.route()["server"] == "pg2"
+        scene.check_writes(proxy, "p2", "pg2")
+    if story == "stranger":
+        assert "another database system" in result.stdout and not scene.refuses(scene.pg1, "p2")
+    if story == "standby":
+        assert "is a standby by now" in result.stdout
+        assert scene.run("validate").returncode == DONE
+
+
+# --- servers ------------------------------------------------------------------------------------
+
+def test_target_dies_in_the_hold(make_scene):
+    scene = make_scene()
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=sleep:1000")
+    wait_for(lambda: scene.proxy.held()["state"] == "held", 30 * SLOW, "the hold")
+    scene.pg2.crash()
+    assert mover.wait(90 * SLOW) == UNDONE
+    scene.pg2.start()
+    # What the move had set on a server that was not there any more, the next one takes back.
+    assert scene.left_over(scene.pg2) == [("default_transaction_read_only",), ("p2",)]
+    assert "left over by a move" in scene.run("check", "p2", "--to", "pg2").stdout
+    scene.move()
+    scene.check_on_pg2()
+
+
+def test_target_dies_after_its_promotion(make_scene):
+    """Nobody writes anywhere until it is back; pg1 stays fenced."""
+    scene = make_scene(mover={"promote_timeout": "4s"})
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.promote.outcome=sleep:1000")
+    wait_for(lambda: scene.pg2.value("SELECT pg_is_in_recovery()") is False, 30 * SLOW,
+             "the promotion")
+    scene.pg2.crash()
+    code = mover.wait(120 * SLOW)
+    assert code == FORWARD
+    assert scene.refuses(scene.pg1, "p2")
+    scene.pg2.start()
+    assert scene.run("resume").returncode == DONE
+    scene.check_on_pg2()
+
+
+def test_target_cannot_be_asked(make_scene):
+    """Whether it was promoted only it can say: pg1 stays fenced and the clients held, whatever is
+    tried; their requests fail in time, with an error that keeps the connection."""
+    scene = make_scene(mover={"promote_timeout": "4s"}, proxy={"hold_wait_timeout": "1s"})
+    with scene.proxy.wire("p2") as conn:
+        conn.value("SELECT 1")
+        killed(scene, "promote.outcome")
+        scene.pg2.crash()
+        for command in ("resume", "abort"):
+            result = scene.run(command)
+            assert result.returncode == FORWARD, result.stdout + result.stderr
+            assert "cannot be reached" in result.stderr
+            assert scene.refuses(scene.pg1, "p2")
+            row = scene.proxy.held()
+            assert row["state"] == "held" and row["lease_left_ms"] is None
+        failed = errors(conn.query("SELECT 1"))
+        assert failed[0]["C"] == "57P03" and failed[0]["S"] == "ERROR"
+        scene.pg2.start()
+        assert scene.run("resume").returncode == DONE
+        assert conn.value("SHOW cluster_name") == "pg2"
+    scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("point, code", [("barrier.outcome", UNDONE), ("promote.outcome", FORWARD)])
+def test_fence_that_somebody_lifts(make_scene, point, code):
+    """Noticed at once; after the promotion resume closes it again."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.%s=wait:%s" % (point, mark))
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, point)
+    scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
+    if code == UNDONE:  # it is looked for on the target
+        wait_for(lambda: scene.pg2.value("SELECT datallowconn FROM pg_database "
+                                         "WHERE datname = 'p2'"), 30 * SLOW, "its replay")
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == code
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        assert "somebody lifted the fence" in log.read()
+    if code == FORWARD:
+        assert scene.run("resume").returncode == DONE
+        scene.check_on_pg2()
+    else:
+        scene.check_on_pg1()
+
+
+def test_the_source_hangs_before_the_hold(make_scene):
+    """It is connected, but answers nothing: nobody has been held, and the move soon says so."""
+    scene = make_scene(mover={"connect_timeout": "1s"})
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.prepare.intent=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "prepare")
+    scene.pg1.freeze()
+    try:
+        os.unlink(mark)
+        assert mover.wait(60 * SLOW) == UNDONE
+    finally:
+        scene.pg1.thaw()
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert "pg1: no answer in time" in text and "hold clients" not in text, text
+    scene.check_on_pg1()
+
+
+def test_the_target_follows_no_more_before_the_hold(make_scene):
+    """It has stopped replaying when all else is prepared: nobody is held for it."""
+    scene = make_scene(mover={"catch_up_timeout": "1s"})
+    startup = scene.pg2.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'")
+    mover = scene.background("move", "p2", "--to", "pg2")
+    wait_for(lambda: "prepared for a swap" in scene.proxy.log(), 60 * SLOW, "prepare")
+    with stopped(startup):
+        scene.pg1.sql("INSERT INTO items VALUES (40, 'x')", "p2")
+        assert mover.wait(60 * SLOW) == UNDONE
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert "pg2 does not follow pg1" in text and "hold clients" not in text, text
+    scene.check_on_pg1()
+
+
+@pytest.mark.parametrize("most, code", [(0, ERROR), (2000, UNDONE)])
+def test_journal_that_may_not_grow(make_scene, most, code):
+    """A limit for files is an error like a full disk, not the end of the mover by a signal."""
+    scene = make_scene()
+    result = subprocess.run(["prlimit", "--fsize=%d" % most, *scene.argv("move", "p2", "--to", "pg2")],
+                            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=90 * SLOW)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "journal" in result.stderr
+    scene.check_on_pg1()
+
+
+@pytest.mark.parametrize("command, point", [("abort", "fence.outcome"), ("resume", "promote.outcome")])
+def test_unfinished_move_whose_journal_cannot_grow(make_scene, command, point):
+    """Clients do not wait until somebody has made room: what is to be done was written down before."""
+    scene = make_scene()
+    killed(scene, point)
+    result = scene.run(command, fault="journal.%s.intent=fail" % command)
+    assert result.returncode == DONE and "the journal could not be written" in result.stderr
+    (scene.check_on_pg1 if command == "abort" else scene.check_on_pg2)()
+
+
+# --- databases that are open on both ------------------------------------------------------------
+
+def test_promoted_by_somebody_else(make_scene):
+    """Before the fence came there: everything is there twice, and that is what the operator is told."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the hold")
+    scene.pg2.sql("SELECT pg_promote()")
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == UNDONE
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert "open for writing on both are p1, p2" in text and "everything is as it was" not in text, text
+    assert "on pg1 as before, but pg2 is no standby any more" in text
+    scene.check_writes(scene.proxy, "p2", "pg1")
+    assert "database p2 is open for writing on pg1 and on pg2" in scene.run("status").stdout
+
+
+def test_database_that_was_made_while_a_killed_move_ran(make_scene):
+    """Its copy on pg2 is closed by resume, as by a move that goes through; what was made on pg2 alone, or
+    is on both of them by chance, is not. Then status finds what somebody opens again."""
+    scene = make_scene()
+    scene.configure(lease="60s")
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.prepare.intent=wait:%s,journal.promote.outcome=kill" % mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "prepare")
+    scene.pg1.sql("CREATE DATABASE p7")
+    wait_for(lambda: scene.pg2.sql("SELECT 1 FROM pg_database WHERE datname = 'p7'"), 30 * SLOW, "its copy")
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == -signal.SIGKILL
+    with scene.pg2.connect(autocommit=True) as conn:
+        conn.execute("SET default_transaction_read_only = off")  # the move lasts
+        conn.execute("CREATE DATABASE p8")
+        conn.execute("CREATE DATABASE p9")
+    scene.pg1.sql("CREATE DATABASE p9")
+    assert scene.run("resume").returncode == DONE
+    assert scene.open_databases(scene.pg2) == {"p2", "p8", "p9"}
+    assert scene.run("status").returncode == DONE
+    scene.pg2.sql("ALTER DATABASE p7 ALLOW_CONNECTIONS true")
+    result = scene.run("status")
+    assert result.returncode == REFUSED
+    assert "database p7 is open for writing on pg1 and on pg2" in result.stdout and "p9 is open" not in result.stdout
