@@ -120,11 +120,11 @@ stage_unit() {
 }
 
 # Under sanitizers all tests run.  If that has its turn, too, only those are run here that are not, because
-# they ask PostgreSQL itself, and those that need no proxy or server of their own: the demo, the fault matrix
-# and the benchmark are the moves, holds and loads of this build.
+# they ask PostgreSQL itself, those whose figures a sanitizer spoils, and those that need no proxy or server
+# of their own: the demo, the fault matrix and the benchmark are the moves, holds and loads of this build.
 stage_integration() {
 	case " $stages " in
-	*" asan "*) integration 2 -m "direct or not (own or once)" ;;
+	*" asan "*) integration 2 -m "direct or figures or not (own or once)" ;;
 	*) integration 2 ;;
 	esac
 }

@@ -26,7 +26,8 @@ from pgwire import wait_for
 BINDIR = os.environ.get("PG_BINDIR", "/usr/lib/postgresql/15/bin")
 VERSION = re.search(r"\d+", subprocess.check_output([BINDIR + "/postgres", "--version"],
                                                     text=True))[0]
-SLOW = float(os.environ.get("PGSHUNT_TEST_SLOW", "1"))  # factor of deadlines under sanitizers
+SLOW = float(os.environ.get("PGSHUNT_TEST_SLOW", "1"))  # factor of deadlines
+SANITIZED = SLOW > 2  # such a build takes more memory, too
 OWNER = pwd.getpwnam("postgres") if os.getuid() == 0 else None
 
 _libc = ctypes.CDLL(None)

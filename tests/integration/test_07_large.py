@@ -8,7 +8,7 @@ import pytest
 
 import pgwire
 from pgwire import SYNC, bind, execute, kinds, parse, query, rows
-from servers import SLOW
+from servers import SANITIZED
 
 MB = 1 << 20
 SIZES = [4091, 8192, 16384, 65535, 65536, 65537, MB, 16 * MB]
@@ -100,6 +100,7 @@ def test_both_directions_are_full(endpoint):
         sender.join()
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_memory_stays_flat(make_proxy, mode):
     proxy = make_proxy(pool_mode=mode, workers=1, log_level="info")
@@ -117,4 +118,4 @@ def test_memory_stays_flat(make_proxy, mode):
         time.sleep(0.2)
         peak = max(peak, proxy.memory())
     # Sanitizers keep freed memory and shadows of it.
-    assert peak - before < (4 * MB if SLOW == 1 else 64 * MB)
+    assert peak - before < (64 * MB if SANITIZED else 4 * MB)

@@ -11,9 +11,9 @@ import pytest
 import pgwire
 from fakeserver import DONE, KEY, PARAMETERS, READY, ROW, WELCOME, FakeServer, auth
 from pgwire import SYNC, bind, errors, execute, kinds, message, parse, query, rows
-from servers import SLOW
+from servers import SANITIZED, SLOW
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.figures]
 
 MB = 1 << 20
 
@@ -41,7 +41,7 @@ def others_are_fine(proxy):
     proxy.check_alive()
     with proxy.wire("p1") as conn:
         assert conn.value("SELECT 1") == "1"
-    assert proxy.memory() < (100 * MB if SLOW == 1 else 2000 * MB)
+    assert proxy.memory() < (2000 * MB if SANITIZED else 100 * MB)
 
 
 def test_fake_server_works(fake):

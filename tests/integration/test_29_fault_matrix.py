@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from servers import SLOW
+from servers import SANITIZED, SLOW
 
 MATRIX = os.path.join(os.path.dirname(__file__), "..", "fault", "matrix.py")
 
@@ -19,7 +19,7 @@ def matrix(*args):
 
 def test_short_form():
     # Under sanitizers everything takes its time: a few cells of it.
-    matrix("--short", *(("--fault", "mover killed", "--fault", "answers") if SLOW > 2 else ()))
+    matrix("--short", *(("--fault", "mover killed", "--fault", "answers") if SANITIZED else ()))
 
 
 def test_cut_by_the_relay():

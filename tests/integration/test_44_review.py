@@ -165,6 +165,7 @@ def test_nothing_is_said_inside_a_message(make_proxy):
             assert b"FATAL" not in conn.buffer and len(conn.buffer) <= len(half)
 
 
+@pytest.mark.figures
 def test_who_does_not_read_is_not_served(make_proxy):
     """Answers of a pipeline stay with the server, not in the proxy's memory."""
     proxy = make_proxy(workers=1, pool_size=1)

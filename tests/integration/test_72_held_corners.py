@@ -15,7 +15,7 @@ from fakeserver import KEY, PARAMETERS, READY, FakeServer, auth
 from pgwire import (COPY_DONE, FLUSH, SYNC, bind, copy_data, describe, errors, execute, kinds, message,
                     parse, query, rows, tags, wait_for)
 from proxy import STATS, STATS_PASSWORD, ConsoleError
-from servers import SLOW, start
+from servers import SANITIZED, SLOW, start
 
 SIMPLE = query("SELECT 'done'")
 EXTENDED = parse("SELECT 'done'") + bind() + describe() + execute() + SYNC
@@ -106,6 +106,7 @@ def test_bound_in_both_protocols(make_proxy, ca, connect, bound, monkeypatch):
 
 # --- who leaves -----------------------------------------------------------------------------------
 
+@pytest.mark.figures
 @pytest.mark.parametrize("how", ["close", "reset", "half a message", "before the key"])
 def test_nothing_is_left_of_who_leaves(make_proxy, pg, ca, connect, how):
     """No descriptor, no place, no byte, no memory; and nothing of it runs."""
@@ -132,7 +133,7 @@ def test_nothing_is_left_of_who_leaves(make_proxy, pg, ca, connect, how):
         leave(n)
     wait_for(lambda: descriptors(proxy) <= count, 20 * SLOW, "closed descriptors")
     # A sanitizer keeps what was freed for a while.
-    assert proxy.memory() - memory < (4 << 20 if SLOW == 1 else 64 << 20)
+    assert proxy.memory() - memory < (64 << 20 if SANITIZED else 4 << 20)
     proxy.command("RELEASE p2")
     shown = [row for row in proxy.command("SHOW POOLS") if row["database"] == "p2"]
     assert all(row["cl_active"] == row["cl_waiting"] == "0" for row in shown)
@@ -301,6 +302,7 @@ def test_watchers_end_nobody(make_proxy):
         assert conn.value("SELECT 1") == "1"
 
 
+@pytest.mark.figures
 def test_large_declared_lengths_cost_nothing(make_proxy):
     """CVE-2026-6668: what is announced is not room that is made, before and after the login."""
     proxy = make_proxy()
@@ -313,7 +315,7 @@ def test_large_declared_lengths_cost_nothing(make_proxy):
             conn.send(kind + struct.pack("!I", length) + b"x" * 3000)
             conns.append(conn)
     alive(proxy)
-    assert proxy.memory() - before < (32 << 20) * SLOW
+    assert proxy.memory() - before < (96 << 20 if SANITIZED else 32 << 20)
     for conn in conns:
         conn.close()
     alive(proxy)

@@ -10,7 +10,7 @@ import pytest
 import pgwire
 from pgwire import Closed, LoginError, kinds, scram_secret, wait_for
 from proxy import USERS
-from servers import SLOW
+from servers import SANITIZED, SLOW
 
 STARTUP = pgwire.startup({"user": "app", "database": "p1"})
 
@@ -179,6 +179,7 @@ def test_login_has_one_deadline(make_proxy):
     assert time.monotonic() - began < 20 * SLOW
 
 
+@pytest.mark.figures
 def test_memory_before_authentication(make_proxy):
     """Who has not proved anything cannot make the proxy keep much."""
     proxy = make_proxy(workers=1, auth_type="scram-sha-256", client_login_timeout="1min")
@@ -203,7 +204,7 @@ def test_memory_before_authentication(make_proxy):
             except ConnectionError:
                 pass
     wait_for(lambda: proxy.wire(user="u_scram", password="scram secret"), what="a login").close()
-    assert (proxy.memory() - before) / 300 < 40000 * SLOW
+    assert (proxy.memory() - before) / 300 < (120000 if SANITIZED else 40000)
     for conn in conns:
         conn.close()
 
