@@ -13,7 +13,7 @@ import threading
 import time
 
 import tls
-from systems import Answers, Direct, OWNER, Pgbouncer, Pgshuntd, Yardstick
+from systems import Answers, Direct, Pgbouncer, Pgshuntd, Yardstick
 
 SECTIONS = ["transactions", "session", "pipelines", "bulk", "memory", "connections", "syscalls", "tls",
             "databases", "move"]

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import time
 
-import psycopg
 import yaml
 
 from pgwire import wait_for

@@ -3,7 +3,6 @@
 import psycopg
 import pytest
 
-import pgwire
 from pgwire import (FLUSH, SYNC, bind, close, describe, errors, execute, kinds, parse, query, rows,
                     tags)
 from servers import VERSION

@@ -17,7 +17,7 @@ import pytest
 
 import pgwire
 from pgwire import (COPY_DONE, FLUSH, SYNC, bind, close, copy_data, copy_fail, describe, execute,
-                    function_call, message, parse, query)
+                    function_call, parse, query)
 from proxy import ConsoleError
 from servers import SLOW
 

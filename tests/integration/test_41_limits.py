@@ -8,7 +8,7 @@ import pytest
 
 import pgwire
 from pgwire import LoginError, errors, query, wait_for
-from servers import SLOW, free_port
+from servers import SLOW
 
 
 def by(rows, **wanted):

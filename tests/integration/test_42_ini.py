@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 
-import psycopg
 import pytest
 
 from proxy import program

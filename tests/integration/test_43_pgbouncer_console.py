@@ -2,7 +2,6 @@
 """The console as pgbouncer's users know it: every documented name, PAUSE and its relatives, SET."""
 import os
 import re
-import threading
 import time
 
 import pytest

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 import pgwire
-from fakeserver import DONE, PARAMETERS, READY, ROW, WELCOME, FakeServer, auth
+from fakeserver import PARAMETERS, READY, WELCOME, FakeServer, auth
 from pgwire import PROTOCOL_3_0, PROTOCOL_3_2, LoginError, wait_for
 from proxy import ADMIN, ADMIN_PASSWORD
 from servers import PgBouncer

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-import pgwire
 from pgwire import errors, query, rows, wait_for
 from servers import SLOW
 

@@ -5,7 +5,6 @@ import os
 import ssl
 import struct
 
-import psycopg
 import pytest
 
 import pgwire

@@ -18,7 +18,6 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 
-import pgwire
 from pgwire import SYNC, bind, errors, execute, parse, query, rows
 from proxy import ADMIN, ADMIN_PASSWORD, Proxy, program
 from servers import SCHEMA, SLOW, Cluster, subfolder
