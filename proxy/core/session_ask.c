@@ -199,8 +199,7 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		steps += move->state_steps;
 		break;
 	case SESSION_ASKS_SHAPES:
-		shapes_ask(move->state, out);
-		steps++;
+		steps = shapes_ask(move->state, out);
 		break;
 	case SESSION_ASKS_TEMP:
 	case SESSION_ASKS_PROBE:
@@ -326,12 +325,16 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 	struct wire_error error = {0};
 	struct sbuf text;
 
-	if (move->failure != NULL)
-		return; /* the first says most */
 	if (!wire_parse_error(body, len, &error))
 		memset(&error, 0, sizeof(error));
 	if (error.sqlstate == NULL)
 		error.sqlstate = "XX000";
+	/* The first says most, but that statements are to be asked about again. */
+	if (move->failure != NULL &&
+	    (move->question != SESSION_ASKS_SHAPES || !replay_try_again(error.sqlstate)))
+		return;
+	free(move->failure);
+	move->failure = NULL;
 	sbuf_init(&text, 1024);
 	sbuf_printf(&text, "%s (%s)", error.message == NULL ? "unknown error" : error.message,
 	            error.sqlstate);
@@ -351,12 +354,18 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 	move->failure_in_state = move->answer != NULL && move->steps_left == move->state_steps;
 }
 
+/* The first step of the question what statements return. */
+static bool ask_at_shapes(const struct session_move *move)
+{
+	return move->question == SESSION_ASKS_SHAPES && move->steps_left == move->steps_all;
+}
+
 /* What a statement returns, or why nobody can say. */
 static void ask_take_shape(struct session_move *move, uint8_t type, const uint8_t *body, size_t len)
 {
 	bool good = true;
 
-	if (move->question == SESSION_ASKS_SHAPES)
+	if (ask_at_shapes(move))
 		good = shapes_take(move->state, type, body, len, move->failure_sqlstate);
 	else if (move->shapes && move->answer != NULL && move->steps_left == move->state_steps &&
 	         type != BE_ERROR_RESPONSE)
@@ -385,6 +394,11 @@ void session_take(struct server *server, uint8_t type, const uint8_t *body, size
 	case BE_ROW_DESCRIPTION:
 	case BE_NO_DATA:
 		ask_take_shape(move, type, body, len);
+		break;
+	case BE_PARAMETER_DESCRIPTION:
+		if (move->question == SESSION_ASKS_SHAPES &&
+		    !shapes_take_types(move->state, move->steps_all - move->steps_left, body, len))
+			move->unreadable = true;
 		break;
 	case BE_ERROR_RESPONSE:
 		ask_failed(move, body, len);

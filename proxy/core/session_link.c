@@ -296,7 +296,7 @@ static bool session_keep_changed(struct session_move *move)
 	for (i = 0; i < session_state_count(move->state); i++) {
 		const struct session_row *row = session_state_at(move->state, i);
 
-		if (row->kind == SESSION_CHANGED && strcmp(row->extra, SHAPES_BY_SQL) != 0 &&
+		if (shapes_is_refused(row) &&
 		    !session_lost_add_changed(move->client, row->name, row->extra))
 			return false;
 	}

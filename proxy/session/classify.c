@@ -151,6 +151,9 @@ static void judge_row(const struct session_row *row, const struct session_abilit
 		if (row->extra != NULL && strcmp(row->extra, SHAPES_BY_SQL) == 0)
 			add_reason(why, "prepared statement", row->name,
 			           ", made by PREPARE, whose result type has changed");
+		else if (row->extra != NULL && strcmp(row->extra, SHAPES_TYPES) == 0)
+			add_reason(why, "prepared statement", row->name,
+			           ", made by PREPARE, whose parameters would be of other types now");
 		break;
 	case SESSION_LOCK:
 		if (!abilities->locks)

@@ -113,6 +113,14 @@ void session_add_parse(struct sbuf *out, const char *sql, const void *types, siz
 	wire_add_close(out, 'S', RUN_NAME);
 }
 
+void session_add_described(struct sbuf *out, const char *sql, const void *types, size_t types_len)
+{
+	wire_add_close(out, 'S', RUN_NAME);
+	wire_add_parse(out, RUN_NAME, sql, types, types_len);
+	wire_add_describe(out, 'S', RUN_NAME);
+	wire_add_close(out, 'S', RUN_NAME);
+}
+
 void session_begin_run(struct sbuf *out, const char *sql)
 {
 	wire_add_close(out, 'S', RUN_NAME);

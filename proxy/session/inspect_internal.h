@@ -21,6 +21,9 @@ void session_end_run(struct sbuf *out);
 /* Parses a statement by our name, and forgets it again.  No Sync. */
 void session_add_parse(struct sbuf *out, const char *sql, const void *types, size_t types_len);
 
+/* … in between it is described. */
+void session_add_described(struct sbuf *out, const char *sql, const void *types, size_t types_len);
+
 /* Gives the i-th row another extra. */
 bool session_state_set_extra(struct session_state *state, size_t i, const char *text,
                              size_t len) MUST_CHECK;

@@ -237,6 +237,61 @@ static void try_statement(const struct session_row *row, const char *encoding, s
 	sbuf_free(&types);
 }
 
+/* Of the types only those stay that the text of PREPARE names: others come of what it is about. */
+static void keep_declared(const char *text, struct sbuf *types)
+{
+	const size_t count = (types->len - 2) / 4;
+	struct sql_lexer lexer;
+	bool declared = false;
+	size_t i = 0;
+	int depth;
+
+	sql_lex_begin(&lexer, text, strlen(text));
+	(void)sql_lex_next(&lexer); /* PREPARE */
+	(void)sql_lex_next(&lexer); /* its name */
+	depth = sql_lex_next(&lexer) == SQL_OTHER && sql_lex_is(&lexer, "(");
+	while (depth > 0 && i < count) {
+		const enum sql_token token = sql_lex_next(&lexer);
+
+		if (token == SQL_END || token == SQL_BROKEN)
+			break;
+		if (token == SQL_OTHER)
+			depth += sql_lex_is(&lexer, "(") - sql_lex_is(&lexer, ")");
+		else if (depth == 1)
+			declared = !sql_lex_is(&lexer, "unknown") &&
+			           !sql_lex_is(&lexer, "\"unknown\"");
+		if (depth > 1 || token != SQL_OTHER || (depth == 1 && !sql_lex_is(&lexer, ",")))
+			continue;
+		if (!declared)
+			memset(types->data + 2 + 4 * i, 0, 4);
+		i++;
+	}
+	memset(types->data + 2 + 4 * i, 0, 4 * (count - i));
+}
+
+void replay_try_types(const struct session_row *row, const char *encoding, struct sbuf *out)
+{
+	const bool readable = row->value != NULL &&
+	                      sql_judge_prepare(row->value, row->name) != SQL_PREPARE_SEVERAL;
+	const char *text = readable ? sql_prepare_body(row->value) : NULL;
+	struct sbuf types;
+	char sql[240];
+
+	/* Who waits for a lock here lets the client's next request wait. */
+	(void)snprintf(sql, sizeof(sql),
+	               "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL"
+	               " OR pg_catalog.set_config('lock_timeout', '10', true) IS NULL",
+	               encoding);
+	session_add_run(out, sql);
+	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
+	if (text != NULL && replay_types(row->extra, &types)) {
+		keep_declared(row->value, &types);
+		session_add_described(out, text, types.data, types.len);
+	}
+	wire_add_sync(out);
+	sbuf_free(&types);
+}
+
 unsigned replay_try_add(const struct session_state *old, struct sbuf *out)
 {
 	unsigned steps = 0;

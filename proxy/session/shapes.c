@@ -2,6 +2,7 @@
 #include "session/shapes.h"
 
 #include "session/inspect_internal.h"
+#include "session/replay.h"
 #include "session/sql_lex.h"
 #include "wire/build.h"
 #include "wire/message.h"
@@ -14,6 +15,8 @@
 /* PostgreSQL's limit is 1,664. */
 #define COLUMNS_MAX 2048u
 #define FIRST_OTHER_OID 16384u
+/* Of 65,535 types. */
+#define TYPES_TEXT_MAX ((size_t)1024 * 1024)
 /* Before the columns, behind the parameters' types. */
 #define MARK '|'
 
@@ -122,7 +125,32 @@ bool shapes_wanted(const struct session_state *state)
 	return next(state, &at, is_statement) != NULL;
 }
 
-void shapes_ask(const struct session_state *state, struct sbuf *out)
+/* The first statement of PREPARE; the others follow it. */
+static size_t first_by_sql(const struct session_state *state)
+{
+	size_t i = 0;
+
+	while (i < session_state_count(state) &&
+	       session_state_at(state, i)->kind != SESSION_SQL_STATEMENT)
+		i++;
+	return i;
+}
+
+/* Each in a step of its own: of those that cannot be prepared any more the new server is to say it. */
+static unsigned ask_types(const struct session_state *state, struct sbuf *out)
+{
+	const size_t first = first_by_sql(state);
+	size_t i;
+
+	for (i = first; i < session_state_count(state) &&
+	                session_state_at(state, i)->kind == SESSION_SQL_STATEMENT;
+	     i++)
+		replay_try_types(session_state_at(state, i),
+		                 session_state_info(state, "server_encoding"), out);
+	return (unsigned)(i - first);
+}
+
+unsigned shapes_ask(const struct session_state *state, struct sbuf *out)
 {
 	/* Who waits for a lock here lets the client's next request wait. */
 	session_add_run(out,
@@ -130,6 +158,7 @@ void shapes_ask(const struct session_state *state, struct sbuf *out)
 	                " OR pg_catalog.set_config('statement_timeout', '0', true) IS NULL");
 	describe_all(state, session_state_described(state), is_statement, out);
 	wire_add_sync(out);
+	return 1 + ask_types(state, out);
 }
 
 bool shapes_take(struct session_state *state, uint8_t type, const void *body, size_t len,
@@ -152,6 +181,56 @@ bool shapes_take(struct session_state *state, uint8_t type, const void *body, si
 	changed.kind = SESSION_CHANGED;
 	changed.value = NULL;
 	return session_state_put(state, &changed);
+}
+
+/* As pg_prepared_statements has them. */
+static bool types_text(const uint8_t *body, size_t len, struct sbuf *text)
+{
+	size_t count;
+
+	if (body == NULL || len < 2)
+		return false;
+	count = wire_get_be16(body);
+	if (len != 2 + 4 * count)
+		return false;
+	sbuf_add_char(text, '{');
+	for (size_t i = 0; i < count; i++)
+		sbuf_printf(text, "%s%u", i == 0 ? "" : ",", wire_get_be32(body + 2 + 4 * i));
+	sbuf_add_char(text, '}');
+	return sbuf_ok(text);
+}
+
+bool shapes_take_types(struct session_state *state, unsigned step, const void *body, size_t len)
+{
+	const size_t at = step == 0 ? 0 : first_by_sql(state) + step - 1;
+	struct session_row changed;
+	struct sbuf text;
+	bool good;
+
+	if (step == 0)
+		return true; /* what the statement has */
+	if (at >= session_state_count(state) ||
+	    session_state_at(state, at)->kind != SESSION_SQL_STATEMENT ||
+	    session_state_at(state, at)->extra == NULL)
+		return false;
+	changed = *session_state_at(state, at);
+	sbuf_init(&text, TYPES_TEXT_MAX);
+	good = types_text(body, len, &text);
+	if (good && strncmp(changed.extra, sbuf_text(&text), text.len) != 0 &&
+	    session_state_find(state, SESSION_CHANGED, changed.name) == NULL) {
+		changed.kind = SESSION_CHANGED;
+		changed.value = NULL;
+		changed.extra = SHAPES_TYPES;
+		good = session_state_put(state, &changed);
+	}
+	sbuf_free(&text);
+	return good;
+}
+
+bool shapes_is_refused(const struct session_row *row)
+{
+	return row->kind == SESSION_CHANGED && strcmp(row->extra, SHAPES_BY_SQL) != 0 &&
+	       strcmp(row->extra, SHAPES_TYPES) != 0;
 }
 
 void shapes_check_add(const struct session_state *like, struct sbuf *out)

@@ -11,7 +11,8 @@
  *     new server   shapes_check_add(), and for each answer shapes_check()
  *
  * The columns' types count, not their names, which are in the client's encoding; the old server has
- * compared these, too.  A statement with a name that is not ASCII is not asked about.  Used like
+ * compared these, too.  Of PREPARE also the parameters' types are asked, as far as its text does not name them:
+ * they come of what the statement is about.  A statement with a name that is not ASCII is not asked about.  Used like
  * the inspection; no I/O, one thread.
  */
 #ifndef SESSION_SHAPES_H
@@ -28,17 +29,23 @@
 /* The extra of a row SESSION_CHANGED that PREPARE has made: EXECUTE is a text, in which nobody
  * looks for it. */
 #define SHAPES_BY_SQL "sql"
+/* … or of which the parameters would have other types. */
+#define SHAPES_TYPES "types"
 
 /* There are statements of which it is not known. */
 bool shapes_wanted(const struct session_state *state);
 
-/* Appends the question, one step. */
-void shapes_ask(const struct session_state *state, struct sbuf *out);
+/* Appends the question; its steps. */
+unsigned shapes_ask(const struct session_state *state, struct sbuf *out);
 
 /* RowDescription, NoData or ErrorResponse of the answer; of the last `sqlstate` says which.  False:
  * no memory, or not understood. */
 bool shapes_take(struct session_state *state, uint8_t type, const void *body, size_t len,
                  const char *sqlstate) MUST_CHECK;
+
+/* ParameterDescription of the answer's step number `step`.  False as above. */
+bool shapes_take_types(struct session_state *state, unsigned step, const void *body,
+                       size_t len) MUST_CHECK;
 
 /* Appends the question about those of `like` of which it is known, without a Sync. */
 void shapes_check_add(const struct session_state *like, struct sbuf *out);
@@ -46,6 +53,9 @@ void shapes_check_add(const struct session_state *like, struct sbuf *out);
 /* RowDescription or NoData of the answer; *at is 0 before the first.  `now` is not finished. */
 bool shapes_check(const struct session_state *like, struct session_state *now, size_t *at,
                   uint8_t type, const void *body, size_t len) MUST_CHECK;
+
+/* A row SESSION_CHANGED of a statement of the protocol. */
+bool shapes_is_refused(const struct session_row *row);
 
 /* The same statement, but that it returns other columns. */
 bool shapes_differ(const struct session_row *a, const struct session_row *b);

@@ -4,6 +4,7 @@ once counts on them, and its server refuses the statement.  So does the one it i
 import pytest
 
 from pgwire import SYNC, bind, close, describe, errors, execute, kinds, parse, query, rows, wait_for
+from proxy import ConsoleError
 from servers import SLOW
 
 pytestmark = pytest.mark.threads
@@ -157,6 +158,55 @@ def test_made_by_prepare(make, pg, other):
         conn.query("DEALLOCATE mine")
         proxy.command("PREPARE SWAP p2 TO other")
         assert row(proxy)["class"] == "movable"
+
+
+PARAMETERS = {"temporary": ["CREATE TEMP TABLE mine AS SELECT 1 AS a", "ALTER TABLE mine ALTER a TYPE bigint"],
+              "lock": ["SELECT pg_advisory_lock(7)"], "alone": []}
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+@pytest.mark.parametrize("scene", PARAMETERS)
+def test_made_by_prepare_with_other_parameters(make, pg, other, scene, prepared):
+    """Their types come of what it is about: known before the swap, also where none was prepared."""
+    table = "mine" if scene == "temporary" else "changing"
+    proxy = make(session_pinned="abort")
+    with begin(proxy) as conn:
+        for command in [*PARAMETERS[scene][:1],
+                        "PREPARE typed (text, numeric(9, 2)) AS SELECT $1 || $2 FROM %s WHERE a = $3" % table,
+                        "PREPARE given (\"unknown\", int) AS SELECT $1 FROM %s WHERE a = $2" % table,
+                        "PREPARE open AS SELECT 5 FROM %s WHERE a = $1" % table,
+                        *PARAMETERS[scene][1:]]:
+            assert not errors(conn.query(command))
+        if scene != "temporary":
+            change("type", pg, other)
+        for name in ("typed", "open"):
+            if prepared:
+                proxy.command("PREPARE SWAP p2 TO other")
+                assert row(proxy)["class"] == "pinned" and '"%s"' % name in row(proxy)["why"], row(proxy)
+            with pytest.raises(ConsoleError) as error:
+                proxy.hold("p2", "LEASE 60s")
+            assert error.value.sqlstate == "55P03" and '"%s"' % name in error.value.fields["D"]
+            assert '"given"' not in error.value.fields["D"]
+            assert conn.value("EXECUTE open(1)") == "5"
+            conn.query("DEALLOCATE " + name)
+        swap(proxy)
+        assert conn.value("EXECUTE given('x', 1)") == "x"
+        assert conn.value("SHOW cluster_name") == "other"
+
+
+def test_other_parameters_moved_anyway(make, pg, other):
+    proxy = make(session_pinned="move_anyway")
+    with begin(proxy) as conn:
+        conn.query("PREPARE open AS SELECT 5 FROM changing WHERE a = $1")
+        types = "SELECT parameter_types FROM pg_prepared_statements WHERE name = 'open'"
+        assert conn.value(types) == "{integer}"
+        change("type", pg, other)
+        swap(proxy)
+        conn.send(query(types))
+        answer = conn.ready("I")
+        assert ["open" in message.fields()["D"] for message in answer if message.kind == "N"] == [True]
+        assert rows(answer) == [["{bigint}"]]
+        assert conn.value("EXECUTE open(1)") == "5"
 
 
 def test_while_it_is_being_changed(make, pg):

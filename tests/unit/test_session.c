@@ -323,6 +323,20 @@ static void test_shapes(void **state)
 	             "prepared statement \"zero\", made by PREPARE, whose result type has changed");
 	session_state_remove(a, session_state_find(a, SESSION_CHANGED, "zero"));
 	assert_class(a, NULL, &abilities, SESSION_MOVABLE, "5 prepared statements", "");
+	/* The parameters' types: of what it has, and of PREPARE anew. */
+	assert_true(shapes_take_types(a, 0, "\0\1\0\0\0\27", 6));
+	assert_true(shapes_take_types(a, 1, "\0\0", 2));
+	assert_false(shapes_take_types(a, 1, "\0\1", 2));
+	assert_false(shapes_take_types(a, 1, NULL, 2));
+	assert_false(shapes_take_types(a, 2, "\0\0", 2));
+	assert_class(a, NULL, &abilities, SESSION_MOVABLE, "5 prepared statements", "");
+	assert_true(shapes_take_types(a, 1, "\0\1\0\0\0\27", 6));
+	assert_true(shapes_take_types(a, 1, "\0\1\0\0\0\27", 6));
+	assert_false(shapes_is_refused(session_state_find(a, SESSION_CHANGED, "zero")));
+	assert_true(shapes_is_refused(session_state_find(a, SESSION_CHANGED, "three")));
+	assert_class(a, NULL, &abilities, SESSION_PINNED, "5 prepared statements",
+	             "prepared statement \"zero\", made by PREPARE, whose parameters would be of other types now");
+	session_state_remove(a, session_state_find(a, SESSION_CHANGED, "zero"));
 	assert_true(put(b, "proto", "\303\244", "SELECT 4", "{}"));
 	assert_true(put(b, "proto", "two", "BEGIN", "{23}"));
 	assert_true(put(b, "proto", "one", "SELECT 1", "{}"));
