@@ -93,11 +93,18 @@ static bool carry_may_recover(const struct session_move *move)
 	return move->client->worker->routes->config->proxy.session_recover_after > 0;
 }
 
+/* Every error ends a session's temporary replication slots: no more is asked of one that stays. */
+static bool carry_must_not_fail(const struct session_move *move)
+{
+	return move->client->pool->session_pinned != CONFIG_PINNED_MOVE_ANYWAY &&
+	       session_state_count_kind(move->state, SESSION_SLOT) > 0;
+}
+
 enum session_question session_carry_next(const struct session_move *move, bool moving)
 {
 	enum session_question next;
 
-	if (move->state == NULL)
+	if (move->state == NULL || carry_must_not_fail(move))
 		return SESSION_ASKS_NOTHING;
 	if (shapes_wanted(move->state) && (moving || carry_may_recover(move)))
 		return SESSION_ASKS_SHAPES;

@@ -110,6 +110,8 @@ static void say_what(const struct session_state *state, const struct stmt *unnam
 	add_count(what, session_state_count_kind(state, SESSION_CURSOR), "cursor", "cursors");
 	add_count(what, session_state_count_kind(state, SESSION_TEMPORARY), "temporary object",
 	          "temporary objects");
+	add_count(what, session_state_count_kind(state, SESSION_SLOT), "temporary replication slot",
+	          "temporary replication slots");
 }
 
 /* ---- what holds it ---- */
@@ -169,6 +171,9 @@ static void judge_row(const struct session_row *row, const struct session_abilit
 	case SESSION_TEMPORARY:
 		if (!abilities->temporary)
 			add_reason(why, "temporary object", row->name, "");
+		break;
+	case SESSION_SLOT:
+		add_reason(why, "temporary replication slot", row->name, "");
 		break;
 	default:
 		break;

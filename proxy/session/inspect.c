@@ -527,7 +527,8 @@ const char *session_state_bound(const struct session_state *state)
 	} bound[] = {{SESSION_LOCK, "advisory locks"},
 	             {SESSION_CHANNEL, "channels listened to"},
 	             {SESSION_CURSOR, "cursors"},
-	             {SESSION_TEMPORARY, "temporary objects"}};
+	             {SESSION_TEMPORARY, "temporary objects"},
+	             {SESSION_SLOT, "temporary replication slots"}};
 	size_t i;
 
 	for (i = 0; i < ARRAY_LEN(bound); i++) {

@@ -309,6 +309,19 @@ def test_what_holds_a_session(tool, sessions):
     assert tool.classify() == ["clean", "", ""]
 
 
+def test_a_temporary_replication_slot_holds_it(tool, sessions):
+    """Its own one, which ends with its server process; and only that."""
+    old, other = sessions(user="postgres"), sessions(user="postgres")
+    for conn, name in ((other, "theirs"), (old, "mine")):
+        conn.query("SELECT pg_create_physical_replication_slot('%s', false, true)" % name)
+    assert tool.inspect(old) == "ok"
+    assert tool.classify() == ["pinned", "1 temporary replication slot",
+                               'temporary replication slot "mine"']
+    run(tool, old, "SELECT pg_drop_replication_slot('mine')")
+    assert tool.inspect(old) == "ok"
+    assert tool.classify() == ["clean", "", ""]
+
+
 KEYS = ["7", "-1", "0", str(-2 ** 63), "1, 2", "-5, -6"]
 
 

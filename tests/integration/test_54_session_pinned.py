@@ -69,6 +69,26 @@ def test_what_is_pinned(make):
             proxy.command("RELEASE p2")
 
 
+def test_a_temporary_replication_slot_stays(make):
+    """With its session at its server.  Every error would end it: nothing is tried that makes one."""
+    proxy = make("abort")
+    with proxy.wire("p2", user="postgres") as conn:
+        conn.query("CREATE TEMP TABLE basket (a int) ON COMMIT DELETE ROWS")
+        conn.query("SELECT pg_create_physical_replication_slot('mine', false, true)")
+        conn.send(parse("SELECT 1 FROM basket") + SYNC)
+        conn.ready()
+        proxy.command("PREPARE SWAP p2 TO other")
+        with pytest.raises(ConsoleError) as error:
+            proxy.hold("p2")
+        assert error.value.sqlstate == "55P03" and "slot" in error.value.fields["D"]
+        proxy.command("CANCEL SWAP p2")
+        proxy.command("RECONNECT p2")
+        assert conn.value("SELECT slot_name FROM pg_replication_slots") == "mine"
+        conn.query("SELECT pg_drop_replication_slot('mine')")
+        proxy.hold("p2", "LEASE 60s")
+        proxy.command("RELEASE p2")
+
+
 def hide(conn, name):
     """A statement that could not be prepared now: the session does not find its table any more."""
     conn.send(parse("SELECT count(*) FROM items", name) + SYNC)
