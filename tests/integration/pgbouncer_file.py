@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import struct
 import subprocess
 
 import pgwire
@@ -41,9 +42,11 @@ class Reader:
         self.up = self.process.poll() is None
 
     def reachable(self):
+        """It answers: pgbouncer may still end when it listens already."""
         try:
-            pgwire.Conn(self.place, self.port).close()
-            return True
+            with pgwire.Conn(self.place, self.port) as conn:
+                conn.send(struct.pack("!ii", 8, pgwire.SSL_REQUEST))
+                return conn.sock.recv(1) != b""
         except OSError:
             return False
 
