@@ -208,7 +208,7 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):  # one of several processes: none shall come late to a long file
         weights = collections.Counter()
         for item in items:
-            weights[item.path] += 30 if item.get_closest_marker("scene") else \
+            weights[item.path] += 100 if item.get_closest_marker("scene") else \
                 5 if item.get_closest_marker("own") else 1
         items.sort(key=lambda item: -weights[item.path])
 

@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from servers import SANITIZED, SLOW
+
+pytestmark = pytest.mark.scene
 
 MATRIX = os.path.join(os.path.dirname(__file__), "..", "fault", "matrix.py")
 

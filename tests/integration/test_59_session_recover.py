@@ -25,7 +25,8 @@ def asked(pg, count):
     """Whether the last thing that so many servers did was to tell their state."""
     seen = pg.sql("SELECT query FROM pg_stat_activity WHERE datname = 'p1' AND usename = 'app' "
                   "AND state = 'idle'")
-    last = ("WITH conf", "SELECT WHERE pg_catalog.set_config(")  # of those with statements: what these return
+    # Of those with statements what these return, and last what that of PREPARE takes.
+    last = ("WITH conf", "SELECT WHERE pg_catalog.set_config(", "SELECT $1 * 2")
     return sum(text.startswith(last) for text, in seen) == count
 
 
