@@ -6,7 +6,8 @@
 #
 #   regress     the SQL regression tests (pg_regress, parallel_schedule)
 #   contrib     those of PL/pgSQL and of the extensions; dblink and postgres_fdw come back through the proxy
-#   isolation   the isolation tests (isolationtester), which hold several sessions against each other
+#   isolation   the isolation tests (isolationtester), which hold several sessions against each other, and
+#               those of logical decoding
 #   pipeline    libpq_pipeline, the test program of libpq's pipelines, with its protocol traces
 #
 # Each runs on a new server of its own: directly, and through the proxy in these modes:
@@ -33,9 +34,9 @@ modes=${SUITE_MODES:-session}
 pgxs=$PGBIN/../lib/pgxs/src/test
 explained=$repo/tests/suites/postgresql.explained
 modules="adminpack amcheck auto_explain bloom btree_gin btree_gist citext cube dblink dict_int dict_xsyn \
-earthdistance file_fdw fuzzystrmatch hstore intarray isn lo ltree pageinspect pg_surgery pg_trgm \
-pg_visibility pgcrypto pgstattuple postgres_fdw seg tablefunc tsm_system_rows tsm_system_time unaccent \
-uuid-ossp xml2"
+earthdistance file_fdw fuzzystrmatch hstore intarray isn lo ltree pageinspect passwordcheck \
+pg_freespacemap pg_stat_statements pg_surgery pg_trgm pg_visibility pg_walinspect pgcrypto pgstattuple \
+postgres_fdw seg tablefunc test_decoding tsm_system_rows tsm_system_time unaccent uuid-ossp xml2"
 work=
 proxy_pid=
 moving_pid=
@@ -134,7 +135,10 @@ suite_start() {
 	as_db "$PGBIN/initdb" -D "$data" -U postgres -E UTF8 --locale=C --no-sync -A trust \
 		>"$data.initdb.log" 2>&1 || die "initdb failed; see $data.initdb.log"
 	export PGHOST="$suite_host"
-	pg_start "$data" fsync=off max_prepared_transactions=2 max_connections=150
+	# The second line is for the modules.
+	pg_start "$data" fsync=off max_prepared_transactions=2 max_connections=150 \
+		wal_level=logical logical_decoding_work_mem=64kB \
+		shared_preload_libraries=pg_stat_statements compute_query_id=regress
 	unset PGHOST
 	# As pg_regress makes the database.
 	for suite_name in regression isolation_regression pipeline; do
@@ -219,6 +223,12 @@ suite_regress() {
 		--schedule="$source/src/test/regress/parallel_schedule" >"$out/log"
 }
 
+# The tests that a module's Makefile names.
+suite_names() {
+	sed -e ':a' -e '/\\$/{N;s/\\\n//;ba' -e '}' "$2/Makefile" |
+		sed -n "s/\\\$([^)]*)//g; s/^$1 *= *//p"
+}
+
 # A module's tests in a new database; tests of different modules may have one name.
 suite_contrib() {
 	mkdir "$out/results"
@@ -235,8 +245,7 @@ suite_contrib() {
 		cd "$suite_from"
 		# shellcheck disable=SC2046
 		suite_pg_regress "$1" contrib_regression "$suite_from" --outputdir="$suite_into" \
-			$(sed -e ':a' -e '/\\$/{N;s/\\\n//;ba' -e '}' "$suite_from/Makefile" |
-				sed -n 's/\$([^)]*)//g; s/^REGRESS *= *//p') |
+			$(suite_names REGRESS "$suite_from") |
 			sed -E "s/^(test )? *([^ ]+ +\.\.\. )/test $suite_module.\2/" >>"$out/log"
 		for suite_result in "$suite_into"/results/*.out; do
 			mv "$suite_result" "$out/results/$suite_module.${suite_result##*/}"
@@ -247,11 +256,18 @@ suite_contrib() {
 
 # The tester recognises who waits for whom by process ids; those of the proxy are not the server's.
 suite_isolation() {
-	as_db "$pgxs/isolation/pg_isolation_regress" --bindir="$PGBIN" \
-		--inputdir="$source/src/test/isolation" --outputdir="$out" --use-existing \
-		--dbname=isolation_regression --host="$suite_host" --port="$port" --user=postgres \
-		--launcher="env LD_PRELOAD=$work/lib/preload.so" \
-		--schedule="$source/src/test/isolation/isolation_schedule" >"$out/log" 2>&1 || :
+	suite_isolation_of src/test/isolation --schedule="$source/src/test/isolation/isolation_schedule"
+	# shellcheck disable=SC2046
+	suite_isolation_of contrib/test_decoding $(suite_names ISOLATION "$source/contrib/test_decoding")
+}
+
+suite_isolation_of() {
+	suite_from=$source/$1
+	shift
+	as_db "$pgxs/isolation/pg_isolation_regress" --bindir="$PGBIN" --inputdir="$suite_from" \
+		--outputdir="$out" --use-existing --dbname=isolation_regression --host="$suite_host" \
+		--port="$port" --user=postgres --launcher="env LD_PRELOAD=$work/lib/preload.so" \
+		"$@" >>"$out/log" 2>&1 || :
 }
 
 suite_pipeline() {
