@@ -237,12 +237,14 @@ static void try_statement(const struct session_row *row, const char *encoding, s
 	sbuf_free(&types);
 }
 
-/* Of the types only those stay that the text of PREPARE names: others come of what it is about. */
-static void keep_declared(const char *text, struct sbuf *types)
+/* Of the types only those stay that the text of PREPARE names: others come of what it is about.  False:
+ * there are none. */
+static bool keep_declared(const char *text, struct sbuf *types)
 {
 	const size_t count = (types->len - 2) / 4;
 	struct sql_lexer lexer;
 	bool declared = false;
+	bool open = false;
 	size_t i = 0;
 	int depth;
 
@@ -264,9 +266,11 @@ static void keep_declared(const char *text, struct sbuf *types)
 			continue;
 		if (!declared)
 			memset(types->data + 2 + 4 * i, 0, 4);
+		open = open || !declared;
 		i++;
 	}
 	memset(types->data + 2 + 4 * i, 0, 4 * (count - i));
+	return open || i < count;
 }
 
 void replay_try_types(const struct session_row *row, const char *encoding, struct sbuf *out)
@@ -277,15 +281,15 @@ void replay_try_types(const struct session_row *row, const char *encoding, struc
 	struct sbuf types;
 	char sql[240];
 
-	/* Who waits for a lock here lets the client's next request wait. */
-	(void)snprintf(sql, sizeof(sql),
-	               "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL"
-	               " OR pg_catalog.set_config('lock_timeout', '10', true) IS NULL",
-	               encoding);
-	session_add_run(out, sql);
 	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
-	if (text != NULL && replay_types(row->extra, &types)) {
-		keep_declared(row->value, &types);
+	if (text != NULL && replay_types(row->extra, &types) && keep_declared(row->value, &types)) {
+		/* Who waits for a lock here lets the client's next request wait. */
+		(void)snprintf(
+		    sql, sizeof(sql),
+		    "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL"
+		    " OR pg_catalog.set_config('lock_timeout', '10', true) IS NULL",
+		    encoding);
+		session_add_run(out, sql);
 		session_add_described(out, text, types.data, types.len);
 	}
 	wire_add_sync(out);

@@ -54,7 +54,7 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 bool replay_types(const char *text, struct sbuf *types) MUST_CHECK;
 
 /* Appends messages by which the old server parses what PREPARE has prepared once more, as the new one will,
- * and tells its parameters' types (if the row can be read); one step. */
+ * and tells its parameters' types, unless all are declared, or the text cannot be read; one step. */
 void replay_try_types(const struct session_row *row, const char *encoding, struct sbuf *out);
 
 /* Appends messages by which the old server parses each prepared statement once more, as the new one
