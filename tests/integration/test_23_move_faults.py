@@ -129,6 +129,8 @@ def test_no_barrier_anywhere(make_scene):
     path, = glob.glob(os.path.join(scene.folder, "moves", "*-p2"))
     moved = path + "x"  # the barrier that is in the WAL has another name
     os.rename(path, moved)
+    written = scene.pg1.value("SELECT pg_current_wal_flush_lsn()")
+    wait_for(lambda: scene.pg2.value("SELECT pg_last_wal_replay_lsn() >= '%s'" % written), what="the replay")
     scene.pg2.sql("SELECT pg_promote()")
     result = scene.run("resume")
     assert result.returncode == FORWARD
