@@ -146,13 +146,20 @@ void check_others_inside(struct checks *checks)
 	shards_literals(move, &sql);
 	sbuf_add_str(&sql, " GROUP BY 1 ORDER BY 1");
 	if (check_query(checks, CHECK_PREPARED, source, sbuf_text(&sql))) {
-		for (int row = 0; row < link_rows(source); row++)
+		for (int row = 0; row < link_rows(source); row++) {
+			const char *name = link_value(source, row, "database");
+			bool closed = promote_is_other(move, name);
+
 			check_find(
-			    checks, CHECK_PREPARED, CHECK_WARN,
-			    "database %s, which does not move, has %s, which stay for ever in "
-			    "its copy on %s: %s",
-			    link_value(source, row, "database"), link_value(source, row, "found"),
-			    target->name, link_value(source, row, "names"));
+			    checks, CHECK_PREPARED, closed ? CHECK_PASS : CHECK_WARN,
+			    "database %s, which does not move, has %s, which %s: %s", name,
+			    link_value(source, row, "found"),
+			    closed ? "are rolled back in its copy on the target alone"
+			           : "stay for ever in its copy on the target, which is not closed",
+			    link_value(source, row, "names"));
+			if (closed)
+				move->prepared_copies += link_number(source, row, "found", 0);
+		}
 	}
 	sbuf_free(&sql);
 }

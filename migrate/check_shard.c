@@ -16,17 +16,18 @@
 
 static const struct {
 	enum check check;
+	enum check_result result;
 	const char *what; /* "database %s: <what> <names>" */
 	const char *sql;  /* (dbname, …) and a parenthesis follow */
 } server_checks[] = {
-    {CHECK_PREPARED, "prepared transactions",
+    {CHECK_PREPARED, CHECK_PASS, "prepared transactions, which go along",
      "SELECT database AS dbname, count(*) AS found, left(string_agg(gid, ', '), 200) AS names"
      " FROM pg_prepared_xacts GROUP BY 1 HAVING database IN "},
-    {CHECK_SLOTS, "logical slots",
+    {CHECK_SLOTS, CHECK_REFUSE, "logical slots",
      "SELECT database AS dbname, count(*) AS found,"
      " left(string_agg(slot_name, ', '), 200) AS names"
      " FROM pg_replication_slots GROUP BY 1 HAVING database IN "},
-    {CHECK_SUBSCRIPTIONS, "subscriptions",
+    {CHECK_SUBSCRIPTIONS, CHECK_REFUSE, "subscriptions",
      "SELECT datname AS dbname, count(*) AS found, left(string_agg(subname, ', '), 200) AS names"
      " FROM pg_subscription JOIN pg_database d ON d.oid = subdbid GROUP BY 1 HAVING datname IN "},
 };
@@ -42,11 +43,13 @@ static void check_on_source(struct checks *checks)
 		shards_literals(checks->move, &sql);
 		if (check_query(checks, server_checks[i].check, link, sbuf_text(&sql))) {
 			for (int row = 0; row < link_rows(link); row++)
-				check_find(checks, server_checks[i].check, CHECK_REFUSE,
+				check_find(checks, server_checks[i].check, server_checks[i].result,
 				           "database %s has %s %s: %s",
 				           link_value(link, row, "dbname"),
 				           link_value(link, row, "found"), server_checks[i].what,
 				           link_value(link, row, "names"));
+			if (server_checks[i].check == CHECK_PREPARED)
+				checks->move->prepared_seen = link_sum(link, "found", 0);
 			check_pass(checks, server_checks[i].check, "none");
 		}
 		sbuf_free(&sql);

@@ -7,6 +7,7 @@
 #include "migrate/command.h"
 #include "migrate/json.h"
 #include "migrate/pgbouncer.h"
+#include "migrate/prepared.h"
 #include "migrate/verify.h"
 
 #include <stdlib.h>
@@ -147,7 +148,7 @@ static bool read_boundary(struct verify *verify, const struct journal_records *r
 		    "compared any more");
 		return false;
 	}
-	verify->boundary = strtoull(text, NULL, 10);
+	verify->boundary = prepared_first(records, strtoull(text, NULL, 10));
 	if (!link_run(&verify->move->loop, link, verify->move->config->mover.connect_timeout,
 	              "SELECT txid_snapshot_xmax(txid_current_snapshot()) AS xid")) {
 		verify->failure = mem_must_printf("%s: %s", link->name, link_error(link));

@@ -126,6 +126,7 @@ void move_free(struct move *move)
 	free(move->loop.background);
 	free(move->system_identifier);
 	free(move->failure);
+	free(move->prepared);
 	sbuf_free(&move->commcare_notes);
 	sbuf_free(&move->problems);
 	sbuf_free(&move->evidence);

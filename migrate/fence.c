@@ -9,6 +9,7 @@
 #include "migrate/json.h"
 #include "migrate/lsn.h"
 #include "migrate/move.h"
+#include "migrate/prepared.h"
 #include "migrate/readers.h"
 #include "migrate/unlogged.h"
 #include "migrate/verify.h"
@@ -220,10 +221,9 @@ static void left_sql(const struct move *move, struct sbuf *out)
 	                  " backend_type <> 'autovacuum worker' AND datname IN ");
 	shards_literals(move, out);
 	add_spared(move, out, "pid");
-	sbuf_add_str(out, ") AS sessions, (SELECT left(string_agg(gid || ' of ' || owner, ', '), 200)"
-	                  " FROM pg_prepared_xacts WHERE database IN ");
-	shards_literals(move, out);
-	sbuf_add_str(out, ") AS prepared");
+	sbuf_add_str(out, ") AS sessions, ");
+	prepared_sql(move, out);
+	sbuf_add_str(out, " AS prepared");
 }
 
 static void target_sql(const struct move *move, struct sbuf *out)
@@ -355,10 +355,6 @@ static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 	for (;;) {
 		if (!ask(move, link, sql, deadline + ANSWER_GRACE))
 			return false;
-		if (link_value(link, 0, "prepared") != NULL)
-			return move_fail(move,
-			                 "a transaction was prepared in the shards meanwhile: %s",
-			                 link_value(link, 0, "prepared"));
 		if (link_sum(link, "sessions", 1) + link_sum(link, "starting", 1) == 0)
 			return true;
 		if (clock_now() >= deadline) {
@@ -396,7 +392,8 @@ bool phase_terminate(struct move *move)
 	for (size_t i = 0; i < move->shard_count; i++)
 		move->terminated += (int64_t)move->shards[i].sessions;
 	json_int(&move->evidence, "terminated", move->terminated);
-	return ok;
+	/* Nobody is there any more who could end one or make another. */
+	return ok && prepared_keep(move, link_value(&move->source.link, 0, "prepared"));
 }
 
 bool phase_barrier(struct move *move)

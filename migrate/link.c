@@ -147,6 +147,7 @@ void link_give_up(struct link *link)
 void link_connect(struct link *link)
 {
 	char port[16];
+	char options[256];
 	char *password = NULL;
 	struct sbuf error;
 	bool ok;
@@ -163,6 +164,8 @@ void link_connect(struct link *link)
 		link_finish(link, LINK_BROKEN);
 		return;
 	}
+	(void)snprintf(options, sizeof(options), "%s%s", link_options,
+	               link->target.options == NULL ? "" : link->target.options);
 	(void)snprintf(port, sizeof(port), "%d", link->target.port);
 	{
 		/* An empty value counts as not given. */
@@ -185,7 +188,7 @@ void link_connect(struct link *link)
 		    "5",
 		    "2",
 		    "3",
-		    link->target.console ? "" : link_options,
+		    link->target.console ? "" : options,
 		    password == NULL ? "" : password};
 
 		if (link->target.tls.ca_file != NULL)

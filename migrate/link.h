@@ -36,6 +36,7 @@ struct link_target {
 	const char *password_env;
 	struct config_tls tls; /* all zero: as libpq does by itself */
 	bool console;          /* a proxy's console: no settings are made after login */
+	const char *options;   /* more command-line options for the server; NULL = none */
 };
 
 struct link {

@@ -178,6 +178,7 @@ struct move {
 	usec_t promote_sent_at;
 	usec_t promoted_at;
 	int64_t terminated;
+	char *prepared; /* transactions, as prepared_sql() brings them; NULL = none, or not asked yet */
 	int64_t lag; /* bytes, last seen */
 	struct outcome outcome;
 	struct phase_time times[PHASE_COUNT];
@@ -205,6 +206,8 @@ struct move {
 	struct verify *verify; /* the comparison, NULL = not asked for */
 	struct sbuf problems;  /* after the promotion: what must be repaired, a line each */
 	char sessions_seen[128]; /* in the checks: how many can be moved; "": there are none */
+	int64_t prepared_seen;   /* in the checks: prepared transactions of the shards … */
+	int64_t prepared_copies; /* … and of others, whose copies are closed */
 	struct sbuf sessions;  /* after the release: the inside of a JSON array (sessions.h) */
 	int64_t sessions_moved;
 	struct sbuf evidence;  /* of the current phase: the inside of a JSON object */
@@ -357,6 +360,9 @@ bool promote_prepare(struct move *move) MUST_CHECK;
 
 /* Appends the query for the target's open databases that are neither shards nor the mover's own. */
 void promote_others_sql(const struct move *move, struct sbuf *out);
+
+/* Whether the copy of that database on the target is closed by the move. */
+bool promote_is_other(const struct move *move, const char *name);
 
 /* Those of which the source has a copy that is open, too; free them with fence_free_names(). */
 size_t promote_open_copies(struct move *move, char ***names);

@@ -324,6 +324,21 @@ static void row(struct sbuf *out, const char *what, const char *value)
 	sbuf_add_str(out, "</tr>");
 }
 
+/* By their names, in one row. */
+static void prepared(const struct json *list, struct sbuf *out)
+{
+	struct sbuf names;
+
+	if (list == NULL || list->first == NULL)
+		return;
+	sbuf_init(&names, PAGE_MAX);
+	for (const struct json *at = list->first; at != NULL; at = at->next)
+		sbuf_printf(&names, "%s%s of %s", at == list->first ? "" : ", ",
+		            json_text(at, "gid"), json_text(at, "owner"));
+	row(out, "prepared transactions that the shards had", sbuf_text(&names));
+	sbuf_free(&names);
+}
+
 static void proof(const struct page *page, struct sbuf *out)
 {
 	const struct json *report = page->report;
@@ -338,6 +353,7 @@ static void proof(const struct page *page, struct sbuf *out)
 	row(out, "fence on the source (ALLOW_CONNECTIONS false), at", json_text(data, "time"));
 	data = journal_find(&page->records, "outcome", "terminate");
 	row(out, "sessions in the shards ended, none seen twice, at", json_text(data, "time"));
+	prepared(json_get(report, "prepared"), out);
 	row(out, "barrier B: last flushed record of the source", json_text(report, "barrier"));
 	data = json_get(journal_find(&page->records, "outcome", "catch_up"), "data");
 	row(out, "replayed by the target, with the fence, before the promotion",

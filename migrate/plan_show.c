@@ -156,6 +156,9 @@ void plan_print(struct move *move, bool steps)
 	print_routers(move);
 	if (move->sessions_seen[0] != '\0')
 		ui_line(ui, "  sessions of session pools: %s", move->sessions_seen);
+	if (move->prepared_seen > 0)
+		ui_line(ui, "  prepared transactions: %" PRId64 ", which go along, to be ended on %s",
+		        move->prepared_seen, to->name);
 	for (size_t i = 0; i < move->other_count; i++)
 		ui_line(ui,
 		        "  %s: the copy of database %s is closed after the promotion; it stays in "
@@ -166,6 +169,9 @@ void plan_print(struct move *move, bool steps)
 		        "  %s: default_transaction_read_only is on while the move lasts, for all but the "
 		        "shards, so that nobody writes to these copies before",
 		        to->name);
+	if (move->prepared_copies > 0)
+		ui_line(ui, "  %s: prepared transactions in these copies: %" PRId64 ", rolled back there alone",
+		        to->name, move->prepared_copies);
 	hooks_print(move);
 	if (!steps)
 		return;

@@ -88,7 +88,7 @@ static void add_name(char ***names, size_t *count, const char *name)
 	(*names)[(*count)++] = mem_must_strdup(name);
 }
 
-static bool is_other(const struct move *move, const char *name)
+bool promote_is_other(const struct move *move, const char *name)
 {
 	for (size_t i = 0; i < move->other_count; i++) {
 		if (strcmp(move->others[i], name) == 0)
@@ -125,7 +125,7 @@ size_t promote_open_copies(struct move *move, char ***names)
 static void add_closing(struct move *move, const char *name)
 {
 	add_name(&move->closing, &move->closing_count, name);
-	if (!is_other(move, name))
+	if (!promote_is_other(move, name))
 		add_name(&move->others, &move->other_count, name);
 }
 
@@ -149,15 +149,16 @@ static bool read_closing(struct move *move)
 	for (int row = 0; row < link_rows(link); row++) {
 		const char *name = link_value(link, row, "datname");
 
-		/* What is new on the target when a move is resumed, maybe days later, is wanted there. */
-		if (!move->resumed || is_other(move, name))
+		/* What is new on the target when a move is resumed, maybe days later, is wanted
+		 * there. */
+		if (!move->resumed || promote_is_other(move, name))
 			add_closing(move, name);
 	}
 	if (!move->resumed)
 		return true;
 	copies = promote_open_copies(move, &names);
 	for (size_t i = 0; i < copies; i++) {
-		if (!is_other(move, names[i]))
+		if (!promote_is_other(move, names[i]))
 			add_closing(move, names[i]);
 	}
 	fence_free_names(names, copies);

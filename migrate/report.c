@@ -8,6 +8,7 @@
 #include "migrate/move.h"
 #include "migrate/page.h"
 #include "migrate/predict.h"
+#include "migrate/prepared.h"
 #include "migrate/verify.h"
 
 #include <fcntl.h>
@@ -230,6 +231,7 @@ static void report_json(const struct move *move, enum exit_code code, int status
 	json_msec(out, "promote_ms",
 	          move->promoted_at == 0 ? 0 : move->promoted_at - move->promote_sent_at);
 	json_int(out, "terminated", move->terminated);
+	json_raw(out, "prepared", move->prepared == NULL ? "[]" : move->prepared);
 	json_str(out, "system_identifier", move->system_identifier);
 	json_str(out, "barrier", move->barrier == 0 ? NULL : lsn_format(move->barrier, text));
 	json_str(out, "switch_point",
@@ -273,6 +275,7 @@ static void report_print(struct move *move, enum exit_code code, int status)
 		        lsn_format(move->barrier, barrier), lsn_format(move->switch_point, point),
 		        move->old_timeline, move->new_timeline, move->terminated,
 		        move->source.conf->name);
+	prepared_print(move);
 	if (move->sessions_moved > 0)
 		ui_line(ui,
 		        "  %" PRId64 " sessions of session pools went along; the report has the "

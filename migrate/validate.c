@@ -9,6 +9,7 @@
 #include "migrate/json.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
+#include "migrate/prepared.h"
 #include "migrate/sessions.h"
 
 #include <inttypes.h>
@@ -246,6 +247,7 @@ static bool look(struct move *move, usec_t deadline)
 	bool ok = flush_target(move);
 
 	ok = fence_strays(move) && ok;
+	ok = prepared_end(move) && ok;
 	ok = compare_routes(move) && ok;
 	ok = bouncers_validate(move) && ok;
 	ok = commcare_validate(move) && ok;

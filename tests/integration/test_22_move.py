@@ -348,12 +348,6 @@ def test_shard_with_an_unlogged_table(make_scene):
     refused(scene, "unlogged")
 
 
-def test_shard_with_a_prepared_transaction(make_scene):
-    scene = make_scene()
-    scene.pg1.sql("BEGIN; CREATE TABLE later (a int); PREPARE TRANSACTION 'open'", "p2")
-    refused(scene, "prepared")
-
-
 def test_route_that_is_elsewhere(make_scene):
     """A proxy that does not send the shard to pg1 at all."""
     scene = make_scene()

@@ -212,14 +212,15 @@ def test_cleanup_on_the_wrong_place(make_scene):
 
 
 def test_cleanup_of_a_copy_with_ties(make_scene):
-    """A prepared transaction came along in the copy of p1, and its end did not: what it says has to
-    be done can be done, and then it is dropped."""
+    """Somebody has prepared a transaction in the copy of p1 after the move: what it says has to be
+    done can be done, and then it is dropped."""
     scene = make_scene(mover={"cleanup_wait": "0"})
-    scene.pg1.sql("BEGIN; CREATE TABLE later (a int); PREPARE TRANSACTION 'it''s open'", "p1")
     scene.pg1.sql("CREATE SUBSCRIPTION \"Sub\" CONNECTION 'host=127.0.0.1 port=1' PUBLICATION pub "
                   "WITH (connect = false)", "p1")
     scene.move()
-    scene.pg1.sql("COMMIT PREPARED 'it''s open'", "p1")
+    scene.pg2.sql("ALTER DATABASE p1 ALLOW_CONNECTIONS true")
+    scene.pg2.sql("BEGIN; CREATE TABLE later (a int); PREPARE TRANSACTION 'it''s open'", "p1")
+    scene.pg2.sql("ALTER DATABASE p1 ALLOW_CONNECTIONS false")
     scene.pg2.settings["max_logical_replication_workers"] = 0
     scene.pg2.stop()
     scene.pg2.start()
