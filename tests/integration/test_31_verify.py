@@ -82,7 +82,7 @@ def test_move_and_compare_under_load(make_scene):
     assert all(item["rows"] == item["rows_target"] and item["hash"] == item["hash_target"]
                for item in found["tables"])
     # Nothing of it is left behind.
-    assert scene.pg1.sessions("p2") == set()
+    wait_for(lambda: scene.pg1.sessions("p2") == set(), what="the end of its sessions")
     # Complete is complete.
     assert "complete" in scene.run("verify").stdout
 
