@@ -45,6 +45,8 @@ void fence_sql(const struct move *move, bool allow, struct sbuf *out)
 {
 	sbuf_add_str(out, "BEGIN;");
 	for (size_t i = 0; i < move->shard_count; i++) {
+		if (move->shards[i].gone)
+			continue;
 		sbuf_add_str(out, "ALTER DATABASE ");
 		sql_identifier(out, move->shards[i].dbname);
 		sbuf_printf(out, " ALLOW_CONNECTIONS %s;", allow ? "true" : "false");

@@ -509,7 +509,7 @@ static void release_swapped(struct move *move, bool patient)
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
 
-		if (!route->swapped || route->release_sent ||
+		if (!route->swapped || route->release_sent || route->shard->gone ||
 		    (patient && awaits_others(move, route)))
 			continue;
 		route->release_sent = true;
@@ -588,7 +588,7 @@ bool phase_release(struct move *move)
 	int64_t released = 0;
 
 	for (size_t i = 0; i < move->route_count; i++) {
-		if (move->routes[i].swapped)
+		if (move->routes[i].release_sent)
 			links[count++] = &move->routes[i].link;
 	}
 	bouncers_send_release(move);
@@ -598,7 +598,7 @@ bool phase_release(struct move *move)
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
 
-		if (!route->swapped)
+		if (!route->release_sent)
 			continue;
 		if (!link_ok(&route->link)) {
 			ui_error(move->ui, "release clients: %s: RELEASE %s: %s", route->proxy->label,
@@ -715,8 +715,13 @@ static void repair_release(struct move *move, struct route *route, const struct 
 		mark_released(route, clock_now());
 }
 
-/* Those that answer (or the others) are all swapped before the first of them is released, for the same
- * reason as in phase_swap(). */
+static bool is_done(const struct route *route)
+{
+	return route->released || route->shard->gone;
+}
+
+/* Those that answer (or the others) are all swapped before the first of them is released, for the
+ * same reason as in phase_swap(). */
 static void repair_routes(struct move *move, bool answering)
 {
 	struct repair *repairs = mem_must_alloc((move->route_count + 1) * sizeof(struct repair));
@@ -724,7 +729,7 @@ static void repair_routes(struct move *move, bool answering)
 	for (size_t i = 0; i < move->route_count; i++) {
 		struct route *route = &move->routes[i];
 
-		if (!route->released && (route->link.state == LINK_IDLE) == answering)
+		if (!is_done(route) && (route->link.state == LINK_IDLE) == answering)
 			repairs[i].ready = repair_swap(move, route, &repairs[i]);
 	}
 	for (size_t i = 0; i < move->route_count; i++) {
@@ -744,7 +749,7 @@ bool hold_repair(struct move *move, usec_t deadline)
 		repair_routes(move, false);
 		all = bouncers_repair(move);
 		for (size_t i = 0; i < move->route_count; i++)
-			all = all && move->routes[i].released;
+			all = all && is_done(&move->routes[i]);
 		if (!all && clock_now() < deadline)
 			loop_sleep(&move->loop, 250 * USEC_PER_MSEC);
 	} while (!all && clock_now() < deadline);
@@ -752,7 +757,7 @@ bool hold_repair(struct move *move, usec_t deadline)
 	for (size_t i = 0; i < move->route_count; i++) {
 		const struct route *route = &move->routes[i];
 
-		if (!route->released)
+		if (!is_done(route))
 			move_problem(
 			    move,
 			    "%s: database %s is not on %s yet: %s; its clients get errors, "
@@ -762,6 +767,8 @@ bool hold_repair(struct move *move, usec_t deadline)
 			                    "and RELOAD"
 			                  : link_error(&route->link));
 	}
+	for (size_t i = 0; i < move->shard_count; i++)
+		all = all && !move->shards[i].gone;
 	return all;
 }
 

@@ -32,6 +32,7 @@ struct shard {
 	bool own_read_only; /* read_only.h gave it a setting */
 	size_t sessions;    /* on the source when they were ended */
 	bool absent;        /* where fence_look() looked last */
+	bool gone;          /* the promoted target has none: it is not opened, its clients stay held */
 	struct link inside; /* in it on the target, since before the fence (unlogged.h) */
 	usec_t held_at;     /* the first HOLD was sent */
 	usec_t drained_at;  /* the last proxy had drained it */
@@ -349,7 +350,7 @@ bool fence_await_follower(struct move *move) MUST_CHECK;
  * sessions milliseconds that clients would feel. */
 bool fence_warm(struct move *move) MUST_CHECK;
 
-/* Appends ALTER DATABASE of one or all shards. */
+/* Appends ALTER DATABASE of all shards that are not gone. */
 void fence_sql(const struct move *move, bool allow, struct sbuf *out);
 
 /* ---- promote.c ---- */

@@ -160,12 +160,18 @@ static void stop_release(struct bouncer *bouncer, const char *what, const char *
 	bouncer->error = mem_must_printf("%s: %s", what, why);
 }
 
+/* The clients of a shard that is not there wait. */
+static bool is_done(const struct bouncer_entry *entry)
+{
+	return entry->released || entry->shard->gone;
+}
+
 static void resume_next(struct move *move, struct bouncer *bouncer)
 {
 	for (; bouncer->resume_next < move->entry_count; bouncer->resume_next++) {
 		const struct bouncer_entry *entry = &move->entries[bouncer->resume_next];
 
-		if (!is_mine(entry, bouncer) || entry->released)
+		if (!is_mine(entry, bouncer) || is_done(entry))
 			continue;
 		send_named(bouncer, BOUNCER_RESUME, "RESUME", entry->name);
 		return;
@@ -709,7 +715,7 @@ static bool repair_bouncer(struct move *move, struct bouncer *bouncer)
 	for (size_t i = 0; i < move->entry_count; i++) {
 		struct bouncer_entry *entry = &move->entries[i];
 
-		if (!is_mine(entry, bouncer) || entry->released)
+		if (!is_mine(entry, bouncer) || is_done(entry))
 			continue;
 		if (!command(move, bouncer, "RESUME", entry->name))
 			return false;
@@ -721,7 +727,7 @@ static bool repair_bouncer(struct move *move, struct bouncer *bouncer)
 static bool is_released(const struct move *move, const struct bouncer *bouncer)
 {
 	for (size_t i = 0; i < move->entry_count; i++) {
-		if (is_mine(&move->entries[i], bouncer) && !move->entries[i].released)
+		if (is_mine(&move->entries[i], bouncer) && !is_done(&move->entries[i]))
 			return false;
 	}
 	return true;
@@ -745,7 +751,7 @@ void bouncers_give_up(struct move *move)
 		struct bouncer_entry *entry = &move->entries[i];
 		struct bouncer *bouncer = entry->bouncer;
 
-		if (!entry->change || entry->released)
+		if (!entry->change || is_done(entry))
 			continue;
 		move_problem(
 		    move,

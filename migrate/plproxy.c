@@ -888,7 +888,7 @@ bool plproxy_verify(struct move *move, usec_t deadline)
 	for (size_t i = 0; i < move->partition_count; i++) {
 		const struct partition *partition = &move->partitions[i];
 
-		if (!is_first_of_text(move, partition))
+		if (!is_first_of_text(move, partition) || partition->shard->gone)
 			continue;
 		calls++;
 		ok = verify_in_new_session(move, partition, expected, deadline) && ok;

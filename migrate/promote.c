@@ -456,37 +456,41 @@ static bool open_each(struct move *move)
 }
 
 /*
- * Somebody has renamed or dropped a shard on the source behind the last look, and the target has
- * replayed it: it does not come by waiting.
+ * Somebody has renamed or dropped shards on the source behind the last look, and the target has
+ * replayed it: they do not come by waiting, and the others need not wait for them.  How many; 0:
+ * that is not what keeps the shards closed.
  */
-static bool fail_if_gone(struct move *move)
+static size_t note_gone(struct move *move)
 {
 	struct link *link = &move->target.link;
-	const char *gone = NULL;
+	size_t gone = 0;
 
 	if (link->state != LINK_IDLE || strcmp(link->sqlstate, "3D000") != 0 ||
 	    !link_run(&move->loop, link, ASK_TIMEOUT, "ROLLBACK") ||
 	    fence_look(move, &move->target) == FENCE_UNKNOWN)
-		return false;
-	for (size_t i = 0; i < move->shard_count; i++)
-		gone = move->shards[i].absent ? move->shards[i].dbname : gone;
-	if (gone == NULL)
-		return false;
-	(void)move_fail(move,
-	                "%s has no database %s: somebody has renamed or dropped it on %s in the last "
-	                "moment before the promotion; if it was renamed, give it its name back on %s "
-	                "(end the sessions in it; SET default_transaction_read_only = off; ALTER "
-	                "DATABASE ... RENAME TO ...), then run \"pgshunt resume\"; its clients wait meanwhile",
-	                link->name, gone, move->source.link.name, link->name);
-	close_others(move);
-	return true;
+		return 0;
+	for (size_t i = 0; i < move->shard_count; i++) {
+		move->shards[i].gone = move->shards[i].absent;
+		if (!move->shards[i].gone)
+			continue;
+		gone++;
+		move_problem(
+		    move,
+		    "%s has no database %s: somebody has renamed or dropped it on %s in the last "
+		    "moment before the promotion; if it was renamed, give it its name back on %s "
+		    "(end the sessions in it; SET default_transaction_read_only = off; ALTER "
+		    "DATABASE ... RENAME TO ...), if it was dropped, make one of that name; then "
+		    "run \"pgshunt resume\"; its clients wait meanwhile",
+		    link->name, move->shards[i].dbname, move->source.link.name, link->name);
+	}
+	return gone;
 }
 
 bool phase_open(struct move *move)
 {
 	struct link *link = &move->target.link;
 	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
-	bool gone = false;
+	size_t gone = 0;
 	char *said = NULL;
 	struct sbuf sql;
 
@@ -510,21 +514,24 @@ bool phase_open(struct move *move)
 			ui_error(move->ui, "%s: %s", link->name, link_error(link));
 		free(said);
 		said = mem_must_strdup(link_error(link));
-		gone = fail_if_gone(move);
-		if (gone)
+		gone = note_gone(move);
+		if (gone == move->shard_count)
 			break;
-		link_close(link);
-		if (again)
+		if (gone == 0)
+			link_close(link);
+		if (gone == 0 && again)
 			loop_sleep(&move->loop, REPEAT_EVERY);
 		if (link_revive(move, link) && promote_prepare(move))
 			(void)!open_each(move);
 	}
 	free(said);
-	if (gone)
-		return false;
+	if (gone == move->shard_count) {
+		close_others(move);
+		return move_fail(move, "%s has none of the shards", link->name);
+	}
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
-	json_int(&move->evidence, "opened", (int64_t)move->shard_count);
+	json_int(&move->evidence, "opened", (int64_t)(move->shard_count - gone));
 	json_int(&move->evidence, "others_fenced", (int64_t)move->other_count);
 	return true;
 }

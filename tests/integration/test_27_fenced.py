@@ -217,6 +217,38 @@ def test_shard_that_is_renamed_behind_the_last_look(make_scene):
     scene.check_on_pg2()
 
 
+@pytest.mark.parametrize("renamed", [True, False])
+def test_one_of_two_shards_is_gone_behind_the_last_look(make_scene, renamed):
+    """The other one does not wait for it: it is moved, and its clients go on there."""
+    scene = make_scene(mover={"promote_timeout": "300s"})
+    mark = os.path.join(scene.folder, "stands")
+    with scene.proxy.wire("p1") as waits, scene.proxy.wire("p2") as goes_on:
+        waits.value("SELECT 1")
+        mover = scene.background("move", "p1", "p2", "--to", "pg2", fault="journal.catch_up.outcome=wait:" + mark)
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the last look")
+        scene.pg1.sql("ALTER DATABASE p1 RENAME TO renamed" if renamed else "DROP DATABASE p1")
+        wait_for(lambda: scene.pg2.value("SELECT count(*) FROM pg_database WHERE datname = 'p1'") == 0, 20 * SLOW,
+                 "the replay")
+        waits.send(query("SHOW cluster_name"))
+        os.unlink(mark)
+        assert goes_on.value("SHOW cluster_name") == "pg2"
+        assert mover.wait(60 * SLOW) == FORWARD, said(scene)
+        assert "pg2 has no database p1: somebody has renamed or dropped it on pg1" in said(scene)
+        assert scene.open_databases(scene.pg2) == {"p2"} and scene.open_databases(scene.pg1) == set()
+        result = scene.run("resume")
+        assert result.returncode == FORWARD and "pg2 has no database p1" in result.stderr
+        assert goes_on.value("SHOW cluster_name") == "pg2" and waits.silent()
+        if renamed:
+            scene.pg2.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'renamed'")
+            scene.pg2.sql("BEGIN READ WRITE; ALTER DATABASE renamed RENAME TO p1; COMMIT")
+        else:
+            scene.pg2.sql("CREATE DATABASE p1")
+        assert scene.run("resume").returncode == DONE
+        assert rows(waits.ready("I")) == [["pg2"]]
+    assert scene.open_databases(scene.pg2) == {"p1", "p2"}
+    assert scene.left_over(scene.pg2) == []
+
+
 def test_lock_on_the_database_from_elsewhere(make_scene):
     """A session in another database cannot be ended with those in the shard; it is named."""
     scene = make_scene()
