@@ -319,9 +319,9 @@ static bool moves_itself(struct move *move, struct plproxy *cluster)
 
 static void change_sql(const struct move *move, const struct plproxy *cluster, struct sbuf *sql);
 
-/* Whether the change can be made: tried, and taken back.  The mover may not own the server, an event
- * trigger may forbid it; after the promotion it would be late to learn that.  What is the operator's
- * (change_sql of functions) need not be of a kind that can be taken back. */
+/* Whether the change can be made: tried, and taken back.  The mover may not own the server, an
+ * event trigger may forbid it, the operator's change_sql of functions may be wrong; after the
+ * promotion it would be late to learn that. */
 static bool try_change(struct move *move, struct plproxy *cluster, struct sbuf *error)
 {
 	struct link *link = &cluster->link;
@@ -371,7 +371,7 @@ static bool plan_cluster(struct move *move, struct plproxy *cluster, struct sbuf
 		            cluster->label, cluster->conf->dbname, cluster->conf->name);
 		ok = false;
 	}
-	if (ok && !cluster->functions && has_changes(move, cluster))
+	if (ok && has_changes(move, cluster))
 		ok = try_change(move, cluster, error);
 	cluster->planned = ok;
 	return ok;
@@ -454,7 +454,8 @@ static void add_do(struct sbuf *sql, struct sbuf *body)
  * One transaction: the row is locked, the options must still be what the plan saw (or already what
  * they shall be), then they are set.  Other options may have changed and are kept.
  */
-static void change_sql(const struct move *move, const struct plproxy *cluster, struct sbuf *sql)
+static void change_options_sql(const struct move *move, const struct plproxy *cluster,
+                               struct sbuf *sql)
 {
 	struct sbuf body;
 	struct sbuf alter;
@@ -476,8 +477,8 @@ static void change_sql(const struct move *move, const struct plproxy *cluster, s
 	sbuf_free(&body);
 }
 
-/* The same for functions: one query text is one transaction, in which what they return is compared
- * before and after the operator's statements. */
+/* The same for functions: what they return is compared before and after the operator's statements.
+ * These are executed by a block, which refuses a COMMIT among them. */
 static void change_functions_sql(const struct move *move, const struct plproxy *cluster,
                                  struct sbuf *sql)
 {
@@ -508,10 +509,22 @@ static void change_functions_sql(const struct move *move, const struct plproxy *
 		add_do(sql, &body);
 		sbuf_free(&body);
 		if (after == 0) {
-			sbuf_add_str(sql, cluster->conf->change_sql);
-			sbuf_add_str(sql, "; ");
+			sbuf_init(&body, PLPROXY_SQL_MAX);
+			sbuf_add_str(&body, "BEGIN EXECUTE ");
+			sql_literal(&body, cluster->conf->change_sql);
+			sbuf_add_str(&body, "; END");
+			add_do(sql, &body);
+			sbuf_free(&body);
 		}
 	}
+}
+
+static void change_sql(const struct move *move, const struct plproxy *cluster, struct sbuf *sql)
+{
+	if (cluster->functions)
+		change_functions_sql(move, cluster, sql);
+	else
+		change_options_sql(move, cluster, sql);
 }
 
 static void send_change(struct move *move, struct plproxy *cluster)
@@ -519,10 +532,7 @@ static void send_change(struct move *move, struct plproxy *cluster)
 	struct sbuf sql;
 
 	sbuf_init(&sql, PLPROXY_SQL_MAX);
-	if (cluster->functions)
-		change_functions_sql(move, cluster, &sql);
-	else
-		change_sql(move, cluster, &sql);
+	change_sql(move, cluster, &sql);
 	link_send(&cluster->link, sbuf_text(&sql));
 	cluster->pending = true;
 	sbuf_free(&sql);
