@@ -137,19 +137,35 @@ static bool is_closed_already(struct move *move)
 	return true;
 }
 
+/* Closes the shards on the source.  An ALTER DATABASE that waited for somebody else's fails when
+ * that is committed ("tuple concurrently updated"): it is made once more. */
+static bool close_source(struct move *move, usec_t deadline)
+{
+	struct link *link = &move->source.link;
+	struct sbuf sql;
+	bool ok;
+
+	sbuf_init(&sql, FENCE_SQL_MAX);
+	source_sql(move, false, &sql);
+	do {
+		link_send(link, sbuf_text(&sql));
+		ok = loop_wait(&move->loop, &link, 1, deadline, !move->promote_sent) != WAIT_DONE ||
+		     strcmp(link->sqlstate, "XX000") != 0;
+	} while (!ok && clock_now() < deadline &&
+	         link_run(&move->loop, link, FENCE_TIMEOUT, "ROLLBACK"));
+	sbuf_free(&sql);
+	return answer(move, link, deadline);
+}
+
 bool phase_fence(struct move *move)
 {
-	struct sbuf sql;
 	bool ok;
 
 	if (move->resumed && is_closed_already(move))
 		return true;
-	sbuf_init(&sql, FENCE_SQL_MAX);
-	source_sql(move, false, &sql);
 	move->fenced = true;
 	watch_fenced(move);
-	ok = ask(move, &move->source.link, sbuf_text(&sql), clock_now() + FENCE_TIMEOUT);
-	sbuf_free(&sql);
+	ok = close_source(move, clock_now() + FENCE_TIMEOUT);
 	json_int(&move->evidence, "databases", (int64_t)move->shard_count);
 	/* From here on a hold that ended by itself would let clients run into the fence; the
 	 * proxies need a moment to write that down, in which the sessions are ended. */

@@ -149,6 +149,28 @@ def test_row_of_the_database_is_locked(make_scene):
     scene.move()
 
 
+@pytest.mark.parametrize("server, point", [("pg1", "hold.outcome"), ("pg2", "proof.outcome")])
+def test_row_of_the_database_is_changed_meanwhile(make_scene, server, point):
+    """An ALTER DATABASE that waited for another one fails when that is committed ("tuple concurrently
+    updated"): it is made once more."""
+    scene = make_scene(mover={"promote_timeout": "300s"})
+    mark = os.path.join(scene.folder, "waits")
+    waits = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'pgshunt%' AND wait_event_type = 'Lock'"
+    with scene.proxy.wire("p2") as client:
+        client.value("SELECT 1")
+        mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=wait:%s" % (point, mark))
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, point)
+        with getattr(scene, server).connect("postgres") as conn:
+            conn.execute("SET TRANSACTION READ WRITE")
+            conn.execute("ALTER DATABASE p2 CONNECTION LIMIT 100")
+            os.unlink(mark)
+            wait_for(lambda: getattr(scene, server).sql(waits), 20 * SLOW, "the mover's ALTER DATABASE")
+        assert mover.wait(60 * SLOW) == DONE, said(scene)
+        assert client.value("SHOW cluster_name") == "pg2"
+    assert getattr(scene, server).value("SELECT datconnlimit FROM pg_database WHERE datname = 'p2'") == 100
+    scene.check_on_pg2()
+
+
 def test_row_is_locked_when_the_fence_is_to_be_lifted(make_scene):
     """The clients wait for that, too, and the operator is told for whom."""
     scene = make_scene(mover={"lease": "5s"})
