@@ -281,6 +281,18 @@ bool fence_warm(struct move *move)
 	return true;
 }
 
+/* Why the target has not got what it needs: so it looks when a slot has lost its WAL, too. */
+static const char *say_streaming(struct move *move)
+{
+	struct link *link = &move->target.link;
+
+	if (link_run(&move->loop, link, FENCE_TIMEOUT,
+	             "SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'") &&
+	    link_rows(link) == 0)
+		return "; it is not streaming: see its log, and wal_status of its slot";
+	return "";
+}
+
 /* How long the target needs from now on for what the source has by now; -1 after move_fail(). */
 static usec_t measure_delay(struct move *move, usec_t deadline)
 {
@@ -316,9 +328,10 @@ static usec_t measure_delay(struct move *move, usec_t deadline)
 	who = readers_delaying(move, false);
 	(void)move_fail(move,
 	                "%s does not follow %s: it has not replayed within mover.catch_up_timeout what "
-	                "was written there before, %" PRIu64 " bytes are left%s%s",
+	                "was written there before, %" PRIu64 " bytes are left%s%s%s",
 	                target->name, source->name, written - replayed,
-	                who == NULL ? "" : "; its replay waits for ", who == NULL ? "" : who);
+	                who == NULL ? "" : "; its replay waits for ", who == NULL ? "" : who,
+	                say_streaming(move));
 	free(who);
 	return -1;
 }
@@ -502,10 +515,11 @@ bool phase_catch_up(struct move *move)
 		if (clock_now() >= deadline) {
 			char *who = readers_delaying(move, false);
 
-			(void)move_fail(move, "%s is still %" PRId64 " bytes before the barrier%s%s",
+			(void)move_fail(move,
+			                "%s is still %" PRId64 " bytes before the barrier%s%s%s",
 			                move->target.link.name, move->lag,
 			                who == NULL ? "" : "; its replay waits for ",
-			                who == NULL ? "" : who);
+			                who == NULL ? "" : who, say_streaming(move));
 			free(who);
 			break;
 		}

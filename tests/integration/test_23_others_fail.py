@@ -251,6 +251,30 @@ def test_the_target_follows_no_more_before_the_hold(make_scene):
     scene.check_on_pg1()
 
 
+def test_the_slot_loses_its_wal_before_the_hold(make_scene):
+    """max_slot_wal_keep_size, and a moment without a receiver: pg2 can never catch up.  It is said why."""
+    scene = make_scene(mover={"catch_up_timeout": "1s"})
+    scene.pg1.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    scene.pg1.sql("SELECT pg_reload_conf()")
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.prepare.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "prepare")
+    with scene.pg2.connect(autocommit=True) as conn:
+        conn.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
+        conn.execute("SELECT pg_reload_conf()")
+    wait_for(lambda: not scene.pg1.sql("SELECT 1 FROM pg_stat_replication"), 20 * SLOW, "the receiver's end")
+    for _ in range(4):
+        scene.pg1.sql("SELECT pg_logical_emit_message(false, 'fill', 'x'); SELECT pg_switch_wal()")
+    scene.pg1.sql("CHECKPOINT")
+    assert scene.pg1.value("SELECT wal_status FROM pg_replication_slots") == "lost"
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == UNDONE
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        assert "bytes before the barrier; it is not streaming" in log.read()
+    assert scene.left_over(scene.pg1) == []
+    scene.check_writes(scene.proxy, "p2", "pg1")
+
+
 @pytest.mark.parametrize("most, code", [(0, ERROR), (2000, UNDONE)])
 def test_journal_that_may_not_grow(make_scene, most, code):
     """A limit for files is an error like a full disk, not the end of the mover by a signal."""
