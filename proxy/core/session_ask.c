@@ -131,15 +131,17 @@ static unsigned ask_connect_query(const struct session_move *move, struct sbuf *
 	return 1;
 }
 
-/* Whether the last of its steps is answered with a state.  What the standby has is compared before
- * the hold, where it costs the clients nothing, and in it only if it need not be asked again. */
+/* Whether the last of its steps is answered with a state.  What the standby has is compared before the
+ * swap: after it, it is too late to let the session stay. */
 static bool ask_wants_state(const struct session_move *move, enum session_question question)
 {
+	const struct database *database = move->client->pool->database;
+
 	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_CLAIMS ||
 	       question == SESSION_ASKS_REST || question == SESSION_ASKS_AGAIN ||
 	       (question == SESSION_ASKS_STANDBY &&
-	        (replay_is_early(move->state) ||
-	         (!move->parked && !move->client->pool->database->held)));
+	        (replay_is_early(move->state) || !database->swapped ||
+	         (!move->parked && !database->held)));
 }
 
 /* The question as messages; the number of ReadyForQuery messages that answer it. */

@@ -272,3 +272,24 @@ def test_unnamed(make, pg, other, how):
         assert told(conn, run) == ("2TDCZ", [])
         assert conn.value("SELECT 1") == "1"
         assert told(conn, run)[1][0][0] == "26000"
+
+
+def test_other_columns_first_known_in_the_hold(make, other):
+    """With a lock not all of it can be given to the new server before the swap, but compared it is."""
+    proxy = make(session_pinned="abort")
+    with begin(proxy) as conn, proxy.console() as console:
+        change("type", other)
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["class"] == "movable"
+        conn.query("BEGIN")
+        conn.send(parse("SELECT * FROM changing", "one") + query("SELECT pg_advisory_lock(7)"))
+        assert not errors(conn.ready("T"))
+        console.send("HOLD p2 LEASE 60s")
+        wait_for(lambda: proxy.held()["state"] == "draining", 10 * SLOW, "the hold")
+        assert not errors(conn.query("COMMIT"))
+        with pytest.raises(ConsoleError) as error:
+            console.result()
+        assert error.value.sqlstate == "55P03" and "other columns" in error.value.fields["D"]
+        conn.send(bind([], "one") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["1"]]
+        assert conn.value("SHOW cluster_name") == "pg"
