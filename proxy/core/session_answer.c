@@ -105,35 +105,16 @@ static void session_came_out_differently(struct session_move *move, const char *
 	session_failed(move, why);
 }
 
-/* It has taken its advisory locks and channels; all else is compared when others go on. */
-static void session_compare_claims(struct session_move *move)
+/* It has taken its advisory locks and channels, or said that it cannot; all is compared when others go
+ * on. */
+static void session_take_claims(struct session_move *move)
 {
-	struct sbuf text;
-
-	if (move->failure_in_state && !move->neutral &&
-	    session_inspect_retry(move->failure_sqlstate)) {
-		/* From the beginning: it must not have a lock twice. */
-		move->neutral = true;
-		move->digest_fresh[0] = '\0';
-		move->stage = SESSION_STAGE_STANDBY;
-		return;
-	}
-	if (move->failure != NULL && (!move->lossy || move->failure_in_state)) {
+	if (move->failure != NULL && !move->lossy) {
 		session_refused(move);
 		return;
 	}
-	if (move->unreadable || !session_state_finish(move->answer)) {
-		session_failed(move, "the new server's state could not be read");
-		return;
-	}
-	sbuf_init(&text, 1000);
-	if (move->lossy || session_state_same_claims(move->state, move->answer, &text)) {
-		move->stage = SESSION_STAGE_CLAIMED;
-		session_count_rest(move);
-	} else {
-		session_came_out_differently(move, sbuf_text(&text));
-	}
-	sbuf_free(&text);
+	move->stage = SESSION_STAGE_CLAIMED;
+	session_count_rest(move);
 }
 
 /* The same question was answered by the new server: are they equal?  False: it is asked again. */
@@ -285,7 +266,7 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 		session_compare_standby(move);
 		break;
 	case SESSION_ASKS_CLAIMS:
-		session_compare_claims(move);
+		session_take_claims(move);
 		break;
 	case SESSION_ASKS_REST:
 	case SESSION_ASKS_AGAIN:

@@ -137,8 +137,8 @@ static bool ask_wants_state(const struct session_move *move, enum session_questi
 {
 	const struct database *database = move->client->pool->database;
 
-	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_CLAIMS ||
-	       question == SESSION_ASKS_REST || question == SESSION_ASKS_AGAIN ||
+	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_REST ||
+	       question == SESSION_ASKS_AGAIN ||
 	       (question == SESSION_ASKS_STANDBY &&
 	        (replay_is_early(move->state) || !database->swapped ||
 	         (!move->parked && !database->held)));
@@ -178,8 +178,6 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		break;
 	case SESSION_ASKS_CLAIMS:
 		steps += ask_replay(move, REPLAY_CLAIMS, out);
-		session_inspect_claims_add(out);
-		steps++;
 		break;
 	case SESSION_ASKS_REST:
 		steps += ask_replay(move,

@@ -352,8 +352,10 @@ static void session_step_parked(struct session_move *move)
 		return;
 	if (move->rest && database->held && move->stage == SESSION_STAGE_STANDBY &&
 	    gate_server_current(move->fresh)) {
-		(void)!session_ask(move, move->fresh, SESSION_ASKS_CLAIMS);
-		return;
+		if (!session_ask(move, move->fresh, SESSION_ASKS_CLAIMS) || move->asked != NULL)
+			return;
+		move->stage = SESSION_STAGE_CLAIMED; /* there was nothing to say */
+		session_count_rest(move);
 	}
 	if (session_gives_way(move))
 		return;

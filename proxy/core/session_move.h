@@ -64,8 +64,7 @@ enum session_question {
 	SESSION_ASKS_CURSORS, /* its own: the rows of its cursors and where they stand */
 	SESSION_ASKS_CLEANUP, /* its own: to forget that it was asked, after an error */
 	SESSION_ASKS_STANDBY, /* fresh: to take what a standby allows */
-	SESSION_ASKS_CLAIMS,  /* fresh, promoted, in a hold: to take advisory locks and channels, and which
-	                         it has */
+	SESSION_ASKS_CLAIMS,  /* fresh, promoted, in a hold: to take advisory locks and channels */
 	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
 	SESSION_ASKS_AGAIN,   /* fresh: what state there is, neutral */
 	SESSION_ASKS_UNNAMED, /* fresh, that has all else: to take the unnamed statement */

@@ -100,12 +100,6 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 	sbuf_free(&names);
 }
 
-void session_inspect_claims_add(struct sbuf *out)
-{
-	add_statement(out, ASK_NAME, claims_sql, NULL, 0);
-	wire_add_sync(out);
-}
-
 void session_add_parse(struct sbuf *out, const char *sql, const void *types, size_t types_len)
 {
 	wire_add_close(out, 'S', RUN_NAME);
@@ -724,23 +718,6 @@ bool session_state_same(const struct session_state *old, const struct session_st
                         enum replay_stage stage, struct sbuf *why)
 {
 	return same_rows(old, now, next_row, stage, why);
-}
-
-static const struct session_row *next_claim(const struct session_state *state, size_t *i,
-                                            enum replay_stage stage)
-{
-	const struct session_row *row;
-
-	do {
-		row = next_row(state, i, stage);
-	} while (row != NULL && row->kind != SESSION_LOCK && row->kind != SESSION_CHANNEL);
-	return row;
-}
-
-bool session_state_same_claims(const struct session_state *old, const struct session_state *now,
-                               struct sbuf *why)
-{
-	return same_rows(old, now, next_claim, REPLAY_AFTER_PROMOTION, why);
 }
 
 /* One that is no setting. */

@@ -70,10 +70,6 @@ struct session_ask {
  * sbuf_ok(): SESSION_INSPECT_MAX bytes suffice. */
 void session_inspect_add(struct sbuf *out, const struct session_ask *ask);
 
-/* The same with a question for nothing but its advisory locks and channels; it costs the server a tenth.
- * Of the answer only session_state_same_claims() may be asked. */
-void session_inspect_claims_add(struct sbuf *out);
-
 /* What to send when it failed: takes our statement out of the session.  One ReadyForQuery. */
 void session_inspect_cleanup(struct sbuf *out);
 
@@ -138,10 +134,6 @@ void session_state_digest(const struct session_state *state, char hex[65]);
  * NULL. */
 bool session_state_same(const struct session_state *old, const struct session_state *now,
                         enum replay_stage stage, struct sbuf *why);
-
-/* Whether advisory locks and channels are the same; `why` as above. */
-bool session_state_same_claims(const struct session_state *old, const struct session_state *now,
-                               struct sbuf *why) MUST_CHECK;
 
 /* Whether nothing but settings differs. */
 bool session_state_same_but_settings(const struct session_state *old,

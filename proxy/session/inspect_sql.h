@@ -17,18 +17,6 @@
 #define HEX_ROWS "SELECT s.k, " HEX("n") ", " HEX("v") ", " HEX("x") " FROM ("
 #define TEXT "::pg_catalog.text"
 
-#define CLAIM_ROWS                                                                                 \
-	"SELECT 'listen'" TEXT " AS k, l.l AS n, NULL" TEXT " AS v, NULL" TEXT " AS x"             \
-	" FROM pg_catalog.pg_listening_channels() l (l)"                                           \
-	" UNION ALL "                                                                              \
-	"SELECT 'lock', pg_catalog.concat_ws(' ', l.classid, l.objid, l.objsubid, l.mode),"        \
-	" NULL, NULL FROM pg_catalog.pg_locks l WHERE l.locktype" EQ "'advisory'"                  \
-	" AND l.pid" EQ "pg_catalog.pg_backend_pid()"
-
-static const char claims_sql[] =
-    HEX_ROWS CLAIM_ROWS
-    " UNION ALL SELECT 'info', 'server_encoding', pg_catalog.getdatabaseencoding()" TEXT ", NULL) s";
-
 /* $1: names of custom settings; $2: '' or 'neutral'.  A database's default_transaction_read_only is left
  * out: a move sets it itself while it lasts (migrate/read_only.h). */
 static const char inspect_sql[] =
@@ -85,7 +73,11 @@ static const char inspect_sql[] =
     " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT ", '" SESSION_OWN_PREFIX
     "neutral', '" SESSION_OWN_PREFIX "run', '" SESSION_OWN_PREFIX "set'])"
     " UNION ALL "
-    CLAIM_ROWS
+    "SELECT 'listen', l.l, NULL, NULL FROM pg_catalog.pg_listening_channels() l (l)"
+    " UNION ALL "
+    "SELECT 'lock', pg_catalog.concat_ws(' ', l.classid, l.objid, l.objsubid, l.mode),"
+    " NULL, NULL FROM pg_catalog.pg_locks l WHERE l.locktype" EQ "'advisory'"
+    " AND l.pid" EQ "pg_catalog.pg_backend_pid()"
     " UNION ALL "
     "SELECT 'cursor', c.name, c.statement,"
     " pg_catalog.concat(c.is_holdable, c.is_binary, c.is_scrollable)"

@@ -94,8 +94,6 @@ static void fuzz_state(const uint8_t *data, size_t size)
 		replay_free(&replay);
 		(void)!replay_build(state, NULL, REPLAY_AFTER_PROMOTION, false, &replay);
 		replay_free(&replay);
-		if (!session_state_same_claims(state, state, NULL))
-			abort();
 	}
 	copies_free(copies);
 	session_state_free(state);

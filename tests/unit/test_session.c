@@ -480,9 +480,7 @@ static void test_claims(void **state)
 	static const enum replay_stage stages[] = {REPLAY_CLAIMS, REPLAY_AFTER_CLAIMS,
 	                                           REPLAY_AFTER_PROMOTION};
 	struct session_state *a = begin();
-	struct session_state *b = begin();
 	struct replay replay;
-	struct sbuf why;
 	size_t i;
 
 	(void)state;
@@ -498,20 +496,7 @@ static void test_claims(void **state)
 		assert_int_equal(sends(&replay, "lock_timeout"), stages[i] != REPLAY_CLAIMS);
 		replay_free(&replay);
 	}
-	assert_true(put(b, "listen", "news", NULL, NULL));
-	assert_true(put(b, "lock", "0 1 1 ShareLock", NULL, NULL));
-	assert_true(session_state_finish(b));
-	sbuf_init(&why, 1000);
-	assert_true(session_state_same_claims(a, b, &why));
-	assert_int_equal(why.len, 0);
-	session_state_more(b);
-	assert_true(put(b, "lock", "0 1 1 ExclusiveLock", NULL, NULL));
-	assert_true(session_state_finish(b));
-	assert_false(session_state_same_claims(a, b, &why));
-	assert_string_equal(sbuf_text(&why), "lock \"0 1 1 ExclusiveLock\" is on the new server only");
-	sbuf_free(&why);
 	session_state_free(a);
-	session_state_free(b);
 }
 
 /* A row of a session that a standby can be given, and whether it still can with it. */
