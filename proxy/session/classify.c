@@ -156,6 +156,9 @@ static void judge_row(const struct session_row *row, const struct session_abilit
 		else if (row->extra != NULL && strcmp(row->extra, SHAPES_TYPES) == 0)
 			add_reason(why, "prepared statement", row->name,
 			           ", made by PREPARE, whose parameters would be of other types now");
+		else if (!shapes_is_ascii(row->name))
+			add_reason(why, "prepared statement", row->name,
+			           ", whose name is not ASCII and whose result type has changed");
 		break;
 	case SESSION_LOCK:
 		if (!abilities->locks)

@@ -20,7 +20,7 @@
 /* Before the columns, behind the parameters' types. */
 #define MARK '|'
 
-static bool is_ascii(const char *text)
+bool shapes_is_ascii(const char *text)
 {
 	for (; *text != '\0'; text++) {
 		if (((unsigned char)*text & 0x80) != 0)
@@ -45,12 +45,18 @@ static bool is_about_another(const char *text)
 static bool is_statement(const struct session_row *row)
 {
 	return (row->kind == SESSION_PROTOCOL_STATEMENT || row->kind == SESSION_SQL_STATEMENT) &&
-	       row->extra != NULL && is_ascii(row->name) && !is_about_another(row->value);
+	       row->extra != NULL && !is_about_another(row->value);
 }
 
 static bool has_shape(const struct session_row *row)
 {
 	return is_statement(row) && strchr(row->extra, MARK) != NULL;
+}
+
+/* Which its client calls by other bytes if it has another encoding. */
+static bool has_other_name(const struct session_row *row)
+{
+	return has_shape(row) && !shapes_is_ascii(row->name);
 }
 
 /* The next statement from *at on for which `good` is true, *at being behind it then; or NULL. */
@@ -73,6 +79,18 @@ static void describe_all(const struct session_state *state, size_t at,
 
 	while ((row = next(state, &at, good)) != NULL)
 		wire_add_describe(out, 'S', row->name);
+}
+
+/* Their names are in the server's encoding. */
+static void use_encoding(const struct session_state *state, struct sbuf *out)
+{
+	char sql[160];
+
+	(void)snprintf(
+	    sql, sizeof(sql),
+	    "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL",
+	    session_state_info(state, "server_encoding"));
+	session_add_run(out, sql);
 }
 
 /* 16 hexadecimal digits.  With `temporary` tables, which are types, too, and others where they are
@@ -152,6 +170,7 @@ static unsigned ask_types(const struct session_state *state, struct sbuf *out)
 
 unsigned shapes_ask(const struct session_state *state, struct sbuf *out)
 {
+	use_encoding(state, out);
 	/* Who waits for a lock here lets the client's next request wait. */
 	session_add_run(out,
 	                "SELECT WHERE pg_catalog.set_config('lock_timeout', '10', true) IS NULL"
@@ -227,6 +246,13 @@ bool shapes_take_types(struct session_state *state, unsigned step, const void *b
 	return good;
 }
 
+bool shapes_is_bare(const struct session_row *row)
+{
+	const char *mark = has_shape(row) ? strchr(row->extra, MARK) : NULL;
+
+	return mark != NULL && mark[1] == '\0';
+}
+
 bool shapes_is_refused(const struct session_row *row)
 {
 	return row->kind == SESSION_CHANGED && strcmp(row->extra, SHAPES_BY_SQL) != 0 &&
@@ -235,6 +261,10 @@ bool shapes_is_refused(const struct session_row *row)
 
 void shapes_check_add(const struct session_state *like, struct sbuf *out)
 {
+	size_t at = 0;
+
+	if (next(like, &at, has_other_name) != NULL)
+		use_encoding(like, out);
 	describe_all(like, 0, has_shape, out);
 }
 

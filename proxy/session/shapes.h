@@ -12,8 +12,7 @@
  *
  * The columns' types count, not their names, which are in the client's encoding; the old server has
  * compared these, too.  Of PREPARE also the parameters' types are asked, as far as its text does not name them:
- * they come of what the statement is about.  A statement with a name that is not ASCII is not asked about.  Used like
- * the inspection; no I/O, one thread.
+ * they come of what the statement is about.  Used like the inspection; no I/O, one thread.
  */
 #ifndef SESSION_SHAPES_H
 #define SESSION_SHAPES_H
@@ -56,6 +55,11 @@ bool shapes_check(const struct session_state *like, struct session_state *now, s
 
 /* A row SESSION_CHANGED of a statement of the protocol. */
 bool shapes_is_refused(const struct session_row *row);
+
+bool shapes_is_ascii(const char *text);
+
+/* It is known to return no rows. */
+bool shapes_is_bare(const struct session_row *row);
 
 /* The same statement, but that it returns other columns. */
 bool shapes_differ(const struct session_row *a, const struct session_row *b);

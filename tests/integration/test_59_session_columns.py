@@ -215,7 +215,7 @@ def test_while_it_is_being_changed(make, pg):
     with begin(proxy, "one") as conn, pg.connect("p2") as changer:
         changer.execute("ALTER TABLE changing ADD more text")
         proxy.command("PREPARE SWAP p2 TO other")
-        assert row(proxy)["current"] == "0"
+        wait_for(lambda: row(proxy)["current"] == "0", 20 * SLOW, "its question to be given up")
         conn.send(bind(["2"], "steady") + execute() + SYNC)
         assert rows(conn.ready("I")) == [["2"]]
         changer.rollback()
@@ -293,3 +293,29 @@ def test_other_columns_first_known_in_the_hold(make, other):
         conn.send(bind([], "one") + execute() + SYNC)
         assert rows(conn.ready("I")) == [["1"]]
         assert conn.value("SHOW cluster_name") == "pg"
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+def test_names_that_are_not_ascii(make, pg, other, encoding):
+    """What they return is asked as of all others; a refusal of theirs depends on what their bytes mean."""
+    proxy = make()
+    name = "pr\u00fcfung"
+    sent = name.encode("latin1" if encoding == "LATIN1" else "utf8")
+    with begin(proxy) as conn:
+        conn.query("SET client_encoding = '%s'" % encoding)
+        conn.send(parse("SELECT * FROM changing", sent) + SYNC)
+        assert not errors(conn.ready("I"))
+        swap(proxy)
+        conn.send(bind([], sent) + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["1"]] and conn.value("SHOW cluster_name") == "other"
+        change("type", pg)
+        proxy.command("PREPARE SWAP p2 TO pg")
+        assert row(proxy)["class"] == "pinned" and name in row(proxy)["why"], row(proxy)
+        assert "other columns" in row(proxy)["why"]
+        proxy.command("CANCEL SWAP p2")
+        change("type", other)
+        assert conn.value("SELECT 1") == "1"
+        proxy.command("PREPARE SWAP p2 TO pg")
+        assert row(proxy)["class"] == "pinned" and "not ASCII" in row(proxy)["why"], row(proxy)
+        assert told(conn, bind([], sent) + execute() + SYNC) == ("EZ", REFUSED)
+        assert conn.value("SHOW client_encoding") == encoding

@@ -315,6 +315,7 @@ static void test_shapes(void **state)
 	assert_true(shapes_take(a, BE_ROW_DESCRIPTION, columns, sizeof(columns), ""));
 	assert_true(shapes_take(a, BE_ERROR_RESPONSE, NULL, 0, "0A000"));
 	assert_true(shapes_take(a, BE_NO_DATA, NULL, 0, ""));
+	assert_true(shapes_take(a, BE_ROW_DESCRIPTION, columns, sizeof(columns), ""));
 	assert_true(shapes_wanted(a));
 	assert_true(shapes_take(a, BE_ERROR_RESPONSE, NULL, 0, "0A000"));
 	assert_false(shapes_wanted(a));
@@ -342,6 +343,7 @@ static void test_shapes(void **state)
 	assert_true(put(b, "proto", "one", "SELECT 1", "{}"));
 	assert_true(shapes_check(a, b, &at, BE_ROW_DESCRIPTION, others, sizeof(others)));
 	assert_true(shapes_check(a, b, &at, BE_NO_DATA, NULL, 0));
+	assert_true(shapes_check(a, b, &at, BE_ROW_DESCRIPTION, columns, sizeof(columns)));
 	assert_false(shapes_check(a, b, &at, BE_NO_DATA, NULL, 0));
 	assert_true(session_state_finish(b));
 	assert_false(session_state_same(a, b, REPLAY_ON_STANDBY, &why));
