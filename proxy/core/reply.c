@@ -300,6 +300,25 @@ static bool reply_with_name(struct reply *reply, size_t total, const struct wire
 	return true;
 }
 
+/* Of a statement that the server does not take any more (core/session_lost.h). */
+static void reply_lost_types(struct reply *reply)
+{
+	struct server *server = reply->server;
+	const struct ledger_entry *entry = ledger_head(&server->ledger);
+	struct client *client = server->client;
+	struct sbuf out;
+
+	if (!client->in_session || reply_head_op(reply) != OWES_HIDDEN_PARSE ||
+	    entry->stmt == NULL || server->tx_status == 'E' || !reply_flush_run(reply))
+		return;
+	sbuf_init(&out, 64 + entry->stmt->len);
+	wire_add_parameter_types(&out, entry->stmt->text, entry->stmt->len);
+	if (!sbuf_ok(&out) || conn_send_copy(&reply->worker->to_client, &client->conn, reply->worker,
+	                                     sbuf_text(&out), out.len) != CONN_IO_OK)
+		client_doom(client, CLIENT_CLOSE_IO);
+	sbuf_free(&out);
+}
+
 static void reply_tally(const struct reply *reply, bool whole, const struct wire_error *error)
 {
 	const size_t body = reply->used + WIRE_HEADER_LEN;
@@ -383,6 +402,7 @@ static void reply_error(struct reply *reply, size_t total)
 		return;
 	} else {
 		statement_outdated(server, &error);
+		reply_lost_types(reply);
 		reply_error_in_ledger(reply);
 		server->doubted = server->doubted || reply_doubts_role(&error);
 	}

@@ -475,6 +475,20 @@ static bool request_has_lost(const struct client *client, const struct server *s
 	       !server->ledger.skipping;
 }
 
+/* A Query in whose place something else was sent. */
+static enum step request_refused(struct request *request, struct server *server, size_t total)
+{
+	const uint8_t *msg = request->data + request->used;
+
+	request_note_start(request, server);
+	server_note_query(server, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN);
+	if (!session_see_message(request->client, msg, total, total))
+		return STEP_STOP;
+	server->ledger.open = false;
+	request->used += total;
+	return STEP_NEXT;
+}
+
 static enum step request_forward(struct request *request, struct server *server, uint8_t type,
                                  size_t total)
 {
@@ -485,9 +499,20 @@ static enum step request_forward(struct request *request, struct server *server,
 	uint8_t *msg = request->data + request->used;
 	bool noted = false;
 
-	if (request_has_lost(client, server) &&
-	    session_lost_message(client, server, msg, total, have) != LOST_GO_ON)
-		return STEP_STOP;
+	if (request_has_lost(client, server)) {
+		switch (session_lost_message(client, server, msg, total, have)) {
+		case LOST_GO_ON:
+			break;
+		case LOST_DONE:
+			return request_refused(request, server, total);
+		case LOST_WAIT:
+			request->blocked = true;
+			return STEP_STOP;
+		case LOST_MORE:
+		case LOST_FAILED:
+			return STEP_STOP;
+		}
+	}
 	request_note_start(request, server);
 	if (is_extended(type)) {
 		if (type == FE_PARSE)

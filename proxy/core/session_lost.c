@@ -8,6 +8,7 @@
 #include "core/worker.h"
 #include "session/inspect.h"
 #include "session/replay.h"
+#include "session/sql_lex.h"
 #include "session/stmts.h"
 #include "wire/build.h"
 #include "wire/message.h"
@@ -19,7 +20,7 @@
 #define LOST_NONE SESSION_OWN_PREFIX "none"
 #define LOST_TYPES_MAX ((size_t)512 * 1024)
 
-/* A Bind with longer names is not looked into. */
+/* A message with longer names or texts is not looked into. */
 #define NAMES_MAX ((size_t)64 * 1024)
 
 struct session_lost {
@@ -27,9 +28,11 @@ struct session_lost {
 	char *name;
 	uint8_t *def;
 	size_t len;
-	bool changed; /* the server has it, and is not to be asked: `def` is "", and the parameters' types … */
-	bool typed;   /* … which are known */
+	bool typed;   /* `def` has the parameters' types as its server had */
+	bool bare;    /* returns no rows */
+	bool changed; /* the server has it, and is not to be asked: `def` is "", and the types */
 	bool parsed;  /* `changed`, and prepared again, if that has not failed */
+	bool ended;   /* `changed`, but the server has it no more */
 };
 
 static void lost_free(struct session_lost *lost)
@@ -37,6 +40,12 @@ static void lost_free(struct session_lost *lost)
 	free(lost->name);
 	free(lost->def);
 	free(lost);
+}
+
+/* Its server has something of that name by itself. */
+static bool lost_is_there(const struct session_lost *lost)
+{
+	return lost->changed && !lost->ended;
 }
 
 static void lost_remove(struct session_seen *seen, const char *name)
@@ -64,7 +73,8 @@ static struct session_lost *lost_find(const struct session_seen *seen, const cha
 	return lost;
 }
 
-bool session_lost_add(struct client *client, const char *name, const void *def, size_t len)
+bool session_lost_add(struct client *client, const char *name, const void *def, size_t len,
+                      bool bare)
 {
 	struct session_seen *seen = session_see(client);
 	struct session_lost *lost = seen == NULL ? NULL : calloc(1, sizeof(*lost));
@@ -79,6 +89,8 @@ bool session_lost_add(struct client *client, const char *name, const void *def, 
 	}
 	memcpy(lost->def, def, len);
 	lost->len = len;
+	lost->typed = name[0] != '\0';
+	lost->bare = bare;
 	lost_remove(seen, name);
 	lost->next = seen->lost;
 	seen->lost = lost;
@@ -96,7 +108,7 @@ bool session_lost_add_changed(struct client *client, const char *name, const cha
 	good = replay_types(types == NULL ? "{}" : types, &list);
 	sbuf_add(&def, "", 1);
 	sbuf_add(&def, list.data, list.len);
-	good = good && sbuf_ok(&def) && session_lost_add(client, name, def.data, def.len);
+	good = good && sbuf_ok(&def) && session_lost_add(client, name, def.data, def.len, false);
 	sbuf_free(&list);
 	sbuf_free(&def);
 	if (good) {
@@ -116,29 +128,15 @@ void session_lost_clear(struct session_seen *seen)
 	}
 }
 
-/* The Close is for the case that an earlier use in the same batch went well: it is made again. */
-static enum lost_result lost_give(struct client *client, struct server *server,
-                                  const struct session_lost *lost)
+static enum lost_result lost_send(struct client *client, struct server *server, struct sbuf *out)
 {
-	struct worker *worker = client->worker;
-	const size_t name_len = strlen(lost->name) + 1;
-	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
+	const bool good = sbuf_ok(out);
 	enum conn_io io = CONN_IO_ERROR;
-	struct sbuf out;
-	bool good;
 
-	sbuf_init(&out, lost->len + 2 * name_len + 64);
-	wire_add_close(&out, 'S', lost->name);
-	wire_put_be32(head + 1, (uint32_t)(4 + name_len + lost->len));
-	sbuf_add(&out, head, sizeof(head));
-	sbuf_add(&out, lost->name, name_len);
-	sbuf_add(&out, lost->def, lost->len);
-	good = sbuf_ok(&out) && ledger_owe(&server->ledger, OWES_HIDDEN_CLOSE) &&
-	       ledger_owe(&server->ledger, OWES_HIDDEN_PARSE);
 	if (good)
-		io = conn_send_copy(&worker->to_server, &server->conn, worker, sbuf_text(&out),
-		                    out.len);
-	sbuf_free(&out);
+		io = conn_send_copy(&client->worker->to_server, &server->conn, client->worker,
+		                    out->data, out->len);
+	sbuf_free(out);
 	if (!good)
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	else if (io != CONN_IO_OK)
@@ -146,8 +144,33 @@ static enum lost_result lost_give(struct client *client, struct server *server,
 	return good && io == CONN_IO_OK ? LOST_GO_ON : LOST_FAILED;
 }
 
-/* The server gets a statement of that name, which it is to find: it tells the client itself that there is
- * one already, or ends it.  One that cannot be executed: nobody is to take it for what it stands for. */
+/* The Close is for the case that an earlier use in the same batch went well: it is made again.  An
+ * error of it is told behind `types`, of which this takes a reference over; NULL: by itself. */
+static enum lost_result lost_give(struct client *client, struct server *server,
+                                  const struct session_lost *lost, struct stmt *types)
+{
+	const size_t name_len = strlen(lost->name) + 1;
+	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
+	struct sbuf out;
+
+	sbuf_init(&out, lost->len + 2 * name_len + 64);
+	wire_add_close(&out, 'S', lost->name);
+	wire_put_be32(head + 1, (uint32_t)(4 + name_len + lost->len));
+	sbuf_add(&out, head, sizeof(head));
+	sbuf_add(&out, lost->name, name_len);
+	sbuf_add(&out, lost->def, lost->len);
+	if (!ledger_owe(&server->ledger, OWES_HIDDEN_CLOSE)) {
+		stmt_unref(types);
+		out.failed = true;
+	} else if (!ledger_push(&server->ledger, OWES_HIDDEN_PARSE, types, NULL)) {
+		out.failed = true;
+	}
+	return lost_send(client, server, &out);
+}
+
+/* The server gets a statement of that name, which it is to find: it tells the client itself that
+ * there is one already, or ends it.  One that cannot be executed: nobody is to take it for what it
+ * stands for. */
 static enum lost_result lost_stand_in(struct client *client, struct server *server,
                                       const struct session_lost *lost)
 {
@@ -156,7 +179,38 @@ static enum lost_result lost_stand_in(struct client *client, struct server *serv
 	const struct session_lost stand_in = {
 	    .name = lost->name, .def = (uint8_t *)(uintptr_t)def, .len = sizeof(def)};
 
-	return lost_give(client, server, &stand_in);
+	return lost_give(client, server, &stand_in, NULL);
+}
+
+/* Its old server would have told its parameters, and only then looked at what it is about; or not
+ * at all if it returns nothing: then the server is given one that cannot be executed, with the same
+ * parameters. */
+static enum lost_result lost_describe(struct client *client, struct server *server,
+                                      const struct session_lost *lost)
+{
+	static const char text[] = "CLOSE \"a prepared statement that the server refused\"";
+	struct session_lost stand_in = {.name = lost->name};
+	enum lost_result result = LOST_FAILED;
+	struct stmt *types = NULL;
+	const size_t skip = strnlen((const char *)lost->def, lost->len - 1) + 1;
+	struct sbuf def;
+
+	if (!lost->bare) {
+		if (lost->typed)
+			types = stmt_store_intern(server->worker->stmts, lost->def, lost->len);
+		return lost_give(client, server, lost, types);
+	}
+	sbuf_init(&def, lost->len + sizeof(text));
+	sbuf_add(&def, text, sizeof(text));
+	sbuf_add(&def, lost->def + skip, lost->len - skip);
+	stand_in.def = (uint8_t *)def.data;
+	stand_in.len = def.len;
+	if (sbuf_ok(&def))
+		result = lost_give(client, server, &stand_in, NULL);
+	else
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	sbuf_free(&def);
+	return result;
 }
 
 /* The error of something that does not exist becomes what its old server would have told. */
@@ -182,21 +236,123 @@ static enum lost_result lost_refuse(struct client *client, struct server *server
                                     const struct session_lost *lost, bool describes)
 {
 	struct sbuf out;
-	enum conn_io io;
 
-	if (!lost_expect(server, lost, describes)) {
-		client_doom(client, CLIENT_CLOSE_MEMORY);
-		return LOST_FAILED;
-	}
 	sbuf_init(&out, 64);
 	wire_add_describe(&out, 'S', LOST_NONE);
-	io = conn_send_copy(&client->worker->to_server, &server->conn, client->worker, out.data,
-	                    out.len);
-	sbuf_free(&out);
-	if (io == CONN_IO_OK)
-		return LOST_GO_ON;
-	server_doom(server, SERVER_CLOSE_IO);
+	out.failed = out.failed || !lost_expect(server, lost, describes);
+	return lost_send(client, server, &out);
+}
+
+/* In the place of a Query, which ends the unnamed statement. */
+static enum lost_result lost_refuse_query(struct client *client, struct server *server,
+                                          const struct session_lost *lost)
+{
+	struct sbuf out;
+
+	sbuf_init(&out, 64);
+	wire_add_close(&out, 'S', "");
+	wire_add_describe(&out, 'S', LOST_NONE);
+	wire_add_sync(&out);
+	out.failed = out.failed || !ledger_owe(&server->ledger, OWES_HIDDEN_CLOSE) ||
+	             !lost_expect(server, lost, false) || !ledger_owe(&server->ledger, OWES_SYNC);
+	return lost_send(client, server, &out) == LOST_GO_ON ? LOST_DONE : LOST_FAILED;
+}
+
+/* What is behind it in a text may be executed or not: the server is to find none of that name. */
+static enum lost_result lost_end(struct client *client, struct server *server,
+                                 struct session_lost *lost)
+{
+	struct sbuf out;
+
+	lost->ended = true;
+	sbuf_init(&out, strlen(lost->name) + 64);
+	wire_add_close(&out, 'S', lost->name);
+	out.failed = out.failed || !ledger_owe(&server->ledger, OWES_HIDDEN_CLOSE);
+	return lost_send(client, server, &out);
+}
+
+/* Nothing comes behind the command that the lexer is in. */
+static bool lost_is_last(struct sql_lexer *lexer)
+{
+	enum sql_token token;
+	bool ended = false;
+
+	while ((token = sql_lex_next(lexer)) != SQL_END) {
+		const bool ends = token == SQL_OTHER && sql_lex_is(lexer, ";");
+
+		if (token == SQL_BROKEN || (ended && !ends))
+			return false;
+		ended = ended || ends;
+	}
+	return true;
+}
+
+/* One that the server is not to be asked for, which the text executes by its name, or NULL. *alone:
+ * the text does nothing else. */
+static struct session_lost *lost_executed(const struct session_seen *seen, const char *text,
+                                          bool *alone)
+{
+	char name[STMT_CLIENT_NAME_MAX + 1];
+	struct sql_lexer lexer;
+	enum sql_token token;
+	bool first = true;
+
+	sql_lex_begin(&lexer, text, strlen(text));
+	token = sql_lex_next(&lexer);
+	while (token != SQL_END && token != SQL_BROKEN) {
+		const bool executes = token == SQL_WORD && sql_lex_is(&lexer, "execute");
+		struct session_lost *lost = NULL;
+
+		token = sql_lex_next(&lexer);
+		if (executes && (token == SQL_WORD || token == SQL_NAME) &&
+		    sql_lex_identifier(&lexer, name, sizeof(name)))
+			lost = lost_find(seen, name);
+		if (lost != NULL && lost->changed && !lost->parsed) {
+			*alone = first && lost_is_last(&lexer);
+			return lost;
+		}
+		first = false;
+	}
+	return NULL;
+}
+
+/* Whether the server skips a Query, or refuses it, is to be known first. */
+static enum lost_result lost_wait(struct server *server)
+{
+	if (server->ledger.readies > 0 || statement_flush_first(server) == STATEMENT_WAIT)
+		return LOST_WAIT;
 	return LOST_FAILED;
+}
+
+/* The text of a Query or Parse that may be about one by its name. */
+static enum lost_result lost_text(struct client *client, struct server *server, uint8_t type,
+                                  const char *text)
+{
+	struct session_seen *seen = client->seen;
+	struct session_lost *lost = NULL;
+	enum lost_result result = LOST_GO_ON;
+	struct deallocate where;
+	bool deallocates = false;
+	bool alone = false;
+
+	if (statement_find_deallocate((const uint8_t *)text, strlen(text) + 1, &where))
+		lost = lost_find(seen, where.id);
+	deallocates = lost != NULL;
+	if (!deallocates)
+		lost = lost_executed(seen, text, &alone);
+	if (lost == NULL)
+		return LOST_GO_ON;
+	if (type == FE_QUERY && server->ledger.count > 0 && !server->ledger.copy_in)
+		return lost_wait(server);
+	if (server->tx_status == 'E')
+		return LOST_GO_ON;
+	if (!deallocates)
+		return alone && type == FE_QUERY ? lost_refuse_query(client, server, lost)
+		                                 : lost_end(client, server, lost);
+	if (!lost_is_there(lost))
+		result = lost_stand_in(client, server, lost);
+	lost_remove(seen, where.id);
+	return result;
 }
 
 void session_lost_parse_failed(struct session_seen *seen)
@@ -242,8 +398,6 @@ enum lost_result session_lost_message(struct client *client, struct server *serv
 	const uint8_t *end = msg + (total < have ? total : have);
 	const bool uses = msg[0] == FE_BIND || msg[0] == FE_DESCRIBE;
 	struct session_lost *lost;
-	struct deallocate where;
-	enum lost_result result = LOST_GO_ON;
 	const char *name = "";
 	const char *text;
 
@@ -265,30 +419,25 @@ enum lost_result session_lost_message(struct client *client, struct server *serv
 	lost = lost_find(seen, name);
 	if (lost != NULL && lost->parsed)
 		return LOST_GO_ON;
+	if (lost != NULL && uses && lost->changed)
+		return lost_refuse(client, server, lost, msg[0] == FE_DESCRIBE);
 	if (lost != NULL && uses)
-		return lost->changed ? lost_refuse(client, server, lost, msg[0] == FE_DESCRIBE)
-		                     : lost_give(client, server, lost);
+		return msg[0] == FE_DESCRIBE ? lost_describe(client, server, lost)
+		                             : lost_give(client, server, lost, NULL);
 	if (lost != NULL && msg[0] == FE_PARSE && name[0] != '\0') {
-		lost->parsed = lost->changed;
-		return lost->changed ? LOST_GO_ON : lost_stand_in(client, server, lost);
+		lost->parsed = lost_is_there(lost);
+		return lost->parsed ? LOST_GO_ON : lost_stand_in(client, server, lost);
 	}
 	if (lost != NULL)
 		lost_remove(seen, name);
 	if (msg[0] != FE_QUERY && msg[0] != FE_PARSE)
 		return LOST_GO_ON;
-	/* Behind an error in a pipeline a Query would be skipped with what stands before it. */
-	if (seen->lost == NULL || server->tx_status == 'E' ||
-	    (msg[0] == FE_QUERY && !ledger_quiet(&server->ledger)))
+	if (seen->lost == NULL)
 		return LOST_GO_ON;
 	text = next_string(&at, end);
-	if (text == NULL ||
-	    !statement_find_deallocate((const uint8_t *)text, strlen(text) + 1, &where) ||
-	    (lost = lost_find(seen, where.id)) == NULL)
-		return LOST_GO_ON;
-	if (!lost->changed)
-		result = lost_stand_in(client, server, lost);
-	lost_remove(seen, where.id);
-	return result;
+	if (text == NULL)
+		return have < total && have < NAMES_MAX ? LOST_MORE : LOST_GO_ON;
+	return lost_text(client, server, msg[0], text);
 }
 
 void session_lost_hide(const struct session_seen *seen, struct session_state *state)
@@ -299,7 +448,7 @@ void session_lost_hide(const struct session_seen *seen, struct session_state *st
 		const struct session_row *row =
 		    session_state_find(state, SESSION_PROTOCOL_STATEMENT, lost->name);
 
-		if (row != NULL && !lost->changed)
+		if (row != NULL && !lost_is_there(lost))
 			session_state_remove(state, row);
 	}
 }

@@ -6,7 +6,9 @@
  * and its error is the client's.
  *
  * And those that it has taken, but that return other columns than the client was told when it prepared
- * them (session/shapes.h): their use is refused until they are prepared again.  Worker thread.
+ * them (session/shapes.h): their use is refused until they are prepared again.  EXECUTE of their names in
+ * a text is looked for as well: where it stands among other things the server finds none of that name;
+ * inside of functions nobody looks.  Worker thread.
  */
 #ifndef CORE_SESSION_LOST_H
 #define CORE_SESSION_LOST_H
@@ -25,13 +27,16 @@ struct session_state;
 
 enum lost_result {
 	LOST_GO_ON, /* the message is to be sent */
+	LOST_DONE,  /* it has been answered, and is not to be sent */
 	LOST_MORE,  /* more of it has to be here first */
+	LOST_WAIT,  /* … or the answers to what was sent before */
 	LOST_FAILED /* client or server is doomed */
 };
 
-/* `def` is the body of a Parse behind its name, of which a copy is kept.  False: no memory. */
-bool session_lost_add(struct client *client, const char *name, const void *def,
-                      size_t len) MUST_CHECK;
+/* `def` is the body of a Parse behind its name, of which a copy is kept; `bare`: it returns no rows.
+ * False: no memory. */
+bool session_lost_add(struct client *client, const char *name, const void *def, size_t len,
+                      bool bare) MUST_CHECK;
 
 /* A Parse has failed, or was skipped. */
 void session_lost_parse_failed(struct session_seen *seen);

@@ -102,7 +102,8 @@ static bool return_keep_statement(struct session_move *move, const char *name, c
 		sbuf_add(&def, types.data, types.len);
 	}
 	good = good && sbuf_ok(&def) &&
-	       session_lost_add(move->client, name, sbuf_text(&def), def.len);
+	       session_lost_add(move->client, name, sbuf_text(&def), def.len,
+	                        shapes_is_bare(row));
 	sbuf_free(&types);
 	sbuf_free(&def);
 	if (good) {
@@ -120,7 +121,7 @@ bool session_keep_unnamed(struct session_move *move)
 
 	if (!session_seen_unnamed(move->client, &unnamed) || unnamed == NULL)
 		return false;
-	good = session_lost_add(move->client, "", unnamed->text, unnamed->len);
+	good = session_lost_add(move->client, "", unnamed->text, unnamed->len, false);
 	stmt_unref(unnamed);
 	if (good)
 		session_see_no_unnamed(move->client);

@@ -183,6 +183,33 @@ static void judge_row(const struct session_row *row, const struct session_abilit
 	}
 }
 
+/* Of which nobody looks what it executes when it is used. */
+static bool executes(const char *text)
+{
+	struct sql_lexer lexer;
+
+	sql_lex_begin(&lexer, text == NULL ? "" : text, text == NULL ? 0 : strlen(text));
+	return sql_lex_next(&lexer) == SQL_WORD && sql_lex_is(&lexer, "execute");
+}
+
+/* While one is refused that it may be about. */
+static void judge_executing(const struct session_state *state, const struct stmt *unnamed,
+                            struct sbuf *why)
+{
+	static const char after[] = ", which may execute one whose result type has changed";
+
+	if (session_state_count_kind(state, SESSION_CHANGED) == 0)
+		return;
+	for (size_t i = 0; i < session_state_count(state); i++) {
+		const struct session_row *row = session_state_at(state, i);
+
+		if (row->kind == SESSION_PROTOCOL_STATEMENT && executes(row->value))
+			add_reason(why, "prepared statement", row->name, after);
+	}
+	if (unnamed != NULL && executes(unnamed->text))
+		add_reason(why, "prepared statement", "", after);
+}
+
 /* Its bytes are in the encoding the client had then, which may not be that of now. */
 static bool is_ascii(const struct stmt *unnamed)
 {
@@ -205,6 +232,7 @@ static void say_why(const struct session_state *state, const struct session_fact
 
 	for (i = 0; i < session_state_count(state); i++)
 		judge_row(session_state_at(state, i), abilities, strings, why);
+	judge_executing(state, unnamed, why);
 	temp_why(state, why);
 	cursors_why(state, why);
 	if (session_facts_unreadable(facts) && !abilities->custom_known)

@@ -6,6 +6,7 @@ import pytest
 from pgwire import SYNC, bind, close, describe, errors, execute, kinds, parse, query, rows, wait_for
 from proxy import ConsoleError
 from servers import SLOW
+from sessiontool import open_session
 
 pytestmark = pytest.mark.threads
 
@@ -319,3 +320,54 @@ def test_names_that_are_not_ascii(make, pg, other, encoding):
         assert row(proxy)["class"] == "pinned" and "not ASCII" in row(proxy)["why"], row(proxy)
         assert told(conn, bind([], sent) + execute() + SYNC) == ("EZ", REFUSED)
         assert conn.value("SHOW client_encoding") == encoding
+
+
+def test_executed_as_sql(make, pg, other):
+    """EXECUTE finds the statements of the protocol, too: what its old server would refuse, this one refuses."""
+    proxy = make()
+    with begin(proxy, "one", "Two") as conn, open_session(pg, dbname="p2") as twin:
+        twin.send(parse("SELECT * FROM changing", "one") + parse("SELECT * FROM changing", "Two") +
+                  parse("SELECT * FROM steady WHERE b = $1", "steady") + SYNC)
+        assert not errors(twin.ready("I"))
+        change("added", pg, other)
+        swap(proxy)
+
+        def both(*data):
+            answers = []
+            for each in (conn, twin):
+                each.send(b"".join(data))
+                messages = [message for _ in data for message in each.ready()]
+                answers.append((kinds(messages), [(error["C"], error["M"]) for error in errors(messages)]))
+            assert answers[0] == answers[1]
+            return answers[0]
+        for text in ("EXECUTE one", "/* EXECUTE */ execute ONE ;; -- two", 'EXECUTE "Two"'):
+            assert both(query(text)) == ("EZ", REFUSED)
+        assert both(query("EXECUTE steady(2)")) == ("TDCZ", [])
+        assert both(query("EXECUTE two")) == ("EZ", [("26000", 'prepared statement "two" does not exist')])
+        # Behind others of which it is not known yet what comes of them.
+        assert both(query("BEGIN"), query("EXECUTE one"), query("EXECUTE one"), query("ROLLBACK"))[0] == "CZEZEZCZ"
+        assert both(query("BEGIN"), query("SELECT wrong"), query("EXECUTE one"),
+                    query("ROLLBACK"))[0] == "CZEZEZCZ"
+        assert both(parse("SELECT 1") + SYNC, query("EXECUTE one"), bind() + execute() + SYNC)[1][1][0] == "26000"
+        # Among others, or as one of the protocol: not by that name, and not with rows.
+        for command in (query("CREATE TEMP TABLE made (); EXECUTE one"), query("EXPLAIN EXECUTE one"),
+                        query("EXECUTE one; SELECT 1"), parse("EXECUTE one") + bind() + execute() + SYNC):
+            assert told(conn, command)[1] == [("26000", 'prepared statement "one" does not exist')]
+            assert told(conn, bind([], "one") + execute() + SYNC) == ("EZ", REFUSED)
+        assert conn.value("SELECT to_regclass('made')") is None
+        assert both(query("DEALLOCATE one")) == ("CZ", [])
+        assert both(query("EXECUTE one"))[1][0][0] == "26000"
+        assert both(close("S", "Two") + parse("SELECT a FROM changing", "Two") + SYNC) == ("31Z", [])
+        assert both(query('EXECUTE "Two"')) == ("TDCZ", [])
+        assert conn.value("SHOW cluster_name") == "other"
+
+
+def test_one_that_may_execute_it(make, pg, other):
+    proxy = make()
+    with begin(proxy, "one") as conn:
+        conn.send(parse("EXECUTE one", "runs it") + SYNC)
+        assert not errors(conn.ready("I"))
+        change("added", pg, other)
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["class"] == "pinned" and '"runs it"' in row(proxy)["why"]
+        assert told(conn, bind([], "runs it") + execute() + SYNC) == ("2EZ", REFUSED)
