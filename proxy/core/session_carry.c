@@ -7,6 +7,7 @@
 #include "core/route.h"
 #include "core/session_internal.h"
 #include "core/worker.h"
+#include "session/classify.h"
 #include "session/copies.h"
 #include "session/cursors.h"
 #include "session/inspect.h"
@@ -100,11 +101,18 @@ static bool carry_must_not_fail(const struct session_move *move)
 	       session_state_count_kind(move->state, SESSION_SLOT) > 0;
 }
 
+/* A question what a statement returns makes its server look names up again, if search_path has changed. */
+static bool carry_must_not_look_up(const struct session_move *move)
+{
+	return move->client->pool->session_pinned != CONFIG_PINNED_MOVE_ANYWAY &&
+	       session_state_ambiguous(move->state);
+}
+
 enum session_question session_carry_next(const struct session_move *move, bool moving)
 {
 	enum session_question next;
 
-	if (move->state == NULL || carry_must_not_fail(move))
+	if (move->state == NULL || carry_must_not_fail(move) || carry_must_not_look_up(move))
 		return SESSION_ASKS_NOTHING;
 	if (shapes_wanted(move->state) && (moving || carry_may_recover(move)))
 		return SESSION_ASKS_SHAPES;

@@ -183,6 +183,53 @@ static void judge_row(const struct session_row *row, const struct session_abilit
 	}
 }
 
+/* Whether it is about the one or the other depends on which was there when it was prepared, and on whether
+ * its server has looked the name up again since then: no catalog tells. */
+static bool is_ambiguous(const struct session_state *state, const char *text)
+{
+	for (size_t i = 0; text != NULL && i < session_state_count(state); i++) {
+		const struct session_row *row = session_state_at(state, i);
+
+		if (row->kind == SESSION_TEMPORARY && row->extra != NULL && sql_mentions(text, row->name))
+			return true;
+	}
+	return false;
+}
+
+static bool is_ambiguous_statement(const struct session_state *state, const struct session_row *row)
+{
+	return (row->kind == SESSION_PROTOCOL_STATEMENT || row->kind == SESSION_SQL_STATEMENT) &&
+	       is_ambiguous(state, row->value);
+}
+
+bool session_state_ambiguous(const struct session_state *state)
+{
+	if (session_state_count_kind(state, SESSION_TEMPORARY) == 0)
+		return false;
+	for (size_t i = 0; i < session_state_count(state); i++) {
+		if (is_ambiguous_statement(state, session_state_at(state, i)))
+			return true;
+	}
+	return false;
+}
+
+static void judge_names(const struct session_state *state, const struct stmt *unnamed, struct sbuf *why)
+{
+	static const char after[] =
+	    ": a temporary table hides another of a name in it, which it may be about";
+
+	if (session_state_count_kind(state, SESSION_TEMPORARY) == 0)
+		return;
+	for (size_t i = 0; i < session_state_count(state); i++) {
+		const struct session_row *row = session_state_at(state, i);
+
+		if (is_ambiguous_statement(state, row))
+			add_reason(why, "prepared statement", row->name, after);
+	}
+	if (unnamed != NULL && is_ambiguous(state, unnamed->text))
+		add_reason(why, "prepared statement", "", after);
+}
+
 /* Of which nobody looks what it executes when it is used. */
 static bool executes(const char *text)
 {
@@ -233,6 +280,7 @@ static void say_why(const struct session_state *state, const struct session_fact
 	for (i = 0; i < session_state_count(state); i++)
 		judge_row(session_state_at(state, i), abilities, strings, why);
 	judge_executing(state, unnamed, why);
+	judge_names(state, unnamed, why);
 	temp_why(state, why);
 	cursors_why(state, why);
 	if (session_facts_unreadable(facts) && !abilities->custom_known)

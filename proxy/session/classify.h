@@ -44,6 +44,10 @@ void session_classify(const struct session_state *state, const struct session_fa
                       const struct stmt *unnamed, const struct param_set *startup,
                       const struct session_abilities *abilities, struct session_verdict *verdict);
 
+/* It has a temporary table, and a statement that may be about another of that name: its server is not to
+ * look names up again before its client has it do so. */
+bool session_state_ambiguous(const struct session_state *state) MUST_CHECK;
+
 /* Pinned for one more reason. */
 void session_verdict_pin(struct session_verdict *verdict, const char *reason);
 

@@ -84,7 +84,10 @@ static const char inspect_sql[] =
     " FROM pg_catalog.pg_cursors c WHERE NOT c.name" EQ "''" /* our own portal */
     " UNION ALL "
     "SELECT 'temp', COALESCE(r.relname" TEXT ", (SELECT pg_catalog.concat(k.relname, ' ', d.objid)"
-    " FROM pg_catalog.pg_class k WHERE k.oid" EQ "d.classid)), r.relkind" TEXT ", NULL"
+    " FROM pg_catalog.pg_class k WHERE k.oid" EQ "d.classid)), r.relkind" TEXT ","
+    " CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class h WHERE h.relname" EQ "r.relname"
+    " AND NOT h.relnamespace" EQ "r.relnamespace"
+    " AND NOT pg_catalog.pg_is_other_temp_schema(h.relnamespace)) THEN 'hides' END"
     " FROM pg_catalog.pg_depend d LEFT JOIN pg_catalog.pg_class r"
     " ON r.oid" EQ "d.objid AND d.classid" EQ "1259::pg_catalog.oid"
     " WHERE d.refclassid" EQ "2615::pg_catalog.oid"

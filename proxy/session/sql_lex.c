@@ -209,6 +209,24 @@ static bool same_name(const char *written, const char *name)
 	return strncmp(written, name, len) == 0 && (written[len] == '\0' || len >= 60);
 }
 
+bool sql_mentions(const char *text, const char *name)
+{
+	char written[CUSTOM_NAME_MAX];
+	struct sql_lexer lexer;
+	enum sql_token token;
+	bool qualified = false;
+
+	sql_lex_begin(&lexer, text, strlen(text));
+	while ((token = sql_lex_next(&lexer)) != SQL_END && token != SQL_BROKEN) {
+		if (!qualified && (token == SQL_WORD || token == SQL_NAME) &&
+		    sql_lex_identifier(&lexer, written, sizeof(written)) &&
+		    same_name(written, name))
+			return true;
+		qualified = token == SQL_OTHER && sql_lex_is(&lexer, ".");
+	}
+	return false;
+}
+
 enum sql_prepare sql_judge_prepare(const char *text, const char *name)
 {
 	struct sql_lexer lexer;

@@ -53,6 +53,9 @@ enum sql_prepare sql_judge_prepare(const char *text, const char *name);
 /* Of a text that is SQL_PREPARE_ALONE or _STRINGS: what it prepares, behind AS; NULL: not found. */
 const char *sql_prepare_body(const char *text);
 
+/* Whether the text has this identifier, other than behind a dot. */
+bool sql_mentions(const char *text, const char *name);
+
 /* Whether the text has a backslash in a plain literal. */
 bool sql_has_backslash(const char *text);
 

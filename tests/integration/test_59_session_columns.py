@@ -371,3 +371,43 @@ def test_one_that_may_execute_it(make, pg, other):
         proxy.command("PREPARE SWAP p2 TO other")
         assert row(proxy)["class"] == "pinned" and '"runs it"' in row(proxy)["why"]
         assert told(conn, bind([], "runs it") + execute() + SYNC) == ("2EZ", REFUSED)
+
+
+@pytest.mark.parametrize("how", ["protocol", "sql", "unnamed"])
+def test_hidden_by_a_temporary_table(make, pg, how):
+    """Which of the two it is about depends on what there was when it was prepared, and nobody tells: it stays,
+    and its server is not made look the name up again."""
+    proxy = make()
+    with begin(proxy) as conn:
+        conn.query("CREATE TEMP TABLE first (v int)")  # from now on temporary ones come first
+        name = "" if how == "unnamed" else "mine"
+        run = query("EXECUTE mine") if how == "sql" else bind([], name) + execute() + SYNC
+
+        def make_it():
+            conn.send(query("PREPARE mine AS SELECT a FROM changing") if how == "sql" else
+                      parse("SELECT a FROM changing", name) + SYNC)
+            assert not errors(conn.ready("I"))
+        make_it()
+        hide = parse("CREATE TEMP TABLE changing AS SELECT 99 AS a", "hide") + bind([], "hide") + execute() + SYNC
+        conn.send(hide + run)
+        assert not errors(conn.ready("I")) and rows(conn.ready("I")) == [["1"]]
+        if how == "sql":
+            conn.query("SET search_path = pg_catalog")
+        elif how == "protocol":
+            conn.send(parse("SET search_path = pg_catalog", "set") + bind([], "set") + execute() + SYNC)
+            assert not errors(conn.ready("I"))
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["class"] == "pinned" and "hides another" in row(proxy)["why"], row(proxy)
+        assert '"%s"' % name in row(proxy)["why"]
+        proxy.command("CANCEL SWAP p2")
+        if how == "sql":
+            conn.query("SET search_path = DEFAULT")
+        elif how == "protocol":
+            conn.send(parse("SET search_path = DEFAULT", "back") + bind([], "back") + execute() + SYNC)
+            assert not errors(conn.ready("I"))
+        conn.send(run)
+        assert rows(conn.ready("I")) == [["1"]]
+        # Where it was prepared again, or is qualified, it is clear; but not to us.
+        conn.query("DROP TABLE pg_temp.changing")
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert row(proxy)["class"] == "movable", row(proxy)
