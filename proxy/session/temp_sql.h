@@ -121,7 +121,7 @@ static const char temp_shape_sql[] =
 	" c.pq, ' (', (SELECT string_agg(CASE WHEN a.attisdropped THEN concat("                    \
 	"'pgshunt_dropped_', a.attnum, ' pg_catalog.int4') ELSE concat(quote_ident(a.attname),"    \
 	" ' ', format_type(a.atttypid, a.atttypmod), ' COMPRESSION '"                              \
-	" || nullif(to_jsonb(a) ->> 'attcompression', '')::pg_catalog.text,"                       \
+	" || CASE to_jsonb(a) ->> 'attcompression' WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END,"  \
 	" (SELECT concat(' COLLATE ', quote_ident(n.nspname), '.', quote_ident(l.collname))"       \
 	" FROM " CATALOG("pg_collation") " l JOIN " CATALOG("pg_namespace") " n"                   \
 	" ON n.oid = l.collnamespace JOIN " CATALOG("pg_type") " t ON t.oid = a.atttypid"          \

@@ -101,6 +101,22 @@ def test_everything_of_a_table(make, prepare):
         assert conn.value("SELECT id FROM goods WHERE name = 'new'") == "1002"
 
 
+def test_compression(make, pg):
+    """Every method that the server knows."""
+    methods = [row[0] for row in pg.sql("SELECT unnest(enumvals) FROM pg_settings WHERE name = "
+                                        "'default_toast_compression'")]
+    assert "pglz" in methods
+    proxy = make()
+    with proxy.wire("p2", application_name="traveller") as conn:
+        assert not errors(conn.query("CREATE TEMP TABLE pressed (%s)" % ", ".join(
+            '"as %s" text COMPRESSION %s' % (name, name) for name in methods)))
+        assert not errors(conn.query("INSERT INTO pressed SELECT %s" % ", ".join(["repeat('x', 9999)"] * len(methods))))
+        swap(proxy, "other")
+        assert conn.value("SHOW cluster_name") == "other"
+        assert rows(conn.query("SELECT %s FROM pressed" % ", ".join(
+            'pg_column_compression("as %s")' % name for name in methods))) == [methods]
+
+
 def test_a_hold_without_a_swap(make, pg):
     """Nothing is touched; and if the fence has ended the old server, another of the same primary gets
     what that one had."""
