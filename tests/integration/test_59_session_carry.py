@@ -65,8 +65,9 @@ SEEN = (
     "relkind IN ('r', 'S')) ORDER BY a.attrelid::regclass::text, 2",
     "SELECT conname, conrelid::regclass, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace "
     "= pg_my_temp_schema() AND contype <> 'c' ORDER BY 1",
-    "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid), indisclustered, indisprimary FROM "
-    "pg_index JOIN pg_class c ON c.oid = indexrelid WHERE relnamespace = pg_my_temp_schema() ORDER BY c.relname",
+    # Before 15, with the number of the temporary schema.
+    "SELECT indexrelid::regclass, regexp_replace(pg_get_indexdef(indexrelid), 'pg_temp_[0-9]+', 'pg_temp'), "
+    "indisclustered, indisprimary FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE relnamespace = pg_my_temp_schema() ORDER BY c.relname",
     "SELECT pg_get_serial_sequence('goods', 'id') = pg_my_temp_schema()::regnamespace || '.goods_id_seq'",
 )
 
