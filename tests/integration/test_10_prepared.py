@@ -197,6 +197,23 @@ def test_who_prepares_after_a_change_is_not_told_of_it(make_proxy, pg, case):
         assert rows(run(two, close("S", "s"), ask("SELECT * FROM altered", "s"))) == [["1", "2"]]
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "prepared again"])
+def test_old_statement_on_a_server_that_has_not_had_it(make_proxy, pg, again):
+    """It is prepared there as it is now, whatever its client was told before: like pgbouncer, and unlike
+    PostgreSQL, which has the old one and refuses it."""
+    pg.sql("DROP TABLE IF EXISTS altered; CREATE TABLE altered AS SELECT 1 AS a; GRANT ALL ON altered TO app", "p1")
+    proxy = make_proxy(pool_size=2, workers=1)
+    with proxy.wire() as conn, proxy.wire() as other:
+        assert rows(run(conn, ask("SELECT * FROM altered", "s"))) == [["1"]]
+        pg.sql("ALTER TABLE altered ADD b int DEFAULT 2", "p1")
+        assert errors(run(conn, bind(name="s"), execute()))[0]["C"] == "0A000"
+        if again:
+            assert rows(run(conn, close("S", "s"), ask("SELECT * FROM altered", "s"))) == [["1", "2"]]
+        other.query("BEGIN")  # has the server that has the statement
+        assert rows(run(conn, bind(name="s"), execute())) == [["1", "2"]]
+        other.query("COMMIT")
+
+
 @pytest.mark.parametrize("past", [False, True])
 def test_type_of_a_parameter_that_was_made_anew(make_proxy, pg, past):
     """The parameters of a prepared statement keep the types that there were."""
