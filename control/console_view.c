@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "conf/config.h"
 #include "control/session.h"
+#include "core/proxy.h"
 #include "net/sock.h"
 #include "net/tls.h"
 
@@ -32,10 +33,8 @@ static void connection_row(const struct session *session, struct rowset *rows)
 	rowset_text(rows, CONFIG_CONSOLE);
 	rowset_text(rows, "none");
 	rowset_text(rows, rows->view == VIEW_CLIENTS ? "idle" : "cl_active"); /* linked to none */
-	rowset_text(rows, session->peer.addr);
-	rowset_int(rows, session->peer.port);
-	rowset_text(rows, local.addr);
-	rowset_int(rows, local.port);
+	rowset_socket(rows, &session->peer, session->proxy->config->proxy.port);
+	rowset_socket(rows, &local, session->proxy->config->proxy.port);
 	rowset_time(rows, session->connected);
 	rowset_time(rows, session->asked);
 	rowset_int(rows, 0);
@@ -60,21 +59,6 @@ static void connection_row(const struct session *session, struct rowset *rows)
 	rowset_end_row(rows);
 }
 
-static void fd_row(const struct session *session, struct rowset *rows)
-{
-	rowset_int(rows, session->fd);
-	rowset_text(rows, "client");
-	rowset_text(rows, session->user);
-	rowset_text(rows, CONFIG_CONSOLE);
-	rowset_text(rows, session->peer.addr);
-	rowset_int(rows, session->peer.port);
-	rowset_int(rows, 0);
-	rowset_int(rows, 0);
-	for (size_t i = 8; i < view_info(VIEW_FDS)->column_count; i++)
-		rowset_null(rows);
-	rowset_end_row(rows);
-}
-
 /* One of cl_active: the pools of all sessions are one, which the merge makes of them. */
 static void pool_row(struct rowset *rows)
 {
@@ -96,9 +80,6 @@ void session_rows(const struct session *session, struct rowset *rows)
 	case VIEW_SOCKETS:
 	case VIEW_ACTIVE_SOCKETS:
 		connection_row(session, rows);
-		break;
-	case VIEW_FDS:
-		fd_row(session, rows);
 		break;
 	case VIEW_POOLS:
 		pool_row(rows);

@@ -201,6 +201,13 @@ void accept_listen(struct worker *worker, int fd)
 		log_error("cannot listen: out of memory");
 }
 
+void accept_each(const struct worker *worker, void (*each)(void *arg, int fd), void *arg)
+{
+	for (const struct acceptor *acceptor = worker->acceptors; acceptor != NULL;
+	     acceptor = acceptor->next)
+		each(arg, acceptor->fd);
+}
+
 void accept_stop(struct worker *worker, bool keep_unix)
 {
 	struct acceptor **at = &worker->acceptors;

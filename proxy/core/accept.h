@@ -19,6 +19,9 @@ struct sock_keepalive accept_keepalive(const struct config_proxy *conf);
 /* Accepts on a listening socket, which belongs to the worker from now on. */
 void accept_listen(struct worker *worker, int fd);
 
+/* Calls for each listening socket of the worker. */
+void accept_each(const struct worker *worker, void (*each)(void *arg, int fd), void *arg);
+
 /* The configuration has changed. */
 void accept_tune(struct worker *worker);
 

@@ -239,7 +239,9 @@ static void databases_row(struct rowset *out, const struct admin *admin, const c
 	rowset_int(out, config_min_pool_size(config, entry));
 	rowset_int(out, config_reserve_pool_size(config, entry, NULL));
 	rowset_int(out, config_server_lifetime(config, entry) / USEC_PER_SEC);
-	rowset_text(out, config_pool_mode_name(config_pool_mode(config, entry, NULL)));
+	rowset_text(out, entry->pool_mode == CONFIG_POOL_UNSET
+	                     ? NULL
+	                     : config_pool_mode_name(entry->pool_mode));
 	rowset_text(out, strchr(server->host, ',') == NULL
 	                     ? NULL
 	                     : config_balance_name(server->load_balance_hosts));
@@ -869,6 +871,7 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 	if (request->view == VIEW_DATABASES) {
 		databases_fallback(admin, &request->rows, rows);
 		databases_console(admin, &request->rows);
+		rowset_merge(&request->rows);
 	}
 	request_succeed(request);
 }

@@ -2,6 +2,7 @@
 #include "core/view.h"
 
 #include "base/utf8.h"
+#include "net/sock.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -124,6 +125,12 @@ void rowset_text(struct rowset *set, const char *text)
 		rowset_null(set);
 	else
 		rowset_bytes(set, text, strlen(text));
+}
+
+void rowset_socket(struct rowset *set, const struct sock_name *name, int unix_port)
+{
+	rowset_text(set, name->addr);
+	rowset_int(set, strcmp(name->addr, "unix") == 0 ? unix_port : name->port);
 }
 
 void rowset_printf(struct rowset *set, const char *fmt, ...)

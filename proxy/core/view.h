@@ -80,6 +80,8 @@ void view_answer_now(struct worker *worker, struct mail_view *mail);
 #define VIEW_CELL_MAX 1024
 #define VIEW_ROWS_MAX ((size_t)64 << 20)
 
+struct sock_name;
+
 struct rowset {
 	enum view view;
 	struct sbuf cells; /* of every cell: int32 length (-1: NULL), bytes */
@@ -95,6 +97,8 @@ void rowset_free(struct rowset *set);
 /* The cells of a row, in the order of views.def; then rowset_end_row(), which asserts that all are
  * there.  A row for which there is no memory is dropped as a whole and marks the set cut. */
 void rowset_text(struct rowset *set, const char *text); /* NULL gives NULL */
+/* Address and port in two cells; a Unix socket has the port in its name, which is given. */
+void rowset_socket(struct rowset *set, const struct sock_name *name, int unix_port);
 void rowset_bytes(struct rowset *set, const void *bytes, size_t len);
 void rowset_printf(struct rowset *set, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rowset_int(struct rowset *set, int64_t value);

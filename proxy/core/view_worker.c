@@ -4,6 +4,7 @@
  */
 #include "base/fault.h"
 #include "base/log.h"
+#include "core/accept.h"
 #include "core/cancel.h"
 #include "core/conn_tls.h"
 #include "core/mail.h"
@@ -72,17 +73,17 @@ static void add_time(struct filler *filler, usec_t at)
 	rowset_time(filler->rows, at == 0 ? 0 : filler->wall - (filler->now - at));
 }
 
-/* `fd`: -1 if it is not connected. */
-static void add_sockets(struct filler *filler, int fd, const struct sock_name *peer)
+/* Of a client, or with its target of a server; `fd`: -1 if it is not connected. */
+static void add_sockets(struct filler *filler, int fd, const struct sock_name *peer,
+                        const struct config_server *target)
 {
+	const int port = filler->worker->routes->config->proxy.port;
 	struct sock_name local = {"", 0};
 
 	if (fd >= 0)
 		sock_local(fd, &local);
-	rowset_text(filler->rows, peer->addr);
-	rowset_int(filler->rows, peer->port);
-	rowset_text(filler->rows, local.addr);
-	rowset_int(filler->rows, local.port);
+	rowset_socket(filler->rows, peer, target == NULL ? port : target->port);
+	rowset_socket(filler->rows, &local, port);
 }
 
 /* In SOCKETS pgbouncer names states by its lists of clients and of servers. */
@@ -141,7 +142,7 @@ static void client_row(struct filler *filler, const struct client *client)
 	rowset_text(rows, replication_name((enum wire_replication)client->replication));
 	client_state_cell(filler, client);
 	client_peer(client, &peer);
-	add_sockets(filler, client->conn.fd, &peer);
+	add_sockets(filler, client->conn.fd, &peer, NULL);
 	add_time(filler, client->connected);
 	add_time(filler, client->since);
 	rowset_int(rows, wait / USEC_PER_SEC);
@@ -200,7 +201,7 @@ static void server_row(struct filler *filler, const struct server *server)
 	              : server_state_name(server->state));
 	if (connected)
 		sock_peer(server->conn.fd, &peer);
-	add_sockets(filler, connected ? server->conn.fd : -1, &peer);
+	add_sockets(filler, connected ? server->conn.fd : -1, &peer, server->target);
 	add_time(filler, server->born);
 	add_time(filler, server->request_start != 0 ? server->request_start
 	                 : server->ready_at != 0    ? server->ready_at
@@ -313,7 +314,7 @@ static void session_digest(struct rowset *rows, const char *digest)
 }
 
 static void session_state_columns(struct filler *filler, const struct client *client,
-				  const struct session_move *move)
+                                  const struct session_move *move)
 {
 	const struct server *server = client->server;
 	struct rowset *rows = filler->rows;
@@ -331,10 +332,10 @@ static void session_state_columns(struct filler *filler, const struct client *cl
 		                     USEC_PER_MSEC);
 	else
 		rowset_null(rows);
-	rowset_text(rows, move == NULL || !move->parked      ? "linked"
-			  : client->pool->database->held ? "parked"
-			  : session_rests(client)        ? "left"
-							 : "moving");
+	rowset_text(rows, move == NULL || !move->parked  ? "linked"
+	                  : client->pool->database->held ? "parked"
+	                  : session_rests(client)        ? "left"
+	                                                 : "moving");
 	if (server == NULL)
 		rowset_null(rows);
 	else
@@ -715,31 +716,41 @@ static void active_sockets_of_pool(struct filler *filler, struct pool *pool)
 	}
 }
 
+/* `pool` NULL: of a listening socket; `target` as for add_sockets(). */
 static void fd_row(struct filler *filler, int fd, int link, const char *task,
-                   const struct pool *pool, const struct param_set *params)
+                   const struct pool *pool, const struct param_set *params,
+                   const struct config_server *target)
 {
 	static const char *const names[] = {"client_encoding", "standard_conforming_strings",
 	                                    "DateStyle", "TimeZone"};
 	struct rowset *rows = filler->rows;
-	struct sock_name peer = {"", 0};
+	struct sock_name name = {"", 0};
 
 	if (fd < 0)
 		return;
-	sock_peer(fd, &peer);
+	if (pool == NULL)
+		sock_local(fd, &name);
+	else
+		sock_peer(fd, &name);
 	rowset_int(rows, fd);
 	rowset_text(rows, task);
 	rowset_text(rows, pool == NULL ? NULL : pool->user);
 	rowset_text(rows, pool == NULL ? NULL : pool->database->name);
-	rowset_text(rows, peer.addr);
-	rowset_int(rows, peer.port);
+	rowset_socket(rows, &name,
+	              target == NULL ? filler->worker->routes->config->proxy.port : target->port);
 	rowset_int(rows, 0);
 	rowset_int(rows, link);
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
-		rowset_text(rows, param_set_get(params, names[i]));
+		rowset_text(rows, params == NULL ? NULL : param_set_get(params, names[i]));
 	rowset_null(rows);
 	rowset_null(rows);
 	rowset_null(rows);
 	rowset_end_row(rows);
+}
+
+static void fd_of_listener(void *arg, int fd)
+{
+	fd_row(arg, fd, 0, "pooler", NULL, NULL, NULL);
 }
 
 static void fds_of_pool(struct filler *filler, struct pool *pool)
@@ -754,7 +765,7 @@ static void fds_of_pool(struct filler *filler, struct pool *pool)
 
 			fd_row(filler, client->conn.fd,
 			       client->server == NULL ? 0 : client->server->conn.fd, "client", pool,
-			       client->params);
+			       client->params, NULL);
 		}
 	}
 	for (int i = SERVER_LOGIN; i < SERVER_STATE_COUNT; i++) {
@@ -764,7 +775,7 @@ static void fds_of_pool(struct filler *filler, struct pool *pool)
 
 			fd_row(filler, server->conn.fd,
 			       server->client == NULL ? 0 : server->client->conn.fd, "server", pool,
-			       server->params);
+			       server->params, server->target);
 		}
 	}
 }
@@ -831,6 +842,7 @@ static void fill(struct filler *filler, enum view view)
 		for_each_pool(filler, active_sockets_of_pool);
 		break;
 	case VIEW_FDS:
+		accept_each(filler->worker, fd_of_listener, filler);
 		for_each_pool(filler, fds_of_pool);
 		break;
 	case VIEW_KILLED:

@@ -164,8 +164,8 @@ def test_clients_of_the_console_are_shown(make_proxy):
         pool = [row for row in console("SHOW POOLS") if row["database"] == "pgbouncer"]
         assert [(row["user"], row["cl_active"], row["pool_mode"]) for row in pool] == [
             ("pgbouncer", "2", "statement")]
-        last = console("SHOW DATABASES")[-1]
-        assert (last["name"], last["current_client_connections"]) == ("pgbouncer", "2")
+        own = [row for row in console("SHOW DATABASES") if row["name"] == "pgbouncer"][0]
+        assert own["current_client_connections"] == "2"
         lists = {row["list"]: row["items"] for row in console("SHOW LISTS")}
         assert lists["used_clients"] == "3" and lists["login_clients"] == "0"
         users = {row["name"]: row for row in console("SHOW USERS")}
@@ -180,8 +180,8 @@ def test_clients_of_the_console_are_shown(make_proxy):
         assert int(stats["total_received"]) > 0 and int(stats["total_sent"]) > 1000
         console("KILL_CLIENT " + mine[STATS]["id"])
         assert len(console("SHOW CLIENTS")) == 2
-        last = console("SHOW DATABASES")[-1]
-        assert last["current_client_connections"] == "1"
+        own = [row for row in console("SHOW DATABASES") if row["name"] == "pgbouncer"][0]
+        assert own["current_client_connections"] == "1"
 
 
 def test_clients_of_the_console_are_limited(make_proxy):
@@ -327,13 +327,33 @@ def test_databases_are_shown_as_there(in_its_place):
                              autocommit=True, cursor_factory=psycopg.ClientCursor,
                              row_factory=psycopg.rows.dict_row) as conn:
             shown[place] = conn.execute("SHOW DATABASES").fetchall()
-    for theirs in shown[bouncer]:
-        ours = [row for row in shown[proxy] if row["name"] == theirs["name"]][0]
+    assert [row["name"] for row in shown[proxy]] == [row["name"] for row in shown[bouncer]]
+    for ours, theirs in zip(shown[proxy], shown[bouncer]):
         for column, value in theirs.items():
             expected = proxy.port if column == "port" and value == bouncer.port else value
-            # In ours the mode in force, here the current connections of min_pool_size.
-            if column not in ("pool_mode", "current_connections"):
+            # Those of min_pool_size come in their time.
+            if column != "current_connections":
                 assert ours[column] == expected, (theirs["name"], column)
+
+
+def test_sockets_are_shown_as_there(in_its_place):
+    """Unix sockets with the port that is in their name, listening ones as the pooler's."""
+    shown = {}
+    for place in in_its_place:
+        own = str(place.port)
+        with psycopg.connect(host=place.folder, port=place.port, dbname="pgbouncer", user="postgres",
+                             autocommit=True, cursor_factory=psycopg.ClientCursor,
+                             row_factory=psycopg.rows.dict_row) as conn:
+            def cells(view, *columns):
+                return sorted(tuple("own" if str(row[column]) == own else row[column] for column in columns)
+                              for row in conn.execute("SHOW " + view).fetchall()
+                              if row["database"] in ("pgbouncer", None))
+            shown[place] = [cells(view, "user", "addr", "port", "local_addr", "local_port")
+                            for view in ("CLIENTS", "SOCKETS", "ACTIVE_SOCKETS")]
+            shown[place].append(cells("FDS", "task", "addr", "port"))
+    theirs, ours = shown.values()
+    assert ours == theirs
+    assert ("pooler", "unix", "own") in ours[3] and ours[0] == [("postgres", "unix", "own", "unix", "own")]
 
 
 class Busy:
