@@ -19,6 +19,10 @@
 #include <strings.h>
 
 #define TICKET_KEYS_MAX 256
+/* What a PostgreSQL server sends at once (pqcomm.c, PQ_SEND_BUFFER_SIZE).  libpq makes room for so much and
+ * reads once (fe-misc.c, pqReadData()): the rest of a longer record stays in its OpenSSL, and a program
+ * that waits for the socket itself waits for ever. */
+#define RECORD_MAX 8192
 #define SESSION_SECONDS 7200
 #define FILE_MAX_BYTES ((size_t)8 * 1024 * 1024)
 
@@ -329,8 +333,10 @@ static bool fill_context(struct tls_context *context, const struct tls_settings 
 	(void)SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
 	                                   SSL_OP_CIPHER_SERVER_PREFERENCE);
 	SSL_CTX_set_verify(ssl, verify_flags(s), NULL);
-	if (s->accepts)
+	if (s->accepts) {
 		SSL_CTX_set_alpn_select_cb(ssl, choose_protocol, NULL);
+		(void)SSL_CTX_set_max_send_fragment(ssl, RECORD_MAX);
+	}
 	if (!set_protocols(ssl, s->protocols, error) || !set_ciphers(ssl, s, error) ||
 	    !load_certificate(ssl, s, error) || !load_authorities(ssl, s, error) ||
 	    !load_revocations(ssl, s, error))

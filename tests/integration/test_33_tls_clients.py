@@ -58,6 +58,65 @@ def test_libpq_modes(proxy, ca):
     assert shown <= {"", "TLSv1.3"}
 
 
+class Records:
+    """In place of a TLS socket: notes how long the records are that come."""
+
+    def __init__(self, sock):
+        self.sock, self.kept, self.lengths = sock, b"", []
+        self.came, self.goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context().wrap_bio(self.came, self.goes)
+        self.work(self.tls.do_handshake)
+
+    def work(self, step, *args):
+        while True:
+            try:
+                result = step(*args)
+            except ssl.SSLWantReadError:
+                self.flush()
+                self.receive()
+            else:
+                self.flush()
+                return result
+
+    def flush(self):
+        self.sock.sendall(self.goes.read())
+
+    def receive(self):
+        data = self.sock.recv(65536)
+        assert data
+        self.came.write(data)
+        self.kept += data
+        while len(self.kept) >= 5 and len(self.kept) >= 5 + int.from_bytes(self.kept[3:5], "big"):
+            self.lengths.append(int.from_bytes(self.kept[3:5], "big"))
+            self.kept = self.kept[5 + self.lengths[-1]:]
+
+    def sendall(self, data):
+        self.work(self.tls.write, data)
+
+    def recv(self, size):
+        return self.work(self.tls.read, size)
+
+    def close(self):
+        self.sock.close()
+
+
+def test_records_are_as_short_as_a_server_makes_them(proxy):
+    """libpq makes room for 8192 bytes and reads once (fe-misc.c, pqReadData()).  What is left of a longer
+    record is in OpenSSL: a program that waits for the socket itself would wait for ever."""
+    with pgwire.Conn("127.0.0.1", proxy.port) as conn:
+        conn.send(SSL)
+        assert conn.recv_exact(1) == b"S"
+        conn.sock = Records(conn.sock)
+        conn.login("app", "p1")
+        for size in (100, 8192, 16000, 100000, 3000000):
+            assert conn.value("SELECT repeat('x', %d)" % size) == "x" * size
+        columns = conn.query("SELECT " + ",".join("1 AS column_%d" % n for n in range(1600)))
+        assert len(columns[0].body) > 40000
+        # Content type and tag of TLS 1.3.
+        assert max(conn.sock.lengths) <= 8192 + 17
+        assert conn.sock.lengths.count(8192 + 17) > 300
+
+
 def test_show_and_log_say_it(proxy):
     with libpq(proxy, "require"):
         rows = proxy.command("SHOW CLIENTS")
