@@ -51,6 +51,24 @@ static void step_end(struct replay *replay, const char *what, const char *name)
 	replay->steps++;
 }
 
+/* The row that tells what the setting is, whoever has set it; or NULL. */
+static const struct session_row *any_setting(const struct session_state *old, const char *name)
+{
+	static const enum session_kind where[] = {SESSION_SETTING, SESSION_GIVEN, SESSION_BASE};
+	const struct session_row *row = NULL;
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(where) && row == NULL; i++)
+		row = session_state_find(old, where[i], name);
+	return row;
+}
+
+/* PostgreSQL 13 has no idle_session_timeout. */
+static bool is_known(const struct session_state *old, const char *name)
+{
+	return strcmp(name, "idle_session_timeout") != 0 || any_setting(old, name) != NULL;
+}
+
 /* ---- settings: one prepared set_config() for all of a stage ---- */
 
 static void set_begin(struct replay *replay)
@@ -88,7 +106,7 @@ static void replay_meanwhile(struct replay *replay, const struct session_state *
 	if (session_state_find(old, SESSION_ROLE, "role") != NULL)
 		set_one(replay, "role", "none");
 	for (i = 0; i < ARRAY_LEN(late_settings); i++) {
-		if (late_settings[i].meanwhile != NULL &&
+		if (late_settings[i].meanwhile != NULL && is_known(old, late_settings[i].name) &&
 		    strcmp(late_settings[i].name, "default_transaction_isolation") != 0)
 			set_one(replay, late_settings[i].name, late_settings[i].meanwhile);
 	}
@@ -407,7 +425,7 @@ static void replay_late(struct replay *replay, const struct session_state *old)
 		const char *name = late_settings[i].name;
 		struct sbuf sql;
 
-		if (session_state_find(old, SESSION_SETTING, name) != NULL ||
+		if (session_state_find(old, SESSION_SETTING, name) != NULL || !is_known(old, name) ||
 		    (late_settings[i].meanwhile == NULL && strcmp(name, "client_encoding") != 0))
 			continue;
 		sbuf_init(&sql, 128);
@@ -438,18 +456,6 @@ static void replay_unnamed(struct replay *replay, const struct stmt *unnamed)
 	step_end(replay, REPLAY_UNNAMED, NULL);
 }
 
-/* The row that tells what the setting is, whoever has set it; or NULL. */
-static const struct session_row *any_setting(const struct session_state *old, const char *name)
-{
-	static const enum session_kind where[] = {SESSION_SETTING, SESSION_GIVEN, SESSION_BASE};
-	const struct session_row *row = NULL;
-	size_t i;
-
-	for (i = 0; i < ARRAY_LEN(where) && row == NULL; i++)
-		row = session_state_find(old, where[i], name);
-	return row;
-}
-
 static bool setting_is(const struct session_state *old, const char *name, const char *value)
 {
 	const struct session_row *row = any_setting(old, name);
@@ -465,7 +471,8 @@ bool replay_is_early(const struct session_state *old)
 	       session_state_count_kind(old, SESSION_CHANNEL) == 0 &&
 	       session_state_count_kind(old, SESSION_TEMPORARY) == 0 &&
 	       !setting_is(old, "default_transaction_isolation", "serializable") &&
-	       setting_is(old, "idle_session_timeout", "0");
+	       (!is_known(old, "idle_session_timeout") ||
+	        setting_is(old, "idle_session_timeout", "0"));
 }
 
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,

@@ -473,7 +473,28 @@ static void test_replay(void **state)
 
 static bool sends(const struct replay *replay, const char *text)
 {
-	return memmem(replay->out.data, replay->out.len, text, strlen(text)) != NULL;
+	return replay->out.len > 0 && memmem(replay->out.data, replay->out.len, text, strlen(text)) != NULL;
+}
+
+/* PostgreSQL 13 has no idle_session_timeout, and refuses to be told of it. */
+static void test_replay_what_the_server_knows(void **state)
+{
+	static const enum replay_stage stages[] = {REPLAY_ON_STANDBY, REPLAY_AFTER_PROMOTION};
+	struct session_state *a = begin();
+	struct replay replay;
+	size_t i;
+
+	(void)state;
+	assert_true(put(a, "guc", "work_mem", "1", "4"));
+	assert_true(session_state_finish(a));
+	assert_true(replay_is_early(a));
+	for (i = 0; i < ARRAY_LEN(stages); i++) {
+		assert_true(replay_build(a, NULL, stages[i], false, &replay));
+		assert_true(stages[i] != REPLAY_ON_STANDBY || sends(&replay, "statement_timeout"));
+		assert_false(sends(&replay, "idle_session_timeout"));
+		replay_free(&replay);
+	}
+	session_state_free(a);
 }
 
 /* What others wait for comes first if it is to, and then not again. */
@@ -689,6 +710,7 @@ int main(void)
 	    cmocka_unit_test(test_questions_are_not_compiled),
 	    cmocka_unit_test(test_classes),
 	    cmocka_unit_test(test_replay),
+	    cmocka_unit_test(test_replay_what_the_server_knows),
 	    cmocka_unit_test(test_claims),
 	    cmocka_unit_test(test_what_a_standby_can_be_given),
 	    cmocka_unit_test(test_temporary_tables),
