@@ -26,7 +26,7 @@
  * the hold, in which clients wait for it, has less to ask. */
 #define REFRESH_IDLE (50 * USEC_PER_MSEC)
 /* So many at a tick: servers have other work. */
-#define REFRESH_AT_ONCE 8
+#define REFRESH_AT_ONCE 16
 /* … of those that left for a swap that was given up. */
 #define RETURN_AT_ONCE 4
 
