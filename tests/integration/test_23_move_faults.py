@@ -129,6 +129,7 @@ def test_no_barrier_anywhere(make_scene):
     path, = glob.glob(os.path.join(scene.folder, "moves", "*-p2"))
     moved = path + "x"  # the barrier that is in the WAL has another name
     os.rename(path, moved)
+    scene.pg1.sql("SELECT pg_logical_emit_message(true, 'test', '')")  # a commit: what is before it is on disk
     written = scene.pg1.value("SELECT pg_current_wal_flush_lsn()")
     wait_for(lambda: scene.pg2.value("SELECT pg_last_wal_replay_lsn() >= '%s'" % written), what="the replay")
     scene.pg2.sql("SELECT pg_promote()")
