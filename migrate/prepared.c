@@ -105,7 +105,7 @@ static void free_list(struct prepared *list, size_t count)
 	free(list);
 }
 
-/* Those in these databases, which belong together in the list. */
+/* Those in these databases, a list in parentheses; those of one stand together. */
 static bool read_list(struct move *move, struct link *link, const char *names,
                       struct prepared **list, size_t *count)
 {
@@ -118,7 +118,7 @@ static bool read_list(struct move *move, struct link *link, const char *names,
 	    "SELECT * FROM (SELECT d.datname, p.gid, d.datallowconn AS open, EXISTS (SELECT"
 	    " FROM pg_db_role_setting s WHERE s.setdatabase = d.oid AND s.setrole = 0 AND '" BAR
 	    "=" BAR_VALUE "' = ANY (s.setconfig)) AS ours FROM pg_database d LEFT JOIN"
-	    " pg_prepared_xacts p ON p.database = d.datname WHERE d.datname IN (%s)) l"
+	    " pg_prepared_xacts p ON p.database = d.datname WHERE d.datname IN %s) l"
 	    " WHERE gid IS NOT NULL OR ours ORDER BY 1, 2",
 	    names);
 	ok = link_revive(move, link) && link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql));
@@ -256,6 +256,7 @@ static bool end_on(struct move *move, struct server *server, const char *names, 
 	struct prepared *list;
 	size_t count;
 	struct sbuf data;
+	bool all = true;
 	bool ok = true;
 
 	if (!read_list(move, &server->link, names, &list, &count)) {
@@ -269,22 +270,27 @@ static bool end_on(struct move *move, struct server *server, const char *names, 
 	sbuf_init(&data, 1024);
 	json_str(&data, "server", server->conf->name);
 	json_int(&data, "count", (int64_t)count);
-	if (count > 0 &&
-	    !journal_write(&move->journal, "intent", "roll_back", sbuf_text(&data), true))
-		move_problem(move, "the journal could not be written");
-	for (size_t i = 0, next; i < count; i = next) {
+	if (count > 0)
+		ok = journal_write(&move->journal, "intent", "roll_back", sbuf_text(&data), true);
+	if (!ok)
+		move_problem(move,
+		             "%s: prepared transactions are not rolled back: the journal could "
+		             "not be written",
+		             server->link.name);
+	for (size_t i = 0, next; ok && i < count; i = next) {
 		for (next = i + 1; next < count; next++) {
 			if (strcmp(list[i].dbname, list[next].dbname) != 0)
 				break;
 		}
-		ok = end_in(move, server, list + i, next - i) && ok;
+		all = end_in(move, server, list + i, next - i) && all;
 	}
-	if (count > 0 &&
+	ok = ok && all;
+	if (count > 0 && ok &&
 	    !journal_write(&move->journal, "outcome", "roll_back", sbuf_text(&data), false))
 		move_problem(move, "the journal could not be written");
 	sbuf_free(&data);
-	if (ok)
-		*ended += (int64_t)count;
+	for (size_t i = 0; ok && i < count; i++)
+		*ended += list[i].gid != NULL;
 	free_list(list, count);
 	return ok;
 }
@@ -297,17 +303,15 @@ bool prepared_end(struct move *move)
 	bool ok = true;
 
 	sbuf_init(&names, PREPARED_SQL_MAX);
-	for (size_t i = 0; i < move->shard_count; i++) {
-		sbuf_add_str(&names, i == 0 ? "" : ",");
-		sql_literal(&names, move->shards[i].dbname);
-	}
+	shards_literals(move, &names);
 	if (!move->source_apart)
 		ok = end_on(move, &move->source, sbuf_text(&names), &on_source);
 	sbuf_reset(&names);
 	for (size_t i = 0; i < move->other_count; i++) {
-		sbuf_add_str(&names, i == 0 ? "" : ",");
+		sbuf_add_char(&names, i == 0 ? '(' : ',');
 		sql_literal(&names, move->others[i]);
 	}
+	sbuf_add_char(&names, ')');
 	if (move->other_count > 0)
 		ok = end_on(move, &move->target, sbuf_text(&names), &on_target) && ok;
 	sbuf_free(&names);

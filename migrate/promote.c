@@ -457,23 +457,22 @@ static bool open_each(struct move *move)
 
 /*
  * Somebody has renamed or dropped shards on the source behind the last look, and the target has
- * replayed it: they do not come by waiting, and the others need not wait for them.  How many; 0:
- * that is not what keeps the shards closed.
+ * replayed it: they do not come by waiting, and the others need not wait for them.  False: none
+ * but those that were known to be gone.
  */
-static size_t note_gone(struct move *move)
+static bool note_gone(struct move *move)
 {
 	struct link *link = &move->target.link;
-	size_t gone = 0;
+	bool found = false;
 
 	if (link->state != LINK_IDLE || strcmp(link->sqlstate, "3D000") != 0 ||
 	    !link_run(&move->loop, link, ASK_TIMEOUT, "ROLLBACK") ||
 	    fence_look(move, &move->target) == FENCE_UNKNOWN)
-		return 0;
+		return false;
 	for (size_t i = 0; i < move->shard_count; i++) {
-		move->shards[i].gone = move->shards[i].absent;
-		if (!move->shards[i].gone)
+		if (!move->shards[i].absent || move->shards[i].gone)
 			continue;
-		gone++;
+		move->shards[i].gone = found = true;
 		move_problem(
 		    move,
 		    "%s has no database %s: somebody has renamed or dropped it on %s in the last "
@@ -483,14 +482,23 @@ static size_t note_gone(struct move *move)
 		    "run \"pgshunt resume\"; its clients wait meanwhile",
 		    link->name, move->shards[i].dbname, move->source.link.name, link->name);
 	}
-	return gone;
+	return found;
+}
+
+static size_t count_gone(const struct move *move)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < move->shard_count; i++)
+		count += move->shards[i].gone;
+	return count;
 }
 
 bool phase_open(struct move *move)
 {
 	struct link *link = &move->target.link;
 	usec_t deadline = clock_now() + move->config->mover.promote_timeout;
-	size_t gone = 0;
+	bool found = false;
 	char *said = NULL;
 	struct sbuf sql;
 
@@ -514,24 +522,24 @@ bool phase_open(struct move *move)
 			ui_error(move->ui, "%s: %s", link->name, link_error(link));
 		free(said);
 		said = mem_must_strdup(link_error(link));
-		gone = note_gone(move);
-		if (gone == move->shard_count)
+		found = note_gone(move);
+		if (count_gone(move) == move->shard_count)
 			break;
-		if (gone == 0)
+		if (!found)
 			link_close(link);
-		if (gone == 0 && again)
+		if (!found && again)
 			loop_sleep(&move->loop, REPEAT_EVERY);
 		if (link_revive(move, link) && promote_prepare(move))
 			(void)!open_each(move);
 	}
 	free(said);
-	if (gone == move->shard_count) {
+	if (count_gone(move) == move->shard_count) {
 		close_others(move);
 		return move_fail(move, "%s has none of the shards", link->name);
 	}
 	if (!link_ok(link))
 		return move_fail(move, "%s: %s", link->name, link_error(link));
-	json_int(&move->evidence, "opened", (int64_t)(move->shard_count - gone));
+	json_int(&move->evidence, "opened", (int64_t)(move->shard_count - count_gone(move)));
 	json_int(&move->evidence, "others_fenced", (int64_t)move->other_count);
 	return true;
 }
