@@ -233,6 +233,20 @@ static void execute_pools(struct session *session)
 	}
 }
 
+static void execute_prepare(struct session *session)
+{
+	const struct command *command = &session->command;
+	const struct prepare_options options = {
+	    .epoch = command->epoch,
+	    .trial = (command->given & (1u << OPTION_TRIAL)) != 0,
+	    .leave = (command->given & (1u << OPTION_LEAVE)) != 0,
+	    .seal = (command->given & (1u << OPTION_SEAL)) != 0,
+	};
+
+	session->request = admin_prepare_swap(session->proxy->admin, command->database,
+	                                      command->server, &options, execute_done, session);
+}
+
 static void execute_shutdown(struct session *session)
 {
 	const unsigned given = session->command.given;
@@ -291,11 +305,11 @@ void session_execute(struct session *session)
 		                               command->lease, execute_done, session);
 		break;
 	case COMMAND_PREPARE_SWAP:
-		session->request = admin_prepare_swap(admin, command->database, command->server,
-		                                      command->epoch,
-		                                      (command->given & (1u << OPTION_TRIAL)) != 0,
-		                                      (command->given & (1u << OPTION_LEAVE)) != 0,
-		                                      execute_done, session);
+		execute_prepare(session);
+		break;
+	case COMMAND_SEAL:
+		session->request =
+		    admin_seal(admin, command->database, command->epoch, execute_done, session);
 		break;
 	case COMMAND_CANCEL_SWAP:
 		session->request =

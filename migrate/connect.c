@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
+#include "migrate/seal.h"
 #include "migrate/unlogged.h"
 #include "migrate/verify.h"
 
@@ -45,6 +46,8 @@ void move_init(struct move *move, const struct config *config, struct ui *ui)
 	*move = (struct move){.config = config, .ui = ui};
 	journal_init(&move->journal);
 	sbuf_init(&move->problems, PROBLEMS_MAX);
+	sbuf_init(&move->seal_offered, SEAL_LIST_MAX);
+	sbuf_init(&move->sealed, SEAL_LIST_MAX);
 	sbuf_init(&move->evidence, JOURNAL_RECORD_MAX / 2);
 	sbuf_init(&move->sessions, (size_t)16 << 20);
 	move->loop.stop = &stop_requested;
@@ -129,6 +132,8 @@ void move_free(struct move *move)
 	free(move->prepared);
 	sbuf_free(&move->commcare_notes);
 	sbuf_free(&move->problems);
+	sbuf_free(&move->seal_offered);
+	sbuf_free(&move->sealed);
 	sbuf_free(&move->evidence);
 	sbuf_free(&move->sessions);
 	journal_close(&move->journal);

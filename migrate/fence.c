@@ -11,6 +11,7 @@
 #include "migrate/move.h"
 #include "migrate/prepared.h"
 #include "migrate/readers.h"
+#include "migrate/seal.h"
 #include "migrate/unlogged.h"
 #include "migrate/verify.h"
 #include "migrate/watch.h"
@@ -165,7 +166,10 @@ bool phase_fence(struct move *move)
 		return true;
 	move->fenced = true;
 	watch_fenced(move);
+	if (!move->resumed)
+		seal_send(move);
 	ok = close_source(move, clock_now() + FENCE_TIMEOUT);
+	ok = (move->resumed || seal_take(move)) && ok;
 	json_int(&move->evidence, "databases", (int64_t)move->shard_count);
 	/* From here on a hold that ended by itself would let clients run into the fence; the
 	 * proxies need a moment to write that down, in which the sessions are ended. */
@@ -192,25 +196,33 @@ static void count_sql(const struct move *move, struct sbuf *out)
 	shards_literals(move, out);
 }
 
-/* Ends all sessions; counts them per shard.  The last answer is that of count_sql(), to save its way. */
+/* Ends all sessions but those that are sealed; counts them per shard.  The last answer is that of
+ * count_sql(), to save its way. */
 static bool terminate_all(struct move *move, usec_t deadline)
 {
 	struct link *link = &move->source.link;
 	const PGresult *result;
 	struct sbuf sql;
+	bool picks;
 	bool ok;
 
 	sbuf_init(&sql, FENCE_SQL_MAX);
+	/* Both see the same of pg_stat_activity. */
+	seal_pick_sql(move, &sql);
+	picks = sql.len > 0;
 	sbuf_add_str(&sql,
 	             "SELECT datname, count(*) FILTER (WHERE pg_terminate_backend(pid)) AS ended"
-	             " FROM pg_stat_activity WHERE datname IN ");
+	             " FROM pg_stat_activity a WHERE datname IN ");
 	shards_literals(move, &sql);
 	add_spared(move, &sql, "pid");
+	seal_exclude(move, &sql);
 	sbuf_add_str(&sql, " GROUP BY 1" LOOK_ANEW);
 	count_sql(move, &sql);
 	ok = ask(move, link, sbuf_text(&sql), deadline + ANSWER_GRACE);
 	sbuf_free(&sql);
-	result = ok ? link->results[0] : NULL;
+	if (ok && picks)
+		seal_know(move, link, 0);
+	result = ok ? link->results[picks ? 1 : 0] : NULL;
 	for (int row = 0; ok && row < PQntuples(result); row++) {
 		const char *name = PQgetvalue(result, row, 0);
 
@@ -225,7 +237,8 @@ static bool terminate_all(struct move *move, usec_t deadline)
 /*
  * The query that sees whether anybody is left.  A session that is just starting passed the fence
  * before it, and is not in pg_stat_activity yet, holds a lock on its database; it is in one of the
- * two at every moment.  Autovacuum workers pass the fence and write nothing that counts.
+ * two at every moment.  Autovacuum workers pass the fence and write nothing that counts; sealed
+ * sessions that have done nothing since are as good as ended.
  */
 static void left_sql(const struct move *move, struct sbuf *out)
 {
@@ -235,10 +248,11 @@ static void left_sql(const struct move *move, struct sbuf *out)
 	                  " d.datname IN ");
 	shards_literals(move, out);
 	add_spared(move, out, "l.pid");
-	sbuf_add_str(out, ") AS starting, (SELECT count(*) FROM pg_stat_activity WHERE"
+	sbuf_add_str(out, ") AS starting, (SELECT count(*) FROM pg_stat_activity a WHERE"
 	                  " backend_type <> 'autovacuum worker' AND datname IN ");
 	shards_literals(move, out);
 	add_spared(move, out, "pid");
+	seal_exclude(move, out);
 	sbuf_add_str(out, ") AS sessions, ");
 	prepared_sql(move, out);
 	sbuf_add_str(out, " AS prepared");
@@ -363,8 +377,8 @@ static bool await_few(struct move *move, usec_t deadline)
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	count_sql(move, &sql);
 	while (ok) {
-		int64_t left =
-		    link_number(link, 0, "sessions", 1) - (int64_t)verify_spared_count(move);
+		int64_t left = link_number(link, 0, "sessions", 1) -
+		               (int64_t)(verify_spared_count(move) + seal_count(move));
 
 		if (left < before)
 			until = clock_now() + TERMINATE_AGAIN;
@@ -423,6 +437,7 @@ bool phase_terminate(struct move *move)
 	for (size_t i = 0; i < move->shard_count; i++)
 		move->terminated += (int64_t)move->shards[i].sessions;
 	json_int(&move->evidence, "terminated", move->terminated);
+	json_int(&move->evidence, "sealed", (int64_t)seal_count(move));
 	/* Nobody is there any more who could end one or make another. */
 	return ok && prepared_keep(move, link_value(&move->source.link, 0, "prepared"));
 }
@@ -559,6 +574,8 @@ static bool undo_once(struct move *move)
 		return false;
 	if (state == FENCE_OPEN)
 		return true;
+	if (state == FENCE_CLOSED)
+		seal_end(move);
 	if (state == FENCE_STRANGER) {
 		ui_error(move->ui,
 		         "%s is another database system by now: no fence of ours is there",

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "migrate/move.h"
+#include "migrate/seal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -148,9 +149,10 @@ char *fence_who_is_left(struct move *move, struct link *link)
 	char *said;
 
 	sbuf_init(&sql, LOOK_SQL_MAX);
-	sbuf_add_str(&sql, "SELECT " PROCESS_COLUMNS " FROM (SELECT pid FROM pg_stat_activity WHERE"
+	sbuf_add_str(&sql, "SELECT " PROCESS_COLUMNS " FROM (SELECT pid FROM pg_stat_activity a WHERE"
 	                   " backend_type <> 'autovacuum worker' AND datname IN ");
 	shards_literals(move, &sql);
+	seal_exclude(move, &sql);
 	sbuf_add_str(&sql, " UNION SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid ="
 	                   " l.objid WHERE l.locktype = 'object' AND l.classid ="
 	                   " 'pg_database'::regclass AND l.pid <> pg_backend_pid() AND d.datname"

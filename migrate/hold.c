@@ -250,7 +250,8 @@ bool phase_prepare(struct move *move)
 		begin_command(&sql, "PREPARE SWAP", &move->routes[i]);
 		sbuf_add_str(&sql, " TO ");
 		sql_identifier(&sql, move->target.conf->name);
-		sbuf_printf(&sql, " EPOCH %" PRId64 "%s", move->epoch, leave ? " LEAVE" : "");
+		sbuf_printf(&sql, " EPOCH %" PRId64 "%s", move->epoch,
+		            leave ? " LEAVE SEAL" : " SEAL");
 		send_command(links[i], &sql);
 		loop_apart(&move->loop, links[i]);
 	}

@@ -179,6 +179,9 @@ struct move {
 	usec_t promote_sent_at;
 	usec_t promoted_at;
 	int64_t terminated;
+	struct sbuf seal_offered; /* by the proxies: a list of VALUES (seal.c) */
+	struct sbuf sealed;       /* sessions that were recognized by it, another such list */
+	size_t sealed_count;
 	char *prepared; /* transactions, as prepared_sql() brings them; NULL = none, or not asked yet */
 	int64_t lag; /* bytes, last seen */
 	struct outcome outcome;

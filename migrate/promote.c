@@ -12,6 +12,7 @@
 #include "migrate/move.h"
 #include "migrate/proof.h"
 #include "migrate/readers.h"
+#include "migrate/seal.h"
 #include "migrate/verify.h"
 
 #include <inttypes.h>
@@ -300,6 +301,7 @@ bool phase_promote(struct move *move)
 	/* Not pg_promote(true): that one looks every 100 ms whether it is done. */
 	link_send(link, "SELECT pg_promote(false) AS ok");
 	verify_send_snapshots(move);
+	seal_look(move);
 	if (!run_intend(move, PHASE_OPEN))
 		move_problem(move, "the journal could not be written");
 	if (loop_wait(&move->loop, &link, 1, clock_now() + ASK_TIMEOUT, false) != WAIT_DONE)
@@ -427,6 +429,7 @@ bool phase_proof(struct move *move)
 	}
 	if (!ok)
 		return move_fail(move, "%s: %s", link->name, link_error(link));
+	seal_prove(move);
 	ok = check_proof(move);
 	if (!ok)
 		close_others(move);

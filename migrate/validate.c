@@ -22,6 +22,14 @@
 #define VALIDATE_PATIENCE (30 * USEC_PER_SEC)
 #define WATCH_EVERY (250 * USEC_PER_MSEC)
 #define LOOK_AGAIN (500 * USEC_PER_MSEC)
+/* When none of the sessions on the source has ended for so long, none will. */
+#define ENDING_PATIENCE (3 * USEC_PER_SEC)
+
+/* Sessions on the source, which get fewer. */
+struct ending {
+	int64_t least;
+	usec_t since;
+};
 
 /* Client sessions per shard; ours do not count, nor do autovacuum workers, which have a database
  * too. */
@@ -35,6 +43,19 @@ static void sessions_sql(const struct move *move, struct sbuf *sql)
 	                  " 'pgshunt%' WHERE d.datname IN ");
 	shards_literals(move, sql);
 	sbuf_add_str(sql, " GROUP BY 1, 2, 3, 4 ORDER BY 1");
+}
+
+/* Whether, for this reason, it is looked once more: server processes of connections that the proxies had
+ * put out of use end after the release. */
+static bool still_ending(struct ending *ending, int64_t sessions, bool open)
+{
+	const usec_t now = clock_now();
+
+	if (ending->since == 0 || sessions < ending->least) {
+		ending->since = now;
+		ending->least = sessions;
+	}
+	return sessions > 0 && !open && now - ending->since < ENDING_PATIENCE;
 }
 
 /* 1 = as it should be, 0 = not, -1 = could not be asked.  *open: a fence is not there any more. */
@@ -67,7 +88,9 @@ static bool watch(struct move *move)
 	int64_t on_source = 0;
 	int64_t on_target = 0;
 	int source_ok;
+	struct ending ending = {0, 0};
 	bool target_ok;
+	bool ends;
 	bool open;
 	struct sbuf sql;
 
@@ -85,11 +108,12 @@ static bool watch(struct move *move)
 		}
 		if (on_target < now_on_target)
 			on_target = now_on_target;
-		if (source_ok == 0 || !target_ok)
+		ends = source_ok == 0 && still_ending(&ending, on_source, open);
+		if ((source_ok == 0 && !ends) || !target_ok)
 			break;
-		if (clock_now() < end)
+		if (ends || clock_now() < end)
 			loop_sleep(&move->loop, WATCH_EVERY);
-	} while (clock_now() < end && *move->loop.stop == 0);
+	} while ((ends || clock_now() < end) && *move->loop.stop == 0);
 	sbuf_free(&sql);
 	json_int(&move->evidence, "sessions_on_source", on_source);
 	json_int(&move->evidence, "sessions_on_target", on_target);

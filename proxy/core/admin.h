@@ -61,6 +61,13 @@ struct hold_options {
 	bool nowait;
 };
 
+struct prepare_options {
+	uint64_t epoch;
+	bool trial; /* one connection a pool, closed again */
+	bool leave; /* idle sessions may leave their servers before the hold */
+	bool seal;  /* SEAL will come in the hold */
+};
+
 struct swap_options {
 	uint64_t epoch;
 	bool force;  /* without checks */
@@ -78,13 +85,18 @@ struct admin_request *admin_hold(struct admin *admin, const char *database,
 struct admin_request *admin_renew(struct admin *admin, const char *database, uint64_t epoch,
                                   usec_t lease, admin_done_fn *done, void *arg);
 struct admin_request *admin_prepare_swap(struct admin *admin, const char *database,
-                                         const char *server, uint64_t epoch, bool trial, bool leave,
+                                         const char *server,
+                                         const struct prepare_options *options,
                                          admin_done_fn *done, void *arg);
 struct admin_request *admin_cancel_swap(struct admin *admin, const char *database,
                                         admin_done_fn *done, void *arg);
 struct admin_request *admin_swap(struct admin *admin, const char *database, const char *server,
                                  const struct swap_options *options, admin_done_fn *done,
                                  void *arg);
+/* The server connections of a held database that are idle are put out of use (seal.h); the rows of
+ * SHOW SEALED. */
+struct admin_request *admin_seal(struct admin *admin, const char *database, uint64_t epoch,
+                                 admin_done_fn *done, void *arg);
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
                                     admin_done_fn *done, void *arg);
 /* `database` narrows the view where it takes an argument; NULL otherwise.  `whole`: with what only

@@ -75,6 +75,7 @@ struct admin_request {
 	bool sessions; /* SWAP */
 	bool trial;  /* PREPARE SWAP */
 	bool leave;  /* … */
+	bool seal;   /* … */
 	bool owner;  /* … which began the hold, or named its epoch */
 
 	/* swap.c */
@@ -272,6 +273,8 @@ void view_on_rows(struct admin *admin, struct mail_view *mail);
 void view_wait_free(struct view_wait *wait);
 /* Ends the request with the row of SHOW HOLDS of its database. */
 void request_answer_holds(struct admin_request *request);
+/* … with those of SHOW SEALED. */
+void request_answer_sealed(struct admin_request *request);
 void stats_sample(evutil_socket_t fd, short what, void *arg);
 
 #endif

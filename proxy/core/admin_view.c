@@ -977,6 +977,12 @@ static void worker_view_done(struct admin *admin, struct rowset *rows, void *arg
 	request_succeed(request);
 }
 
+void request_answer_sealed(struct admin_request *request)
+{
+	request->view = VIEW_SEALED;
+	view_ask(request->admin, VIEW_SEALED, request->db->name, worker_view_done, request);
+}
+
 static void view_main(struct admin_request *request, bool whole)
 {
 	struct admin *admin = request->admin;

@@ -15,6 +15,7 @@
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
+#include "core/seal.h"
 #include "core/secure.h"
 #include "core/session_move.h"
 #include "core/trial.h"
@@ -116,7 +117,8 @@ static bool gate_is_prepared(const struct database *database)
 
 bool gate_leaves_server(const struct database *database)
 {
-	return database->held && (database->paused || gate_is_prepared(database));
+	return database->held &&
+	       (database->paused || (gate_is_prepared(database) && !database->swap_seal));
 }
 
 static void gate_trim_pool(struct pool *pool)
@@ -240,6 +242,7 @@ static void gate_release_database(struct database *database, bool lapsed)
 	pace_settle(database);
 	/* After the release: closing costs system calls, and clients wait. */
 	gate_for_each_pool(database, gate_drop_stale);
+	seal_release(database);
 }
 
 void gate_release(struct worker *worker, const char *name, bool lapsed)
@@ -555,7 +558,7 @@ static void gate_prepare_pool(struct pool *pool)
 }
 
 void gate_prepare(struct worker *worker, const char *name, const char *server, uint64_t token,
-                  bool trial, bool leave)
+                  bool trial, bool leave, bool seal)
 {
 	struct database *database = database_get(worker, name);
 	const struct config_server *target = config_find_server(worker->routes->config, server);
@@ -581,6 +584,7 @@ void gate_prepare(struct worker *worker, const char *name, const char *server, u
 	database->swap_failed = 0;
 	database->swap_trial = trial;
 	database->swap_leave = leave;
+	database->swap_seal = seal;
 	gate_for_each_pool(database, gate_prepare_pool);
 	if (!trial)
 		session_prepare(database);

@@ -550,6 +550,27 @@ struct admin_request *admin_renew(struct admin *admin, const char *database, uin
 	return request;
 }
 
+struct admin_request *admin_seal(struct admin *admin, const char *database, uint64_t epoch,
+                                 admin_done_fn *done, void *arg)
+{
+	struct admin_request *request = request_new(admin, done, arg);
+	struct admin_db *db;
+
+	if (!request_find_db(request, database))
+		return request;
+	db = request->db;
+	if (db->state != HOLD_HELD || db->paused) {
+		request_hint(request, "SEAL is for a hold that is drained: see SHOW HOLDS.");
+		request_fail(request, "55000", "database \"%s\" is not held", db->name);
+		return request;
+	}
+	if (!hold_check_epoch(request, epoch))
+		return request;
+	admin_post_all(db, MAIL_SEAL, db->epoch);
+	request_answer_sealed(request); /* asked behind it: letters keep their order */
+	return request;
+}
+
 static void release_write(evutil_socket_t fd, short what, void *arg)
 {
 	struct admin_request *request = arg;

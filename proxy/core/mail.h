@@ -24,11 +24,12 @@ enum mail_type {
 	MAIL_HOLD,         /* mail_database: name, epoch, number (1: PAUSE).  Answer: MAIL_DRAINED, when it is */
 	MAIL_RELEASE,      /* mail_database: name */
 	MAIL_SETTLE,       /* mail_database: name, epoch: all are drained.  Answer: MAIL_DRAINED once more */
+	MAIL_SEAL,         /* mail_database: name, epoch: put out of use what is idle (seal.h) */
 	MAIL_LAPSE,        /* mail_database: name; the hold ended with its lease */
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */
 	MAIL_TERMINATE_BLOCKERS, /* mail_database: name */
 	MAIL_KEEP_BLOCKERS,      /* mail_database: name */
-	MAIL_PREPARE,      /* mail_database: name, server, token, trial, leave.  Answer: MAIL_PREPARED */
+	MAIL_PREPARE,      /* mail_database: name, server, token, trial, leave, seal.  Answer: MAIL_PREPARED */
 	MAIL_PREPARE_END,  /* mail_database: name: close what PREPARE opened */
 	MAIL_ROUTES,       /* mail_routes: from now on this table (a reference) */
 	MAIL_VIEW,         /* mail_view: fill a view.  Answer: MAIL_ROWS */
@@ -89,6 +90,7 @@ struct mail_database {
 	unsigned failed;
 	bool trial;
 	bool leave;
+	bool seal;
 };
 
 struct mail_routes {

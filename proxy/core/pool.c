@@ -7,6 +7,7 @@
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
+#include "core/seal.h"
 #include "core/session_move.h"
 #include "core/trial.h"
 #include "core/worker.h"
@@ -56,6 +57,7 @@ struct database *database_get(struct worker *worker, const char *name)
 		database->paused = true;
 	}
 	list_init(&database->pools);
+	list_init(&database->sealed);
 	list_init(&database->sessions);
 	list_init(&database->session_queue);
 	list_append(&worker->databases, &database->node);
@@ -363,6 +365,7 @@ static void database_free(struct database *database)
 	while (database->pools.count > 0)
 		pool_free(CONTAINER_OF(list_first(&database->pools), struct pool, node));
 	list_remove(&worker->databases, &database->node);
+	seal_free(database);
 	session_gate_free(database);
 	route_table_unref(database->swap_routes);
 	if (database->pace_timer != NULL)
@@ -435,7 +438,7 @@ void database_tick_idle(struct database *database, usec_t now)
 	/* Who asks for the state of its sessions is still to be answered. */
 	if (limit == 0 || now - database->used <= limit || database->held ||
 	    database->swap_target != NULL || database->swap_routes != NULL ||
-	    database->active > 0 || database->sessions.count > 0 ||
+	    database->active > 0 || database->sessions.count > 0 || database->sealed.count > 0 ||
 	    database->session_views != NULL ||
 	    config_find_database(config, database->name) != NULL)
 		return;

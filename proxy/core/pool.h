@@ -78,6 +78,8 @@ struct database {
 	unsigned swap_opened;
 	unsigned swap_failed;
 	bool swap_leave;       /* idle sessions may leave their servers before the hold */
+	bool swap_seal;        /* SEAL will come in the hold: idle servers are left open for it */
+	struct list sealed;    /* struct sealed.node (seal.h) */
 	bool swap_trial;       /* one login a pool, and nothing that prepares for a hold */
 	char *swap_error;      /* the last failure */
 	struct tally tally;    /* errors that its clients were sent */
@@ -273,7 +275,7 @@ void gate_blockers_keep(struct worker *worker, const char *database);
 /* At the end of the worker. */
 void pool_free_all(struct worker *worker);
 void gate_prepare(struct worker *worker, const char *database, const char *server, uint64_t token,
-                  bool trial, bool leave);
+                  bool trial, bool leave, bool seal);
 void gate_prepare_end(struct worker *worker, const char *database);
 /* One more, in a hold.  False: none is being opened. */
 bool gate_prepare_one(struct pool *pool) MUST_CHECK;

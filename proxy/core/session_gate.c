@@ -11,6 +11,7 @@
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/seal.h"
 #include "core/server.h"
 #include "core/session_carry.h"
 #include "core/session_internal.h"
@@ -301,6 +302,30 @@ void session_settle_over(struct session_move *move)
 	move->settle = false;
 	database->sessions_settling--;
 	gate_check_drained(database);
+}
+
+/* Its temporary tables are to be gone at the old server before the new one is promoted, and a
+ * notification may be on its way to a channel until nobody is left there. */
+static bool session_may_seal(const struct session_move *move)
+{
+	return move->parked && !move->settle && move->old != NULL && move->asked != move->old &&
+	       move->state != NULL &&
+	       session_state_count_kind(move->state, SESSION_CHANNEL) == 0 &&
+	       session_state_count_kind(move->state, SESSION_TEMPORARY) == 0;
+}
+
+void session_seal(struct database *database)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		if (session_may_seal(move))
+			(void)!seal_server(move->old);
+	}
 }
 
 static bool session_can_go_back(const struct session_move *move)

@@ -291,6 +291,8 @@ bool session_look(struct worker *worker, struct mail_view *mail) MUST_CHECK;
 unsigned session_unsettled(const struct database *database);
 /* … and now they are. */
 void session_settle(struct database *database);
+/* Seals their old servers (seal.h), but for those that still have something for them. */
+void session_seal(struct database *database);
 /* Before the pools of a database that was held are opened, and after it. */
 void session_release(struct database *database);
 void session_new_routes(struct database *database);

@@ -253,6 +253,7 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 		mail->epoch = request->epoch;
 		mail->trial = request->trial;
 		mail->leave = request->leave;
+		mail->seal = request->seal;
 		request->left++;
 		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
 	}
@@ -270,9 +271,11 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 }
 
 struct admin_request *admin_prepare_swap(struct admin *admin, const char *database,
-                                         const char *server, uint64_t epoch, bool trial, bool leave,
+                                         const char *server,
+                                         const struct prepare_options *options,
                                          admin_done_fn *done, void *arg)
 {
+	const uint64_t epoch = options->epoch;
 	static const struct server_identity unknown;
 	struct admin_request *request = request_new(admin, done, arg);
 	const struct config_server *target;
@@ -298,7 +301,7 @@ struct admin_request *admin_prepare_swap(struct admin *admin, const char *databa
 		request_fail(request, "55000", "a swap of database \"%s\" is under way", db->name);
 		return request;
 	}
-	if (trial && db->target != NULL) {
+	if (options->trial && db->target != NULL) {
 		request_hint(request, "CANCEL SWAP closes what is prepared.");
 		request_fail(request, "55000",
 		             "a swap of database \"%s\" to server \"%s\" is prepared", db->name,
@@ -307,8 +310,9 @@ struct admin_request *admin_prepare_swap(struct admin *admin, const char *databa
 	}
 	request->server = mem_must_strdup(server);
 	request->epoch = epoch;
-	request->trial = trial;
-	request->leave = leave;
+	request->trial = options->trial;
+	request->leave = options->leave;
+	request->seal = options->seal;
 	if (target == admin_db_server(db)) {
 		sbuf_printf(&request->notice, "Database \"%s\" is on server \"%s\" already.",
 		            db->name, server);

@@ -12,6 +12,7 @@
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
+#include "core/seal.h"
 #include "core/session_move.h"
 #include "core/tally.h"
 #include "core/view.h"
@@ -303,6 +304,35 @@ static void blockers_of_pool(struct filler *filler, struct pool *pool)
 
 		if (move->client->pool == pool && session_unproven(move))
 			blocker_row(filler, move->client);
+	}
+}
+
+/* ---- SEALED ---- */
+
+static void fill_sealed(struct filler *filler)
+{
+	struct list_node *node;
+	struct list_node *tmp;
+	struct list_node *at;
+	struct list_node *next;
+
+	LIST_FOREACH(&filler->worker->databases, node, tmp)
+	{
+		const struct database *database = CONTAINER_OF(node, struct database, node);
+
+		if (filler->database != NULL && strcmp(filler->database, database->name) != 0)
+			continue;
+		LIST_FOREACH(&database->sealed, at, next)
+		{
+			const struct sealed *sealed = CONTAINER_OF(at, struct sealed, node);
+
+			rowset_text(filler->rows, database->name);
+			rowset_int(filler->rows, sealed->pid);
+			rowset_text(filler->rows, sealed->local.addr);
+			rowset_int(filler->rows, sealed->local.port);
+			rowset_int(filler->rows, (filler->now - sealed->since) / USEC_PER_MSEC);
+			rowset_end_row(filler->rows);
+		}
 	}
 }
 
@@ -852,6 +882,9 @@ static void fill(struct filler *filler, enum view view)
 		break;
 	case VIEW_BLOCKERS:
 		for_each_pool(filler, blockers_of_pool);
+		break;
+	case VIEW_SEALED:
+		fill_sealed(filler);
 		break;
 	case VIEW_SESSIONS:
 		for_each_pool(filler, sessions_of_pool);

@@ -19,6 +19,7 @@
 #include "core/proxy.h"
 #include "core/relocate.h"
 #include "core/route.h"
+#include "core/seal.h"
 #include "core/server.h"
 #include "core/session_move.h"
 #include "core/view.h"
@@ -104,6 +105,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 		struct database *database = CONTAINER_OF(node, struct database, node);
 
 		session_tick(database);
+		seal_tick(database);
 	}
 	worker_end_turn(worker);
 	LIST_FOREACH(&worker->databases, node, tmp)
@@ -269,9 +271,12 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 	case MAIL_EVICT_HELD:
 		gate_evict_held(worker, mail->name);
 		break;
+	case MAIL_SEAL:
+		seal_database(worker, mail->name, mail->epoch);
+		break;
 	case MAIL_PREPARE:
 		gate_prepare(worker, mail->name, mail->server, mail->token, mail->trial,
-		             mail->leave);
+		             mail->leave, mail->seal);
 		break;
 	default:
 		gate_prepare_end(worker, mail->name);
@@ -339,6 +344,7 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
 	case MAIL_SETTLE:
+	case MAIL_SEAL:
 	case MAIL_LAPSE:
 	case MAIL_CANCEL_BLOCKERS:
 	case MAIL_TERMINATE_BLOCKERS:
@@ -381,6 +387,7 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
 	case MAIL_SETTLE:
+	case MAIL_SEAL:
 	case MAIL_LAPSE:
 	case MAIL_CANCEL_BLOCKERS:
 	case MAIL_TERMINATE_BLOCKERS:

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "migrate/seal.h"
+
+#include "base/mem.h"
+#include "base/sbuf.h"
+#include "migrate/json.h"
+#include "migrate/move.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SEAL_SQL_MAX ((size_t)4 * 1024 * 1024)
+/* Others are ended: a query has two lists of them, the second with longer rows. */
+#define OFFERED_MAX ((size_t)1024 * 1024)
+#define ASK_TIMEOUT (5 * USEC_PER_SEC)
+/* The answer has had the time of a promotion. */
+#define LOOK_PATIENCE (500 * USEC_PER_MSEC)
+#define POLL_EVERY (2 * USEC_PER_MSEC)
+
+/* What does not move while a session does nothing, as numbers: they have no time zone. */
+#define STARTED "(extract(epoch FROM a.backend_start) * 1000000)::int8"
+#define CHANGED "(extract(epoch FROM a.state_change) * 1000000)::int8"
+#define IDLE                                                                                       \
+	"a.backend_type = 'client backend' AND a.state = 'idle' AND a.xact_start IS NULL AND"      \
+	" a.backend_xid IS NULL"
+
+void seal_send(struct move *move)
+{
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct route *route = &move->routes[i];
+		struct sbuf sql;
+
+		sbuf_init(&sql, SEAL_SQL_MAX);
+		sbuf_add_str(&sql, "SEAL ");
+		sql_identifier(&sql, route->database);
+		sbuf_printf(&sql, " EPOCH %" PRId64, move->epoch);
+		link_send(&route->link, sbuf_text(&sql));
+		sbuf_free(&sql);
+	}
+}
+
+/* An address is told without its zone by pg_stat_activity. */
+static void add_offered(struct move *move, const struct link *link, int row)
+{
+	struct sbuf *offered = &move->seal_offered;
+	char *addr;
+
+	if (offered->len > OFFERED_MAX)
+		return;
+	addr = mem_must_strdup(link_value(link, row, "local_addr"));
+	addr[strcspn(addr, "%")] = '\0';
+	sbuf_printf(offered, "%s(%" PRId64 ",", offered->len == 0 ? "" : ",",
+	            link_number(link, row, "server_pid", 0));
+	sql_literal(offered, addr);
+	sbuf_printf(offered, "::inet,%" PRId64 ")", link_number(link, row, "local_port", 0));
+	free(addr);
+}
+
+bool seal_take(struct move *move)
+{
+	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
+	enum wait_end end;
+	bool ok = true;
+
+	for (size_t i = 0; i < move->route_count; i++)
+		links[i] = &move->routes[i].link;
+	end = loop_wait(&move->loop, links, move->route_count,
+	                clock_now() + move->config->mover.lease / 2, true);
+	if (end == WAIT_STOPPED)
+		ok = move_fail(move, "interrupted");
+	for (size_t i = 0; ok && i < move->route_count; i++) {
+		const struct route *route = &move->routes[i];
+
+		/* One of another version may not know the command: its connections end as others do. */
+		if (links[i]->state != LINK_IDLE)
+			ok = move_fail(move, "%s: SEAL %s: %s", route->proxy->label,
+			               route->database, link_error(links[i]));
+		for (int row = 0; ok && link_ok(links[i]) && row < link_rows(links[i]); row++)
+			add_offered(move, links[i], row);
+	}
+	free(links);
+	return ok;
+}
+
+static void add_picked(const struct move *move, struct sbuf *out)
+{
+	sbuf_printf(out,
+	            IDLE " AND EXISTS (SELECT FROM (VALUES %s) s(pid, addr, port) WHERE"
+	                 " s.pid = a.pid AND s.addr = a.client_addr AND s.port = a.client_port)",
+	            sbuf_text(&move->seal_offered));
+}
+
+/* The same session, which has done nothing since. */
+static void add_unchanged(const struct move *move, struct sbuf *out)
+{
+	sbuf_printf(out,
+	            IDLE " AND EXISTS (SELECT FROM (VALUES %s) s(pid, started, changed) WHERE"
+	                 " s.pid = a.pid AND s.started = " STARTED " AND s.changed = " CHANGED ")",
+	            sbuf_text(&move->sealed));
+}
+
+void seal_pick_sql(const struct move *move, struct sbuf *out)
+{
+	if (move->seal_offered.len == 0)
+		return;
+	sbuf_add_str(out, "SELECT a.pid, " STARTED " AS started, " CHANGED " AS changed FROM"
+	                  " pg_stat_activity a WHERE ");
+	add_picked(move, out);
+	sbuf_add_str(out, " AND a.datname IN ");
+	shards_literals(move, out);
+	sbuf_add_char(out, ';');
+}
+
+void seal_know(struct move *move, const struct link *link, int result)
+{
+	const PGresult *rows = link->results[result];
+
+	for (int row = 0; row < PQntuples(rows); row++)
+		sbuf_printf(&move->sealed, "%s(%s,%s,%s)", row == 0 ? "" : ",",
+		            PQgetvalue(rows, row, 0), PQgetvalue(rows, row, 1),
+		            PQgetvalue(rows, row, 2));
+	move->sealed_count = (size_t)PQntuples(rows);
+	sbuf_reset(&move->seal_offered);
+}
+
+void seal_exclude(const struct move *move, struct sbuf *out)
+{
+	if (move->seal_offered.len == 0 && move->sealed_count == 0)
+		return;
+	/* Not true: what may not be seen of a session is null. */
+	sbuf_add_str(out, " AND (");
+	if (move->sealed_count > 0)
+		add_unchanged(move, out);
+	else
+		add_picked(move, out);
+	sbuf_add_str(out, ") IS NOT TRUE");
+}
+
+size_t seal_count(const struct move *move)
+{
+	return move->sealed_count;
+}
+
+/* Those that are there, and whether they have done something. */
+static void look_sql(const struct move *move, struct sbuf *out)
+{
+	sbuf_add_str(out, "SELECT count(*) FILTER (WHERE ");
+	add_unchanged(move, out);
+	sbuf_printf(out,
+	            ") AS idle, count(*) AS there, coalesce(string_agg(a.pid::text, ', ') FILTER"
+	            " (WHERE (");
+	add_unchanged(move, out);
+	sbuf_printf(out,
+	            ") IS NOT TRUE), '') AS others FROM pg_stat_activity a JOIN (VALUES %s)"
+	            " s(pid, started, changed) ON s.pid = a.pid AND s.started = " STARTED,
+	            sbuf_text(&move->sealed));
+}
+
+void seal_look(struct move *move)
+{
+	struct sbuf sql;
+
+	if (move->sealed_count == 0)
+		return;
+	sbuf_init(&sql, SEAL_SQL_MAX);
+	look_sql(move, &sql);
+	link_send(&move->source.link, sbuf_text(&sql));
+	sbuf_free(&sql);
+}
+
+/* A source that does not answer by now has lost them, too, or keeps them as they were. */
+void seal_prove(struct move *move)
+{
+	struct link *link = &move->source.link;
+
+	if (move->sealed_count == 0)
+		return;
+	if (loop_wait(&move->loop, &link, 1, clock_now() + LOOK_PATIENCE, false) != WAIT_DONE)
+		link_close(link);
+	if (!link_ok(link)) {
+		ui_error(move->ui, "%s: %s", link->name, link_error(link));
+		return;
+	}
+	json_int(&move->evidence, "sealed_idle", link_number(link, 0, "idle", 0));
+	if (link_number(link, 0, "idle", 0) != link_number(link, 0, "there", 0))
+		move_problem(move,
+		             "%s: sessions that nobody could use any more have done something after "
+		             "the barrier, which is not on %s: processes %s",
+		             link->name, move->target.link.name, link_value(link, 0, "others"));
+}
+
+void seal_end(struct move *move)
+{
+	struct link *link = &move->source.link;
+	const usec_t deadline = clock_now() + ASK_TIMEOUT;
+	struct sbuf sql;
+	bool ok;
+
+	if (move->sealed_count == 0)
+		return;
+	sbuf_init(&sql, SEAL_SQL_MAX);
+	sbuf_printf(&sql,
+	            "SELECT count(pg_terminate_backend(a.pid)) AS left FROM pg_stat_activity a JOIN"
+	            " (VALUES %s) s(pid, started, changed) ON s.pid = a.pid AND s.started = " STARTED,
+	            sbuf_text(&move->sealed));
+	while ((ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))) &&
+	       link_number(link, 0, "left", 0) > 0 && clock_now() < deadline)
+		loop_sleep(&move->loop, POLL_EVERY * (1 + link_number(link, 0, "left", 0) / 8));
+	sbuf_free(&sql);
+	if (ok)
+		move->sealed_count = 0;
+}

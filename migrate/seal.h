@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * Sessions on the source that need not end before the barrier.  A proxy has put its side of them out of
+ * use (SEAL, proxy/core/seal.h): nobody can ask them anything.  They are recognized on the source by
+ * process id and by the address and port of their client, all of which must fit, and only one that is
+ * idle and outside of a transaction counts.  From then on it is the same one, and has done nothing, if
+ * its start and the time of its last change of state are what they were: that is looked at with
+ * everybody else before the barrier, and once more after the promotion.  Any other is ended.
+ */
+#ifndef MIGRATE_SEAL_H
+#define MIGRATE_SEAL_H
+
+#include "base/clock.h"
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Of the lists of them, for which far fewer bytes are used. */
+#define SEAL_LIST_MAX ((size_t)2 * 1024 * 1024)
+
+struct link;
+struct move;
+struct sbuf;
+
+/* Has all proxies seal what they have of the shards; in the hold. */
+void seal_send(struct move *move);
+
+/* Their answers.  False after move_fail(): one does not answer, its hold cannot be counted on. */
+bool seal_take(struct move *move) MUST_CHECK;
+
+/* Appends the query for the sessions that are recognized, or nothing if none was sealed; its rows are
+ * for seal_know(). */
+void seal_pick_sql(const struct move *move, struct sbuf *out);
+void seal_know(struct move *move, const struct link *link, int result);
+
+/* Appends a condition, " AND …", for pg_stat_activity a: it is none of them.  Before seal_know() of
+ * those that seal_pick_sql() picks, after it of those that have done nothing since. */
+void seal_exclude(const struct move *move, struct sbuf *out);
+
+/* So many are known. */
+size_t seal_count(const struct move *move);
+
+/* Asks the source, while the target is promoted, whether they have done nothing; the answer is taken by
+ * seal_prove(), which says it if not. */
+void seal_look(struct move *move);
+void seal_prove(struct move *move);
+
+/* For an undo: ends them and waits for that, for clients that go on need their places. */
+void seal_end(struct move *move);
+
+#endif
