@@ -37,6 +37,9 @@ size_t result_columns(const struct command *command, struct view_column *one,
 	case COMMAND_PREPARE_SWAP:
 		view = VIEW_PREPARED;
 		break;
+	case COMMAND_SEAL:
+		view = VIEW_SEALED;
+		break;
 	case COMMAND_SHOW:
 		view = command->view;
 		one->name = command->parameter;

@@ -523,6 +523,7 @@ bool phase_catch_up(struct move *move)
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	target_sql(move, &sql);
 	link_send(&move->target.link, sbuf_text(&sql));
+	seal_look(move);
 	/* While it answers: whoever resumes after the request to promote needs the barrier, even if
 	 * our machine loses power right after it. */
 	synced = journal_sync(&move->journal);
@@ -550,7 +551,8 @@ bool phase_catch_up(struct move *move)
 	/* The fence is seen there: nobody comes any more.  Asked while the proxies write. */
 	readers_send(move);
 	unlogged_send(move);
-	return hold_await_forever(move) && readers_end(move, deadline) && unlogged_none(move);
+	return hold_await_forever(move) && readers_end(move, deadline) && unlogged_none(move) &&
+	       seal_prove(move);
 }
 
 /* One attempt.  What is open already need not be opened: our own ALTER DATABASE cannot come later

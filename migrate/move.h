@@ -182,6 +182,7 @@ struct move {
 	struct sbuf seal_offered; /* by the proxies: a list of VALUES (seal.c) */
 	struct sbuf sealed;       /* sessions that were recognized by it, another such list */
 	size_t sealed_count;
+	bool sealed_acted; /* one of them has done something all the same, after the barrier */
 	char *prepared; /* transactions, as prepared_sql() brings them; NULL = none, or not asked yet */
 	int64_t lag; /* bytes, last seen */
 	struct outcome outcome;

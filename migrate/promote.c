@@ -429,8 +429,7 @@ bool phase_proof(struct move *move)
 	}
 	if (!ok)
 		return move_fail(move, "%s: %s", link->name, link_error(link));
-	seal_prove(move);
-	ok = check_proof(move);
+	ok = seal_prove(move) && check_proof(move);
 	if (!ok)
 		close_others(move);
 	return ok;

@@ -221,7 +221,7 @@ static enum exit_code finish_forward(struct move *move)
 	usec_t deadline = clock_now() + REPAIR_PATIENCE;
 	bool ok;
 
-	ok = promote_reopen(move, deadline);
+	ok = promote_reopen(move, deadline) && !move->sealed_acted;
 	ok = hold_repair(move, deadline) && ok;
 	ok = plproxy_repair(move, deadline) && ok;
 	ui_hurry(move->ui, false);

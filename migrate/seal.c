@@ -72,8 +72,8 @@ bool seal_take(struct move *move)
 	for (size_t i = 0; ok && i < move->route_count; i++) {
 		const struct route *route = &move->routes[i];
 
-		/* One of another version may not know the command: its connections end as others do. */
-		if (links[i]->state != LINK_IDLE)
+		/* One of an older version does not know the command: its connections end as others do. */
+		if (!link_ok(links[i]) && strcmp(links[i]->sqlstate, "42601") != 0)
 			ok = move_fail(move, "%s: SEAL %s: %s", route->proxy->label,
 			               route->database, link_error(links[i]));
 		for (int row = 0; ok && link_ok(links[i]) && row < link_rows(links[i]); row++)
@@ -169,25 +169,49 @@ void seal_look(struct move *move)
 	sbuf_free(&sql);
 }
 
-/* A source that does not answer by now has lost them, too, or keeps them as they were. */
-void seal_prove(struct move *move)
+/* After the promotion nothing waits for a source that does not answer. */
+static bool await_look(struct move *move)
 {
 	struct link *link = &move->source.link;
+	const bool before = !move->promote_sent;
+	enum wait_end end = loop_wait(&move->loop, &link, 1,
+	                              clock_now() + (before ? ASK_TIMEOUT : LOOK_PATIENCE), before);
+
+	if (end == WAIT_STOPPED)
+		return move_fail(move, "interrupted");
+	if (end == WAIT_DEADLINE && !before)
+		link_close(link);
+	if (link_ok(link))
+		return true;
+	if (before)
+		return move_fail(move, "%s: %s", link->name, link_error(link));
+	ui_error(move->ui, "%s: %s", link->name, link_error(link));
+	return false;
+}
+
+bool seal_prove(struct move *move)
+{
+	const struct link *link = &move->source.link;
 
 	if (move->sealed_count == 0)
-		return;
-	if (loop_wait(&move->loop, &link, 1, clock_now() + LOOK_PATIENCE, false) != WAIT_DONE)
-		link_close(link);
-	if (!link_ok(link)) {
-		ui_error(move->ui, "%s: %s", link->name, link_error(link));
-		return;
-	}
+		return true;
+	if (!await_look(move))
+		return move->promote_sent;
 	json_int(&move->evidence, "sealed_idle", link_number(link, 0, "idle", 0));
-	if (link_number(link, 0, "idle", 0) != link_number(link, 0, "there", 0))
-		move_problem(move,
-		             "%s: sessions that nobody could use any more have done something after "
-		             "the barrier, which is not on %s: processes %s",
-		             link->name, move->target.link.name, link_value(link, 0, "others"));
+	if (link_number(link, 0, "idle", 0) == link_number(link, 0, "there", 0))
+		return true;
+	if (!move->promote_sent)
+		return move_fail(move,
+		                 "%s: sessions that nobody could use any more have done something "
+		                 "after the barrier: processes %s",
+		                 link->name, link_value(link, 0, "others"));
+	move->sealed_acted = true;
+	move_problem(move,
+	             "%s: sessions that nobody could use any more have done something after the "
+	             "barrier, which may not be on %s: processes %s; compare the shards, then run "
+	             "\"pgshunt resume\"",
+	             link->name, move->target.link.name, link_value(link, 0, "others"));
+	return true;
 }
 
 void seal_end(struct move *move)

@@ -41,10 +41,11 @@ void seal_exclude(const struct move *move, struct sbuf *out);
 /* So many are known. */
 size_t seal_count(const struct move *move);
 
-/* Asks the source, while the target is promoted, whether they have done nothing; the answer is taken by
- * seal_prove(), which says it if not. */
+/* Asks the source, while the target catches up and while it is promoted, whether they have done nothing;
+ * the answer is taken by seal_prove().  False, before the promotion, after move_fail(): one has; after
+ * it that is something to be repaired. */
 void seal_look(struct move *move);
-void seal_prove(struct move *move);
+bool seal_prove(struct move *move) MUST_CHECK;
 
 /* For an undo: ends them and waits for that, for clients that go on need their places. */
 void seal_end(struct move *move);

@@ -135,7 +135,7 @@ static void gate_trim_pool(struct pool *pool)
 
 void gate_trim(struct database *database)
 {
-	if (gate_is_prepared(database) && database->swap_pending == 0)
+	if (gate_is_prepared(database) && !database->swap_seal && database->swap_pending == 0)
 		gate_for_each_pool(database, gate_trim_pool);
 }
 

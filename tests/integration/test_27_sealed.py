@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: PostgreSQL
+"""SEAL: in a hold the proxy puts its idle server connections out of use; their server processes need
+not end before the barrier, but must not do anything."""
+import ctypes
+import glob
+import json
+import os
+import struct
+
+import psycopg
+import pytest
+
+from certs import Authority, give_to_server
+from proxy import ConsoleError
+from pgwire import wait_for
+from scene import FORWARD, UNDONE
+from servers import SLOW
+
+PIDFD_OPEN, PIDFD_GETFD = 434, 438
+
+
+def evidence(scene, phase):
+    """What the journal says at the end of a phase."""
+    path, = glob.glob(os.path.join(scene.folder, "moves", "*", "journal.jsonl"))
+    with open(path) as lines:
+        records = [json.loads(line) for line in lines]
+    return [record for record in records
+            if record["phase"] == phase and record["kind"] == "outcome"][-1]["data"]
+
+
+def pids(cluster):
+    return {row[0] for row in cluster.sql("SELECT pid FROM pg_stat_activity WHERE datname = 'p2'")}
+
+
+def await_closed(scene, sealed):
+    wait_for(lambda: not pids(scene.pg1) & sealed, 10 * SLOW, "the end of the sealed ones")
+    assert not scene.proxy.command("SHOW SEALED")
+
+
+def use_three(proxy, **params):
+    """Three clients at once, so that there are three server connections."""
+    clients = [proxy.wire("p2", **params) for _ in range(3)]
+    for client in clients:
+        client.query("BEGIN")
+    for client in clients:
+        client.query("COMMIT")
+    return clients
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_sealed_servers_are_not_waited_for(make_scene, folder, tls):
+    """… and the server sees their connections closed as they should be."""
+    scene = make_scene(proxy={"server_tls_sslmode": "require"} if tls else None)
+    if tls:
+        ca = Authority(folder, "sealed-ca")
+        for cluster in (scene.pg1, scene.pg2):
+            give_to_server(cluster, *ca.issue("server", "/CN=localhost", "IP:127.0.0.1"), ca.cert)
+    clients = use_three(scene.proxy)
+    sealed = pids(scene.pg1)
+    scene.move()
+    seen = evidence(scene, "terminate")
+    assert seen["sealed"] == 3 and seen["terminated"] == 0, seen
+    assert evidence(scene, "catch_up")["sealed_idle"] == 3
+    assert evidence(scene, "proof")["sealed_idle"] == 3
+    for client in clients:
+        assert client.value("SHOW cluster_name") == "pg2"
+    await_closed(scene, sealed)
+    scene.check_on_pg2()
+    with open(scene.pg1.log) as log:
+        text = log.read()
+    assert "SSL error" not in text and "unexpected EOF" not in text
+
+
+def test_others_are_ended(make_scene):
+    """Who is not a proxy's, or is not idle, is ended as ever."""
+    scene = make_scene()
+    clients = use_three(scene.proxy)
+    with scene.pg1.connect("p2", "app", autocommit=True) as idle, \
+            scene.pg1.connect("p2", "app") as writing:
+        idle.execute("SELECT 1")
+        writing.execute("INSERT INTO items VALUES (1, 'never')")
+        scene.move()
+        for conn in (idle, writing):
+            with pytest.raises(psycopg.OperationalError):
+                conn.execute("SELECT 1")
+    seen = evidence(scene, "terminate")
+    assert (seen["sealed"], seen["terminated"]) == (3, 2)
+    assert clients[0].value("SELECT count(*) FROM items") == "0"
+    scene.check_on_pg2()
+
+
+def test_sessions(make_scene):
+    """Sealed are the old servers of sessions that have nothing there to wait for."""
+    scene = make_scene(proxy={"pool_mode": "session", "pool_size": 8, "session_leave_after": 0})
+    states = {
+        "clean": "SELECT 1",
+        "set": "SET work_mem = '7MB'",
+        "locked": "SELECT pg_advisory_lock(42)",
+        "listening": "LISTEN news",
+        "temporary": "CREATE TEMP TABLE mine AS SELECT 7 AS seven",
+    }
+    clients = {name: scene.proxy.wire("p2", application_name=name) for name in states}
+    for name, state in states.items():
+        clients[name].query(state)
+    scene.move()
+    seen = evidence(scene, "terminate")
+    assert (seen["sealed"], seen["terminated"]) == (3, 2), seen
+    for client in clients.values():
+        assert client.value("SHOW cluster_name") == "pg2"
+    assert clients["set"].value("SHOW work_mem") == "7MB"
+    assert clients["temporary"].value("SELECT seven FROM mine") == "7"
+    assert clients["locked"].value("SELECT pg_advisory_unlock(42)") == "t"
+    clients["clean"].query("NOTIFY news, 'of pg2'")
+    assert "of pg2" in str(clients["listening"].until("A"))
+    wait_for(lambda: not pids(scene.pg1), 10 * SLOW, "the end of the sealed ones")
+    scene.check_on_pg2()
+
+
+def test_undo(make_scene):
+    """Sealed is for good: clients that go on at pg1 get other connections there, and have room."""
+    scene = make_scene()
+    clients = use_three(scene.proxy)
+    sealed = pids(scene.pg1)
+    scene.pg1.sql("ALTER DATABASE p2 CONNECTION LIMIT 3")
+    scene.move(UNDONE, fault="journal.barrier.outcome=fail")
+    assert evidence(scene, "terminate")["sealed"] == 3
+    use_three(scene.proxy)
+    for client in clients:
+        assert client.value("SHOW cluster_name") == "pg1"
+    await_closed(scene, sealed)
+    assert not pids(scene.pg1) & sealed
+    scene.check_on_pg1()
+
+
+def steal(pid, port):
+    """A copy of the socket of another process that comes from the port."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    inodes = set()
+    with open("/proc/net/tcp") as lines:
+        for line in lines:
+            fields = line.split()
+            if fields[1].endswith(":%04X" % port):
+                inodes.add("socket:[%s]" % fields[9])
+    fd, = [int(name) for name in os.listdir("/proc/%d/fd" % pid)
+           if os.readlink("/proc/%d/fd/%s" % (pid, name)) in inodes]
+    pidfd = libc.syscall(PIDFD_OPEN, pid, 0)
+    assert pidfd >= 0, os.strerror(ctypes.get_errno())
+    stolen = libc.syscall(PIDFD_GETFD, pidfd, fd, 0)
+    assert stolen >= 0, os.strerror(ctypes.get_errno())
+    os.close(pidfd)
+    return stolen
+
+
+@pytest.mark.parametrize("at,code", [("barrier", UNDONE), ("catch_up", FORWARD)])
+def test_one_that_does_something(make_scene, at, code):
+    """Nobody can use a sealed connection, but a debugger: that does not go unnoticed."""
+    scene = make_scene()
+    use_three(scene.proxy)
+    mark = os.path.join(scene.folder, "mark")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.%s.outcome=wait:%s" % (at, mark))
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the mover to wait")
+    row = scene.proxy.command("SHOW SEALED p2")[0]
+    stolen = steal(scene.proxy.process.pid, int(row["local_port"]))
+    text = b"INSERT INTO items VALUES (99, 'late')\0"
+    os.write(stolen, b"Q" + struct.pack("!i", len(text) + 4) + text)
+    wait_for(lambda: scene.pg1.sql("SELECT query LIKE 'INSERT%%99%%' AND state = 'idle' FROM "
+                                   "pg_stat_activity WHERE pid = %s" % row["server_pid"])
+             == [(True,)], 10 * SLOW, "the statement")
+    os.close(stolen)
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == code
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        said = log.read()
+    assert "that nobody could use any more have done something" in said
+    assert "processes %s" % row["server_pid"] in said
+    if code == UNDONE:
+        scene.check_on_pg1()
+        assert scene.proxy.wire("p2").value("SELECT note FROM items WHERE id = 99") == "late"
+
+
+def test_command(make_proxy, pg, other):
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"})
+    clients = use_three(proxy)
+    with proxy.console() as console:
+        for text, sqlstate in (("SEAL p2", "42601"), ("SEAL p2 EPOCH 1", "55000"),
+                               ("SEAL nowhere EPOCH 1", "3D000")):
+            with pytest.raises(ConsoleError) as caught:
+                console(text)
+            assert caught.value.sqlstate == sqlstate
+        console("PREPARE SWAP p2 TO other SEAL")
+        epoch = console("HOLD p2")[0]["epoch"]
+        assert not console("SHOW SEALED")
+        with pytest.raises(ConsoleError) as caught:
+            console("SEAL p2 EPOCH %d" % (int(epoch) + 1))
+        assert caught.value.sqlstate == "55000"
+        rows = console("SEAL p2 EPOCH " + epoch)
+        assert len(rows) == 3 and len(console("SHOW SEALED p2")) == 3
+        found = pg.sql("SELECT pid::text, host(client_addr), client_port::text FROM "
+                       "pg_stat_activity WHERE datname = 'p2'")
+        assert sorted(found) == sorted((row["server_pid"], row["local_addr"], row["local_port"])
+                                       for row in rows)
+        # Once more it is the same answer.
+        assert len(console("SEAL p2 EPOCH " + epoch)) == 3
+        assert {row["server"] for row in console("SHOW SERVERS")} <= {"other"}
+        console("RELEASE p2")
+        for client in clients:
+            assert client.value("SHOW cluster_name") == "pg"
+        wait_for(lambda: not console("SHOW SEALED"), 10 * SLOW, "the end of the sealed ones")
