@@ -149,8 +149,9 @@ char *fence_who_is_left(struct move *move, struct link *link)
 	char *said;
 
 	sbuf_init(&sql, LOOK_SQL_MAX);
-	sbuf_add_str(&sql, "SELECT " PROCESS_COLUMNS " FROM (SELECT pid FROM pg_stat_activity a WHERE"
-	                   " backend_type <> 'autovacuum worker' AND datname IN ");
+	sbuf_add_str(&sql,
+	             "SELECT " PROCESS_COLUMNS " FROM (SELECT pid FROM pg_stat_activity a WHERE"
+	             " backend_type <> 'autovacuum worker' AND datname IN ");
 	shards_literals(move, &sql);
 	seal_exclude(move, &sql);
 	sbuf_add_str(&sql, " UNION SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid ="

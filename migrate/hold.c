@@ -32,6 +32,8 @@
 #define CONSOLE_PATIENCE (500 * USEC_PER_MSEC)
 /* Shorter stops before the hold are nothing that the checks would not go through, too. */
 #define STOPPED_MIN (3 * USEC_PER_SEC)
+/* So long may one connection to the target take in the preparation: nobody waits for it. */
+#define PREPARE_EACH (100 * USEC_PER_MSEC)
 /* Between the preparation and the hold. */
 #define SETTLE_MIN (200 * USEC_PER_MSEC)
 #define SETTLE_EACH (35 * USEC_PER_MSEC)
@@ -205,22 +207,24 @@ static bool servers_answer(struct move *move)
 }
 
 /* Whether the hold will probably be drained soon.  If not, it may be given up, and what sessions
- * that leave their servers save is nothing against its length.  False: the source does not answer.
- */
-static bool sessions_may_leave(struct move *move, bool *leave)
+ * that leave their servers save is nothing against its length.  *count: so many connections there
+ * may be to open at the target.  False: the source does not answer. */
+static bool sessions_may_leave(struct move *move, bool *leave, int64_t *count)
 {
 	struct link *source = &move->source.link;
 	struct sbuf sql;
 	bool ok;
 
 	sbuf_init(&sql, COMMAND_MAX * (1 + move->shard_count));
-	sbuf_add_str(&sql, "SELECT count(*) AS open FROM pg_stat_activity WHERE backend_type ="
-	                   " 'client backend' AND xact_start < clock_timestamp() - " LEAVE_OPEN_MAX
-	                   " AND datname IN ");
+	sbuf_add_str(
+	    &sql, "SELECT count(*) FILTER (WHERE xact_start < clock_timestamp() - " LEAVE_OPEN_MAX
+	          ") AS open, count(*) AS sessions FROM pg_stat_activity WHERE backend_type ="
+	          " 'client backend' AND datname IN ");
 	shards_literals(move, &sql);
 	ok = link_run(&move->loop, source, move->config->mover.connect_timeout, sbuf_text(&sql));
 	sbuf_free(&sql);
 	*leave = ok && link_number(source, 0, "open", 1) == 0;
+	*count = ok ? link_number(source, 0, "sessions", 0) : 0;
 	return ok || move_fail(move, "%s: %s", source->name, link_error(source));
 }
 
@@ -231,11 +235,12 @@ bool phase_prepare(struct move *move)
 {
 	struct link **links = all_links(move);
 	int64_t connections = 0;
+	int64_t sessions;
 	enum wait_end end;
 	bool leave;
 	bool ok = true;
 
-	if (!read_only_begin(move) || !sessions_may_leave(move, &leave)) {
+	if (!read_only_begin(move) || !sessions_may_leave(move, &leave, &sessions)) {
 		free(links);
 		return false;
 	}
@@ -255,8 +260,9 @@ bool phase_prepare(struct move *move)
 		send_command(links[i], &sql);
 		loop_apart(&move->loop, links[i]);
 	}
-	end = loop_wait(&move->loop, links, move->route_count,
-	                clock_now() + 4 * move->config->mover.connect_timeout, true);
+	end = loop_wait(
+	    &move->loop, links, move->route_count,
+	    clock_now() + 4 * move->config->mover.connect_timeout + sessions * PREPARE_EACH, true);
 	if (end == WAIT_STOPPED) {
 		free(links);
 		return move_fail(move, "interrupted");

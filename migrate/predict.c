@@ -85,11 +85,12 @@ void predict_part(const struct prediction *prediction, enum part part, usec_t *l
 		spread(&prediction->commit, low, high);
 		break;
 	case PART_TERMINATE:
-		/* In proportion, rounded up. */
-		times = prediction->terminated == 0
-		            ? 0
-		            : (prediction->sessions + prediction->terminated - 1) /
-		                  prediction->terminated;
+		/* In proportion, rounded up; those that the proxies seal are not waited for. */
+		times =
+		    prediction->terminated == 0
+		        ? 0
+		        : (prediction->sessions - prediction->sealed + prediction->terminated - 1) /
+		              prediction->terminated;
 		*low = prediction->terminate * (times > 0 ? times : 0);
 		*high = 2 * *low;
 		break;
@@ -240,6 +241,7 @@ void predict_json(const struct prediction *prediction, struct sbuf *out)
 	json_int(out, "undrained", (int64_t)prediction->undrained);
 	json_bool(out, "held", prediction->held);
 	json_int(out, "sessions", prediction->sessions);
+	json_int(out, "sealed", prediction->sealed);
 	json_msec(out, "connect_ms", prediction->connect);
 	json_int(out, "connections", prediction->connections);
 	json_bool(out, "promotion_known", prediction->promote != 0);

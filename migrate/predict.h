@@ -52,6 +52,7 @@ struct prediction {
 	usec_t terminate; /* measured for `terminated` sessions of `sessions` */
 	int64_t terminated;
 	int64_t sessions;
+	int64_t sealed; /* of them: the hold will not wait for their ends */
 	usec_t promote; /* 0 = not known from earlier moves */
 	usec_t connect; /* to open the proxies' connections */
 	int64_t connections;

@@ -10,7 +10,6 @@
  * written is a WAL message that no one reads.
  */
 #include "migrate/rehearse.h"
-#include "migrate/sessions.h"
 #include "base/mem.h"
 #include "migrate/command.h"
 #include "migrate/json.h"
@@ -18,6 +17,8 @@
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 #include "migrate/predict.h"
+#include "migrate/seal.h"
+#include "migrate/sessions.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -140,7 +141,7 @@ static bool count_sessions(struct move *move, struct prediction *prediction)
 	if (!ok)
 		return move_fail(move, "%s: %s", source->name, link_error(source));
 	prediction->sessions = link_number(source, 0, "sessions", 0);
-	return true;
+	return seal_count_possible(move, &prediction->sealed);
 }
 
 /* The disk of the journal: it is written before the fence and the promotion. */

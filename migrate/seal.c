@@ -41,7 +41,7 @@ void seal_send(struct move *move)
 }
 
 /* An address is told without its zone by pg_stat_activity. */
-static void add_offered(struct move *move, const struct link *link, int row)
+static void add_offered(struct move *move, const struct link *link, int row, const char *pid)
 {
 	struct sbuf *offered = &move->seal_offered;
 	char *addr;
@@ -51,7 +51,7 @@ static void add_offered(struct move *move, const struct link *link, int row)
 	addr = mem_must_strdup(link_value(link, row, "local_addr"));
 	addr[strcspn(addr, "%")] = '\0';
 	sbuf_printf(offered, "%s(%" PRId64 ",", offered->len == 0 ? "" : ",",
-	            link_number(link, row, "server_pid", 0));
+	            link_number(link, row, pid, 0));
 	sql_literal(offered, addr);
 	sbuf_printf(offered, "::inet,%" PRId64 ")", link_number(link, row, "local_port", 0));
 	free(addr);
@@ -72,14 +72,66 @@ bool seal_take(struct move *move)
 	for (size_t i = 0; ok && i < move->route_count; i++) {
 		const struct route *route = &move->routes[i];
 
-		/* One of an older version does not know the command: its connections end as others do. */
+		/* One of an older version does not know the command: its connections end as others
+		 * do. */
 		if (!link_ok(links[i]) && strcmp(links[i]->sqlstate, "42601") != 0)
 			ok = move_fail(move, "%s: SEAL %s: %s", route->proxy->label,
 			               route->database, link_error(links[i]));
 		for (int row = 0; ok && link_ok(links[i]) && row < link_rows(links[i]); row++)
-			add_offered(move, links[i], row);
+			add_offered(move, links[i], row, "server_pid");
 	}
 	free(links);
+	return ok;
+}
+
+static bool is_of_shards(const struct move *move, const struct proxy *proxy, const char *database)
+{
+	for (size_t i = 0; database != NULL && i < move->route_count; i++) {
+		if (move->routes[i].proxy == proxy &&
+		    strcmp(move->routes[i].database, database) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Those of SHOW SERVERS. */
+static bool offer_servers(struct move *move, struct proxy *proxy)
+{
+	struct link *link = &proxy->status;
+
+	if (!link_run(&move->loop, link, ASK_TIMEOUT, "SHOW SERVERS"))
+		return move_fail(move, "%s: SHOW SERVERS: %s", proxy->label, link_error(link));
+	for (int row = 0; row < link_rows(link); row++) {
+		if (is_of_shards(move, proxy, link_value(link, row, "database")) &&
+		    link_number(link, row, "local_port", 0) > 0)
+			add_offered(move, link, row, "remote_pid");
+	}
+	return true;
+}
+
+bool seal_count_possible(struct move *move, int64_t *count)
+{
+	struct link *source = &move->source.link;
+	struct sbuf sql;
+	bool ok = true;
+
+	*count = 0;
+	for (size_t i = 0; ok && i < move->proxy_count; i++)
+		ok = offer_servers(move, &move->proxies[i]);
+	if (ok && move->seal_offered.len > 0) {
+		sbuf_init(&sql, SEAL_SQL_MAX);
+		sbuf_printf(&sql,
+		            "SELECT count(*) AS possible FROM pg_stat_activity a JOIN (VALUES %s)"
+		            " s(pid, addr, port) ON s.pid = a.pid AND s.addr = a.client_addr AND"
+		            " s.port = a.client_port WHERE a.datname IN ",
+		            sbuf_text(&move->seal_offered));
+		shards_literals(move, &sql);
+		ok = link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql)) ||
+		     move_fail(move, "%s: %s", source->name, link_error(source));
+		sbuf_free(&sql);
+		*count = ok ? link_number(source, 0, "possible", 0) : 0;
+	}
+	sbuf_reset(&move->seal_offered);
 	return ok;
 }
 
@@ -224,10 +276,11 @@ void seal_end(struct move *move)
 	if (move->sealed_count == 0)
 		return;
 	sbuf_init(&sql, SEAL_SQL_MAX);
-	sbuf_printf(&sql,
-	            "SELECT count(pg_terminate_backend(a.pid)) AS left FROM pg_stat_activity a JOIN"
-	            " (VALUES %s) s(pid, started, changed) ON s.pid = a.pid AND s.started = " STARTED,
-	            sbuf_text(&move->sealed));
+	sbuf_printf(
+	    &sql,
+	    "SELECT count(pg_terminate_backend(a.pid)) AS left FROM pg_stat_activity a JOIN"
+	    " (VALUES %s) s(pid, started, changed) ON s.pid = a.pid AND s.started = " STARTED,
+	    sbuf_text(&move->sealed));
 	while ((ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))) &&
 	       link_number(link, 0, "left", 0) > 0 && clock_now() < deadline)
 		loop_sleep(&move->loop, POLL_EVERY * (1 + link_number(link, 0, "left", 0) / 8));

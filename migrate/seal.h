@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * Sessions on the source that need not end before the barrier.  A proxy has put its side of them out of
- * use (SEAL, proxy/core/seal.h): nobody can ask them anything.  They are recognized on the source by
- * process id and by the address and port of their client, all of which must fit, and only one that is
- * idle and outside of a transaction counts.  From then on it is the same one, and has done nothing, if
- * its start and the time of its last change of state are what they were: that is looked at with
- * everybody else before the barrier, and once more after the promotion.  Any other is ended.
+ * Sessions on the source that need not end before the barrier.  A proxy has put its side of them
+ * out of use (SEAL, proxy/core/seal.h): nobody can ask them anything.  They are recognized on the
+ * source by process id and by the address and port of their client, all of which must fit, and only
+ * one that is idle and outside of a transaction counts.  From then on it is the same one, and has
+ * done nothing, if its start and the time of its last change of state are what they were: that is
+ * looked at with everybody else before the barrier, and once more after the promotion.  Any other
+ * is ended.
  */
 #ifndef MIGRATE_SEAL_H
 #define MIGRATE_SEAL_H
@@ -29,8 +30,11 @@ void seal_send(struct move *move);
 /* Their answers.  False after move_fail(): one does not answer, its hold cannot be counted on. */
 bool seal_take(struct move *move) MUST_CHECK;
 
-/* Appends the query for the sessions that are recognized, or nothing if none was sealed; its rows are
- * for seal_know(). */
+/* How many of the sessions on the source a proxy has now, and could seal; in a rehearsal. */
+bool seal_count_possible(struct move *move, int64_t *count) MUST_CHECK;
+
+/* Appends the query for the sessions that are recognized, or nothing if none was sealed; its rows
+ * are for seal_know(). */
 void seal_pick_sql(const struct move *move, struct sbuf *out);
 void seal_know(struct move *move, const struct link *link, int result);
 
@@ -41,9 +45,9 @@ void seal_exclude(const struct move *move, struct sbuf *out);
 /* So many are known. */
 size_t seal_count(const struct move *move);
 
-/* Asks the source, while the target catches up and while it is promoted, whether they have done nothing;
- * the answer is taken by seal_prove().  False, before the promotion, after move_fail(): one has; after
- * it that is something to be repaired. */
+/* Asks the source, while the target catches up and while it is promoted, whether they have done
+ * nothing; the answer is taken by seal_prove().  False, before the promotion, after move_fail():
+ * one has; after it that is something to be repaired. */
 void seal_look(struct move *move);
 bool seal_prove(struct move *move) MUST_CHECK;
 

@@ -45,8 +45,8 @@ static void sessions_sql(const struct move *move, struct sbuf *sql)
 	sbuf_add_str(sql, " GROUP BY 1, 2, 3, 4 ORDER BY 1");
 }
 
-/* Whether, for this reason, it is looked once more: server processes of connections that the proxies had
- * put out of use end after the release. */
+/* Whether, for this reason, it is looked once more: server processes of connections that the
+ * proxies had put out of use end after the release. */
 static bool still_ending(struct ending *ending, int64_t sessions, bool open)
 {
 	const usec_t now = clock_now();

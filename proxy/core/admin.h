@@ -85,8 +85,7 @@ struct admin_request *admin_hold(struct admin *admin, const char *database,
 struct admin_request *admin_renew(struct admin *admin, const char *database, uint64_t epoch,
                                   usec_t lease, admin_done_fn *done, void *arg);
 struct admin_request *admin_prepare_swap(struct admin *admin, const char *database,
-                                         const char *server,
-                                         const struct prepare_options *options,
+                                         const char *server, const struct prepare_options *options,
                                          admin_done_fn *done, void *arg);
 struct admin_request *admin_cancel_swap(struct admin *admin, const char *database,
                                         admin_done_fn *done, void *arg);

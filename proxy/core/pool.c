@@ -439,8 +439,7 @@ void database_tick_idle(struct database *database, usec_t now)
 	if (limit == 0 || now - database->used <= limit || database->held ||
 	    database->swap_target != NULL || database->swap_routes != NULL ||
 	    database->active > 0 || database->sessions.count > 0 || database->sealed.count > 0 ||
-	    database->session_views != NULL ||
-	    config_find_database(config, database->name) != NULL)
+	    database->session_views != NULL || config_find_database(config, database->name) != NULL)
 		return;
 	log_info("cleaning up idle database %s because: autodb idle timeout (age=%llds)",
 	         database->name, (long long)((now - database->used) / USEC_PER_SEC));

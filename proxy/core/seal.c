@@ -34,8 +34,8 @@ bool seal_server(struct server *server)
 
 	if (server->doomed || server->for_swap || server->cancelling || server->client != NULL ||
 	    server->replication != 0 || server->backend_pid == 0 || server->tx_status != 'I' ||
-	    !server_quiet(server) || conn_kept(&server->conn) > 0 || conn_unsent(&server->conn) > 0 ||
-	    !is_silent(server->conn.fd))
+	    !server_quiet(server) || conn_kept(&server->conn) > 0 ||
+	    conn_unsent(&server->conn) > 0 || !is_silent(server->conn.fd))
 		return false;
 	sock_local(server->conn.fd, &local);
 	if (local.port == 0)
@@ -71,7 +71,8 @@ void seal_database(struct worker *worker, const char *name, uint64_t epoch)
 	struct list_node *node;
 	struct list_node *tmp;
 
-	if (database == NULL || !database->held || database->paused || database->hold_epoch != epoch)
+	if (database == NULL || !database->held || database->paused ||
+	    database->hold_epoch != epoch)
 		return;
 	LIST_FOREACH(&database->pools, node, tmp)
 	{

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * Server connections put out of use in a hold.  The fence must know that nobody can write through a
- * connection of the proxy's any more; that its server process has ended shows it, but takes the host
- * milliseconds for each, while clients wait.  A sealed connection shows it as well: it has no client, no
- * pool and no buffers, nothing in this process can send on it, and it is closed when the hold is over.
- * Until then its server process sits idle, and who looks at pg_stat_activity finds it there by its
- * process id and by the address and port that its connection comes from.  Worker thread.
+ * connection of the proxy's any more; that its server process has ended shows it, but takes the
+ * host milliseconds for each, while clients wait.  A sealed connection shows it as well: it has no
+ * client, no pool and no buffers, nothing in this process can send on it, and it is closed when the
+ * hold is over. Until then its server process sits idle, and who looks at pg_stat_activity finds it
+ * there by its process id and by the address and port that its connection comes from.  Worker
+ * thread.
  */
 #ifndef CORE_SEAL_H
 #define CORE_SEAL_H
@@ -36,11 +37,13 @@ struct sealed {
  * parked sessions that are not needed any more. */
 void seal_database(struct worker *worker, const char *name, uint64_t epoch);
 
-/* Seals one.  False: it is not quiet, or could not be recognized at the server; it stays as it is. */
+/* Seals one.  False: it is not quiet, or could not be recognized at the server; it stays as it is.
+ */
 bool seal_server(struct server *server) MUST_CHECK;
 
-/* The hold is over: the connections are closed, a few at a tick if the database was swapped, since each
- * takes its server milliseconds, and other databases are there; at once if its clients need the places. */
+/* The hold is over: the connections are closed, a few at a tick if the database was swapped, since
+ * each takes its server milliseconds, and other databases are there; at once if its clients need
+ * the places. */
 void seal_tick(struct database *database);
 void seal_release(struct database *database);
 

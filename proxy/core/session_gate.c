@@ -309,8 +309,7 @@ void session_settle_over(struct session_move *move)
 static bool session_may_seal(const struct session_move *move)
 {
 	return move->parked && !move->settle && move->old != NULL && move->asked != move->old &&
-	       move->state != NULL &&
-	       session_state_count_kind(move->state, SESSION_CHANNEL) == 0 &&
+	       move->state != NULL && session_state_count_kind(move->state, SESSION_CHANNEL) == 0 &&
 	       session_state_count_kind(move->state, SESSION_TEMPORARY) == 0;
 }
 

@@ -271,8 +271,7 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 }
 
 struct admin_request *admin_prepare_swap(struct admin *admin, const char *database,
-                                         const char *server,
-                                         const struct prepare_options *options,
+                                         const char *server, const struct prepare_options *options,
                                          admin_done_fn *done, void *arg)
 {
 	const uint64_t epoch = options->epoch;

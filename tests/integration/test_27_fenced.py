@@ -215,6 +215,11 @@ def test_shard_that_somebody_renames(make_scene, point):
     scene.check_on_pg1()
 
 
+def end_sealed(scene, dbname):
+    """With a session in it a database is not renamed or dropped."""
+    scene.pg1.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '%s'" % dbname)
+
+
 def test_shard_that_is_renamed_behind_the_last_look(make_scene):
     """And replayed before the promotion: no time is lost by waiting for it, and it is said what to do."""
     scene = make_scene(mover={"promote_timeout": "300s"})
@@ -223,6 +228,7 @@ def test_shard_that_is_renamed_behind_the_last_look(make_scene):
         client.value("SELECT 1")
         mover = scene.background("move", "p2", "--to", "pg2", fault="journal.catch_up.outcome=wait:" + mark)
         wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the last look")
+        end_sealed(scene, "p2")
         scene.pg1.sql("ALTER DATABASE p2 RENAME TO renamed")
         wait_for(lambda: scene.pg2.value("SELECT count(*) FROM pg_database WHERE datname = 'p2'") == 0, 20 * SLOW,
                  "the replay")
@@ -248,6 +254,7 @@ def test_one_of_two_shards_is_gone_behind_the_last_look(make_scene, renamed):
         waits.value("SELECT 1")
         mover = scene.background("move", "p1", "p2", "--to", "pg2", fault="journal.catch_up.outcome=wait:" + mark)
         wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the last look")
+        end_sealed(scene, "p1")
         scene.pg1.sql("ALTER DATABASE p1 RENAME TO renamed" if renamed else "DROP DATABASE p1")
         wait_for(lambda: scene.pg2.value("SELECT count(*) FROM pg_database WHERE datname = 'p1'") == 0, 20 * SLOW,
                  "the replay")

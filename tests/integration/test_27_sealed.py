@@ -121,7 +121,7 @@ def test_undo(make_scene):
     scene = make_scene()
     clients = use_three(scene.proxy)
     sealed = pids(scene.pg1)
-    scene.pg1.sql("ALTER DATABASE p2 CONNECTION LIMIT 3")
+    scene.pg1.sql("ALTER DATABASE p2 CONNECTION LIMIT 5")
     scene.move(UNDONE, fault="journal.barrier.outcome=fail")
     assert evidence(scene, "terminate")["sealed"] == 3
     use_three(scene.proxy)
