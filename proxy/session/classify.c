@@ -110,6 +110,9 @@ static void say_what(const struct session_state *state, const struct stmt *unnam
 	add_count(what, session_state_count_kind(state, SESSION_CURSOR), "cursor", "cursors");
 	add_count(what, session_state_count_kind(state, SESSION_TEMPORARY), "temporary object",
 	          "temporary objects");
+	if (session_state_count_kind(state, SESSION_TEMPORARY) == 0 &&
+	    session_state_count_kind(state, SESSION_TEMP_SCHEMA) > 0)
+		add_part(what, ", ", "an empty temporary schema");
 	add_count(what, session_state_count_kind(state, SESSION_SLOT), "temporary replication slot",
 	          "temporary replication slots");
 }
@@ -230,6 +233,16 @@ static void judge_names(const struct session_state *state, const struct stmt *un
 		add_reason(why, "prepared statement", "", after);
 }
 
+/* An empty one, which nobody may make; its tables have owners that are asked for. */
+static void judge_schema(const struct session_state *state, struct sbuf *why)
+{
+	const struct session_row *row = session_state_find(state, SESSION_TEMP_SCHEMA, "pg_temp");
+
+	if (row != NULL && row->extra == NULL &&
+	    session_state_count_kind(state, SESSION_TEMPORARY) == 0)
+		add_part(why, "; ", "a temporary schema, which it may not make any more");
+}
+
 /* Of which nobody looks what it executes when it is used. */
 static bool executes(const char *text)
 {
@@ -282,6 +295,7 @@ static void say_why(const struct session_state *state, const struct session_fact
 	judge_executing(state, unnamed, why);
 	judge_names(state, unnamed, why);
 	temp_why(state, why);
+	judge_schema(state, why);
 	cursors_why(state, why);
 	if (session_facts_unreadable(facts) && !abilities->custom_known)
 		add_part(why, "; ",

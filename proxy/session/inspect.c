@@ -612,11 +612,12 @@ static const struct session_row *next_row(const struct session_state *state, siz
 	return NULL;
 }
 
-/* What of a row's extra is state: not who gave a custom setting, nor what else has its name, nor how often
- * a lock was taken, which the new server is not asked. */
+/* What of a row's extra is state: not who gave a custom setting, nor what else has its name, nor
+ * who may make a schema, nor how often a lock was taken, which the new server is not asked. */
 static const char *row_extra(const struct session_row *row)
 {
-	return row->kind == SESSION_CUSTOM || row->kind == SESSION_LOCK || row->kind == SESSION_TEMPORARY
+	return row->kind == SESSION_CUSTOM || row->kind == SESSION_LOCK ||
+	               row->kind == SESSION_TEMPORARY || row->kind == SESSION_TEMP_SCHEMA
 	           ? NULL
 	           : row->extra;
 }

@@ -5,7 +5,8 @@
  *   on the standby     late settings made harmless, client_encoding = the server's (texts are sent
  *                      as the old server gave them), settings, custom settings, session
  *                      authorization, role, then prepared statements, under that role
- *   after promotion    temporary tables and, if there are any, only now prepared statements; cursors,
+ *   after promotion    temporary tables and, if there are any, only now prepared statements (with a
+ *                      temporary schema that is empty these are prepared once more); cursors,
  *                      advisory locks, LISTEN, late settings, client_encoding, the client's unnamed statement;
  *                      in two parts if others wait for the locks and channels, which come first then
  *
@@ -200,7 +201,8 @@ bool replay_types(const char *text, struct sbuf *types)
 	return true;
 }
 
-static bool replay_protocol_statement(struct replay *replay, const struct session_row *row)
+static bool replay_protocol_statement(struct replay *replay, const struct session_row *row,
+                                      bool again)
 {
 	struct sbuf types;
 	bool good;
@@ -208,6 +210,8 @@ static bool replay_protocol_statement(struct replay *replay, const struct sessio
 	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
 	good = row->value != NULL && replay_types(row->extra, &types);
 	if (good) {
+		if (again)
+			wire_add_close(&replay->out, 'S', row->name);
 		wire_add_parse(&replay->out, row->name, row->value, types.data, types.len);
 		step_end(replay, REPLAY_STATEMENT, row->name);
 	}
@@ -215,7 +219,8 @@ static bool replay_protocol_statement(struct replay *replay, const struct sessio
 	return good;
 }
 
-static bool replay_statements(struct replay *replay, const struct session_state *old)
+/* `again`: they are there, but were prepared when what they are about was looked up elsewhere. */
+static bool replay_statements(struct replay *replay, const struct session_state *old, bool again)
 {
 	size_t i;
 
@@ -225,13 +230,16 @@ static bool replay_statements(struct replay *replay, const struct session_state 
 
 		if (row->kind != SESSION_SQL_STATEMENT || row->value == NULL)
 			continue;
+		if (again)
+			wire_add_close(&replay->out, 'S', row->name);
 		session_add_run(&replay->out, row->value);
 		step_end(replay, REPLAY_STATEMENT, row->name);
 	}
 	for (i = 0; i < session_state_count(old); i++) {
 		const struct session_row *row = session_state_at(old, i);
 
-		if (row->kind == SESSION_PROTOCOL_STATEMENT && !replay_protocol_statement(replay, row))
+		if (row->kind == SESSION_PROTOCOL_STATEMENT &&
+		    !replay_protocol_statement(replay, row, again))
 			return false;
 	}
 	return true;
@@ -470,9 +478,26 @@ bool replay_is_early(const struct session_state *old)
 	return session_state_count_kind(old, SESSION_LOCK) == 0 &&
 	       session_state_count_kind(old, SESSION_CHANNEL) == 0 &&
 	       session_state_count_kind(old, SESSION_TEMPORARY) == 0 &&
+	       session_state_count_kind(old, SESSION_TEMP_SCHEMA) == 0 &&
 	       !setting_is(old, "default_transaction_isolation", "serializable") &&
 	       (!is_known(old, "idle_session_timeout") ||
 	        setting_is(old, "idle_session_timeout", "0"));
+}
+
+/* What holds what is temporary; and statements are to have been prepared when it was there, since a
+ * server looks up anew what they are about once search_path has another schema. */
+static bool replay_temporary(struct replay *replay, const struct session_state *old)
+{
+	if (session_state_copies(old) != NULL) {
+		temp_write_add(old, &replay->out);
+		step_end(replay, "temporary tables", NULL);
+	} else if (temp_schema_alone(old)) {
+		temp_schema_add(old, &replay->out);
+		step_end(replay, "temporary schema", NULL);
+		if (session_statement_stage(old) == REPLAY_ON_STANDBY)
+			return replay_statements(replay, old, true);
+	}
+	return true;
 }
 
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,
@@ -492,13 +517,12 @@ bool replay_build(const struct session_state *old, const struct stmt *unnamed,
 		replay_settings(replay, old);
 		set_end(replay, REPLAY_SETTINGS);
 		replay_role(replay, old);
-	} else if (stage != REPLAY_CLAIMS && session_state_copies(old) != NULL) {
-		temp_write_add(old, &replay->out);
-		step_end(replay, "temporary tables", NULL);
+	} else if (stage != REPLAY_CLAIMS) {
+		good = replay_temporary(replay, old);
 	}
 	if (stage != REPLAY_CLAIMS) {
 		if ((session_statement_stage(old) == REPLAY_ON_STANDBY) == (stage == REPLAY_ON_STANDBY))
-			good = replay_statements(replay, old);
+			good = good && replay_statements(replay, old, false);
 		if (here)
 			replay_cursors(replay, old);
 	}

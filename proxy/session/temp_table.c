@@ -426,3 +426,22 @@ void temp_write_add(const struct session_state *state, struct sbuf *out)
 	}
 	write_commands(state, SESSION_TEMP_AFTER, &role, out);
 }
+
+bool temp_schema_alone(const struct session_state *state)
+{
+	return session_state_copies(state) == NULL &&
+	       session_state_count_kind(state, SESSION_TEMP_SCHEMA) > 0;
+}
+
+/* No command that an event trigger hears of, nor one that is refused where transactions are read
+ * only. */
+void temp_schema_add(const struct session_state *state, struct sbuf *out)
+{
+	const struct session_row *row = session_state_find(state, SESSION_TEMP_SCHEMA, "pg_temp");
+
+	if (row == NULL || row->extra == NULL || strcmp(row->extra, "role") != 0)
+		add_role(out, NULL);
+	session_add_run(
+	    out, "SELECT WHERE pg_catalog.set_config('search_path', 'pg_temp', true) IS NULL");
+	session_add_run(out, "SELECT WHERE pg_catalog.current_schema() IS NULL");
+}

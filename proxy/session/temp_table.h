@@ -81,6 +81,12 @@ long long temp_size(const struct session_state *state);
  * Sync. */
 void temp_write_add(const struct session_state *state, struct sbuf *out);
 
+/* It has a temporary schema, but no tables of which copies make one. */
+bool temp_schema_alone(const struct session_state *state);
+
+/* Makes that: one step, without its Sync. */
+void temp_schema_add(const struct session_state *state, struct sbuf *out);
+
 /* Asks what they are there: one step, whose rows are those of a state like this one. */
 unsigned temp_shape_add(const struct session_state *like, struct sbuf *out);
 

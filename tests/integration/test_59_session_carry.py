@@ -3,7 +3,7 @@
 definition and their sequences; or why they stay where they are."""
 import pytest
 
-from pgwire import SYNC, errors, parse, query, rows, wait_for
+from pgwire import SYNC, Conn, bind, close, errors, execute, kinds, parse, query, rows, wait_for
 from proxy import ConsoleError
 from test_52_session_locks import swap
 
@@ -269,3 +269,79 @@ def test_changed_after_the_preparation(make):
         assert rows(conn.query("EXECUTE q")) == [["1"], ["2"]]
         assert rows(conn.query("SELECT * FROM basket")) == [["1", "5"], ["2", "5"]]
         assert conn.value("SHOW cluster_name") == "other"
+
+
+# What finds another table once it is looked up again.
+FINDS = ("SELECT a FROM changing", "SELECT * FROM changing WHERE a > $1", "INSERT INTO changing VALUES (7)")
+
+
+def run(conn, text):
+    """As a statement of a name: a simple Query ends the unnamed one."""
+    conn.send(parse(text, "run") + bind(name="run") + execute() + close("S", "run") + SYNC)
+    return conn.ready("I")
+
+
+def find(conn):
+    """What statements prepared before find when there is a temporary table of that name."""
+    seen = []
+    for text in ("CREATE TEMP TABLE second (v int)", "CREATE TEMP TABLE changing AS SELECT 99 AS a"):
+        assert not errors(run(conn, text))
+        for name, values in (("one", []), ("two", ["0"]), ("three", []), ("", [])):
+            conn.send(bind(values, name) + execute() + SYNC)
+            messages = conn.ready("I")
+            seen.append((rows(messages), kinds(messages)))
+        seen.append(rows(run(conn, "EXECUTE four")))
+    return seen + [rows(run(conn, "SELECT * FROM " + name)) for name in ("changing", "public.changing")]
+
+
+def empty(conn, *settings):
+    """A temporary schema with nothing in it, and statements that were prepared then."""
+    for text in ("CREATE TEMP TABLE t (v int)", "DROP TABLE t", *settings, "PREPARE four AS " + FINDS[0]):
+        assert not errors(conn.query(text)), text
+    names = zip((*FINDS, FINDS[0]), ("one", "two", "three", ""))
+    conn.send(b"".join(parse(text, name) for text, name in names) + SYNC)
+    assert not errors(conn.ready("I"))
+
+
+@pytest.mark.parametrize("prepare", [True, False], ids=["prepared", "unprepared"])
+def test_an_empty_temporary_schema(make, pg, other, prepare):
+    """Statements are not looked up again because a temporary table comes that is the first one there."""
+    proxy = make()
+    for cluster in (pg, other):
+        cluster.sql("DROP TABLE IF EXISTS changing; CREATE TABLE changing AS SELECT 1 AS a; "
+                    "GRANT ALL ON changing TO PUBLIC", "p2")
+    with proxy.wire("p2", application_name="traveller") as conn, Conn(pg.host, pg.port) as alone:
+        alone.login("app", "p2")
+        for each in (conn, alone):
+            empty(each, "SET default_transaction_read_only = on", "SET work_mem = '7MB'")
+        swap(proxy, "other", prepare)
+        row = sessions(proxy)["traveller"]
+        assert row["class"] == "movable" and "an empty temporary schema" in row["what"]
+        assert row["digest_before"] == row["digest_after"]
+        for each in (conn, alone):
+            assert errors(run(each, "SELECT * FROM pg_temp.nothing"))[0]["C"] == "42P01"
+            run(each, "SET default_transaction_read_only = off")
+        assert find(conn) == find(alone)
+        assert conn.value("SHOW cluster_name") == "other" and conn.value("SHOW work_mem") == "7MB"
+
+
+def test_a_temporary_schema_that_nobody_may_make(make, pg, other):
+    proxy = make()
+    with proxy.wire("p2", application_name="traveller") as conn:
+        empty(conn)
+        try:
+            for cluster in (pg, other):
+                cluster.sql("REVOKE TEMP ON DATABASE p2 FROM PUBLIC")
+            with pytest.raises(ConsoleError, match="a temporary schema, which it may not make any more"):
+                swap(proxy, "other")
+            for cluster in (pg, other):
+                cluster.sql("GRANT TEMP ON DATABASE p2 TO app2")
+            pg.sql("GRANT app2 TO app"), other.sql("GRANT app2 TO app")
+            conn.query("SET ROLE app2")
+            swap(proxy, "other")
+            assert conn.value("SHOW cluster_name") == "other" and conn.value("SHOW role") == "app2"
+            assert errors(conn.query("SELECT * FROM pg_temp.nothing"))[0]["C"] == "42P01"
+        finally:
+            for cluster in (pg, other):
+                cluster.sql("REVOKE app2 FROM app; REVOKE TEMP ON DATABASE p2 FROM app2; "
+                            "GRANT TEMP ON DATABASE p2 TO PUBLIC")
