@@ -50,6 +50,7 @@ static struct session_unnamed *see_room(struct session_seen *seen, size_t len)
 	unnamed->len = 0;
 	unnamed->last = false;
 	unnamed->lost = false;
+	unnamed->times_changed = false;
 	return unnamed;
 }
 
@@ -58,7 +59,7 @@ static void see_lost(struct session_seen *seen)
 	struct session_unnamed *unnamed = see_room(seen, 0);
 
 	if (unnamed == NULL) {
-		session_facts_see_unnamed(&seen->facts, true);
+		session_facts_see_unnamed(&seen->facts, true, false);
 		return;
 	}
 	unnamed->len = 0;
@@ -79,6 +80,8 @@ static void see_parse(struct session_seen *seen, const uint8_t *body, size_t len
 	session_facts_see_text(&seen->facts, (const char *)def, strnlen((const char *)def, def_len),
 	                       whole);
 	if (body[0] != '\0') {
+		seen->prepared = true;
+		seen->prepared_last = true;
 		if (seen->unnamed != NULL)
 			seen->unnamed->last = false;
 		return;
@@ -92,6 +95,7 @@ static void see_parse(struct session_seen *seen, const uint8_t *body, size_t len
 	unnamed->len = (uint32_t)def_len;
 	unnamed->last = true;
 	unnamed->lost = false;
+	unnamed->times_changed = false;
 }
 
 bool session_see_message(struct client *client, const uint8_t *msg, size_t total, size_t have)
@@ -106,6 +110,7 @@ bool session_see_message(struct client *client, const uint8_t *msg, size_t total
 	switch (msg[0]) {
 	case FE_QUERY:
 		see_no_unnamed(seen);
+		seen->prepared_last = false;
 		session_facts_see_text(&seen->facts, (const char *)body,
 		                       strnlen((const char *)body, len), whole);
 		break;
@@ -149,18 +154,37 @@ void session_see_no_unnamed(struct client *client)
 		see_no_unnamed(client->seen);
 }
 
+static bool is_tag(const uint8_t *tag, size_t len, const char *text)
+{
+	return len == strlen(text) + 1 && memcmp(tag, text, len) == 0;
+}
+
 void session_see_tag(struct client *client, const uint8_t *tag, size_t len)
 {
-	if (client->seen != NULL && len == 4 && memcmp(tag, "SET", 4) == 0)
-		session_facts_see_set(client->seen->facts);
+	struct session_seen *seen = client->seen;
+
+	if (seen == NULL || len < 4 || (tag[0] != 'S' && tag[0] != 'P' && tag[0] != 'D'))
+		return;
+	if (is_tag(tag, len, "SET")) {
+		session_facts_see_set(seen->facts);
+	} else if (is_tag(tag, len, "PREPARE")) {
+		seen->prepared = true;
+	} else if (is_tag(tag, len, "DISCARD ALL") || is_tag(tag, len, "DEALLOCATE ALL")) {
+		/* But those that the client has sent since. */
+		seen->prepared = seen->prepared_last;
+		session_facts_see_no_statements(seen->facts);
+	}
 }
 
 void session_see_parameter(struct client *client, const char *name)
 {
 	struct session_seen *seen = session_see(client);
 
-	if (seen != NULL)
-		session_facts_see_parameter(&seen->facts, name);
+	if (seen == NULL)
+		return;
+	session_facts_see_parameter(&seen->facts, name, seen->prepared);
+	if (seen->unnamed != NULL && session_facts_is_of_times(name))
+		seen->unnamed->times_changed = true;
 }
 
 bool session_seen_unnamed(struct client *client, struct stmt **stmt)
@@ -172,7 +196,8 @@ bool session_seen_unnamed(struct client *client, struct stmt **stmt)
 	if (seen == NULL)
 		return true;
 	unnamed = seen->unnamed;
-	session_facts_see_unnamed(&seen->facts, unnamed != NULL && unnamed->lost);
+	session_facts_see_unnamed(&seen->facts, unnamed != NULL && unnamed->lost,
+	                          unnamed != NULL && unnamed->times_changed);
 	if (unnamed == NULL || unnamed->len == 0)
 		return true;
 	*stmt = stmt_store_intern(client->worker->stmts, unnamed->def, unnamed->len);

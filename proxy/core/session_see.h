@@ -30,6 +30,7 @@ struct session_unnamed {
 	uint32_t cap;
 	bool last; /* the last Parse was of it */
 	bool lost; /* there may be one, and it is not this */
+	bool times_changed; /* since it was prepared, its times would be others */
 	uint8_t def[];
 };
 
@@ -41,6 +42,8 @@ struct session_seen {
 	struct server *promised;         /* for its first request (promise.h), or NULL */
 	struct told told;                /* whose process id it was told */
 	struct session_lost *lost;       /* statements that its server does not take, or NULL */
+	bool prepared;                   /* statements that have a name */
+	bool prepared_last;              /* … behind the last Query */
 };
 
 /* client->seen; NULL: no memory, and the client was doomed. */

@@ -125,6 +125,64 @@ static bool strings_differ(const struct session_state *state, const struct sessi
 	       session_state_find(state, SESSION_SETTING, "standard_conforming_strings") != NULL;
 }
 
+/* What a text may have so that it may mean another thing if it was prepared now, `times`: if dates
+ * and times would be others; NULL: nothing.  A server tells of these settings only what they are
+ * now. */
+static const char *means_another(const struct session_state *state, bool times, const char *text)
+{
+	static const struct {
+		const char *setting;
+		unsigned has;
+		const char *after;
+	} others[] = {
+	    {"timezone_abbreviations", SQL_HAS_TIME,
+	     " with a time in a string, timezone_abbreviations having been set"},
+	    {"transform_null_equals", SQL_HAS_NULL,
+	     " with NULL, transform_null_equals having been set"},
+	    {"array_nulls", SQL_HAS_NULL_STRING,
+	     " with NULL in a string, array_nulls having been set"},
+	    {"xmloption", SQL_HAS_XML, " with XML, xmloption having been set"},
+	    {"lc_monetary", SQL_HAS_MONEY, " with money, lc_monetary having been set"},
+	};
+	const unsigned has = sql_constants(text);
+	size_t i;
+
+	if (times && (has & SQL_HAS_TIME) != 0)
+		return " with a date or time in a string, DateStyle, IntervalStyle or TimeZone "
+		       "having "
+		       "changed since";
+	for (i = 0; i < ARRAY_LEN(others); i++) {
+		if ((has & others[i].has) != 0 &&
+		    session_state_find(state, SESSION_SETTING, others[i].setting) != NULL)
+			return others[i].after;
+	}
+	return NULL;
+}
+
+static void judge_constants(const struct session_state *state, const struct session_facts *facts,
+                            const struct stmt *unnamed, struct sbuf *why)
+{
+	const char *after;
+	size_t i;
+
+	for (i = 0; i < session_state_count(state); i++) {
+		const struct session_row *row = session_state_at(state, i);
+
+		if ((row->kind != SESSION_PROTOCOL_STATEMENT &&
+		     row->kind != SESSION_SQL_STATEMENT) ||
+		    row->value == NULL)
+			continue;
+		after = means_another(state, session_facts_times_changed(facts), row->value);
+		if (after != NULL)
+			add_reason(why, "prepared statement", row->name, after);
+	}
+	if (unnamed == NULL)
+		return;
+	after = means_another(state, session_facts_unnamed_times_changed(facts), unnamed->text);
+	if (after != NULL)
+		add_reason(why, "prepared statement", "", after);
+}
+
 static void judge_statement(const struct session_row *row, bool strings, struct sbuf *why)
 {
 	enum sql_prepare judged = SQL_PREPARE_ALONE;
@@ -292,6 +350,7 @@ static void say_why(const struct session_state *state, const struct session_fact
 
 	for (i = 0; i < session_state_count(state); i++)
 		judge_row(session_state_at(state, i), abilities, strings, why);
+	judge_constants(state, facts, unnamed, why);
 	judge_executing(state, unnamed, why);
 	judge_names(state, unnamed, why);
 	temp_why(state, why);

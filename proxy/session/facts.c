@@ -15,12 +15,18 @@ struct session_facts {
 	bool strings_changed;
 	bool encoding_changed;
 	bool unnamed_lost;
+	bool times_changed;
+	bool unnamed_times_changed;
 };
 
 /* What a session has for which there was no memory: nothing is known of it for sure.  Never
  * changed. */
-static struct session_facts facts_lost = {
-    .unreadable = true, .strings_changed = true, .encoding_changed = true, .unnamed_lost = true};
+static struct session_facts facts_lost = {.unreadable = true,
+                                          .strings_changed = true,
+                                          .encoding_changed = true,
+                                          .unnamed_lost = true,
+                                          .times_changed = true,
+                                          .unnamed_times_changed = true};
 
 /* NULL: nothing can be noted. */
 static struct session_facts *facts_make(struct session_facts **slot)
@@ -146,23 +152,38 @@ void session_facts_see_set(struct session_facts *facts)
 		facts->unreadable = true;
 }
 
-void session_facts_see_parameter(struct session_facts **slot, const char *name)
+bool session_facts_is_of_times(const char *name)
+{
+	return strcmp(name, "DateStyle") == 0 || strcmp(name, "IntervalStyle") == 0 ||
+	       strcmp(name, "TimeZone") == 0;
+}
+
+void session_facts_see_parameter(struct session_facts **slot, const char *name, bool prepared)
 {
 	bool strings = strcmp(name, "standard_conforming_strings") == 0;
 	bool encoding = strcmp(name, "client_encoding") == 0;
-	struct session_facts *facts = strings || encoding ? facts_make(slot) : NULL;
+	bool times = prepared && session_facts_is_of_times(name);
+	struct session_facts *facts = strings || encoding || times ? facts_make(slot) : NULL;
 
 	if (facts == NULL)
 		return;
 	facts->strings_changed |= strings;
 	facts->encoding_changed |= encoding;
+	facts->times_changed |= times;
 }
 
-void session_facts_see_unnamed(struct session_facts **slot, bool lost)
+void session_facts_see_no_statements(struct session_facts *facts)
 {
-	if ((!lost && *slot == NULL) || facts_make(slot) == NULL)
+	if (facts != NULL && facts != &facts_lost)
+		facts->times_changed = false;
+}
+
+void session_facts_see_unnamed(struct session_facts **slot, bool lost, bool times_changed)
+{
+	if ((!lost && !times_changed && *slot == NULL) || facts_make(slot) == NULL)
 		return;
 	(*slot)->unnamed_lost = lost;
+	(*slot)->unnamed_times_changed = times_changed;
 }
 
 size_t session_facts_names(const struct session_facts *facts)
@@ -193,4 +214,14 @@ bool session_facts_encoding_changed(const struct session_facts *facts)
 bool session_facts_unnamed_lost(const struct session_facts *facts)
 {
 	return facts != NULL && facts->unnamed_lost;
+}
+
+bool session_facts_times_changed(const struct session_facts *facts)
+{
+	return facts != NULL && facts->times_changed;
+}
+
+bool session_facts_unnamed_times_changed(const struct session_facts *facts)
+{
+	return facts != NULL && facts->unnamed_times_changed;
 }

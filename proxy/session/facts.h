@@ -30,12 +30,20 @@ void session_facts_see_text(struct session_facts **slot, const char *text, size_
 /* CommandComplete with the tag SET came. */
 void session_facts_see_set(struct session_facts *facts);
 
-/* The server reported another value of a parameter (a name of guc_report.def).  Two matter. */
-void session_facts_see_parameter(struct session_facts **slot, const char *name);
+/* The server reported another value of a parameter (a name of guc_report.def).  Some matter, and of
+ * some only whether a statement of a name may have been `prepared` before. */
+void session_facts_see_parameter(struct session_facts **slot, const char *name, bool prepared);
+
+/* Of these: what a literal that is a date, a time or an interval means depends on it. */
+bool session_facts_is_of_times(const char *name);
+
+/* There are no prepared statements any more. */
+void session_facts_see_no_statements(struct session_facts *facts);
 
 /* The client has (or no more has) an unnamed statement that was too long to be kept, or
- * of which an error has left open whether it was prepared. */
-void session_facts_see_unnamed(struct session_facts **slot, bool lost);
+ * of which an error has left open whether it was prepared; or one that was prepared before its
+ * times would have been others. */
+void session_facts_see_unnamed(struct session_facts **slot, bool lost, bool times_changed);
 
 /* ---- to inspection and classification; facts may be NULL ---- */
 
@@ -47,6 +55,8 @@ bool session_facts_unreadable(const struct session_facts *facts);
 bool session_facts_strings_changed(const struct session_facts *facts);
 bool session_facts_encoding_changed(const struct session_facts *facts);
 bool session_facts_unnamed_lost(const struct session_facts *facts);
+bool session_facts_times_changed(const struct session_facts *facts);
+bool session_facts_unnamed_times_changed(const struct session_facts *facts);
 
 /* For facts that came another way (a session taken over from another process): adds a name, marks
  * custom settings as unreadable. */

@@ -283,6 +283,52 @@ bool sql_has_backslash(const char *text)
 	return lexer.backslash || token == SQL_BROKEN;
 }
 
+/* Three digits, or some and what stands between the parts of a date, or before an interval. */
+static bool is_time(const char *text, size_t len)
+{
+	size_t digits = 0;
+	bool parts = false;
+
+	for (size_t i = 0; i < len; i++) {
+		digits += text[i] >= '0' && text[i] <= '9';
+		parts = parts || text[i] == '-' || text[i] == '/' || text[i] == ':';
+	}
+	return digits >= 3 || (digits > 0 && parts);
+}
+
+static bool has_null(const char *text, size_t len)
+{
+	for (size_t i = 0; i + 4 <= len; i++) {
+		if (strncasecmp(text + i, "null", 4) == 0)
+			return true;
+	}
+	return false;
+}
+
+unsigned sql_constants(const char *text)
+{
+	struct sql_lexer lexer;
+	enum sql_token token;
+	unsigned has = 0;
+
+	sql_lex_begin(&lexer, text, strlen(text));
+	while ((token = sql_lex_next(&lexer)) != SQL_END) {
+		if (token == SQL_BROKEN)
+			return SQL_HAS_TIME | SQL_HAS_NULL | SQL_HAS_NULL_STRING | SQL_HAS_XML |
+			       SQL_HAS_MONEY;
+		if (token == SQL_WORD || token == SQL_NAME) {
+			has |= sql_lex_is(&lexer, "null") ? SQL_HAS_NULL : 0;
+			has |= sql_lex_is(&lexer, "xml") ? SQL_HAS_XML : 0;
+			has |= sql_lex_is(&lexer, "money") ? SQL_HAS_MONEY : 0;
+		} else if (token == SQL_STRING || token == SQL_DOLLAR) {
+			has |= is_time(lexer.token, lexer.len) ? SQL_HAS_TIME : 0;
+			has |= has_null(lexer.token, lexer.len) ? SQL_HAS_NULL_STRING : 0;
+			has |= memchr(lexer.token, '<', lexer.len) != NULL ? SQL_HAS_XML : 0;
+		}
+	}
+	return has;
+}
+
 /* ---- custom settings ---- */
 
 struct custom_scan {

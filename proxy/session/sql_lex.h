@@ -59,6 +59,14 @@ bool sql_mentions(const char *text, const char *name);
 /* Whether the text has a backslash in a plain literal. */
 bool sql_has_backslash(const char *text);
 
+/* What a text may have of which a server keeps what it meant under the settings of then. */
+#define SQL_HAS_TIME 1u        /* a literal that may be a date, a time or an interval */
+#define SQL_HAS_NULL 2u        /* the word */
+#define SQL_HAS_NULL_STRING 4u /* that word in a literal, which may be of an array */
+#define SQL_HAS_XML 8u
+#define SQL_HAS_MONEY 16u
+unsigned sql_constants(const char *text);
+
 /*
  * Calls `found` with every name of two or more parts (in lower case) that the text sets by SET, RESET or
  * set_config(), also inside dollar quotes, and inside the strings of these and of DO, which may be

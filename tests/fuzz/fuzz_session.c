@@ -31,6 +31,7 @@ static void fuzz_text(const uint8_t *data, size_t size, bool whole)
 	session_facts_see_set(facts);
 	(void)sql_judge_prepare(text, "p");
 	(void)sql_has_backslash(text);
+	(void)sql_constants(text);
 	session_facts_free(facts);
 	free(text);
 }

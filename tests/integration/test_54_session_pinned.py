@@ -27,6 +27,12 @@ def pin(conn):
     conn.query("SELECT 1; PREPARE twice(int) AS SELECT $1 * 2")
 
 
+def swap(proxy, server="other"):
+    epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+    proxy.command("SWAP p2 TO %s EPOCH %s FORCE" % (server, epoch))
+    proxy.command("RELEASE p2 EPOCH %s" % epoch)
+
+
 def listed(proxy):
     return {row["application_name"]: row for row in proxy.command("SHOW SESSIONS p2")}
 
@@ -236,3 +242,61 @@ def test_declared_as_pinned(make_proxy, pg, other):
         proxy.command("RELOAD")
         wait_for(lambda: set(why().values()) == {'session_pin of the database "p2"'},
                  what="the new configuration")
+
+
+# A setting, a statement of which the server keeps what it meant under it, and what is set then.
+MEANINGS = {
+    "date": ("DateStyle = 'SQL, DMY'", "SELECT date '01/02/2026'", "DateStyle = 'ISO, MDY'"),
+    "zone": ("TimeZone = 'Asia/Tokyo'", "SELECT timestamptz '2026-01-01 00:00'", "TimeZone = 'UTC'"),
+    "interval": ("IntervalStyle = sql_standard", "SELECT interval '-1 2:03'", "IntervalStyle = postgres"),
+    "null": ("transform_null_equals = on", "SELECT 1 WHERE NULL::int = NULL", "transform_null_equals = off"),
+    "array": ("array_nulls = off", "SELECT '{NULL}'::text[]", "array_nulls = on"),
+    "xml": ("xmloption = document", "SELECT xml '<a/>'", "xmloption = content"),
+}
+
+
+@pytest.mark.parametrize("how", ["named", "unnamed", "prepare"])
+@pytest.mark.parametrize("meaning", MEANINGS)
+def test_a_statement_that_would_mean_something_else(make, meaning, how):
+    before, text, then = MEANINGS[meaning]
+    name = "x" if how == "named" else ""
+    proxy = make("abort")
+    with proxy.wire("p2") as conn:
+        def use():
+            if how == "prepare":
+                return rows(conn.query("EXECUTE x"))
+            conn.send(bind([], name) + execute() + SYNC)
+            return rows(conn.ready())
+        conn.query("SET " + before)
+        if how == "prepare":
+            conn.query("PREPARE x AS " + text)
+        else:
+            conn.send(parse(text, name) + SYNC)
+            assert not errors(conn.ready())
+        meant = use()
+        conn.send(parse("SET " + then, "set") + bind([], "set") + execute() + close("S", "set") + SYNC)
+        assert not errors(conn.ready())
+        with pytest.raises(ConsoleError) as error:
+            proxy.hold("p2")
+        assert error.value.sqlstate == "55P03" and "prepared statement" in error.value.fields["D"]
+        assert use() == meant or meaning in ("date", "zone", "interval")  # it is only written in another way
+
+
+def test_a_statement_that_means_what_it_did(make):
+    """Set before it was prepared, or back; nothing of what depends on it; or there were others then."""
+    proxy = make("abort")
+    with proxy.wire("p2") as conn:
+        conn.query("SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'SQL, DMY'")
+        conn.send(parse("SELECT date '01/02/2026', 'x1'", "x") + SYNC)
+        conn.ready()
+        swap(proxy)
+        conn.query("DEALLOCATE ALL; SET DateStyle = 'ISO, MDY'")
+        conn.send(parse("SELECT date '01/02/2026', 'x1'", "x") + parse("SELECT date '01/02/2026'") + SYNC)
+        conn.ready()
+        swap(proxy, "pg")
+        conn.query("DEALLOCATE ALL")
+        conn.send(parse("SELECT 'x1', 2026", "x") + SYNC)
+        conn.ready()
+        conn.query("SET DateStyle = 'SQL, DMY'")
+        swap(proxy)
+        assert conn.value("SHOW cluster_name") == "other" and conn.value("SHOW DateStyle") == "SQL, DMY"

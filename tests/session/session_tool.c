@@ -200,7 +200,7 @@ static void run(char *line)
 
 		session_facts_see_text(&facts, text, len, atoi(word(&rest)) != 0);
 	} else if (strcmp(command, "parameter") == 0) {
-		session_facts_see_parameter(&facts, word(&rest));
+		session_facts_see_parameter(&facts, word(&rest), true);
 	} else if (strcmp(command, "unnamed") == 0) {
 		char *def = word(&rest);
 		size_t len = unhex(def);

@@ -59,6 +59,15 @@ static void test_prepare_alone(void **state)
 	                 SQL_PREPARE_SEVERAL);
 	assert_true(sql_has_backslash("SELECT 'a\\b'"));
 	assert_false(sql_has_backslash("SELECT E'a\\b', $$\\$$, \"\\\" -- \\"));
+	assert_int_equal(sql_constants("SELECT 12345, '12', 'a-b', 'x', a - 1 -- '2026-01-01'"), 0);
+	assert_int_equal(sql_constants("SELECT '1/2'"), SQL_HAS_TIME);
+	assert_int_equal(sql_constants("SELECT $$-1 day$$"), SQL_HAS_TIME);
+	assert_int_equal(sql_constants("SELECT a = NULL"), SQL_HAS_NULL);
+	assert_int_equal(sql_constants("SELECT '{nUll}'"), SQL_HAS_NULL_STRING);
+	assert_int_equal(sql_constants("SELECT 'x'::xml"), SQL_HAS_XML);
+	assert_int_equal(sql_constants("SELECT '<a/>', \"money\""), SQL_HAS_XML);
+	assert_int_equal(sql_constants("SELECT Money '1'"), SQL_HAS_MONEY);
+	assert_int_equal(sql_constants("SELECT 'x"), 31);
 }
 
 static void collect(void *arg, const char *name)
@@ -167,9 +176,16 @@ static void test_facts(void **state)
 		see(&facts, name);
 	}
 	assert_true(session_facts_unreadable(facts));
-	session_facts_see_parameter(&facts, "DateStyle");
+	session_facts_see_parameter(&facts, "DateStyle", false);
 	assert_false(session_facts_strings_changed(facts));
-	session_facts_see_parameter(&facts, "standard_conforming_strings");
+	assert_false(session_facts_times_changed(facts));
+	session_facts_see_parameter(&facts, "application_name", true);
+	assert_false(session_facts_times_changed(facts));
+	session_facts_see_parameter(&facts, "IntervalStyle", true);
+	assert_true(session_facts_times_changed(facts));
+	session_facts_see_no_statements(facts);
+	assert_false(session_facts_times_changed(facts));
+	session_facts_see_parameter(&facts, "standard_conforming_strings", false);
 	assert_true(session_facts_strings_changed(facts));
 	assert_false(session_facts_encoding_changed(facts));
 	session_facts_free(facts);
