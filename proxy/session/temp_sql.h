@@ -228,7 +228,14 @@ static const char temp_shape_sql[] =
 	" ('inheritance', EXISTS (SELECT 1 FROM " CATALOG("pg_inherits") " h"                      \
 	" WHERE c.oid IN (h.inhrelid, h.inhparent))), ('a type of its rows', c.reloftype > 0),"    \
 	" ('a trigger', EXISTS (SELECT 1 FROM " CATALOG("pg_trigger") " g"                         \
-	" WHERE g.tgrelid = c.oid AND NOT g.tgisinternal)), ('a rule', EXISTS (SELECT 1 FROM "     \
+	" WHERE g.tgrelid = c.oid AND NOT g.tgisinternal)), ('a trigger of a constraint that is"   \
+	" disabled', EXISTS (SELECT 1 FROM " CATALOG("pg_trigger") " g WHERE g.tgrelid = c.oid"    \
+	" AND g.tgisinternal AND g.tgenabled <> 'O')), ('a comment on the type of its rows',"      \
+	" obj_description(c.reltype, 'pg_type') IS NOT NULL), ('privileges of the type of its"     \
+	" rows', EXISTS (SELECT 1 FROM " CATALOG("pg_type") " t WHERE t.oid = c.reltype"           \
+	" AND t.typacl IS NOT NULL) AND NOT EXISTS (SELECT 1 FROM " CATALOG("pg_default_acl")      \
+	" f WHERE f.defaclrole = c.relowner AND f.defaclnamespace = 0"                             \
+	" AND f.defaclobjtype = 'T')), ('a rule', EXISTS (SELECT 1 FROM "                          \
 	CATALOG("pg_rewrite") " e WHERE e.ev_class = c.oid)), ('row security', c.relrowsecurity"   \
 	" OR c.relforcerowsecurity OR EXISTS (SELECT 1 FROM " CATALOG("pg_policy") " p"            \
 	" WHERE p.polrelid = c.oid)), ('extended statistics', EXISTS (SELECT 1 FROM "              \

@@ -181,6 +181,10 @@ PINNED = (
     ("CREATE FUNCTION pg_temp.thing() RETURNS int LANGUAGE sql AS 'SELECT 1'", "a function"),
     ("CREATE TEMP TABLE thing (a int); CREATE TRIGGER t BEFORE UPDATE ON thing FOR EACH ROW "
      "EXECUTE FUNCTION suppress_redundant_updates_trigger()", "a trigger"),
+    ("SET ROLE postgres; CREATE TEMP TABLE thing (a int PRIMARY KEY REFERENCES thing); "
+     "ALTER TABLE thing DISABLE TRIGGER ALL", "a trigger of a constraint that is disabled"),
+    ("CREATE TEMP TABLE thing (a int); COMMENT ON TYPE thing IS 'a row'", "a comment on the type"),
+    ("CREATE TEMP TABLE thing (a int); REVOKE USAGE ON TYPE thing FROM PUBLIC", "privileges of the type"),
     ("CREATE TEMP TABLE thing (a int); CREATE RULE r AS ON DELETE TO thing DO INSTEAD NOTHING", "a rule"),
     ("CREATE TEMP TABLE thing (a int, b int); CREATE STATISTICS pg_temp.s ON a, b FROM thing",
      "extended statistics"),
@@ -199,7 +203,8 @@ def test_what_pins(make):
     """Named before anything has happened; and left as it was."""
     proxy = make(session_temp_tables="200kB")
     for command, reason in PINNED:
-        with proxy.wire("p2", application_name="pinned") as conn:
+        user = "postgres" if "postgres" in command else "app"
+        with proxy.wire("p2", user, application_name="pinned") as conn:
             assert not errors(conn.query(command)), command
             proxy.command("PREPARE SWAP p2 TO other")
             wait_for(lambda: sessions(proxy)["pinned"]["class"] == "pinned", what=command)
