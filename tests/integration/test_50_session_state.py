@@ -306,7 +306,7 @@ def test_what_holds_a_session(tool, sessions):
         assert reason in verdict[2]
     run(tool, old, "DISCARD ALL")
     assert tool.inspect(old) == "ok"
-    assert tool.classify() == ["clean", "", ""]
+    assert tool.classify() == ["movable", "an empty temporary schema", ""]
 
 
 def test_a_temporary_replication_slot_holds_it(tool, sessions):
