@@ -7,8 +7,10 @@
 #include "session/sql_lex.h"
 #include "session/stmts.h"
 #include "session/temp_table.h"
+#include "wire/message.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define TEXT_MAX ((size_t)4096)
@@ -291,6 +293,67 @@ static void judge_names(const struct session_state *state, const struct stmt *un
 		add_reason(why, "prepared statement", "", after);
 }
 
+/* ",16390,16389," */
+static bool is_temporary_type(const char *types, unsigned long oid)
+{
+	char item[32];
+
+	(void)snprintf(item, sizeof(item), ",%lu,", oid);
+	return strstr(types, item) != NULL;
+}
+
+/* "{23,16390}", and anything behind it */
+static bool has_temporary_type(const char *types, const char *list)
+{
+	const char *p = list == NULL ? "" : list;
+
+	while (*p == '{' || *p == ',') {
+		char *end;
+		const unsigned long oid = strtoul(p + 1, &end, 10);
+
+		if (end == p + 1)
+			break;
+		if (is_temporary_type(types, oid))
+			return true;
+		p = end;
+	}
+	return false;
+}
+
+/* A table is a type, too, which has another number on every server; what has it by its number does
+ * not find it there. */
+static void judge_types(const struct session_state *state, const struct stmt *unnamed,
+                        struct sbuf *why)
+{
+	static const char after[] = " with a parameter of the type of a temporary table's rows";
+	const char *types = session_state_info(state, "temp_types");
+	const uint8_t *given = NULL;
+	size_t count = 0;
+	size_t i;
+
+	if (types[0] == '\0')
+		return;
+	for (i = 0; i < session_state_count(state); i++) {
+		const struct session_row *row = session_state_at(state, i);
+
+		if ((row->kind == SESSION_PROTOCOL_STATEMENT ||
+		     row->kind == SESSION_SQL_STATEMENT) &&
+		    has_temporary_type(types, row->extra))
+			add_reason(why, "prepared statement", row->name, after);
+	}
+	if (unnamed != NULL) {
+		given =
+		    (const uint8_t *)unnamed->text + strnlen(unnamed->text, unnamed->len - 1) + 1;
+		count = (unnamed->len - (size_t)(given - (const uint8_t *)unnamed->text)) / 4;
+	}
+	for (i = 0; i < count; i++) {
+		if (!is_temporary_type(types, wire_get_be32(given + 2 + 4 * i)))
+			continue;
+		add_reason(why, "prepared statement", "", after);
+		break;
+	}
+}
+
 /* An empty one, which nobody may make; its tables have owners that are asked for. */
 static void judge_schema(const struct session_state *state, struct sbuf *why)
 {
@@ -355,6 +418,7 @@ static void say_why(const struct session_state *state, const struct session_fact
 	judge_names(state, unnamed, why);
 	temp_why(state, why);
 	judge_schema(state, why);
+	judge_types(state, unnamed, why);
 	cursors_why(state, why);
 	if (session_facts_unreadable(facts) && !abilities->custom_known)
 		add_part(why, "; ",

@@ -110,6 +110,14 @@ static const char inspect_sql[] =
     " AND pg_catalog.pg_has_role(session_user, 'pg_read_all_settings', 'USAGE')"
     " AND NOT pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'USAGE'))" TEXT
     ")) i (n, v)"
+    " UNION ALL "
+    "SELECT 'info', 'temp_types', pg_catalog.concat(',', pg_catalog.string_agg("
+    "pg_catalog.concat(t.oid, ',', t.typarray), ','), ','), NULL"
+    " FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class r"
+    " ON d.classid" EQ "1259::pg_catalog.oid AND r.oid" EQ "d.objid"
+    " JOIN pg_catalog.pg_type t ON t.oid" EQ "r.reltype"
+    " WHERE d.refclassid" EQ "2615::pg_catalog.oid"
+    " AND d.refobjid" EQ "pg_catalog.pg_my_temp_schema()"
     ") s";
 
 /* Columns are computed from left to right: what the setting was before it is set.  Both settings are

@@ -350,3 +350,25 @@ def test_a_temporary_schema_that_nobody_may_make(make, pg, other):
             for cluster in (pg, other):
                 cluster.sql("REVOKE app2 FROM app; REVOKE TEMP ON DATABASE p2 FROM app2; "
                             "GRANT TEMP ON DATABASE p2 TO PUBLIC")
+
+
+@pytest.mark.parametrize("how", ["given", "meant", "prepare", "unnamed"])
+def test_a_parameter_of_the_type_of_a_temporary_table(make, how):
+    """A type of which the number is another one on every server, where it may be that of another table."""
+    proxy = make()
+    with proxy.wire("p2", application_name="traveller") as conn:
+        conn.query("CREATE TEMP TABLE goods (a int)")
+        oid = int(conn.value("SELECT 'goods'::regtype::oid"))
+        if how == "prepare":
+            conn.query("PREPARE x(int, goods[]) AS SELECT ($2)[1].a")
+        else:
+            conn.send(parse("SELECT ($1::goods).a", "" if how == "unnamed" else "x",
+                            [] if how == "meant" else [oid]) + SYNC)
+            assert not errors(conn.ready("I"))
+        with pytest.raises(ConsoleError, match="a parameter of the type of a temporary table"):
+            swap(proxy, "other")
+        conn.query("DEALLOCATE ALL")
+        conn.send(parse("SELECT a, $1 FROM goods", "x", [25]) + SYNC)
+        assert not errors(conn.ready("I"))
+        swap(proxy, "other")
+        assert conn.value("SHOW cluster_name") == "other"
