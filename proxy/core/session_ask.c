@@ -33,6 +33,9 @@
 /* Longest question: with every prepared statement of the session. */
 #define ASK_MAX ((size_t)64 * 1024 * 1024)
 
+/* Of 65,535 types. */
+#define TYPES_TEXT_MAX ((size_t)1024 * 1024)
+
 static const char reset_all[] = "DISCARD ALL";
 
 /* Appends the steps of one stage. */
@@ -81,6 +84,9 @@ static unsigned ask_try_unnamed(struct session_move *move, struct sbuf *out)
 
 	free(move->unnamed_failure);
 	move->unnamed_failure = NULL;
+	free(move->unnamed_types);
+	move->unnamed_types = NULL;
+	move->unnamed_bare = false;
 	move->unnamed_changed = false;
 	if (!session_seen_unnamed(move->client, &unnamed)) {
 		out->failed = true;
@@ -320,6 +326,12 @@ bool session_takes_whole(const struct server *server, uint8_t type, size_t total
 	return server->move == NULL || session_carry_takes_whole(server->move, type, total);
 }
 
+/* The step in which its unnamed statement is tried, and described, comes before the state. */
+static bool ask_at_unnamed(const struct session_move *move)
+{
+	return move->question == SESSION_ASKS_STATE && move->steps_left > move->state_steps;
+}
+
 static void ask_failed(struct session_move *move, const uint8_t *body, size_t len)
 {
 	struct wire_error error = {0};
@@ -338,7 +350,7 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 	sbuf_init(&text, 1024);
 	sbuf_printf(&text, "%s (%s)", error.message == NULL ? "unknown error" : error.message,
 	            error.sqlstate);
-	if (move->question == SESSION_ASKS_STATE && move->steps_left > move->state_steps) {
+	if (ask_at_unnamed(move)) {
 		if (strcmp(error.sqlstate, "0A000") == 0)
 			move->unnamed_changed = true;
 		else if (!replay_try_again(error.sqlstate) && strcmp(error.sqlstate, "26000") != 0)
@@ -374,6 +386,21 @@ static void ask_take_shape(struct session_move *move, uint8_t type, const uint8_
 		move->unreadable = true;
 }
 
+static void ask_take_types(struct session_move *move, const uint8_t *body, size_t len)
+{
+	struct sbuf text;
+
+	if (ask_at_unnamed(move)) {
+		sbuf_init(&text, TYPES_TEXT_MAX);
+		if (shapes_types_text(body, len, &text) && move->unnamed_types == NULL)
+			move->unnamed_types = sbuf_take(&text);
+		sbuf_free(&text);
+	} else if (move->question == SESSION_ASKS_SHAPES &&
+	           !shapes_take_types(move->state, move->steps_all - move->steps_left, body, len)) {
+		move->unreadable = true;
+	}
+}
+
 void session_take(struct server *server, uint8_t type, const uint8_t *body, size_t len)
 {
 	struct session_move *move = server->move;
@@ -393,12 +420,12 @@ void session_take(struct server *server, uint8_t type, const uint8_t *body, size
 		break;
 	case BE_ROW_DESCRIPTION:
 	case BE_NO_DATA:
+		if (ask_at_unnamed(move))
+			move->unnamed_bare = type == BE_NO_DATA;
 		ask_take_shape(move, type, body, len);
 		break;
 	case BE_PARAMETER_DESCRIPTION:
-		if (move->question == SESSION_ASKS_SHAPES &&
-		    !shapes_take_types(move->state, move->steps_all - move->steps_left, body, len))
-			move->unreadable = true;
+		ask_take_types(move, body, len);
 		break;
 	case BE_ERROR_RESPONSE:
 		ask_failed(move, body, len);

@@ -291,7 +291,7 @@ static bool session_keep_changed(struct session_move *move)
 		return false;
 	changed = unnamed != NULL && move->unnamed_changed;
 	stmt_unref(unnamed);
-	if (changed && !session_lost_add_changed(move->client, "", NULL))
+	if (changed && !session_lost_add_changed(move->client, "", move->unnamed_types))
 		return false;
 	for (i = 0; i < session_state_count(move->state); i++) {
 		const struct session_row *row = session_state_at(move->state, i);

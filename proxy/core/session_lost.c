@@ -74,7 +74,7 @@ static struct session_lost *lost_find(const struct session_seen *seen, const cha
 }
 
 bool session_lost_add(struct client *client, const char *name, const void *def, size_t len,
-                      bool bare)
+                      bool typed, bool bare)
 {
 	struct session_seen *seen = session_see(client);
 	struct session_lost *lost = seen == NULL ? NULL : calloc(1, sizeof(*lost));
@@ -89,7 +89,7 @@ bool session_lost_add(struct client *client, const char *name, const void *def, 
 	}
 	memcpy(lost->def, def, len);
 	lost->len = len;
-	lost->typed = name[0] != '\0';
+	lost->typed = typed;
 	lost->bare = bare;
 	lost_remove(seen, name);
 	lost->next = seen->lost;
@@ -108,13 +108,12 @@ bool session_lost_add_changed(struct client *client, const char *name, const cha
 	good = replay_types(types == NULL ? "{}" : types, &list);
 	sbuf_add(&def, "", 1);
 	sbuf_add(&def, list.data, list.len);
-	good = good && sbuf_ok(&def) && session_lost_add(client, name, def.data, def.len, false);
+	good = good && sbuf_ok(&def) &&
+	       session_lost_add(client, name, def.data, def.len, types != NULL, false);
 	sbuf_free(&list);
 	sbuf_free(&def);
-	if (good) {
+	if (good)
 		client->seen->lost->changed = true;
-		client->seen->lost->typed = types != NULL;
-	}
 	return good;
 }
 

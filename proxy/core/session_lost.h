@@ -33,10 +33,10 @@ enum lost_result {
 	LOST_FAILED /* client or server is doomed */
 };
 
-/* `def` is the body of a Parse behind its name, of which a copy is kept; `bare`: it returns no rows.
- * False: no memory. */
+/* `def` is the body of a Parse behind its name, of which a copy is kept; `typed`: with the types of
+ * all parameters; `bare`: it returns no rows.  False: no memory. */
 bool session_lost_add(struct client *client, const char *name, const void *def, size_t len,
-                      bool bare) MUST_CHECK;
+                      bool typed, bool bare) MUST_CHECK;
 
 /* A Parse has failed, or was skipped. */
 void session_lost_parse_failed(struct session_seen *seen);

@@ -89,6 +89,7 @@ void session_end(struct client *client)
 	free(move->why);
 	free(move->failure);
 	free(move->unnamed_failure);
+	free(move->unnamed_types);
 	free(move->failed_why);
 	free(move->forgone);
 	free(move->moved_from);

@@ -118,6 +118,8 @@ struct session_move {
 	bool failed_tried;                       /* it is being tried again */
 	char *failure;                           /* the first error of the answer */
 	char *unnamed_failure; /* its unnamed statement cannot be prepared again; NULL: it can */
+	char *unnamed_types;   /* of its parameters, "{23,25}"; NULL: not known */
+	bool unnamed_bare;     /* it returns no rows */
 	bool unnamed_changed;  /* its server refuses that, because it would return other columns */
 	char failure_sqlstate[6];
 	unsigned steps_before;        /* of the question, those before the replay … */

@@ -77,11 +77,24 @@ static char *return_name(const char *label, const char *what)
 	return strndup(label + len + 2, all - len - 3);
 }
 
+/* The body of a Parse behind its name. */
+static bool return_add_def(const char *text, const char *types, struct sbuf *def)
+{
+	struct sbuf list;
+	bool good;
+
+	sbuf_init(&list, PARSE_MAX);
+	good = replay_types(types, &list);
+	sbuf_add(def, text, strlen(text) + 1);
+	sbuf_add(def, list.data, list.len);
+	sbuf_free(&list);
+	return good && sbuf_ok(def);
+}
+
 static bool return_keep_statement(struct session_move *move, const char *name, const char *why)
 {
 	const struct session_row *row =
 	    session_state_find(move->state, SESSION_PROTOCOL_STATEMENT, name);
-	struct sbuf types;
 	struct sbuf def;
 	bool good;
 
@@ -94,17 +107,10 @@ static bool return_keep_statement(struct session_move *move, const char *name, c
 		session_state_remove(move->state, row);
 		return true;
 	}
-	sbuf_init(&types, PARSE_MAX);
 	sbuf_init(&def, PARSE_MAX);
-	good = row->value != NULL && replay_types(row->extra, &types);
-	if (good) {
-		sbuf_add(&def, row->value, strlen(row->value) + 1);
-		sbuf_add(&def, types.data, types.len);
-	}
-	good = good && sbuf_ok(&def) &&
-	       session_lost_add(move->client, name, sbuf_text(&def), def.len,
+	good = row->value != NULL && return_add_def(row->value, row->extra, &def) &&
+	       session_lost_add(move->client, name, sbuf_text(&def), def.len, true,
 	                        shapes_is_bare(row));
-	sbuf_free(&types);
 	sbuf_free(&def);
 	if (good) {
 		log_info("server %s does not take a prepared statement of client id %llu any more: %s",
@@ -117,11 +123,20 @@ static bool return_keep_statement(struct session_move *move, const char *name, c
 bool session_keep_unnamed(struct session_move *move)
 {
 	struct stmt *unnamed;
+	struct sbuf def;
 	bool good;
 
 	if (!session_seen_unnamed(move->client, &unnamed) || unnamed == NULL)
 		return false;
-	good = session_lost_add(move->client, "", unnamed->text, unnamed->len, false);
+	sbuf_init(&def, PARSE_MAX);
+	if (move->unnamed_types == NULL)
+		good =
+		    session_lost_add(move->client, "", unnamed->text, unnamed->len, false, false);
+	else
+		good = return_add_def(unnamed->text, move->unnamed_types, &def) &&
+		       session_lost_add(move->client, "", sbuf_text(&def), def.len, true,
+		                        move->unnamed_bare);
+	sbuf_free(&def);
 	stmt_unref(unnamed);
 	if (good)
 		session_see_no_unnamed(move->client);

@@ -202,8 +202,7 @@ bool shapes_take(struct session_state *state, uint8_t type, const void *body, si
 	return session_state_put(state, &changed);
 }
 
-/* As pg_prepared_statements has them. */
-static bool types_text(const uint8_t *body, size_t len, struct sbuf *text)
+bool shapes_types_text(const uint8_t *body, size_t len, struct sbuf *text)
 {
 	size_t count;
 
@@ -234,7 +233,7 @@ bool shapes_take_types(struct session_state *state, unsigned step, const void *b
 		return false;
 	changed = *session_state_at(state, at);
 	sbuf_init(&text, TYPES_TEXT_MAX);
-	good = types_text(body, len, &text);
+	good = shapes_types_text(body, len, &text);
 	if (good && strncmp(changed.extra, sbuf_text(&text), text.len) != 0 &&
 	    session_state_find(state, SESSION_CHANGED, changed.name) == NULL) {
 		changed.kind = SESSION_CHANGED;

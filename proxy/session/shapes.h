@@ -46,6 +46,9 @@ bool shapes_take(struct session_state *state, uint8_t type, const void *body, si
 bool shapes_take_types(struct session_state *state, unsigned step, const void *body,
                        size_t len) MUST_CHECK;
 
+/* The body of a ParameterDescription as "{23,25}", appended.  False as above. */
+bool shapes_types_text(const uint8_t *body, size_t len, struct sbuf *text) MUST_CHECK;
+
 /* Appends the question about those of `like` of which it is known, without a Sync. */
 void shapes_check_add(const struct session_state *like, struct sbuf *out);
 

@@ -268,11 +268,35 @@ def test_unnamed(make, pg, other, how):
             wait_for(lambda: not pg.sessions("p2", "app") & old, 20 * SLOW, "the end of its server")
         for _ in range(2):
             assert told(conn, bind() + execute() + SYNC) == ("EZ", REFUSED)
+            assert told(conn, describe("S") + SYNC) == ("tEZ", REFUSED)  # its parameters are told first
         run = bind() + describe() + execute() + SYNC
         assert told(conn, parse("SELECT * FROM changing") + run) == ("12TDCZ", [])
         assert told(conn, run) == ("2TDCZ", [])
         assert conn.value("SELECT 1") == "1"
         assert told(conn, run)[1][0][0] == "26000"
+
+
+@pytest.mark.parametrize("text", ["SELECT * FROM changing WHERE a = $1", "INSERT INTO changing VALUES ($1)"])
+def test_unnamed_of_a_table_that_has_gone(make, pg, text):
+    """Set up anew at its server, it is told what that would have told: first the parameters."""
+    proxy = make()
+    with begin(proxy) as conn:
+        conn.send(parse(text) + describe("S") + SYNC)
+        before = conn.ready("I")
+        old = pg.sessions("p2", "app")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        pg.sql("DROP TABLE changing", "p2")
+        pg.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+        wait_for(lambda: not pg.sessions("p2", "app") & old, 20 * SLOW, "the end of its server")
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        conn.send(describe("S") + SYNC)
+        messages = conn.ready("I")
+        assert messages[0].kind == "t" and messages[0].body == before[1].body
+        if text.startswith("SELECT"):
+            assert kinds(messages) == "tEZ" and errors(messages)[0]["C"] == "42P01"
+        else:
+            assert kinds(messages) == "tnZ"
+        assert told(conn, bind(["1"]) + execute() + SYNC)[1][0][0] == "42P01"
 
 
 def test_other_columns_first_known_in_the_hold(make, other):
