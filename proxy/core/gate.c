@@ -647,8 +647,12 @@ bool gate_server_current(const struct server *server)
  * as the old ones still live. */
 static void gate_adopt(struct server *server)
 {
+	/* PostgreSQL 13 tells nothing of that. */
 	struct param_set *set =
-	    param_set_with(server->worker->params, server->params, "in_hot_standby", "off", true);
+	    param_set_get(server->params, "in_hot_standby") == NULL
+	        ? param_set_ref(server->params)
+	        : param_set_with(server->worker->params, server->params, "in_hot_standby", "off",
+	                         true);
 
 	server->for_swap = false;
 	server->counted = true;
