@@ -12,6 +12,7 @@
 #include "migrate/prepared.h"
 #include "migrate/readers.h"
 #include "migrate/seal.h"
+#include "migrate/stream.h"
 #include "migrate/unlogged.h"
 #include "migrate/verify.h"
 #include "migrate/watch.h"
@@ -268,7 +269,7 @@ static void target_sql(const struct move *move, struct sbuf *out)
 	shards_literals(move, out);
 	sbuf_add_str(out, ") AS open, (SELECT count(*) FROM pg_database WHERE datname IN ");
 	shards_literals(move, out);
-	sbuf_add_str(out, ") AS there");
+	sbuf_add_str(out, ") AS there, " STREAM_COLUMN);
 }
 
 bool fence_warm(struct move *move)
@@ -295,18 +296,6 @@ bool fence_warm(struct move *move)
 	return true;
 }
 
-/* Why the target has not got what it needs: so it looks when a slot has lost its WAL, too. */
-static const char *say_streaming(struct move *move)
-{
-	struct link *link = &move->target.link;
-
-	if (link_run(&move->loop, link, FENCE_TIMEOUT,
-	             "SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'") &&
-	    link_rows(link) == 0)
-		return "; it is not streaming: see its log, and wal_status of its slot";
-	return "";
-}
-
 /* How long the target needs from now on for what the source has by now; -1 after move_fail(). */
 static usec_t measure_delay(struct move *move, usec_t deadline)
 {
@@ -316,6 +305,7 @@ static usec_t measure_delay(struct move *move, usec_t deadline)
 	uint64_t written = 0;
 	uint64_t replayed = 0;
 	char *who;
+	char *why;
 
 	if (!link_run(&move->loop, source, FENCE_TIMEOUT,
 	              "SELECT pg_current_wal_flush_lsn() AS lsn")) {
@@ -340,13 +330,15 @@ static usec_t measure_delay(struct move *move, usec_t deadline)
 		loop_sleep(&move->loop, POLL_EVERY);
 	}
 	who = readers_delaying(move, false);
-	(void)move_fail(move,
-	                "%s does not follow %s: it has not replayed within mover.catch_up_timeout what "
-	                "was written there before, %" PRIu64 " bytes are left%s%s%s",
-	                target->name, source->name, written - replayed,
-	                who == NULL ? "" : "; its replay waits for ", who == NULL ? "" : who,
-	                say_streaming(move));
+	why = stream_say(move);
+	(void)move_fail(
+	    move,
+	    "%s does not follow %s: it has not replayed within mover.catch_up_timeout what "
+	    "was written there before, %" PRIu64 " bytes are left%s%s%s",
+	    target->name, source->name, written - replayed,
+	    who == NULL ? "" : "; its replay waits for ", who == NULL ? "" : who, why);
 	free(who);
+	free(why);
 	return -1;
 }
 
@@ -516,6 +508,7 @@ bool phase_catch_up(struct move *move)
 {
 	usec_t deadline = clock_now() + move->config->mover.catch_up_timeout;
 	struct sbuf sql;
+	usec_t unstreamed = 0;
 	bool lifted = false;
 	bool synced;
 	int caught_up;
@@ -528,15 +521,19 @@ bool phase_catch_up(struct move *move)
 	 * our machine loses power right after it. */
 	synced = journal_sync(&move->journal);
 	while ((caught_up = look_at_target(move, deadline, &lifted)) == 0) {
+		if (stream_ended(move, &unstreamed))
+			break;
 		if (clock_now() >= deadline) {
 			char *who = readers_delaying(move, false);
+			char *why = stream_say(move);
 
 			(void)move_fail(move,
 			                "%s is still %" PRId64 " bytes before the barrier%s%s%s",
 			                move->target.link.name, move->lag,
 			                who == NULL ? "" : "; its replay waits for ",
-			                who == NULL ? "" : who, say_streaming(move));
+			                who == NULL ? "" : who, why);
 			free(who);
+			free(why);
 			break;
 		}
 		loop_sleep(&move->loop, POLL_EVERY);

@@ -251,9 +251,12 @@ def test_the_target_follows_no_more_before_the_hold(make_scene):
     scene.check_on_pg1()
 
 
-def test_the_slot_loses_its_wal_before_the_hold(make_scene):
-    """max_slot_wal_keep_size, and a moment without a receiver: pg2 can never catch up.  It is said why."""
-    scene = make_scene(mover={"catch_up_timeout": "1s"})
+@pytest.mark.parametrize("story", ["lost", "dropped", "away"])
+def test_the_stream_ends_before_the_hold(make_scene, story):
+    """max_slot_wal_keep_size and a moment without a receiver, a slot that somebody has dropped, or a
+    receiver that cannot connect: pg2 will not catch up.  It is said why, and nobody waits for it until
+    catch_up_timeout."""
+    scene = make_scene(mover={"catch_up_timeout": "60s"})
     scene.pg1.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
     scene.pg1.sql("SELECT pg_reload_conf()")
     mark = os.path.join(scene.folder, "waits")
@@ -263,16 +266,39 @@ def test_the_slot_loses_its_wal_before_the_hold(make_scene):
         conn.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
         conn.execute("SELECT pg_reload_conf()")
     wait_for(lambda: not scene.pg1.sql("SELECT 1 FROM pg_stat_replication"), 20 * SLOW, "the receiver's end")
-    for _ in range(4):
-        scene.pg1.sql("SELECT pg_logical_emit_message(false, 'fill', 'x'); SELECT pg_switch_wal()")
-    scene.pg1.sql("CHECKPOINT")
-    assert scene.pg1.value("SELECT wal_status FROM pg_replication_slots") == "lost"
+    if story == "dropped":
+        scene.pg1.sql("SELECT pg_drop_replication_slot('standby1')")
+    elif story == "lost":
+        for _ in range(4):
+            scene.pg1.sql("SELECT pg_logical_emit_message(false, 'fill', 'x'); SELECT pg_switch_wal()")
+        scene.pg1.sql("CHECKPOINT")
+        assert scene.pg1.value("SELECT wal_status FROM pg_replication_slots") == "lost"
     os.unlink(mark)
-    assert mover.wait(60 * SLOW) == UNDONE
+    assert mover.wait(90 * SLOW) == UNDONE
     with open(os.path.join(scene.folder, "mover.log")) as log:
-        assert "bytes before the barrier; it is not streaming" in log.read()
+        text = log.read()
+    assert "pg2 streams no more" in text, text
+    assert {"lost": "its slot standby1 has lost its WAL on pg1", "dropped": "its slot standby1 is not there "
+            "any more on pg1", "away": "has not begun again"}[story] in text, text
     assert scene.left_over(scene.pg1) == []
     scene.check_writes(scene.proxy, "p2", "pg1")
+
+
+def test_a_receiver_that_starts_again_is_waited_for(make_scene):
+    """The connection of the replication ends just when pg2 is to catch up: that is no reason to stop."""
+    scene = make_scene()
+    fenced, marked = (os.path.join(scene.folder, name) for name in ("fenced", "marked"))
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.fence.outcome=wait:%s,"
+                             "journal.barrier.outcome=wait:%s" % (fenced, marked))
+    wait_for(lambda: os.path.exists(fenced), 60 * SLOW, "the fence")
+    with scene.pg2.connect(autocommit=True) as conn:
+        with stopped(conn.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()[0]):
+            os.unlink(fenced)
+            wait_for(lambda: os.path.exists(marked), 20 * SLOW, "the barrier")
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_wal_receiver")
+        os.unlink(marked)
+    assert mover.wait(60 * SLOW) == DONE
+    scene.check_on_pg2()
 
 
 @pytest.mark.parametrize("most, code", [(0, ERROR), (2000, UNDONE)])
