@@ -25,6 +25,7 @@ enum child_letter {
 	CHILD_RENEW = 'r',  /* the mover is alive */
 	CHILD_FENCED = 'f', /* the fence may stand */
 	CHILD_END = 'e',    /* it is not needed any more */
+	CHILD_LEFT = 'l',   /* the move is undone, but for what the target must answer for */
 };
 
 /* What the child does until it ends: `fd` is its end of the socket pair, `mover` the process to

@@ -166,6 +166,7 @@ struct move {
 	size_t closing_count;
 	bool read_only;         /* the target's default may be set (read_only.h) */
 	bool read_only_in_file; /* … and was in postgresql.auto.conf before */
+	bool read_only_left;    /* it could not be taken back, because the target is away */
 	int64_t epoch;
 	unsigned prepared_in; /* session of the target's link that has promote_prepare()'s */
 

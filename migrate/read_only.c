@@ -5,6 +5,7 @@
 #include "migrate/journal.h"
 #include "migrate/json.h"
 #include "migrate/move.h"
+#include "migrate/watch.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -260,12 +261,12 @@ bool read_only_begin(struct move *move)
 	return true;
 }
 
-/* Waits a moment for a server that is just starting again. */
+/* Waits a moment for a server that is just starting again; one that hangs is away, too. */
 static bool reach(struct move *move, struct link *link)
 {
 	const usec_t deadline = clock_now() + REACH_PATIENCE;
 
-	while (!link_revive(move, link)) {
+	while (!link_revive(move, link) || !link_run(&move->loop, link, ASK_TIMEOUT, "SELECT")) {
 		if (clock_now() >= deadline)
 			return false;
 		loop_sleep(&move->loop, REACH_EVERY);
@@ -282,6 +283,7 @@ static bool end_on_target(struct move *move)
 	       await_reload(move, false);
 }
 
+/* Of those of the shards that have one from us. */
 static bool end_on_shards(struct move *move, struct link *link)
 {
 	struct sbuf sql;
@@ -301,6 +303,21 @@ static bool end_on_shards(struct move *move, struct link *link)
 	return ok;
 }
 
+static void say_left(struct move *move)
+{
+	ui_error(move->ui,
+	         "%s: %s; its default_transaction_read_only is still on, by ALTER SYSTEM.  When it "
+	         "answers, %s\"pgshunt abort %s\" takes that back%s, and so does the next move; by "
+	         "hand: ALTER SYSTEM RESET default_transaction_read_only and SELECT "
+	         "pg_reload_conf() there, then ALTER DATABASE ... RESET "
+	         "default_transaction_read_only for the shards on %s",
+	         move->target.link.name, link_error(&move->target.link),
+	         watch_is_there(move) ? "the watch over the move does within ten minutes, then "
+	                              : "",
+	         move->journal.id, watch_is_there(move) ? "" : " (it does not by itself)",
+	         move->source.link.name);
+}
+
 bool read_only_end(struct move *move)
 {
 	struct link *target = &move->target.link;
@@ -312,10 +329,8 @@ bool read_only_end(struct move *move)
 	if (!reach(move, target)) {
 		/* It may never come back: that is no reason to call a move unfinished.  The shards'
 		 * own tells the next move whose it is (read_only_left_over()). */
-		ui_error(move->ui,
-		         "%s: %s; its default_transaction_read_only is still on: the next move takes it "
-		         "back, or ALTER SYSTEM RESET default_transaction_read_only there and reload",
-		         target->name, link_error(target));
+		say_left(move);
+		move->read_only_left = true;
 		return true;
 	}
 	if (!end_on_target(move)) {
@@ -333,4 +348,21 @@ bool read_only_end(struct move *move)
 	         "own: ALTER DATABASE ... RESET default_transaction_read_only",
 	         shards->name, link_error(shards));
 	return false;
+}
+
+bool read_only_end_late(struct move *move)
+{
+	struct link *target = &move->target.link;
+	const char *setting;
+
+	if (!move->read_only)
+		return true;
+	if (!reach(move, target) || !in_file(move, &setting)) {
+		say_left(move);
+		return false;
+	}
+	if (setting == NULL || strcmp(setting, "on") != 0)
+		return true;
+	ui_line(move->ui, "%s: what the move has set there is taken back", target->name);
+	return read_only_end(move) && !move->read_only_left;
 }

@@ -29,8 +29,12 @@ bool read_only_begin(struct move *move) MUST_CHECK;
 /* In the checks: the target's is on because a move has not ended, which this one will make good. */
 bool read_only_left_over(struct move *move) MUST_CHECK;
 
-/* Takes it back, once; false if something could not be, after saying what. */
+/* Takes it back, once; false if something could not be, after saying what.  A target that is away
+ * is no such thing: then read_only_left is set. */
 bool read_only_end(struct move *move) MUST_CHECK;
+
+/* The same for a move that was undone without its target, unless somebody else has done it. */
+bool read_only_end_late(struct move *move) MUST_CHECK;
 
 /* What the journal of an earlier mover says of it. */
 void read_only_take(struct move *move, const struct journal_records *records);

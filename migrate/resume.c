@@ -402,7 +402,26 @@ static enum exit_code close_unplanned(struct move *move, const struct journal_re
 	return ok ? EXIT_UNDONE : EXIT_INTERNAL;
 }
 
-/* What the servers are by now may be the work of a later move: nothing is touched. */
+/* The one thing that an undone move may have left, when its target was away; behind the lock,
+ * because a later move wants the same. */
+static enum exit_code take_back_late(struct move *move, const struct journal_records *records)
+{
+	struct sbuf error;
+	bool ok;
+
+	if (!resume_take_plan(move, records) || !move->read_only)
+		return EXIT_UNDONE;
+	sbuf_init(&error, ERRORS_MAX);
+	(void)!servers_connect(move, &error);
+	sbuf_free(&error);
+	ok =
+	    move->source.link.state == LINK_IDLE
+	        ? move_lock_source(move)
+	        : move_fail(move, "%s: %s", move->source.link.name, link_error(&move->source.link));
+	return ok && read_only_end_late(move) ? EXIT_UNDONE : EXIT_UNDO_INCOMPLETE;
+}
+
+/* What the servers are by now may be the work of a later move: nothing else is touched. */
 static enum exit_code say_finished(struct move *move, const struct journal_records *records,
                                    bool abort_wanted)
 {
@@ -412,7 +431,7 @@ static enum exit_code say_finished(struct move *move, const struct journal_recor
 	ui_line(move->ui, "move %s has ended: it was %s", records->id,
 	        undone ? "undone" : "completed");
 	if (undone)
-		return EXIT_UNDONE;
+		return abort_wanted && !move->dry_run ? take_back_late(move, records) : EXIT_UNDONE;
 	if (!abort_wanted)
 		return EXIT_DONE;
 	ui_error(move->ui, "a move that was completed is not undone by abort: move back");

@@ -211,7 +211,12 @@ enum exit_code run_undo(struct move *move)
 	if (!end_record(move, "undone"))
 		ui_error(move->ui, "the journal could not be written");
 	if (!say_promoted_by_others(move))
-		ui_line(move->ui, "undone: everything is as it was");
+		ui_line(
+		    move->ui,
+		    move->read_only_left
+		        ? "undone: the clients are on %s as before; %s has to be reached once more"
+		        : "undone: everything is as it was",
+		    move->source.conf->name, move->target.conf->name);
 	return EXIT_UNDONE;
 }
 
@@ -313,7 +318,9 @@ enum exit_code run_move(struct move *move)
 	enum exit_code code = run_phases(move);
 
 	/* What could not be restored now, it restores when that is possible. */
-	if (code != EXIT_UNDO_INCOMPLETE)
+	if (code == EXIT_UNDONE && move->read_only_left)
+		watch_left(move);
+	else if (code != EXIT_UNDO_INCOMPLETE)
 		watch_end(move);
 	return code;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /* The child (child.h) runs "pgshunt abort" when the mover has died before the promotion, or
- * has ended with less than all undone. */
+ * has ended with less than all undone; or when the target answers again, where only that is left.
+ */
 #include "migrate/watch.h"
 
 #include "base/mem.h"
@@ -25,8 +26,9 @@
 
 #define LOG_FILE "watch.log"
 
-/* Until the mover has died, or hangs; false if there is nothing to do. */
-static bool watch(const struct move *move, int fd, pid_t mover)
+/* Until the mover has died, or hangs: CHILD_FENCED, whether it is or not; or until it has said
+ * CHILD_END or CHILD_LEFT. */
+static enum child_letter watch(const struct move *move, int fd, pid_t mover)
 {
 	const usec_t lease = move->config->mover.lease;
 	usec_t hangs = lease * HANGS_LEASES;
@@ -54,14 +56,36 @@ static bool watch(const struct move *move, int fd, pid_t mover)
 		if (n <= 0)
 			break;
 		if (memchr(bytes, CHILD_END, (size_t)n) != NULL)
-			return false;
+			return CHILD_END;
+		if (memchr(bytes, CHILD_LEFT, (size_t)n) != NULL)
+			return CHILD_LEFT;
 		fenced = fenced || memchr(bytes, CHILD_FENCED, (size_t)n) != NULL;
 		heard = clock_now();
 	}
 	/* Whoever resumes or aborts at once, does so; but before the leases are over. */
 	while (clock_now() - heard < lease / 4 * 3)
 		(void)poll(NULL, 0, 20);
-	return true;
+	return CHILD_FENCED;
+}
+
+/* No lock is taken while it does not: other moves are in nobody's way. */
+static bool await_target(struct move *move)
+{
+	const usec_t deadline = clock_now() + PATIENCE;
+	struct link_target target;
+	struct link link;
+	bool ok = false;
+
+	server_target(move->target.conf, &target);
+	while (!ok && clock_now() < deadline) {
+		link_init(&link, move->target.conf->name, &target);
+		ok = link_revive(move, &link) &&
+		     link_run(&move->loop, &link, move->config->mover.connect_timeout, "SELECT");
+		link_close(&link);
+		if (!ok)
+			loop_sleep(&move->loop, TRY_EVERY);
+	}
+	return ok;
 }
 
 static int run_abort(const struct move *move)
@@ -92,8 +116,6 @@ static void abort_for_it(const struct move *move)
 	usec_t deadline = clock_now() + PATIENCE;
 	int code;
 
-	say_when(
-	    "the mover has died, or could not undo everything: \"pgshunt abort\" is run for it");
 	for (;;) {
 		code = run_abort(move);
 		if (code == EXIT_DONE || code == EXIT_REFUSED || code == EXIT_USAGE)
@@ -110,10 +132,11 @@ static void abort_for_it(const struct move *move)
 
 static void live(struct move *move, int fd, pid_t mover)
 {
+	const enum child_letter heard = watch(move, fd, mover);
 	char *path;
 	int log;
 
-	if (!watch(move, fd, mover))
+	if (heard == CHILD_END)
 		return;
 	(void)setenv(WATCH_ENV, "1", 1);
 	(void)unsetenv("PGSHUNT_FAULT");
@@ -126,7 +149,15 @@ static void live(struct move *move, int fd, pid_t mover)
 	}
 	/* As the command that is run expects it. */
 	(void)signal(SIGTERM, SIG_DFL);
-	abort_for_it(move);
+	say_when(heard == CHILD_LEFT
+	             ? "the move is undone, but the target did not answer: when it does, \"pgshunt "
+	               "abort\" takes back what the move has set there"
+	             : "the mover has died, or could not undo everything: \"pgshunt abort\" is run "
+	               "for it");
+	if (heard == CHILD_LEFT && !await_target(move))
+		say_when("given up: the target does not answer");
+	else
+		abort_for_it(move);
 }
 
 bool watch_start(struct move *move)
@@ -147,6 +178,12 @@ void watch_fenced(struct move *move)
 void watch_end(struct move *move)
 {
 	child_say(&move->watch, CHILD_END);
+	child_close(&move->watch);
+}
+
+void watch_left(struct move *move)
+{
+	child_say(&move->watch, CHILD_LEFT);
 	child_close(&move->watch);
 }
 

@@ -37,6 +37,10 @@ void watch_fenced(struct move *move);
  * it, the end of the mover is a death, after which the child undoes what it can. */
 void watch_end(struct move *move);
 
+/* The move was undone, but the target could not be reached to take the move's read-only default
+ * back: the child runs "pgshunt abort" when it answers again. */
+void watch_left(struct move *move);
+
 /* Whether there is such a child of this process. */
 bool watch_is_there(const struct move *move);
 

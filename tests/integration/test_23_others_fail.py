@@ -11,6 +11,7 @@ from pgwire import errors, wait_for
 from scene import DONE, ERROR, FORWARD, REFUSED, UNDONE, UNDO_INCOMPLETE
 from servers import SLOW, stopped
 from test_23_move_faults import killed
+from test_74_watch import last, said
 
 
 # --- proxies ------------------------------------------------------------------------------------
@@ -147,12 +148,39 @@ def test_target_dies_in_the_hold(make_scene):
     wait_for(lambda: scene.proxy.held()["state"] == "held", 30 * SLOW, "the hold")
     scene.pg2.crash()
     assert mover.wait(90 * SLOW) == UNDONE
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert "pg2 has to be reached once more" in text and "everything is as it was" not in text, text
+    scene.configure(journal_directory=os.path.join(scene.folder, "others"))  # nothing for its watch
     scene.pg2.start()
     # What the move had set on a server that was not there any more, the next one takes back.
     assert scene.left_over(scene.pg2) == [("default_transaction_read_only",), ("p2",)]
     assert "left over by a move" in scene.run("check", "p2", "--to", "pg2").stdout
     scene.move()
     scene.check_on_pg2()
+
+
+@pytest.mark.parametrize("how", ["dies", "hangs"])
+def test_target_is_away_when_the_move_is_undone(make_scene, how):
+    """What the move had set there its watch takes back as soon as it answers."""
+    scene = make_scene(mover={"connect_timeout": "1s", "catch_up_timeout": "1s"})
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the hold")
+    (scene.pg2.crash if how == "dies" else scene.pg2.freeze)()
+    try:
+        os.unlink(mark)
+        assert mover.wait(90 * SLOW) == UNDONE
+    finally:
+        (scene.pg2.start if how == "dies" else scene.pg2.thaw)()
+    wait_for(lambda: "the move is undone\n" in said(scene), 60 * SLOW, "the watch")
+    scene.check_on_pg1()
+    # Nothing is left to be done; what somebody sets there by now is his.
+    scene.pg2.sql("ALTER SYSTEM SET default_transaction_read_only = off")
+    assert scene.run("abort", last(scene)).returncode == DONE
+    assert "default_transaction_read_only" in open(scene.pg2.data + "/postgresql.auto.conf").read()
+    scene.move()
+    scene.check_writes(scene.proxy, "p2", "pg2")
 
 
 def test_target_dies_after_its_promotion(make_scene):
