@@ -72,10 +72,11 @@ static bool find_shell(struct move *move, const struct config_pgbouncer *conf,
 		    strcmp(move->files[i].conf->command, conf->command) == 0)
 			*shell = move->files[i].shell;
 	}
-	if (*shell != NULL)
-		return true;
 	sbuf_init(&why, INI_FILE_MAX);
-	*shell = remote_start(conf->command, SHELL_TIMEOUT, &why);
+	if (*shell == NULL)
+		*shell = remote_start(conf->command, SHELL_TIMEOUT, &why);
+	else if (!remote_revive(*shell, SHELL_TIMEOUT, &why))
+		*shell = NULL;
 	if (*shell == NULL)
 		sbuf_printf(error, "pgbouncer %s: command \"%s\": %.500s\n", conf->name,
 		            conf->command, sbuf_text(&why));
@@ -432,14 +433,21 @@ static bool commit_remote(const struct bouncer_file *file, const char *temporary
 	struct sbuf script;
 	bool ok;
 
-	sbuf_init(&script, 65536);
+	sbuf_init(&script, 2 * INI_FILE_MAX);
 	add_word(&script, "file", file->path);
 	add_word(&script, "new", temporary);
 	add_word(&script, "bak", backup);
-	sbuf_add_str(&script,
-	             "if cmp -s \"$file\" \"$bak\"; then mv -f -- \"$new\" \"$file\"; else "
-	             "echo \"$file was changed by somebody else meanwhile\"; exit 1; fi");
-	ok = remote_run(file->shell, sbuf_text(&script), SHELL_PATIENCE, error);
+	/* The lock is that of a mover of that machine (lock_directory_of()), where it can be had.
+	 */
+	sbuf_add_str(&script, "if test -r \"${file%/*}/\" && command -v flock >/dev/null; then\n"
+	                      "exec 9<\"${file%/*}/\"\nflock -w 0.1 9\nfi\n"
+	                      "if cmp -s \"$file\" \"$bak\"; then mv -f -- \"$new\" \"$file\"; "
+	                      /* An earlier attempt whose answer did not come. */
+	                      "elif test ! -e \"$new\" && printf %s ");
+	shell_quote(&script, file->after);
+	sbuf_add_str(&script, " | cmp -s - \"$file\"; then :; else echo \"$file was changed by "
+	                      "somebody else meanwhile\"; exit 1; fi");
+	ok = sbuf_ok(&script) && remote_run(file->shell, sbuf_text(&script), SHELL_PATIENCE, error);
 	sbuf_free(&script);
 	return ok;
 }

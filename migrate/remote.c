@@ -21,7 +21,10 @@
 
 struct remote {
 	pid_t pid;
-	int fd; /* both ways */
+	int fd;           /* both ways; -1: it has ended */
+	unsigned scripts; /* so many it was given: the answer to one may come when nobody waits any
+	                     more */
+	char *line;
 };
 
 /* In the child: its standard files, and nothing of the mover's signals. */
@@ -64,33 +67,48 @@ static bool send_all(int fd, const char *bytes, size_t len, usec_t deadline)
 	return true;
 }
 
-/* Reads once; false at the end, or when the deadline has passed. */
-static bool receive(int fd, struct sbuf *answer, usec_t deadline)
+static void note_end(struct remote *shell)
 {
-	struct pollfd wait = {.fd = fd, .events = POLLIN};
+	if (shell->fd >= 0)
+		(void)close(shell->fd);
+	shell->fd = -1;
+}
+
+/* Reads once; false at the end, or when the deadline has passed. */
+static bool receive(struct remote *shell, struct sbuf *answer, usec_t deadline)
+{
+	struct pollfd wait = {.fd = shell->fd, .events = POLLIN};
 	usec_t left = deadline - clock_now();
 	char bytes[16384];
 	ssize_t n;
 
 	if (left <= 0 || poll(&wait, 1, (int)(left / USEC_PER_MSEC) + 1) <= 0)
 		return errno == EINTR && left > 0;
-	n = recv(fd, bytes, sizeof(bytes), 0);
-	if (n <= 0)
-		return n < 0 && errno == EINTR;
+	n = recv(shell->fd, bytes, sizeof(bytes), 0);
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n <= 0) {
+		note_end(shell);
+		return false;
+	}
 	sbuf_add(answer, bytes, (size_t)n);
 	return sbuf_ok(answer);
 }
 
-/* What stands between the marks; false if the end is not there yet. */
-static bool take_answer(const struct sbuf *answer, struct sbuf *out, int *code)
+/* What stands between the marks of that script; false if the end is not there yet. */
+static bool take_answer(const struct sbuf *answer, unsigned number, struct sbuf *out, int *code)
 {
 	const char *text = sbuf_text(answer);
-	const char *begin = strstr(text, "\n" BEGIN_MARK "\n");
-	const char *end = begin == NULL ? NULL : strstr(begin, "\n" END_MARK " ");
+	const char *begin;
+	const char *end;
+	char mark[64];
 
+	(void)snprintf(mark, sizeof(mark), "\n" BEGIN_MARK " %u\n", number);
+	begin = strstr(text, mark);
+	end = begin == NULL ? NULL : strstr(begin, "\n" END_MARK " ");
 	if (end == NULL || strchr(end + 1, '\n') == NULL)
 		return false;
-	begin += strlen("\n" BEGIN_MARK "\n");
+	begin += strlen(mark);
 	*code = atoi(end + strlen("\n" END_MARK " "));
 	if (end > begin)
 		sbuf_add(out, begin, (size_t)(end - begin));
@@ -105,64 +123,86 @@ bool remote_run(struct remote *shell, const char *script, usec_t timeout, struct
 	bool done = false;
 
 	sbuf_init(&text, ANSWER_MAX);
-	sbuf_printf(&text, "printf '\\n" BEGIN_MARK "\\n'\n(\n%s\n) </dev/null 2>&1\n", script);
+	shell->scripts++;
+	sbuf_printf(&text, "printf '\\n" BEGIN_MARK " %u\\n'\n(\n%s\n) </dev/null 2>&1\n",
+	            shell->scripts, script);
 	sbuf_add_str(&text, "printf '\\n" END_MARK " %d\\n' $?\n");
-	if (sbuf_ok(&text) && send_all(shell->fd, text.data, text.len, deadline)) {
+	if (sbuf_ok(&text) && shell->fd >= 0 &&
+	    send_all(shell->fd, text.data, text.len, deadline)) {
 		sbuf_reset(&text);
-		while (!(done = take_answer(&text, out, &code)) &&
-		       receive(shell->fd, &text, deadline))
+		while (!(done = take_answer(&text, shell->scripts, out, &code)) &&
+		       receive(shell, &text, deadline))
 			continue;
 		if (!done)
 			sbuf_printf(out, "%s%s", sbuf_text(&text),
-			            clock_now() >= deadline ? "no answer in time" : "it ended");
+			            shell->fd < 0 ? "it ended" : "no answer in time");
 	} else {
 		sbuf_add_str(out, "it does not take commands");
+		/* Half a script may be there. */
+		note_end(shell);
 	}
 	sbuf_free(&text);
 	return done && code == 0;
 }
 
-struct remote *remote_start(const char *command, usec_t timeout, struct sbuf *error)
+static bool launch(struct remote *shell, usec_t timeout, struct sbuf *error)
 {
-	struct remote *shell;
-	char *line;
 	int fds[2];
-	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
 		sbuf_printf(error, "%s", strerror(errno));
-		return NULL;
+		return false;
 	}
-	line = mem_must_printf("%s sh", command);
-	pid = fork();
-	if (pid == 0)
-		become(fds[1], fds[1], line, NULL);
-	free(line);
+	shell->pid = fork();
+	if (shell->pid == 0)
+		become(fds[1], fds[1], shell->line, NULL);
 	(void)close(fds[1]);
-	if (pid < 0) {
+	if (shell->pid < 0) {
 		sbuf_printf(error, "%s", strerror(errno));
 		(void)close(fds[0]);
-		return NULL;
+		return false;
 	}
-	shell = mem_must_alloc(sizeof(*shell));
-	*shell = (struct remote){.pid = pid, .fd = fds[0]};
-	if (remote_run(shell, ":", timeout, error))
+	shell->fd = fds[0];
+	return remote_run(shell, ":", timeout, error);
+}
+
+/* It ends by the end of its input; one that does not is not waited for. */
+static void await_end(struct remote *shell)
+{
+	note_end(shell);
+	for (int i = 0; shell->pid > 0 && i < 50 && waitpid(shell->pid, NULL, WNOHANG) == 0; i++) {
+		if (i == 25)
+			(void)kill(-shell->pid, SIGKILL);
+		(void)poll(NULL, 0, 10);
+	}
+	shell->pid = 0;
+}
+
+struct remote *remote_start(const char *command, usec_t timeout, struct sbuf *error)
+{
+	struct remote *shell = mem_must_alloc(sizeof(*shell));
+
+	*shell = (struct remote){.fd = -1, .line = mem_must_printf("%s sh", command)};
+	if (launch(shell, timeout, error))
 		return shell;
 	remote_end(shell);
 	return NULL;
+}
+
+bool remote_revive(struct remote *shell, usec_t timeout, struct sbuf *error)
+{
+	if (shell->fd >= 0)
+		return true;
+	await_end(shell);
+	return launch(shell, timeout, error);
 }
 
 void remote_end(struct remote *shell)
 {
 	if (shell == NULL)
 		return;
-	(void)close(shell->fd);
-	/* It ends by the end of its input; one that does not is not waited for. */
-	for (int i = 0; i < 50 && waitpid(shell->pid, NULL, WNOHANG) == 0; i++) {
-		if (i == 25)
-			(void)kill(-shell->pid, SIGKILL);
-		(void)poll(NULL, 0, 10);
-	}
+	await_end(shell);
+	free(shell->line);
 	free(shell);
 }
 

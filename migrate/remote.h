@@ -21,6 +21,10 @@ struct remote;
 /* Starts "COMMAND sh" and tries it out; NULL and `error` if it cannot be used. */
 struct remote *remote_start(const char *command, usec_t timeout, struct sbuf *error) MUST_CHECK;
 
+/* Starts it again if it has ended, as with the connection to that machine; false and `error` if
+ * that does not go. */
+bool remote_revive(struct remote *shell, usec_t timeout, struct sbuf *error) MUST_CHECK;
+
 /* Runs a script there; true if it ended with 0.  `out` gets what it wrote, or why it failed. */
 bool remote_run(struct remote *shell, const char *script, usec_t timeout,
                 struct sbuf *out) MUST_CHECK;
