@@ -12,7 +12,7 @@ import time
 import psycopg
 import pytest
 
-from scene import DONE, UNDONE
+from scene import DONE, FORWARD, UNDONE
 from servers import SLOW
 
 TABLE = "CREATE TABLE pairs (id text PRIMARY KEY); GRANT ALL ON pairs TO PUBLIC"
@@ -247,6 +247,27 @@ def test_mover_killed_with_prepared_transactions(make_scene, point):
     finish(scene, "p2", "mine")
     finish(scene, "p1", "other")
     assert rows(scene.pg2, "p2") == ["mine"] and rows(scene.pg1, "p1") == ["other"]
+    scene.check_on_pg2()
+
+
+def test_without_a_record_nothing_is_rolled_back(make_scene):
+    """Nobody would close the copy again if the mover died meanwhile."""
+    scene = make(make_scene)
+    prepare(scene, "p2", "mine")
+    prepare(scene, "p1", "other")
+    result = scene.run("move", "p2", "--to", "pg2", fault="journal.roll_back.intent=fail")
+    assert result.returncode == FORWARD
+    for name in ("pg1", "pg2"):
+        assert name + ": prepared transactions are not rolled back: the journal could not be written" in result.stderr
+    assert prepared(scene.pg1, "p2") == [("mine", "app")] and prepared(scene.pg2, "p1") == [("other", "app")]
+    for cluster, name in ((scene.pg1, "p2"), (scene.pg2, "p1")):
+        with open(cluster.log, errors="replace") as log:
+            assert "pgshunt_closed" not in log.read()
+        assert scene.refuses(cluster, name)
+    assert scene.run("resume").returncode == DONE
+    nothing_left_over(scene)
+    finish(scene, "p2", "mine")
+    finish(scene, "p1", "other")
     scene.check_on_pg2()
 
 

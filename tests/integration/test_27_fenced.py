@@ -278,6 +278,39 @@ def test_one_of_two_shards_is_gone_behind_the_last_look(make_scene, renamed):
     assert scene.left_over(scene.pg2) == []
 
 
+def test_a_lock_on_the_other_one_when_a_shard_is_gone(make_scene):
+    """Each is waited for, or not, for itself: what is gone is named once, and the other one opened late."""
+    scene = make_scene(mover={"promote_timeout": "300s"})
+    gone, promoted = (os.path.join(scene.folder, name) for name in ("gone", "promoted"))
+    mover = scene.background("move", "p1", "p2", "--to", "pg2", fault="journal.catch_up.outcome=wait:%s,"
+                             "journal.promote.outcome=wait:%s" % (gone, promoted))
+    wait_for(lambda: os.path.exists(gone), 60 * SLOW, "the last look")
+    scene.pg1.sql("ALTER DATABASE p1 RENAME TO renamed")
+    wait_for(lambda: scene.pg2.value("SELECT count(*) FROM pg_database WHERE datname = 'p1'") == 0, 20 * SLOW,
+             "the replay")
+    os.unlink(gone)
+    wait_for(lambda: os.path.exists(promoted), 60 * SLOW, "the promotion")
+    with scene.pg2.connect("postgres", options="-c default_transaction_read_only=off") as conn:
+        conn.execute("ALTER DATABASE p2 CONNECTION LIMIT 50")
+        os.unlink(promoted)
+        with scene.pg2.connect("postgres", autocommit=True) as look:
+            waiting = set()
+
+            def tried_twice():
+                waiting.update(look.execute("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+                return len(waiting) > 1
+            wait_for(tried_twice, 60 * SLOW, "another attempt")
+        conn.rollback()
+    assert mover.wait(90 * SLOW) == FORWARD, said(scene)
+    assert "opened 1, others_fenced 0" in said(scene)
+    assert said(scene).count("pgshunt: open shards: pg2 has no database p1") == 1, said(scene)
+    scene.check_writes(scene.proxy, "p2", "pg2")
+    scene.pg2.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'renamed'")
+    scene.pg2.sql("BEGIN READ WRITE; ALTER DATABASE renamed RENAME TO p1; COMMIT")
+    assert scene.run("resume").returncode == DONE
+    assert scene.open_databases(scene.pg2) == {"p1", "p2"}
+
+
 def test_lock_on_the_database_from_elsewhere(make_scene):
     """A session in another database cannot be ended with those in the shard; it is named."""
     scene = make_scene()

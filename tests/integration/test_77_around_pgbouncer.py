@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgwire import wait_for
-from scene import DONE, REFUSED, UNDONE
+from scene import DONE, FORWARD, REFUSED, UNDONE
 from servers import OWNER, SLOW, PgBouncer
 
 
@@ -71,6 +71,39 @@ def test_several_shards_in_one_file(make_scene, make_bouncer):
     assert [line.split()[0] for line in changed] == ["p1", "p2", "again"]
     assert [row["paused"] for row in bouncer.admin("SHOW DATABASES")] == [0] * 5
     assert scene.open_databases(scene.pg1) == set()
+
+
+def test_one_of_two_shards_is_gone(make_scene, make_bouncer):
+    """Somebody has renamed it behind the last look: its clients wait, those of the other one go on."""
+    scene = make_scene(alone=True)
+    bouncer = make_bouncer(scene, entries=entry("p1", scene.pg1) + entry("p2", scene.pg1))
+    mark = os.path.join(scene.folder, "stands")
+    with connect(bouncer, "p1") as waits, connect(bouncer, "p2") as goes_on:
+        for conn in (waits, goes_on):
+            conn.execute("SELECT 1")
+        mover = scene.background("move", "p1", "p2", "--to", "pg2", fault="journal.catch_up.outcome=wait:" + mark)
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the last look")
+        scene.pg1.sql("ALTER DATABASE p1 RENAME TO renamed")
+        wait_for(lambda: scene.pg2.value("SELECT count(*) FROM pg_database WHERE datname = 'p1'") == 0, 20 * SLOW,
+                 "the replay")
+        found = []
+        asker = threading.Thread(target=lambda: found.append(waits.execute("SHOW cluster_name").fetchone()[0]))
+        asker.start()
+        os.unlink(mark)
+        assert goes_on.execute("SHOW cluster_name").fetchone()[0] == "pg2"
+        code = mover.wait(90 * SLOW)
+        text = read(os.path.join(scene.folder, "mover.log"))
+        assert code == FORWARD and "pg2 has no database p1: somebody has renamed or dropped it on pg1" in text, text
+        assert bouncer.database("p1")["paused"] == 1 and bouncer.database("p2")["paused"] == 0
+        result = scene.run("resume")
+        assert result.returncode == FORWARD and "pg2 has no database p1" in result.stderr
+        assert found == [] and asker.is_alive() and bouncer.database("p1")["paused"] == 1
+        scene.pg2.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'renamed'")
+        scene.pg2.sql("BEGIN READ WRITE; ALTER DATABASE renamed RENAME TO p1; COMMIT")
+        assert scene.run("resume").returncode == DONE
+        asker.join(30 * SLOW)
+        assert found == ["pg2"] and where(bouncer, "p2") == "pg2"
+    assert [row["paused"] for row in bouncer.admin("SHOW DATABASES")] == [0] * 3
 
 
 def test_entry_in_an_included_file(make_scene, make_bouncer):
