@@ -216,6 +216,7 @@ static size_t log_format(char line[LOG_LINE_MAX], enum log_level level,
 /* Lines that could not be written, as on a full disk: the first is told on stderr, if that is
  * somewhere else, and when there is room again their number is told in the log. */
 static atomic_uint lost;
+static atomic_bool told;    /* on stderr; another thread may just be trying to write their number */
 static atomic_bool cut_off; /* of the last one there is a part */
 
 /* False: errno says why. */
@@ -245,8 +246,11 @@ static void log_tell_lost(int fd)
 	(void)snprintf(message, sizeof(message),
 	               "the log could not be written: %u lines are missing here", count);
 	if (log_put_whole(fd, line,
-	                  begin + log_format(line + begin, LOG_LEVEL_ERROR, NULL, count, message)))
+	                  begin +
+	                      log_format(line + begin, LOG_LEVEL_ERROR, NULL, count, message))) {
+		atomic_store(&told, false);
 		return;
+	}
 	atomic_fetch_add(&lost, count);
 	if (begin > 0)
 		atomic_store(&cut_off, true);
@@ -259,9 +263,11 @@ static void log_put(const char *line, size_t len)
 
 	if (UNLIKELY(atomic_load_explicit(&lost, memory_order_relaxed) > 0))
 		log_tell_lost(fd);
-	if (UNLIKELY(!log_put_whole(fd, line, len)) && atomic_fetch_add(&lost, 1) == 0 &&
-	    fd != STDERR_FILENO)
+	if (LIKELY(log_put_whole(fd, line, len)))
+		return;
+	if (!atomic_exchange(&told, true) && fd != STDERR_FILENO)
 		(void)dprintf(STDERR_FILENO, "the log cannot be written: %s\n", strerror(errno));
+	atomic_fetch_add(&lost, 1);
 }
 
 static void log_emit(enum log_level level, const struct log_about *about, unsigned left_out,

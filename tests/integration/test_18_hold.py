@@ -319,7 +319,7 @@ def test_nowait(proxy):
         wait_for(lambda: proxy.held()["state"] == "held", 10 * SLOW, "the drain")
 
 
-def test_blockers(proxy):
+def test_blockers(proxy, pg):
     with proxy.wire("p2", application_name="first") as busy, \
             proxy.wire("p2", application_name="second") as running, proxy.wire("p2") as idle, \
             proxy.wire("p2", application_name="copier") as copier:
@@ -330,6 +330,8 @@ def test_blockers(proxy):
         running.send(query("SELECT pg_sleep(60) /* running */"))
         copier.send(query("COPY items FROM STDIN"))
         copier.until("G")
+        wait_for(lambda: pg.sql("SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%/* running */'"),
+                 20 * SLOW, "the statement")
         proxy.hold("p2", "NOWAIT DRAIN 30s")
         time.sleep(0.2)
         blockers = {row["application_name"]: row for row in proxy.command("SHOW BLOCKERS p2")}

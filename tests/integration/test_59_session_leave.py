@@ -610,6 +610,8 @@ def test_a_move(scene):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_move_that_ends_after_the_fence(scene, how):
+    if how == signal.SIGKILL:  # it is the test that aborts, and not the watch over the move
+        scene.configure(lease="60s")
     conns = [begin(proxy, "c%d" % n) for n, proxy in enumerate(scene.proxies * 2)]
     mover = scene.background("move", "p2", "--to", "pg2",
                              fault="journal.terminate.outcome=sleep:1500")

@@ -267,9 +267,11 @@ def on_disk(make_proxy, pg, other, disk, monkeypatch):
 
 @pytest.mark.root
 def test_log_on_a_full_disk(on_disk, disk):
-    """Nobody notices; it is told once on standard error, and in the log when there is room again."""
+    """Nobody notices; it is told on standard error, and in the log when there is room again.  Once, but that
+    a short line may still find room in the last block after a long one has not."""
     proxy, log = on_disk, "proxy.log"
-    for episode in (1, 2):
+    told = written = 0
+    for _ in range(2):
         disk.fill()
         size = len(disk.read(log))
         with proxy.wire("p2") as stays:
@@ -281,13 +283,15 @@ def test_log_on_a_full_disk(on_disk, disk):
         with proxy.console() as console:
             assert console("SHOW POOLS")
         assert len(disk.read(log)) - size < 4096  # what was left of its last block
-        assert proxy.log().count("No space left on device") == episode, proxy.log()
+        told, before = proxy.log().count("No space left on device"), told
+        assert 1 <= told - before <= 5, proxy.log()
         disk.make_room()
         with proxy.wire("p1") as conn:
             assert conn.value("SELECT 3") == "3"
-        wait_for(lambda: disk.read(log).count("lines are missing here") == episode, 20 * SLOW, "the line about it")
-        missing = int(re.findall(r"written: (\d+) lines", disk.read(log))[-1])
-        assert missing >= 30
+        wait_for(lambda: disk.read(log).count("lines are missing here") == told, 20 * SLOW, "the line about it")
+        missing = [int(count) for count in re.findall(r"written: (\d+) lines", disk.read(log))]
+        assert sum(missing[written:]) >= 30
+        written = len(missing)
         wait_for(lambda: "closing because" in disk.read(log).rsplit("missing here", 1)[1], 20 * SLOW, "new lines")
     # Those of which the end fell off end where they end.
     assert all(re.match(r"\d{4}-\d\d-\d\dT|[\d-]{0,10}$", line) for line in disk.read(log).splitlines())
