@@ -23,6 +23,9 @@
 
 #define FENCE_SQL_MAX ((size_t)4 * 1024 * 1024)
 #define FENCE_TIMEOUT (5 * USEC_PER_SEC)
+/* Sessions of which one after the other ends, as on a machine under load, get that much more time.
+ */
+#define TERMINATE_MORE (10 * USEC_PER_SEC)
 /* A target that needs no longer for what is written on the source is waited for in the hold. */
 #define FOLLOWS_CLOSELY (50 * USEC_PER_MSEC)
 /* How long a moment is looked for in which it is so; a target far away always needs longer. */
@@ -228,8 +231,12 @@ static bool terminate_all(struct move *move, usec_t deadline)
 		const char *name = PQgetvalue(result, row, 0);
 
 		for (size_t i = 0; i < move->shard_count; i++) {
-			if (strcmp(move->shards[i].dbname, name) == 0)
-				move->shards[i].sessions += strtoul(PQgetvalue(result, row, 1), NULL, 10);
+			const unsigned long ended = strtoul(PQgetvalue(result, row, 1), NULL, 10);
+
+			/* Those that get another SIGTERM are the same. */
+			if (strcmp(move->shards[i].dbname, name) == 0 &&
+			    ended > move->shards[i].sessions)
+				move->shards[i].sessions = ended;
 		}
 	}
 	return ok;
@@ -358,7 +365,7 @@ bool fence_await_follower(struct move *move)
 }
 
 /* Until few enough are left that the exact look is worth its time; behind terminate_all(). */
-static bool await_few(struct move *move, usec_t deadline)
+static bool await_few(struct move *move, usec_t *deadline, usec_t last)
 {
 	struct link *link = &move->source.link;
 	usec_t until = clock_now() + TERMINATE_AGAIN;
@@ -374,18 +381,22 @@ static bool await_few(struct move *move, usec_t deadline)
 
 		if (left < before)
 			until = clock_now() + TERMINATE_AGAIN;
+		if (left < move->least_left)
+			*deadline =
+			    clock_now() + FENCE_TIMEOUT < last ? clock_now() + FENCE_TIMEOUT : last;
+		move->least_left = left < move->least_left ? left : move->least_left;
 		before = left;
-		if (left <= 0 || clock_now() >= until || clock_now() >= deadline)
+		if (left <= 0 || clock_now() >= until || clock_now() >= *deadline)
 			break;
 		loop_sleep(&move->loop, POLL_EVERY * (1 + left / POLL_STRETCH));
-		ok = ask(move, link, sbuf_text(&sql), deadline + ANSWER_GRACE);
+		ok = ask(move, link, sbuf_text(&sql), *deadline + ANSWER_GRACE);
 	}
 	sbuf_free(&sql);
 	return ok;
 }
 
 /* Until nobody was left twice in a row, which `sql` looks in one go. */
-static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
+static bool await_nobody(struct move *move, const char *sql, usec_t deadline, usec_t last)
 {
 	struct link *link = &move->source.link;
 
@@ -404,7 +415,7 @@ static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 			return false;
 		}
 		/* Somebody ignored the signal, or slipped in before the fence. */
-		if (!terminate_all(move, deadline) || !await_few(move, deadline))
+		if (!terminate_all(move, deadline) || !await_few(move, &deadline, last))
 			return false;
 	}
 }
@@ -412,18 +423,20 @@ static bool await_nobody(struct move *move, const char *sql, usec_t deadline)
 bool phase_terminate(struct move *move)
 {
 	usec_t deadline = clock_now() + FENCE_TIMEOUT;
+	const usec_t last = deadline + TERMINATE_MORE;
 	struct sbuf sql;
 	bool ok;
 
+	move->least_left = INT64_MAX;
 	if (move->source_apart)
 		return true; /* who is there does not write to what was moved */
-	if (!terminate_all(move, deadline) || !await_few(move, deadline))
+	if (!terminate_all(move, deadline) || !await_few(move, &deadline, last))
 		return false;
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	left_sql(move, &sql);
 	sbuf_add_str(&sql, LOOK_ANEW);
 	left_sql(move, &sql);
-	ok = await_nobody(move, sbuf_text(&sql), deadline);
+	ok = await_nobody(move, sbuf_text(&sql), deadline, last);
 	sbuf_free(&sql);
 	move->terminated = 0;
 	for (size_t i = 0; i < move->shard_count; i++)

@@ -184,6 +184,7 @@ struct move {
 	struct sbuf sealed;       /* sessions that were recognized by it, another such list */
 	size_t sealed_count;
 	bool sealed_acted; /* one of them has done something all the same, after the barrier */
+	int64_t least_left; /* sessions that had not ended, at the best look so far */
 	char *prepared; /* transactions, as prepared_sql() brings them; NULL = none, or not asked yet */
 	int64_t lag; /* bytes, last seen */
 	struct outcome outcome;

@@ -311,6 +311,30 @@ def test_a_lock_on_the_other_one_when_a_shard_is_gone(make_scene):
     assert scene.open_databases(scene.pg2) == {"p1", "p2"}
 
 
+def test_sessions_that_take_long_to_end(make_scene):
+    """A machine under load ends one after the other: as long as it does, that is no reason to give up."""
+    scene = make_scene(mover={"lease": "10s"})
+    conns = [scene.pg1.connect("p2") for _ in range(9)]
+    pids = [conn.info.backend_pid for conn in conns]
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        mover = scene.background("move", "p2", "--to", "pg2")
+        wait_for(lambda: not scene.pg1.value("SELECT datallowconn FROM pg_database WHERE datname = 'p2'"),
+                 60 * SLOW, "the fence")
+        while pids:
+            time.sleep(1)
+            os.kill(pids.pop(), signal.SIGCONT)
+        assert mover.wait(60 * SLOW) == DONE, said(scene)
+        assert "9 sessions ended on pg1" in said(scene)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        for conn in conns:
+            conn.close()
+    scene.check_on_pg2()
+
+
 def test_lock_on_the_database_from_elsewhere(make_scene):
     """A session in another database cannot be ended with those in the shard; it is named."""
     scene = make_scene()
