@@ -421,7 +421,9 @@ static bool prepare_remote(const struct bouncer_file *file, const char *temporar
 	sbuf_add_str(&script, "cp -p -- \"$file\" \"$bak\"\ncp -p -- \"$file\" \"$new\"\n"
 	                      "printf %s ");
 	shell_quote(&script, file->after);
-	sbuf_add_str(&script, " > \"$new\"\nsync");
+	/* Where sync takes no names, everything; that machine may be busy with a lot of it. */
+	sbuf_add_str(&script,
+	             " > \"$new\"\nsync -- \"$bak\" \"$new\" \"${file%/*}/\" 2>/dev/null || sync");
 	ok = sbuf_ok(&script) && remote_run(file->shell, sbuf_text(&script), SHELL_TIMEOUT, error);
 	sbuf_free(&script);
 	return ok;
@@ -530,14 +532,21 @@ void bouncer_files_forget(struct move *move, const struct config_pgbouncer *conf
 
 void bouncer_files_sync(struct move *move)
 {
+	struct sbuf script;
 	struct sbuf ignored;
 
 	sbuf_init(&ignored, 65536);
 	for (size_t i = 0; i < move->file_count; i++) {
-		if (move->files[i].shell == NULL)
+		if (move->files[i].shell == NULL) {
 			sync_directory_of(move->files[i].path);
-		else
-			(void)!remote_run(move->files[i].shell, "sync", SHELL_TIMEOUT, &ignored);
+			continue;
+		}
+		sbuf_init(&script, 65536);
+		add_word(&script, "file", move->files[i].path);
+		sbuf_add_str(&script, "sync -- \"${file%/*}/\" 2>/dev/null || sync");
+		(void)!remote_run(move->files[i].shell, sbuf_text(&script), SHELL_TIMEOUT,
+		                  &ignored);
+		sbuf_free(&script);
 	}
 	sbuf_free(&ignored);
 }

@@ -13,8 +13,8 @@
 #define SQL_MAX ((size_t)1024 * 1024)
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
 #define LOOK_EVERY (5 * USEC_PER_MSEC)
-/* How long a reload may take to count. */
-#define RELOAD_PATIENCE (2 * USEC_PER_SEC)
+/* How long a reload may take to count; no client waits for it. */
+#define RELOAD_PATIENCE (10 * USEC_PER_SEC)
 #define REACH_PATIENCE (3 * USEC_PER_SEC)
 #define REACH_EVERY (100 * USEC_PER_MSEC)
 #define OLD_PATIENCE (500 * USEC_PER_MSEC)

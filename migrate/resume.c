@@ -456,9 +456,19 @@ static enum exit_code resume_read(struct move *move, const struct journal_record
 	(void)!connect_all(move, &facts.source_reachable);
 	add_missing_routes(move, records);
 	bouncers_add_missing(move, records);
-	if (facts.source_reachable && !move->dry_run &&
-	    (!move_lock_source(move) || !end_old_sessions(move, &move->source.link)))
-		return EXIT_INTERNAL;
+	if (facts.source_reachable && !move->dry_run) {
+		if (!move_lock_source(move))
+			return EXIT_INTERNAL;
+		if (!end_old_sessions(move, &move->source.link)) {
+			(void)move_fail(
+			    move,
+			    "%s: the sessions of the mover that died, which may still carry out "
+			    "what it sent last, do not end (%s); try again, or end them "
+			    "(application_name pgshunt…)",
+			    move->source.link.name, link_error(&move->source.link));
+			return EXIT_INTERNAL;
+		}
+	}
 	if (move->target.link.state == LINK_IDLE && !move->dry_run)
 		(void)!end_old_sessions(move, &move->target.link);
 	facts.changed_anything = move->anything_changed;
