@@ -23,6 +23,8 @@
 /* Abort is tried again, where it could not be known what is right. */
 #define TRY_EVERY (5 * USEC_PER_SEC)
 #define PATIENCE (600 * USEC_PER_SEC)
+/* With a configuration that cannot be read: somebody may just be writing it. */
+#define USAGE_PATIENCE (60 * USEC_PER_SEC)
 
 #define LOG_FILE "watch.log"
 
@@ -113,12 +115,15 @@ static void say_when(const char *what)
 
 static void abort_for_it(const struct move *move)
 {
-	usec_t deadline = clock_now() + PATIENCE;
+	const usec_t began = clock_now();
+	usec_t deadline = began + PATIENCE;
 	int code;
 
 	for (;;) {
 		code = run_abort(move);
-		if (code == EXIT_DONE || code == EXIT_REFUSED || code == EXIT_USAGE)
+		if (code == EXIT_DONE || code == EXIT_REFUSED)
+			break;
+		if (code == EXIT_USAGE && clock_now() - began >= USAGE_PATIENCE)
 			break;
 		if (clock_now() >= deadline) {
 			say_when("given up: run \"pgshunt resume\" when all can be reached");

@@ -69,6 +69,20 @@ def test_killed_after_the_promotion(make_scene):
     scene.check_on_pg2()
 
 
+def test_a_configuration_that_is_just_being_written(make_scene):
+    """The watch reads it, and does so again when it is right: clients are waiting."""
+    scene = make_scene(mover={"lease": "1s"})
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.fence.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the fence")
+    with open(scene.proxy.config_path, "w") as out:
+        out.write("mover: [half of it")
+    mover.kill()
+    wait_for(lambda: "half of it" in said(scene) or "pgshunt.yml" in said(scene), 30 * SLOW, "an attempt")
+    scene.proxy.write()
+    undone(scene)
+
+
 def test_nobody_can_say_whether_it_was_promoted(make_scene):
     """pg2 does not answer: everything stays as it is until it does."""
     scene = make_scene(mover={"lease": "1s"})
