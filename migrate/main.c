@@ -13,7 +13,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#define FILES_WANTED 8192
 
 /* pgshunt import-pgbouncer FILE, pgshunt import-commcare DIRECTORY: to stdout. */
 static int import(const char *path,
@@ -72,6 +75,17 @@ static bool load(const struct command_line *line, struct config **config, struct
 	                           : config_load(line->option[OPTION_CONFIG], config, errors);
 }
 
+/* A session for each shard of many, at each proxy: as many files as may be had. */
+static void raise_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= FILES_WANTED)
+		return;
+	limit.rlim_cur = limit.rlim_max < FILES_WANTED ? limit.rlim_max : FILES_WANTED;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv)
 {
 	struct command_line line;
@@ -84,6 +98,7 @@ int main(int argc, char **argv)
 	standard_files_open();
 	fault_init();
 	config_clean_environment();
+	raise_files();
 	/* A file that may not grow, such as the journal, is an error like a full disk. */
 	(void)signal(SIGXFSZ, SIG_IGN);
 	for (size_t i = 0; argc >= 2 && i < ARRAY_LEN(imports); i++) {

@@ -101,6 +101,15 @@ def test_dry_runs(make_scene):
     scene.check_on_pg1()
 
 
+def test_few_files_may_be_open(make_scene):
+    """It takes as many as it may have: a move of many shards needs a session for each at each proxy."""
+    scene = make_scene(mover={"validate_seconds": 0})
+    result = subprocess.run(["prlimit", "--nofile=8:4096", *scene.argv("move", "p2", "--to", "pg2")],
+                            capture_output=True, text=True, timeout=60 * SLOW, check=False)
+    assert result.returncode == DONE, result.stdout + result.stderr
+    scene.check_on_pg2()
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_files(make_scene, closed):
     """What is written to them gets neither into the journal nor to a server, a client or another process."""
