@@ -12,6 +12,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#define ROOM_ENOUGH 5
+
 bool identity_read(struct move *move, struct server_start *out)
 {
 	struct link *target = &move->target.link;
@@ -52,6 +54,24 @@ bool identity_same(const struct move *move, const struct route *route,
 	return false;
 }
 
+/* A proxy that cannot ask the target may have found it full, as with many shards. */
+static void say_room(struct move *move)
+{
+	struct link *target = &move->target.link;
+
+	if (link_run(&move->loop, target, move->config->mover.connect_timeout,
+	             "SELECT current_setting('max_connections')::int -"
+	             " current_setting('superuser_reserved_connections')::int - count(*) AS room"
+	             " FROM pg_stat_activity WHERE backend_type = 'client backend'") &&
+	    link_number(target, 0, "room", ROOM_ENOUGH) < ROOM_ENOUGH)
+		ui_error(
+		    move->ui,
+		    "prepare: %s has no room for more sessions: while a swap is prepared every "
+		    "proxy has one there for each shard, besides those of its pools; raise "
+		    "max_connections, or move fewer shards at once",
+		    target->name);
+}
+
 bool identity_prove(struct move *move)
 {
 	struct server_start target;
@@ -67,5 +87,7 @@ bool identity_prove(struct move *move)
 			ok = move_fail(move, "%s", sbuf_text(&why));
 		sbuf_free(&why);
 	}
+	if (!ok)
+		say_room(move);
 	return ok;
 }

@@ -22,11 +22,35 @@ static struct link **all_links(struct move *move)
 	return links;
 }
 
+/* In how many shards there is room on the target for a session of ours: at most half of what is
+ * free, which those who come after the release will want. */
+static size_t room(struct move *move)
+{
+	struct link *link = &move->target.link;
+	int64_t room;
+
+	if (!link_run(&move->loop, link, ASK_TIMEOUT,
+	              "SELECT (current_setting('max_connections')::int -"
+	              " current_setting('superuser_reserved_connections')::int - count(*)) / 2 AS"
+	              " room FROM pg_stat_activity WHERE backend_type = 'client backend'"))
+		return 0;
+	room = link_number(link, 0, "room", 0);
+	return room <= 0 ? 0 : (size_t)room < move->shard_count ? (size_t)room : move->shard_count;
+}
+
 bool unlogged_prepare(struct move *move)
 {
+	const size_t count = room(move);
 	struct link **links = all_links(move);
 	struct sbuf error;
 
+	if (count < move->shard_count)
+		ui_error(
+		    move->ui,
+		    "prepare: only %zu of %zu shards are looked at once more in the hold, for %s "
+		    "has room for no more sessions (max_connections): in the others, unlogged "
+		    "tables that are made from now on would not be noticed",
+		    count, move->shard_count, move->target.conf->name);
 	for (size_t i = 0; i < move->shard_count; i++) {
 		struct link_target target;
 
@@ -35,9 +59,8 @@ bool unlogged_prepare(struct move *move)
 		link_init(links[i], move->target.conf->name, &target);
 	}
 	sbuf_init(&error, ERROR_MAX * (1 + move->shard_count));
-	/* Of a hundred shards the target may not take so many sessions. */
-	if (!links_connect(&move->loop, links, move->shard_count,
-	                   move->config->mover.connect_timeout, &error)) {
+	if (!links_connect(&move->loop, links, count, move->config->mover.connect_timeout,
+	                   &error)) {
 		ui_lines(move->ui, &error);
 		ui_error(move->ui, "prepare: unlogged tables that were made there since the checks "
 		                   "would not be noticed");

@@ -183,6 +183,50 @@ def test_target_is_away_when_the_move_is_undone(make_scene, how):
     scene.check_writes(scene.proxy, "p2", "pg2")
 
 
+@pytest.mark.parametrize("most, code", [(24, UNDONE), (60, DONE)])
+def test_room_on_the_target_for_many_shards(make_scene, most, code):
+    """A proxy needs a session there for each, and where that is too much, it is said; the mover's sessions in
+    the shards take none from those who come after the release."""
+    scene = make_scene()
+    names = ["s%d" % n for n in range(30)]
+    for cluster in (scene.pg2, scene.pg1):
+        cluster.stop()
+        cluster.settings["max_connections"] = most
+    for cluster in (scene.pg1, scene.pg2):
+        if cluster is scene.pg2:  # what it has replayed of the old one counts until then
+            cluster.settings["max_connections"] = 150
+        cluster.start()
+    for name in names:
+        scene.pg1.sql("CREATE DATABASE %s STRATEGY file_copy" % name)
+        scene.proxy.databases[name] = {"server": "pg1"}
+    scene.proxy.write()
+    with scene.proxy.console() as console:
+        console("RELOAD")
+    wait_for(lambda: scene.pg2.value("SELECT count(*) FROM pg_database WHERE datname LIKE 's%'") == len(names),
+             60 * SLOW, "the replay")
+    scene.pg2.stop()
+    scene.pg2.settings["max_connections"] = most
+    scene.pg2.start()
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", *names, "--to", "pg2", fault="journal.release.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark) or mover.poll() is not None, 90 * SLOW, "the release")
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    if code == UNDONE:
+        assert mover.wait(30 * SLOW) == UNDONE and "pg2 has no room for more sessions" in text, text
+        return
+    assert mover.poll() is None, text
+    conns = [scene.pg2.connect(name, "app") for name in names[:6]]
+    os.unlink(mark)
+    ended = mover.wait(90 * SLOW)
+    with open(os.path.join(scene.folder, "mover.log")) as log:
+        text = log.read()
+    assert ended == DONE, text
+    assert "of 30 shards are looked at once more in the hold" in text
+    for conn in conns:
+        conn.close()
+
+
 def test_target_dies_after_its_promotion(make_scene):
     """Nobody writes anywhere until it is back; pg1 stays fenced."""
     scene = make_scene(mover={"promote_timeout": "4s"})
