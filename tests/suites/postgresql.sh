@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: PostgreSQL
 # PostgreSQL's own test suites, from Debian's source package, through pgshuntd:
 #
-#   sh tests/suites/postgresql.sh [regress|contrib|isolation|pipeline …]
+#   sh tests/suites/postgresql.sh [regress|contrib|languages|isolation|pipeline …]
 #
 #   regress     the SQL regression tests (pg_regress, parallel_schedule)
 #   contrib     those of PL/pgSQL and of the extensions; dblink and postgres_fdw come back through the proxy
+#   languages   those of PL/Perl, PL/Python and PL/Tcl, and of the types' transforms for them
 #   isolation   the isolation tests (isolationtester), which hold several sessions against each other, and
 #               those of logical decoding
 #   pipeline    libpq_pipeline, the test program of libpq's pipelines, with its protocol traces
@@ -29,7 +30,7 @@ repo=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/lib.sh
 . "$repo/tests/lib.sh"
 
-suites=${*:-regress contrib isolation pipeline}
+suites=${*:-regress contrib languages isolation pipeline}
 modes=${SUITE_MODES:-session}
 pgxs=$PGBIN/../lib/pgxs/src/test
 explained=$repo/tests/suites/postgresql.explained
@@ -37,6 +38,8 @@ modules="adminpack amcheck auto_explain bloom btree_gin btree_gist citext cube d
 earthdistance file_fdw fuzzystrmatch hstore intarray isn lo ltree pageinspect passwordcheck \
 pg_freespacemap pg_stat_statements pg_surgery pg_trgm pg_visibility pg_walinspect pgcrypto pgstattuple \
 postgres_fdw seg tablefunc test_decoding tsm_system_rows tsm_system_time unaccent uuid-ossp xml2"
+languages="src/pl/plperl src/pl/plpython src/pl/tcl bool_plperl hstore_plperl hstore_plpython jsonb_plperl \
+jsonb_plpython ltree_plpython"
 work=
 proxy_pid=
 moving_pid=
@@ -225,26 +228,39 @@ suite_regress() {
 
 # The tests that a module's Makefile names.
 suite_names() {
-	sed -e ':a' -e '/\\$/{N;s/\\\n//;ba' -e '}' "$2/Makefile" |
-		sed -n "s/\\\$([^)]*)//g; s/^$1 *= *//p"
+	suite_makefile=$2/Makefile
+	[ -e "$suite_makefile" ] || suite_makefile=$2/GNUmakefile
+	sed -e ':a' -e '/\\$/{N;s/\\\n//;ba' -e '}' "$suite_makefile" |
+		sed -n "s/\\\$([^)]*)//g; s/^[[:space:]]*$1 *+\\{0,1\\}= *//p"
+}
+
+suite_contrib() {
+	suite_modules "$1" src/pl/plpgsql/src $modules
+}
+
+suite_languages() {
+	suite_modules "$1" $languages
 }
 
 # A module's tests in a new database; tests of different modules may have one name.
-suite_contrib() {
+suite_modules() {
+	suite_mode=$1
+	shift
 	mkdir "$out/results"
-	for suite_module in src/pl/plpgsql/src $modules; do
+	for suite_module; do
 		suite_from=$source/$suite_module
 		[ -e "$suite_from" ] || suite_from=$source/contrib/$suite_module
 		suite_module=$(basename "${suite_module%/src}")
 		suite_into=$out/$suite_module
 		as_db mkdir "$suite_into"
-		suite_database "$1" contrib_regression
+		suite_database "$suite_mode" contrib_regression
 		# dblink's test waits for a process of the server to end with its client.
 		sql "$port" postgres -c "ALTER DATABASE contrib_regression SET statement_timeout TO '20s'"
+		[ "$suite_module" != tcl ] || sql "$port" contrib_regression -c "CREATE EXTENSION pltcl"
 		# Where \copy reads their data.
 		cd "$suite_from"
 		# shellcheck disable=SC2046
-		suite_pg_regress "$1" contrib_regression "$suite_from" --outputdir="$suite_into" \
+		suite_pg_regress "$suite_mode" contrib_regression "$suite_from" --outputdir="$suite_into" \
 			$(suite_names REGRESS "$suite_from") |
 			sed -E "s/^(test )? *([^ ]+ +\.\.\. )/test $suite_module.\2/" >>"$out/log"
 		for suite_result in "$suite_into"/results/*.out; do
@@ -294,7 +310,8 @@ trap suite_cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-install_packages dpkg-dev bzip2 postgresql-server-dev-15 postgresql-contrib libpq-dev
+install_packages dpkg-dev bzip2 postgresql-server-dev-15 postgresql-contrib libpq-dev \
+	postgresql-plperl-15 postgresql-plpython3-15 postgresql-pltcl-15
 cache=$(build_dir suites)
 mkdir -p "$cache"
 build=${PGSHUNT_BUILD:-$(build_dir)}
