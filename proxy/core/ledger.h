@@ -74,7 +74,8 @@ struct ledger {
 	bool unnamed;      /* … the client's unnamed statement among them */
 	bool skipping;     /* after an error: the server reads up to Sync */
 	bool copy_in;      /* the server reads COPY data */
-	bool sync_kept;    /* … and a Sync among them, which it ignores, was not sent */
+	bool copy_sent;    /* … of which some was sent */
+	bool sync_kept;    /* … and a Sync behind some, which it ignores, was not sent */
 	bool flushed;      /* a Flush of the proxy's own is the last that was sent */
 };
 

@@ -324,6 +324,7 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		return true;
 	case FE_COPY_DATA:
 		ledger->flushed = false;
+		ledger->copy_sent = true;
 		return true;
 	default:
 		return true;
@@ -675,11 +676,15 @@ static enum step request_message(struct request *request)
 		return STEP_STOP;
 	}
 	if (UNLIKELY(at[0] == FE_SYNC && client->server->ledger.copy_in)) {
-		if (request_ends_with_syncs(request))
-			return STEP_STOP;
 		/* Ignored by a server that reads COPY data.  It is not sent: should an error have
-		 * ended the COPY meanwhile, it would be answered. */
-		client->server->ledger.sync_kept = true;
+		 * ended the COPY meanwhile, it would be answered.  Ahead of all data, where those
+		 * stand that send one behind every Execute, there is nothing yet that could be
+		 * wrong. */
+		if (client->server->ledger.copy_sent) {
+			if (request_ends_with_syncs(request))
+				return STEP_STOP;
+			client->server->ledger.sync_kept = true;
+		}
 		request_skip(request, total);
 		return STEP_NEXT;
 	}

@@ -191,6 +191,21 @@ def test_extended_copy_in_sent_at_once(conn, sent, expected):
     assert conn.value("SELECT count(*) FROM items WHERE id >= 4000") == "0"
 
 
+@pytest.mark.parametrize("end", [COPY_DONE, copy_fail("no")], ids=["done", "fail"])
+def test_extended_copy_in_that_fails_behind_a_sync(conn, end):
+    """A Sync that comes when the server reads data already, ahead of them."""
+    for _ in range(2):
+        conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+        conn.until("G")
+        conn.send(SYNC)
+        assert conn.silent(0.1)
+        conn.send(BAD)
+        conn.until("E")
+        conn.send(ROW, end, SYNC)
+        assert kinds(conn.ready("I")) == "Z"
+        assert conn.value("SELECT count(*) FROM items WHERE id >= 4000") == "0"
+
+
 def test_copy_data_that_nobody_asked_for_sent_at_once(conn):
     conn.send(*SELECT, ROW, SYNC, COPY_DONE, *SELECT, copy_fail("no"), ROW, *SELECT, SYNC)
     assert kinds(conn.ready("I")) == "12DCZ"
