@@ -152,7 +152,8 @@ static void login_note_name(struct client_login *login, const char *value)
 	while (*at >= ' ' && *at <= '~')
 		at++;
 	free(login->name_sent);
-	login->name_sent = *at == '\0' ? NULL : strdup(value);
+	login->name_sent =
+	    *at == '\0' && value[param_identifier_len(value)] == '\0' ? NULL : strdup(value);
 }
 
 static bool login_want(struct client *client, const char *name, const char *value)
@@ -774,6 +775,37 @@ static void login_log(const struct client *client)
 		 client->conn.tls == NULL ? "" : " tls=", conn_tls_text(&client->conn, tls));
 }
 
+/* Not if the client has asked at its start to be told no NOTICE, or the name is not its own. */
+static bool login_tells_truncation(const struct client *client)
+{
+	const char *level = param_set_get(client->login->wanted, "client_min_messages");
+
+	if (client->worker->routes->config->proxy.application_name_add_host)
+		return false;
+	return level == NULL ||
+	       (strcasecmp(level, "warning") != 0 && strcasecmp(level, "error") != 0);
+}
+
+/* As PostgreSQL says it of an application_name that is too long. */
+static void login_tell_truncation(const struct client *client, struct sbuf *out)
+{
+	const char *name = client->login->name_sent;
+	struct wire_error notice = {
+	    .severity = "NOTICE", .sqlstate = "42622", .routine = "truncate_identifier"};
+	size_t kept;
+	char *text = NULL;
+
+	if (LIKELY(name == NULL) || !login_tells_truncation(client))
+		return;
+	kept = param_identifier_len(name);
+	if (name[kept] != '\0' && asprintf(&text, "identifier \"%s\" will be truncated to \"%.*s\"",
+	                                   name, (int)kept, name) >= 0) {
+		notice.message = text;
+		wire_add_notice(out, &notice);
+		free(text);
+	}
+}
+
 bool login_welcome(struct client *client, const struct server *server)
 {
 	struct worker *worker = client->worker;
@@ -782,7 +814,8 @@ bool login_welcome(struct client *client, const struct server *server)
 	const uint32_t pid = promise_pid(client, server); /* which the key is made for */
 	bool sent;
 
-	sbuf_init(&out, PARAM_MAX_SQL);
+	sbuf_init(&out, PARAM_MAX_SQL + 2 * PARAM_MAX_VALUE);
+	login_tell_truncation(client, &out);
 	(void)param_set_write_status(client->params, &out);
 	if (client_make_key(client, &key))
 		wire_add_backend_key(&out, pid, key.bytes, key.len);

@@ -25,7 +25,7 @@ struct client_login {
 	char *user;
 	char *database;
 	char *application_name;
-	char *name_sent; /* the same as it came, if there is more than ASCII in it, or NULL */
+	char *name_sent;          /* the same as it came, if it is shown otherwise, or NULL */
 	struct param_set *wanted; /* its startup parameters */
 	struct param_set *trial;  /* … of which a server has to be asked (trial.h); NULL: none */
 	usec_t trial_since;       /* 0: not yet */

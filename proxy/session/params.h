@@ -89,6 +89,9 @@ struct param_set *param_set_empty(struct param_pool *pool) MUST_CHECK;
 struct param_set *param_set_with(struct param_pool *pool, const struct param_set *base,
                                  const char *name, const char *value, bool reported) MUST_CHECK;
 
+/* How many bytes PostgreSQL keeps of an identifier, without half a UTF-8 character. */
+size_t param_identifier_len(const char *value);
+
 /* The application_name that was sent, as servers from 16 on show bytes that are no printable ASCII:
  * \xNN, where older ones have '?', as param_set_with() has.  False: the server of `have` is one of
  * those.  (Longer than so it would be cut when it is SET.) */

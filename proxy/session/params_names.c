@@ -204,10 +204,10 @@ static const char *find_encoding(const char *value)
 	return row == NULL ? NULL : row->name;
 }
 
-/* How many bytes PostgreSQL keeps of an identifier (NAMEDATALEN - 1), without half a UTF-8 character. */
-static size_t identifier_len(const char *value, size_t len)
+size_t param_identifier_len(const char *value)
 {
-	size_t kept = 63;
+	size_t kept = 63; /* NAMEDATALEN - 1 */
+	size_t len = strnlen(value, kept + 1);
 
 	if (len <= kept)
 		return len;
@@ -232,7 +232,7 @@ bool param_normalise_value(const char *name, const char *value, char *out)
 		}
 	}
 	if (strcmp(name, "application_name") == 0)
-		len = identifier_len(value, len);
+		len = param_identifier_len(value);
 	memcpy(out, value, len);
 	out[len] = '\0';
 	if (strcmp(name, "application_name") == 0) {

@@ -3,7 +3,7 @@
 import pytest
 
 import pgwire
-from pgwire import SYNC, bind, errors, execute, parse, query, rows
+from pgwire import SYNC, bind, errors, execute, parse, query, rows, startup
 
 
 @pytest.fixture
@@ -197,3 +197,25 @@ def test_driver_with_its_own_settings(proxy):
             assert two.execute("SHOW timezone").fetchone() != ("Asia/Tokyo",)
             assert one.execute("SHOW application_name").fetchone() == ("a",)
             assert two.execute("SHOW application_name").fetchone() == ("b",)
+
+
+@pytest.mark.parametrize("name,told", [
+    ("a" * 63, None), ("a" * 64, "a" * 63), ("b" * 300, "b" * 63), ("ä" * 40, "ä" * 31), ("x" + "ä" * 31, None),
+], ids=range(5))
+@pytest.mark.parametrize("options,silent", [
+    ({}, False), ({"client_min_messages": "Warning"}, True), ({"options": "-c client_min_messages=error"}, True),
+    ({"options": "-c client_min_messages=debug1"}, False)], ids=range(4))
+def test_too_long_application_name(endpoint, name, told, options, silent):
+    """It is cut, and the client is told so at its login."""
+    for _ in range(2):
+        with pgwire.Conn(endpoint.host, endpoint.port) as conn:
+            conn.send(startup({"user": "app", "database": "p1", **options, "application_name": name}))
+            notices = [m.fields() for m in conn.ready("I") if m.kind == "N"]
+            notices = [n for n in notices if n["C"] == "42622"]
+            if told is None or silent:
+                assert not notices
+            else:
+                assert len(notices) == 1 and notices[0]["S"] == notices[0]["V"] == "NOTICE"
+                assert notices[0]["M"] == 'identifier "%s" will be truncated to "%s"' % (name, told)
+                assert notices[0]["R"] == "truncate_identifier"
+            assert len(conn.value("SHOW application_name")) <= 63
