@@ -415,8 +415,11 @@ static enum auth_status compare_later(struct client_auth *auth, const char *pass
 static enum auth_status check_plain(struct client_auth *auth, const char *password,
                                     struct sbuf *out)
 {
-	if (auth->user != NULL && auth_user_check(auth->user, password) == AUTH_CHECK_RIGHT)
+	auth->learned = !has_key(auth);
+	if (auth->user != NULL && auth_user_check(auth->user, password) == AUTH_CHECK_RIGHT) {
+		auth->learned = auth->learned && has_key(auth);
 		return auth_accept(auth, out);
+	}
 	/* As for a SCRAM secret, for every other kind and an unknown user as well: the time must not tell. */
 	return compare_later(auth, password, CLIENT_AUTH_VERIFY);
 }

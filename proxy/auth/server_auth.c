@@ -102,35 +102,34 @@ static enum auth_status password_sent(struct server_auth *auth, const struct sbu
 
 static enum auth_status answer_cleartext(struct server_auth *auth, struct sbuf *out)
 {
-	if (auth_user_kind(auth->user) != AUTH_SECRET_PLAIN)
+	const char *password = auth_user_password(auth->user);
+
+	if (password == NULL)
 		return fail(auth, "the server asks for the password in clear text, which is not "
 		                  "known");
-	wire_add_password(out, auth_user_secret(auth->user));
+	wire_add_password(out, password);
 	return password_sent(auth, out);
 }
 
 static enum auth_status answer_md5(struct server_auth *auth, const uint8_t *salt, size_t len,
                                    struct sbuf *out)
 {
+	const char *password = auth_user_password(auth->user);
 	char secret[MD5_SECRET_LEN + 1] = "";
 	char response[MD5_SECRET_LEN + 1];
 	bool ok = true;
 
 	if (len != 4)
 		return fail(auth, "the server sent a malformed md5 request");
-	switch (auth_user_kind(auth->user)) {
-	case AUTH_SECRET_PLAIN:
-		ok = md5_secret(auth_user_name(auth->user), auth_user_secret(auth->user), secret);
-		break;
-	case AUTH_SECRET_MD5:
+	if (auth_user_kind(auth->user) == AUTH_SECRET_MD5)
 		memcpy(secret, auth_user_secret(auth->user), sizeof(secret));
-		break;
-	case AUTH_SECRET_SCRAM:
+	else if (password != NULL)
+		ok = md5_secret(auth_user_name(auth->user), password, secret);
+	else if (auth_user_kind(auth->user) == AUTH_SECRET_SCRAM)
 		return fail(auth, "the server asks for an md5 password, but only a SCRAM secret is "
 		                  "known");
-	case AUTH_SECRET_NONE:
+	else
 		return fail(auth, "the server asks for a password, but none is known");
-	}
 	ok = ok && md5_response(secret, salt, response);
 	if (ok)
 		wire_add_password(out, response);

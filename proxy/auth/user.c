@@ -31,6 +31,7 @@ struct auth_user {
 	struct scram_secret scram; /* read from the secret, or derived from the password */
 	bool password_known;       /* password_tag is of the password that was right */
 	uint8_t password_tag[SHA256_LEN];
+	char *proved; /* a password that was right; NULL: none, or the secret is one.  Set once */
 	bool learned;
 	uint8_t client_key[SCRAM_KEY_LEN];
 	struct cached_keys cache[USER_CACHE_LEN];
@@ -91,6 +92,7 @@ void auth_user_unref(struct auth_user *user)
 	(void)pthread_mutex_destroy(&user->lock);
 	free(user->name);
 	mem_free_secret(user->secret);
+	mem_free_secret(user->proved);
 	explicit_bzero(user, sizeof(*user));
 	free(user);
 }
@@ -195,6 +197,26 @@ static bool password_tag(const char *password, uint8_t out[SHA256_LEN])
 	return tag_key_good && crypto_hmac_sha256(tag_key, sizeof(tag_key), &part, 1, out);
 }
 
+const char *auth_user_password(struct auth_user *user)
+{
+	const char *password;
+
+	if (user->kind == AUTH_SECRET_PLAIN)
+		return user->secret;
+	user_lock(user);
+	password = user->proved;
+	user_unlock(user);
+	return password;
+}
+
+static void user_keep_password(struct auth_user *user, const char *password)
+{
+	user_lock(user);
+	if (user->proved == NULL)
+		user->proved = strdup(password); /* without memory it is not known */
+	user_unlock(user);
+}
+
 enum auth_check auth_user_check(struct auth_user *user, const char *password)
 {
 	char md5[MD5_SECRET_LEN + 1];
@@ -211,6 +233,8 @@ enum auth_check auth_user_check(struct auth_user *user, const char *password)
 		right = md5_secret(user->name, password, md5) &&
 		        crypto_equal(md5, user->secret, MD5_SECRET_LEN);
 		explicit_bzero(md5, sizeof(md5));
+		if (right)
+			user_keep_password(user, password);
 		return right ? AUTH_CHECK_RIGHT : AUTH_CHECK_WRONG;
 	case AUTH_SECRET_SCRAM:
 		break;
@@ -243,6 +267,7 @@ bool auth_user_verify(struct auth_user *user, const char *password, uint32_t moc
 	        crypto_equal(stored, secret.stored_key, sizeof(stored));
 	if (right && password_tag(password, tag)) {
 		auth_user_learn(user, keys.client_key);
+		user_keep_password(user, password);
 		user_lock(user);
 		memcpy(user->password_tag, tag, sizeof(tag));
 		user->password_known = true;
@@ -288,7 +313,7 @@ bool auth_user_can_scram(struct auth_user *user, const char **why)
 	bool learned;
 
 	*why = NULL;
-	if (user->kind == AUTH_SECRET_PLAIN)
+	if (auth_user_password(user) != NULL)
 		return true;
 	user_lock(user);
 	learned = user->learned;
@@ -300,20 +325,16 @@ bool auth_user_can_scram(struct auth_user *user, const char **why)
 
 /* The learned keys serve only where the same secret is stored, which its salt shows. */
 static bool user_learned_keys(struct auth_user *user, const void *salt, size_t salt_len,
-                              uint32_t iterations, struct scram_keys *out, const char **why)
+                              uint32_t iterations, struct scram_keys *out)
 {
 	bool same;
 
-	if (!auth_user_can_scram(user, why))
-		return false;
 	user_lock(user);
-	same = user->scram.iterations == iterations && user->scram.salt_len == salt_len &&
-	       memcmp(user->scram.salt, salt, salt_len) == 0;
+	same = user->learned && user->scram.iterations == iterations &&
+	       user->scram.salt_len == salt_len && memcmp(user->scram.salt, salt, salt_len) == 0;
 	if (same) {
 		memcpy(out->client_key, user->client_key, SCRAM_KEY_LEN);
 		memcpy(out->server_key, user->scram.server_key, SCRAM_KEY_LEN);
-	} else {
-		*why = "the server's SCRAM secret of this user is not the one known here";
 	}
 	user_unlock(user);
 	return same;
@@ -358,9 +379,10 @@ bool auth_user_server_ready(struct auth_user *user, const void *salt, size_t sal
 	struct scram_keys keys;
 	bool ready;
 
-	if (user->kind != AUTH_SECRET_PLAIN || salt_len > SCRAM_SALT_MAX)
+	if (salt_len > SCRAM_SALT_MAX || auth_user_password(user) == NULL)
 		return true;
-	ready = user_cached_keys(user, salt, salt_len, iterations, &keys);
+	ready = user_learned_keys(user, salt, salt_len, iterations, &keys) ||
+	        user_cached_keys(user, salt, salt_len, iterations, &keys);
 	explicit_bzero(&keys, sizeof(keys));
 	return ready;
 }
@@ -368,16 +390,23 @@ bool auth_user_server_ready(struct auth_user *user, const void *salt, size_t sal
 bool auth_user_server_keys(struct auth_user *user, const void *salt, size_t salt_len,
                            uint32_t iterations, struct scram_keys *out, const char **why)
 {
+	const char *password = auth_user_password(user);
+
 	*why = NULL;
 	if (salt_len > SCRAM_SALT_MAX || iterations == 0 || iterations > SCRAM_ITERATIONS_MAX) {
 		*why = "the server's salt or iteration count is out of bounds";
 		return false;
 	}
-	if (user->kind != AUTH_SECRET_PLAIN)
-		return user_learned_keys(user, salt, salt_len, iterations, out, why);
+	if (user_learned_keys(user, salt, salt_len, iterations, out))
+		return true;
+	if (password == NULL) {
+		if (auth_user_can_scram(user, why))
+			*why = "the server's SCRAM secret of this user is not the one known here";
+		return false;
+	}
 	if (user_cached_keys(user, salt, salt_len, iterations, out))
 		return true;
-	if (!scram_derive(user->secret, salt, salt_len, iterations, out, NULL))
+	if (!scram_derive(password, salt, salt_len, iterations, out, NULL))
 		return false;
 	user_cache_keys(user, salt, salt_len, iterations, out);
 	return true;

@@ -6,8 +6,9 @@
  *
  * What a login computes once and the next one needs again is kept in the object: the SCRAM secret
  * derived from a plain password, the client key learned from a client's own SCRAM login (it lets us
- * log in to the servers that have the same secret), and the keys for servers' salts.  A mutex in
- * the object guards those; it is taken in logins only and never while computing.
+ * log in to the servers that have the same secret), the password of a client that was asked for it
+ * in clear text, and the keys for servers' salts.  A mutex in the object guards those; it is taken
+ * in logins only and never while computing.
  */
 #ifndef AUTH_USER_H
 #define AUTH_USER_H
@@ -41,6 +42,10 @@ enum auth_secret_kind auth_user_kind(const struct auth_user *user);
 /* The text of the secret, "" if none.  Never log it. */
 const char *auth_user_secret(const struct auth_user *user);
 
+/* The password itself: the secret, or the one with which a client has proved itself in clear text.
+ * NULL: none is known yet.  Stays as it is, and as long as the user.  Never log it. */
+const char *auth_user_password(struct auth_user *user);
+
 /*
  * The SCRAM secret against which the client is verified; for a plain password it is derived at the
  * first call (1 to 2 ms) and then kept.  False: the kind has none (md5, none), or OpenSSL failed.
@@ -57,21 +62,21 @@ bool auth_user_scram_ready(struct auth_user *user);
  */
 enum auth_check { AUTH_CHECK_RIGHT, AUTH_CHECK_WRONG, AUTH_CHECK_COSTLY };
 enum auth_check auth_user_check(struct auth_user *user, const char *password) MUST_CHECK;
-/* `user` NULL takes the time of so many iterations and says no.  A right password also reveals the
- * client key. */
+/* `user` NULL takes the time of so many iterations and says no.  A right password is kept, as after
+ * auth_user_check(), and reveals the client key. */
 bool auth_user_verify(struct auth_user *user, const char *password,
                       uint32_t mock_iterations) MUST_CHECK;
 
 /* Keeps the client key that the user's own login revealed.  Ignored unless it fits the secret. */
 void auth_user_learn(struct auth_user *user, const uint8_t client_key[SCRAM_KEY_LEN]);
 
-/* True if logging in to a server by SCRAM is possible now: a plain password, or a learned key.
+/* True if logging in to a server by SCRAM is possible now: the password, or a learned key.
  * Otherwise *why is a text for the log. */
 bool auth_user_can_scram(struct auth_user *user, const char **why);
 
 /*
- * Keys for a server that demands this salt and iteration count: from the cache, computed from the
- * plain password, or the learned ones if the demand is that of the user's own secret.  False: not
+ * Keys for a server that demands this salt and iteration count: the learned ones if the demand is
+ * that of the user's own secret, from the cache, or computed from the password.  False: not
  * possible; *why is a text for the log, or NULL: out of memory, or OpenSSL failed.
  */
 /* False: auth_user_server_keys() would have to compute for long. */

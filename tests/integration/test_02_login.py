@@ -234,6 +234,29 @@ def test_server_login(make_proxy, user, kind):
         assert error.value.fields["S"] == "FATAL"
 
 
+@pytest.mark.parametrize("user", ["u_clear", "u_md5", "u_scram"])
+@pytest.mark.parametrize("kind", ["md5", "scram"])
+def test_password_in_clear_serves_at_the_server(make_proxy, user, kind):
+    """Only a hash is known here, but the client had to tell the password itself: whatever the server asks
+    for, in whichever form, and with whichever salt it has it."""
+    password = USERS[user]
+    proxy = make_proxy(auth_type="plain", pool_size=2,
+                       secrets={**USERS, user: SECRETS[kind](user, password)})
+    with proxy.wire(user=user, password=password) as one, \
+            proxy.wire(user=user, password=password) as other:
+        one.query("BEGIN")
+        for conn in one, other:
+            assert conn.value("SELECT current_user") == user
+    with pytest.raises(LoginError) as error:
+        proxy.wire(user=user, password=password + "x")
+    assert error.value.fields["C"] == "28P01"
+    proxy.reload()
+    with proxy.wire(user=user, password=password) as conn:
+        assert conn.value("SELECT current_user") == user
+    with open(proxy.log_path, encoding="utf-8") as log:
+        assert password not in log.read()
+
+
 def test_scram_key_of_the_client_serves_at_the_server(make_proxy, pg):
     """The users file has the server's own SCRAM secret, no password anywhere."""
     secret = pg.value("SELECT rolpassword FROM pg_authid WHERE rolname = 'u_scram'")
