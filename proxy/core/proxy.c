@@ -587,7 +587,7 @@ static void proxy_signal(evutil_socket_t sig, short what, void *arg)
 		admin_request_abandon(admin_pause(proxy->admin, NULL, 0, NULL, NULL));
 		break;
 	case SIGUSR2:
-		if (proxy->shutting_down)
+		if (proxy->shutting_down && !proxy->waits_clients)
 			log_info("got SIGUSR2 while shutting down, ignoring");
 		else
 			admin_request_abandon(admin_resume(proxy->admin, NULL, NULL, NULL));

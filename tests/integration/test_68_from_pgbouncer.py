@@ -83,17 +83,28 @@ def test_errors_are_pgbouncers(theirs, pg, folder):
             assert (error.value.sqlstate, error.value.fields["M"]) == (sqlstate, text)
 
 
-def test_sigterm_waits_for_clients(theirs):
+@pytest.mark.parametrize("pause,resume", [("before", "RESUME"), ("after", "RESUME p1"), ("after", signal.SIGUSR2)])
+def test_sigterm_waits_for_clients(theirs, pause, resume):
     conn = theirs.wire()
     conn.value("SELECT 1")
-    theirs.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: refused(theirs.host, theirs.port), 10 * SLOW, "the end of TCP")
-    assert conn.value("SELECT 2") == "2"
     with Conn(theirs.folder, theirs.port) as console:
         console.login("pgshunt_admin", "pgbouncer")
+        if pause == "before":
+            console.query("PAUSE")
+        theirs.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: refused(theirs.host, theirs.port), 10 * SLOW, "the end of TCP")
+        if pause == "after":
+            assert conn.value("SELECT 2") == "2"
+            assert not errors(console.query("PAUSE p1" if resume == "RESUME p1" else "PAUSE"))
+        # Who is waited for goes on: pgbouncer (until after 1.25) would keep them paused.
+        conn.send(query("SELECT 3"))
+        assert conn.silent(0.3)
+        if isinstance(resume, str):
+            assert not errors(console.query(resume))
+        else:
+            theirs.process.send_signal(resume)
+        assert rows(conn.ready()) == [["3"]]
         assert rows(console.query("SHOW VERSION"))
-        assert [fields["M"] for fields in errors(console.query("RESUME"))] == \
-            ["pooler is shutting down"]
     assert refusal(theirs.folder, theirs.port, "p1") == ("57P03", "server shutting down")
     theirs.process.send_signal(signal.SIGTERM)
     assert theirs.process.wait(20 * SLOW) == 0
