@@ -630,6 +630,11 @@ const char *client_auth_password(const struct client_auth *auth)
 	return auth->password;
 }
 
+struct auth_user *client_auth_user(const struct client_auth *auth)
+{
+	return auth->user;
+}
+
 bool client_auth_learned(const struct client_auth *auth)
 {
 	return auth->learned;

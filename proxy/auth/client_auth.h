@@ -89,6 +89,9 @@ bool client_auth_asks_others(const struct client_auth *auth);
 /* After AUTH_OK: the password that PAM or LDAP found right; NULL with every other method. */
 const char *client_auth_password(const struct client_auth *auth);
 
+/* After AUTH_OK: whose secret the proof fits; NULL: none was asked for, or it is not known. */
+struct auth_user *client_auth_user(const struct client_auth *auth);
+
 /* After AUTH_OK: this login revealed the user's client key, which was not known before. */
 bool client_auth_learned(const struct client_auth *auth);
 

@@ -295,6 +295,33 @@ void auth_user_learn(struct auth_user *user, const uint8_t client_key[SCRAM_KEY_
 	user_unlock(user);
 }
 
+static bool user_client_key(struct auth_user *user, uint8_t out[SCRAM_KEY_LEN])
+{
+	bool learned;
+
+	user_lock(user);
+	learned = user->learned;
+	if (learned)
+		memcpy(out, user->client_key, SCRAM_KEY_LEN);
+	user_unlock(user);
+	return learned;
+}
+
+bool auth_user_teach(struct auth_user *user, struct auth_user *from)
+{
+	uint8_t key[SCRAM_KEY_LEN];
+	bool taught;
+
+	if (user_client_key(user, key) || !user_client_key(from, key)) {
+		explicit_bzero(key, sizeof(key));
+		return false;
+	}
+	auth_user_learn(user, key);
+	taught = user_client_key(user, key);
+	explicit_bzero(key, sizeof(key));
+	return taught;
+}
+
 static const char *user_why_no_scram(enum auth_secret_kind kind)
 {
 	switch (kind) {

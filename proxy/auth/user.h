@@ -70,6 +70,9 @@ bool auth_user_verify(struct auth_user *user, const char *password,
 /* Keeps the client key that the user's own login revealed.  Ignored unless it fits the secret. */
 void auth_user_learn(struct auth_user *user, const uint8_t client_key[SCRAM_KEY_LEN]);
 
+/* The same of the key that is known of another user.  True: it fits, and none was known before. */
+bool auth_user_teach(struct auth_user *user, struct auth_user *from);
+
 /* True if logging in to a server by SCRAM is possible now: the password, or a learned key.
  * Otherwise *why is a text for the log. */
 bool auth_user_can_scram(struct auth_user *user, const char **why);

@@ -11,6 +11,7 @@
 #include "core/auth_query.h"
 #include "core/client_login.h"
 #include "core/compute.h"
+#include "core/named_user.h"
 #include "core/proxy.h"
 #include "core/replication.h"
 #include "core/route.h"
@@ -124,6 +125,18 @@ static void login_auth_failed(struct client *client)
 		                  error->detail, error->hint);
 }
 
+/* The user whom the client's database names may have the same secret. */
+static void login_teach(struct client *client)
+{
+	const struct client_login *login = client->login;
+	const struct route *route;
+
+	if (!named_user_learns(client->worker, login->database, client_auth_user(login->auth)))
+		return;
+	route = route_find(client->worker->routes, login->database);
+	pool_secret_learned(client->worker, route->database->user);
+}
+
 /* PAM or LDAP knows the user: his password is needed at the server, in whichever worker.  The same holds
  * for a key that this login has revealed: pools may have failed for the want of it. */
 static bool login_learn(struct client *client)
@@ -135,6 +148,7 @@ static bool login_learn(struct client *client)
 	if (client_auth_password(login->auth) == NULL) {
 		if (client_auth_learned(login->auth))
 			pool_secret_learned(client->worker, login->user);
+		login_teach(client);
 		return true;
 	}
 	(void)!auth_cache_get(client->worker->proxy->auth_cache, AUTH_CACHE_OTHERS, login->user, 0, 0, 0,

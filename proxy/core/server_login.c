@@ -7,12 +7,12 @@
 #include "base/endpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "conf/secret.h"
 #include "core/auth_query.h"
 #include "core/boot.h"
 #include "core/client.h"
 #include "core/compute.h"
 #include "core/conn_tls.h"
+#include "core/named_user.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/replication.h"
@@ -39,23 +39,8 @@ static struct auth_user *server_login_user(struct server *server, struct sbuf *w
 
 	if (server->pool->internal)
 		return auth_query_role(server->pool, why);
-	if (route != NULL && route->database->user[0] != '\0') {
-		const struct config_database *database = route->database;
-		char *password = NULL;
-
-		if (!config_secret(database->password_file, database->password_env, &password, why))
-			return NULL;
-		/* Without a password of its own, the one that the users file has for that user. */
-		user = password == NULL && database->password == NULL
-			   ? userlist_find(server->worker->users, database->user)
-			   : NULL;
-		if (user != NULL)
-			return auth_user_ref(user);
-		user = auth_user_new(database->user,
-				     password == NULL ? database->password : password);
-		mem_free_secret(password);
-		return user;
-	}
+	if (route != NULL && route->database->user[0] != '\0')
+		return named_user(server->worker, route->database, why);
 	user = userlist_find(server->worker->users, server->pool->user);
 	if (user == NULL)
 		user = server->pool->auth_user;

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 import pgwire
-from pgwire import LoginError, kinds, md5_secret, scram_secret
+from pgwire import LoginError, errors, kinds, md5_secret, scram_secret
 from proxy import ADMIN, ADMIN_PASSWORD, USERS, Proxy
 from servers import SLOW, subfolder
 
@@ -264,6 +264,38 @@ def test_scram_key_of_the_client_serves_at_the_server(make_proxy, pg):
     for _ in range(2):
         with proxy.wire(user="u_scram", password="scram secret") as conn:
             assert conn.value("SELECT current_user") == "u_scram"
+
+
+@pytest.mark.parametrize("auth_type", ["scram-sha-256", "plain"])
+def test_key_for_a_user_whom_databases_name(make_proxy, pg, tmp_path, auth_type):
+    """Databases name a user with its SCRAM secret.  Whose login reveals the key opens all of them, to
+    everybody, over all workers and for as long as the process lives."""
+    secret = pg.value("SELECT rolpassword FROM pg_authid WHERE rolname = 'u_scram'")
+    place = tmp_path / "secret"
+    place.write_text(secret)
+    named = {"server": "pg", "dbname": "p1", "user": "u_scram", "password_file": str(place)}
+    proxy = make_proxy(auth_type=auth_type, server_lifetime="300ms", databases={"one": named, "other": dict(named)},
+                       secrets={**USERS, "u_scram": secret, "app": "app secret", "app2": secret})
+    with pytest.raises(LoginError) as error:
+        proxy.wire("one", "app", "app secret").value("SELECT 1")
+    assert "only a SCRAM secret of this user is known" in error.value.fields["M"]
+    with proxy.wire("other", "app2", "scram secret") as conn:
+        assert conn.value("SELECT current_user") == "u_scram"
+    for _ in range(3):
+        for dbname in ("one", "other"):
+            for user, password in (("app", "app secret"), ("u_scram", "scram secret")):
+                with proxy.wire(dbname, user, password) as conn:
+                    assert conn.value("SELECT current_user") == "u_scram"
+        time.sleep(0.4)
+    proxy.reload()
+    with proxy.wire("one", "app", "app secret") as conn:
+        assert conn.value("SELECT current_user") == "u_scram"
+    # Another secret is another's.
+    place.write_text(scram_secret("scram secret"))
+    proxy.reload()
+    proxy.command("RECONNECT")
+    with proxy.wire("one", "app", "app secret") as conn:
+        assert "only a SCRAM secret of this user is known" in errors(conn.query("SELECT 1"))[0]["M"]
 
 
 def test_trust_at_the_proxy_and_password_at_the_server(make_proxy):
