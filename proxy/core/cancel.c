@@ -15,6 +15,7 @@
 #include "core/starttls.h"
 #include "core/told.h"
 #include "core/worker.h"
+#include "net/sock.h"
 #include "wire/build.h"
 
 #include <limits.h>
@@ -55,6 +56,7 @@ struct cancel {
 	uint32_t pid;
 	size_t key_len;
 	uint8_t key[SERVER_KEY_MAX];
+	struct sock_name address; /* that of the server connection; empty: any of the host's */
 	char host[];
 };
 
@@ -297,10 +299,24 @@ static bool cancel_start(struct cancel *cancel)
 {
 	struct worker *worker = cancel->worker;
 
-	cancel->dial = dial_start(worker->base, worker->dns, cancel->host, cancel->port,
-				  worker->routes->config->proxy.cancel_wait_timeout, cancel_dialled,
-				  cancel);
+	cancel->dial = dial_start(
+	    worker->base, worker->dns,
+	    cancel->address.addr[0] == '\0' ? cancel->host : cancel->address.addr, cancel->port,
+	    worker->routes->config->proxy.cancel_wait_timeout, cancel_dialled, cancel);
 	return cancel->dial != NULL;
+}
+
+/* A name may have several addresses, or others by now: none but this one has the process. */
+static void cancel_find_address(struct cancel *cancel, const struct server *server)
+{
+	struct sock_address address;
+
+	sock_peer_address(server->conn.fd, &address);
+	/* Of a Unix socket the host says all; that of a link alone needs its interface, too. */
+	if (address.family == AF_UNIX ||
+	    (address.family == AF_INET6 && address.ip[0] == 0xfe && (address.ip[1] & 0xc0) == 0x80))
+		return;
+	sock_address_name(&address, &cancel->address);
 }
 
 void cancel_server(struct server *server)
@@ -321,6 +337,7 @@ void cancel_server(struct server *server)
 			    (uint32_t)server->backend_pid, server->key, server->key_len);
 	if (cancel == NULL)
 		return;
+	cancel_find_address(cancel, server);
 	cancel->routes = route_table_ref(server->routes);
 	cancel->context = server->conn.tls == NULL ? NULL : secure->context;
 	cancel->direct = secure->direct;

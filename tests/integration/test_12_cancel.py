@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 """CancelRequest: running, waiting and idle clients, wrong keys, and never somebody else."""
+import contextlib
+import socket
+import subprocess
 import threading
 import time
 
@@ -8,6 +11,7 @@ import pytest
 import pgwire
 from fakeserver import DONE, READY, ROW, WELCOME, FakeServer
 from pgwire import SYNC, bind, errors, execute, kinds, message, parse, query, rows, wait_for
+from proxy import program
 from servers import SLOW, stopped
 
 pytestmark = pytest.mark.threads
@@ -257,3 +261,77 @@ def test_while_the_proxy_sets_parameters(make_proxy, pg, mode):
         assert errors(conn.ready("I"))[0]["C"] == "57014"
         assert conn.value("SHOW " + name) == "Europe/Rome"
     assert proxy.connect().execute("SELECT 1").fetchone() == (1,)
+
+
+def may_unshare():
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+
+
+class Forwarder:
+    """Listens at an address and passes on what comes, or (to=None) takes it and says nothing."""
+
+    def __init__(self, address, port, to=None):
+        self.to, self.taken, self.open = to, 0, []
+        self.listener = socket.create_server((address, port))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                conn, _ = self.listener.accept()
+            except OSError:
+                return
+            self.taken += 1
+            self.open.append(conn)
+            if self.to:
+                other = socket.create_connection(self.to)
+                self.open.append(other)
+                for pair in (conn, other), (other, conn):
+                    threading.Thread(target=self.copy, args=pair, daemon=True).start()
+
+    @staticmethod
+    def copy(one, other):
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self):
+        for sock in [self.listener, *self.open]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
+@pytest.mark.parametrize("reached,decoy", [("127.0.0.7", "127.0.0.8"), ("127.0.0.8", "127.0.0.7")])
+def test_one_of_several_addresses(make_proxy, pg, tmp_path, reached, decoy):
+    """A cancel request goes where the server connection went, whatever else its name stands for."""
+    script, hosts = tmp_path / "pgshuntd", tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.0.7 two.test\n127.0.0.8 two.test\n")
+    script.write_text("#!/bin/sh\nexec unshare -m sh -c 'mount --bind %s /etc/hosts && exec \"$@\"' sh %s \"$@\"\n" %
+                      (hosts, program("pgshuntd")))
+    script.chmod(0o755)
+    with contextlib.ExitStack() as stack:
+        forwarder = Forwarder(reached, 0, (pg.host, pg.port))
+        stack.callback(forwarder.close)
+        proxy = make_proxy(servers={"pg": {"host": "two.test", "port": forwarder.port}}, databases={"p1": "pg"},
+                           start=False, pool_size=1)
+        if may_unshare():
+            proxy.binary = str(script)
+        else:  # one address is better than no test
+            proxy.servers["pg"]["host"] = reached
+            proxy.write()
+        proxy.start()
+        conn = stack.enter_context(proxy.wire())
+        assert conn.value("SELECT 1") == "1"
+        other = Forwarder(decoy, forwarder.port)
+        stack.callback(other.close)
+        conn.send(query("SELECT pg_sleep(60) /* several */"))
+        wait_for(lambda: pg.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%several */%' AND "
+                                  "state = 'active' AND pid <> pg_backend_pid()") == 1, what="the query")
+        conn.cancel()
+        assert [fields["C"] for fields in errors(conn.ready("I"))] == ["57014"]
+        assert other.taken == 0
