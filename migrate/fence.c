@@ -286,9 +286,12 @@ bool fence_warm(struct move *move)
 	struct sbuf sql;
 	bool ok;
 
+	if (!seal_warm(move))
+		return false;
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	left_sql(move, &sql);
 	ok = link_run(&move->loop, source, FENCE_TIMEOUT, sbuf_text(&sql));
+	seal_forget(move);
 	sbuf_reset(&sql);
 	count_sql(move, &sql);
 	ok = ok && link_run(&move->loop, source, FENCE_TIMEOUT, sbuf_text(&sql));
@@ -529,7 +532,6 @@ bool phase_catch_up(struct move *move)
 	sbuf_init(&sql, FENCE_SQL_MAX);
 	target_sql(move, &sql);
 	link_send(&move->target.link, sbuf_text(&sql));
-	seal_look(move);
 	/* While it answers: whoever resumes after the request to promote needs the barrier, even if
 	 * our machine loses power right after it. */
 	synced = journal_sync(&move->journal);
@@ -559,6 +561,7 @@ bool phase_catch_up(struct move *move)
 		return move_fail(move, "the journal could not be written");
 	json_str(&move->evidence, "replayed", link_value(&move->target.link, 0, "lsn"));
 	/* The fence is seen there: nobody comes any more.  Asked while the proxies write. */
+	seal_look(move);
 	readers_send(move);
 	unlogged_send(move);
 	return hold_await_forever(move) && readers_end(move, deadline) && unlogged_none(move) &&

@@ -109,15 +109,23 @@ static bool offer_servers(struct move *move, struct proxy *proxy)
 	return true;
 }
 
+static bool offer_all_servers(struct move *move)
+{
+	bool ok = true;
+
+	sbuf_reset(&move->seal_offered);
+	for (size_t i = 0; ok && i < move->proxy_count; i++)
+		ok = offer_servers(move, &move->proxies[i]);
+	return ok;
+}
+
 bool seal_count_possible(struct move *move, int64_t *count)
 {
 	struct link *source = &move->source.link;
 	struct sbuf sql;
-	bool ok = true;
+	bool ok = offer_all_servers(move);
 
 	*count = 0;
-	for (size_t i = 0; ok && i < move->proxy_count; i++)
-		ok = offer_servers(move, &move->proxies[i]);
 	if (ok && move->seal_offered.len > 0) {
 		sbuf_init(&sql, SEAL_SQL_MAX);
 		sbuf_printf(&sql,
@@ -135,20 +143,26 @@ bool seal_count_possible(struct move *move, int64_t *count)
 	return ok;
 }
 
+/* IS TRUE and IS NOT TRUE have the planner make a hash of the list, and not compare all with all. */
 static void add_picked(const struct move *move, struct sbuf *out)
 {
-	sbuf_printf(out,
-	            IDLE " AND EXISTS (SELECT FROM (VALUES %s) s(pid, addr, port) WHERE"
-	                 " s.pid = a.pid AND s.addr = a.client_addr AND s.port = a.client_port)",
+	sbuf_printf(out, IDLE " AND (a.pid, a.client_addr, a.client_port) IN (VALUES %s)",
 	            sbuf_text(&move->seal_offered));
+}
+
+/* One of those, whatever it has done since. */
+static void add_known(const struct move *move, struct sbuf *out)
+{
+	sbuf_printf(out,
+	            "((a.pid, " STARTED ") IN (SELECT s.pid, s.started FROM (VALUES %s)"
+	            " s(pid, started, changed))) IS TRUE",
+	            sbuf_text(&move->sealed));
 }
 
 /* The same session, which has done nothing since. */
 static void add_unchanged(const struct move *move, struct sbuf *out)
 {
-	sbuf_printf(out,
-	            IDLE " AND EXISTS (SELECT FROM (VALUES %s) s(pid, started, changed) WHERE"
-	                 " s.pid = a.pid AND s.started = " STARTED " AND s.changed = " CHANGED ")",
+	sbuf_printf(out, IDLE " AND (a.pid, " STARTED ", " CHANGED ") IN (VALUES %s)",
 	            sbuf_text(&move->sealed));
 }
 
@@ -157,9 +171,9 @@ void seal_pick_sql(const struct move *move, struct sbuf *out)
 	if (move->seal_offered.len == 0)
 		return;
 	sbuf_add_str(out, "SELECT a.pid, " STARTED " AS started, " CHANGED " AS changed FROM"
-	                  " pg_stat_activity a WHERE ");
+	                  " pg_stat_activity a WHERE (");
 	add_picked(move, out);
-	sbuf_add_str(out, " AND a.datname IN ");
+	sbuf_add_str(out, ") IS TRUE AND a.datname IN ");
 	shards_literals(move, out);
 	sbuf_add_char(out, ';');
 }
@@ -197,16 +211,13 @@ size_t seal_count(const struct move *move)
 /* Those that are there, and whether they have done something. */
 static void look_sql(const struct move *move, struct sbuf *out)
 {
-	sbuf_add_str(out, "SELECT count(*) FILTER (WHERE ");
+	sbuf_add_str(out, "SELECT count(*) FILTER (WHERE l.same) AS idle, count(*) AS there,"
+	                  " coalesce(string_agg(l.pid::text, ', ') FILTER (WHERE NOT l.same), '') AS"
+	                  " others FROM (SELECT a.pid, (");
 	add_unchanged(move, out);
-	sbuf_printf(out,
-	            ") AS idle, count(*) AS there, coalesce(string_agg(a.pid::text, ', ') FILTER"
-	            " (WHERE (");
-	add_unchanged(move, out);
-	sbuf_printf(out,
-	            ") IS NOT TRUE), '') AS others FROM pg_stat_activity a JOIN (VALUES %s)"
-	            " s(pid, started, changed) ON s.pid = a.pid AND s.started = " STARTED,
-	            sbuf_text(&move->sealed));
+	sbuf_add_str(out, ") IS TRUE AS same FROM pg_stat_activity a WHERE ");
+	add_known(move, out);
+	sbuf_add_str(out, ") l");
 }
 
 void seal_look(struct move *move)
@@ -219,6 +230,35 @@ void seal_look(struct move *move)
 	look_sql(move, &sql);
 	link_send(&move->source.link, sbuf_text(&sql));
 	sbuf_free(&sql);
+}
+
+bool seal_warm(struct move *move)
+{
+	struct link *source = &move->source.link;
+	struct sbuf sql;
+	bool ok;
+
+	if (!offer_all_servers(move))
+		return false;
+	sbuf_init(&sql, SEAL_SQL_MAX);
+	seal_pick_sql(move, &sql);
+	ok = sql.len == 0 || link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql));
+	if (ok && sql.len > 0)
+		seal_know(move, source, 0);
+	if (ok && move->sealed_count > 0) {
+		sbuf_reset(&sql);
+		look_sql(move, &sql);
+		ok = link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql));
+	}
+	sbuf_free(&sql);
+	return ok || move_fail(move, "%s: %s", source->name, link_error(source));
+}
+
+void seal_forget(struct move *move)
+{
+	sbuf_reset(&move->seal_offered);
+	sbuf_reset(&move->sealed);
+	move->sealed_count = 0;
 }
 
 /* After the promotion nothing waits for a source that does not answer. */
@@ -276,15 +316,13 @@ void seal_end(struct move *move)
 	if (move->sealed_count == 0)
 		return;
 	sbuf_init(&sql, SEAL_SQL_MAX);
-	sbuf_printf(
-	    &sql,
-	    "SELECT count(pg_terminate_backend(a.pid)) AS left FROM pg_stat_activity a JOIN"
-	    " (VALUES %s) s(pid, started, changed) ON s.pid = a.pid AND s.started = " STARTED,
-	    sbuf_text(&move->sealed));
+	sbuf_add_str(&sql, "SELECT count(pg_terminate_backend(a.pid)) AS left FROM"
+	                   " pg_stat_activity a WHERE ");
+	add_known(move, &sql);
 	while ((ok = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))) &&
 	       link_number(link, 0, "left", 0) > 0 && clock_now() < deadline)
 		loop_sleep(&move->loop, POLL_EVERY * (1 + link_number(link, 0, "left", 0) / 8));
 	sbuf_free(&sql);
 	if (ok)
-		move->sealed_count = 0;
+		seal_forget(move);
 }

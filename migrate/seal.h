@@ -33,6 +33,11 @@ bool seal_take(struct move *move) MUST_CHECK;
 /* How many of the sessions on the source a proxy has now, and could seal; in a rehearsal. */
 bool seal_count_possible(struct move *move, int64_t *count) MUST_CHECK;
 
+/* Before the hold: asks of what the proxies have now all that will be asked in it, which costs the
+ * source's session more for the first time.  What is known then is only for that: seal_forget(). */
+bool seal_warm(struct move *move) MUST_CHECK;
+void seal_forget(struct move *move);
+
 /* Appends the query for the sessions that are recognized, or nothing if none was sealed; its rows
  * are for seal_know(). */
 void seal_pick_sql(const struct move *move, struct sbuf *out);

@@ -52,6 +52,7 @@ bool stream_ended(struct move *move, usec_t *since)
 	const char *receiver = link_value(target, 0, "receiver");
 	const bool first = *since == 0;
 	char *trouble;
+	bool ended;
 
 	if (receiver != NULL && strcmp(receiver, "streaming") == 0) {
 		*since = 0;
@@ -74,8 +75,9 @@ bool stream_ended(struct move *move, usec_t *since)
 		                " bytes before the barrier, and has not "
 		                "begun again: see its log",
 		                target->name, move->lag);
+	ended = trouble != NULL || !first;
 	free(trouble);
-	return trouble != NULL || !first;
+	return ended;
 }
 
 char *stream_say(struct move *move)

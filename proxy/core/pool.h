@@ -79,7 +79,8 @@ struct database {
 	unsigned swap_failed;
 	bool swap_leave;       /* idle sessions may leave their servers before the hold */
 	bool swap_seal;        /* SEAL will come in the hold: idle servers are left open for it */
-	struct list sealed;    /* struct sealed.node (seal.h) */
+	struct list sealed;    /* struct sealed.node (seal.h) … */
+	size_t seal_pace;      /* … of which so many are closed at a tick; 0: not known yet */
 	bool swap_trial;       /* one login a pool, and nothing that prepares for a hold */
 	char *swap_error;      /* the last failure */
 	struct tally tally;    /* errors that its clients were sent */

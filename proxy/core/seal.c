@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-/* So many are closed at a tick. */
-#define CLOSE_AT_ONCE 8
+/* All are closed within so many ticks. */
+#define CLOSE_TICKS 64
 
 /* Nothing has come that nobody has read, the end least of all. */
 static bool is_silent(int fd)
@@ -123,8 +123,13 @@ static void seal_close_some(struct database *database, size_t most)
 
 void seal_tick(struct database *database)
 {
-	if (UNLIKELY(database->sealed.count > 0))
-		seal_close_some(database, CLOSE_AT_ONCE);
+	if (LIKELY(database->sealed.count == 0)) {
+		database->seal_pace = 0;
+		return;
+	}
+	if (database->seal_pace == 0)
+		database->seal_pace = 1 + database->sealed.count / CLOSE_TICKS;
+	seal_close_some(database, database->seal_pace);
 }
 
 void seal_release(struct database *database)
