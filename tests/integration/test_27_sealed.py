@@ -38,7 +38,7 @@ def await_closed(scene, sealed):
 
 
 def use_three(proxy, **params):
-    """Three clients at once, so that there are three server connections."""
+    """Three clients at once, so that all connections of a pool of three are there."""
     clients = [proxy.wire("p2", **params) for _ in range(3)]
     for client in clients:
         client.query("BEGIN")
@@ -50,7 +50,7 @@ def use_three(proxy, **params):
 @pytest.mark.parametrize("tls", [False, True])
 def test_sealed_servers_are_not_waited_for(make_scene, folder, tls):
     """… and the server sees their connections closed as they should be."""
-    scene = make_scene(proxy={"server_tls_sslmode": "require"} if tls else None)
+    scene = make_scene(proxy={"pool_size": 3, **({"server_tls_sslmode": "require"} if tls else {})})
     if tls:
         ca = Authority(folder, "sealed-ca")
         for cluster in (scene.pg1, scene.pg2):
@@ -73,7 +73,7 @@ def test_sealed_servers_are_not_waited_for(make_scene, folder, tls):
 
 def test_others_are_ended(make_scene):
     """Who is not a proxy's, or is not idle, is ended as ever."""
-    scene = make_scene()
+    scene = make_scene(proxy={"pool_size": 3})
     clients = use_three(scene.proxy)
     with scene.pg1.connect("p2", "app", autocommit=True) as idle, \
             scene.pg1.connect("p2", "app") as writing:
@@ -118,7 +118,7 @@ def test_sessions(make_scene):
 
 def test_undo(make_scene):
     """Sealed is for good: clients that go on at pg1 get other connections there, and have room."""
-    scene = make_scene()
+    scene = make_scene(proxy={"pool_size": 3})
     clients = use_three(scene.proxy)
     sealed = pids(scene.pg1)
     scene.pg1.sql("ALTER DATABASE p2 CONNECTION LIMIT 5")
@@ -154,7 +154,7 @@ def steal(pid, port):
 @pytest.mark.parametrize("at,code", [("barrier", UNDONE), ("catch_up", FORWARD)])
 def test_one_that_does_something(make_scene, at, code):
     """Nobody can use a sealed connection, but a debugger: that does not go unnoticed."""
-    scene = make_scene()
+    scene = make_scene(proxy={"pool_size": 3})
     use_three(scene.proxy)
     mark = os.path.join(scene.folder, "mark")
     mover = scene.background("move", "p2", "--to", "pg2",
@@ -180,7 +180,7 @@ def test_one_that_does_something(make_scene, at, code):
 
 
 def test_command(make_proxy, pg, other):
-    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"})
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_size=3)
     clients = use_three(proxy)
     with proxy.console() as console:
         for text, sqlstate in (("SEAL p2", "42601"), ("SEAL p2 EPOCH 1", "55000"),
