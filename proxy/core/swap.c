@@ -23,6 +23,8 @@
 #define CHECK_TARGET_MAX (5 * USEC_PER_SEC)
 #define CHECK_SOURCE_MAX USEC_PER_SEC
 #define PREPARE_NO_LIMIT (30 * USEC_PER_SEC)
+/* There will be as many as there are now, and a host under load starts one after the other. */
+#define PREPARE_EACH (100 * USEC_PER_MSEC)
 
 static void replace_text(char **slot, const char *text)
 {
@@ -238,8 +240,9 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 	struct admin_db *db = request->db;
 	const struct config_proxy *config = &admin->proxy->config->proxy;
 	const struct config_server *source = admin_db_server(db);
+	const usec_t servers = (usec_t)atomic_load(&admin->proxy->server_count);
 	usec_t wait = limited(config->connect_timeout) + limited(config->login_timeout) +
-	              USEC_PER_SEC;
+	              USEC_PER_SEC + servers * PREPARE_EACH;
 
 	request->token = ++admin->last_token;
 	db->target_token = request->token;
