@@ -5,17 +5,17 @@
  * source by process id and by the address and port of their client, all of which must fit, and only
  * one that is idle and outside of a transaction counts.  From then on it is the same one, and has
  * done nothing, if its start and the time of its last change of state are what they were: that is
- * looked at with everybody else before the barrier, and once more after the promotion.  Any other
- * is ended.
+ * looked at with everybody else before the barrier, then after the catch-up and after the
+ * promotion.  Any other is ended.
  */
 #ifndef MIGRATE_SEAL_H
 #define MIGRATE_SEAL_H
 
-#include "base/clock.h"
 #include "base/compiler.h"
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Of the lists of them, for which far fewer bytes are used. */
 #define SEAL_LIST_MAX ((size_t)2 * 1024 * 1024)

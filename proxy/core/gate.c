@@ -27,8 +27,8 @@
 /* Of so many connections to the target of a swap a pool opens one at a time: nobody waits for them,
  * while each takes its host, which has other databases, milliseconds to start. */
 #define PREPARE_ONE_OF 32
-/* With a swap prepared, connections to the old server that were idle for so long are closed: each
- * takes its host milliseconds to end, which the fence would have to wait for. */
+/* With a swap prepared, but without SEAL, connections to the old server that were idle for so long are
+ * closed: each takes its host milliseconds to end, which the fence would have to wait for. */
 #define TRIM_IDLE (50 * USEC_PER_MSEC)
 
 /* ---- hold and release ---- */

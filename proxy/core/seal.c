@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "core/seal.h"
 
-#include "base/log.h"
-#include "base/mem.h"
 #include "core/conn_tls.h"
 #include "core/pool.h"
 #include "core/server.h"

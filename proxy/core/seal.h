@@ -3,8 +3,8 @@
  * Server connections put out of use in a hold.  The fence must know that nobody can write through a
  * connection of the proxy's any more; that its server process has ended shows it, but takes the
  * host milliseconds for each, while clients wait.  A sealed connection shows it as well: it has no
- * client, no pool and no buffers, nothing in this process can send on it, and it is closed when the
- * hold is over. Until then its server process sits idle, and who looks at pg_stat_activity finds it
+ * client, no pool and no buffers, nothing in this process can send on it until it is closed when the
+ * hold is over.  Till then its server process sits idle, and who looks at pg_stat_activity finds it
  * there by its process id and by the address and port that its connection comes from.  Worker
  * thread.
  */
