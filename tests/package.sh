@@ -78,13 +78,13 @@ BOOT
 	sh -c 'echo $$ >"$1/cgroup.procs" &&
 		exec unshare --mount --pid --uts --ipc --cgroup --net --fork sh "$2" "$3"' \
 		boot "$group" "$base/boot" "$root" </dev/null >"$base/boot.log" 2>&1 &
-	wait_for 20 grep -q . "/proc/$!/task/$!/children" || {
+	wait_for 60 grep -q . "/proc/$!/task/$!/children" || {
 		cat "$base/boot.log" >&2
 		die "no namespaces of its own for a systemd"
 	}
 	init=$(cat "/proc/$!/task/$!/children")
 	init=${init%% *}
-	wait_for 60 inside systemctl is-system-running --wait || {
+	wait_for 180 inside systemctl is-system-running --wait || {
 		cat "$base/boot.log" >&2
 		die "systemd did not boot"
 	}
@@ -133,8 +133,8 @@ said() {
 crash() {
 	before=$(main_process)
 	inside systemctl kill -s "$1" pgshuntd
-	wait_for 30 is_another_process "$before"
-	wait_for 20 console
+	wait_for 90 is_another_process "$before"
+	wait_for 60 console
 }
 
 # It ends with the code for a wrong configuration, and is left alone then.
@@ -223,13 +223,15 @@ check "it restarts" inside systemctl restart pgshuntd
 check "it listens as soon as systemd calls it started" console
 check "it tells systemd what it does" is StatusText "Ready: 2 workers."
 check "it reloads" inside systemctl reload pgshuntd
-check "and says so" wait_for 20 said 'configuration read again'
+check "and says so" wait_for 60 said 'configuration read again'
 check "killed, it comes back" crash KILL
 mkdir -p "$root/etc/systemd/system/pgshuntd.service.d"
 printf '[Service]\nWatchdogSec=2\n' >"$root/etc/systemd/system/pgshuntd.service.d/watchdog.conf"
 inside systemctl daemon-reload
 inside systemctl restart pgshuntd
 check "hanging, it is ended and comes back" crash STOP
+rm -r "$root/etc/systemd/system/pgshuntd.service.d"
+inside systemctl daemon-reload
 check "a wrong configuration ends it, for good" refuses_a_wrong_configuration
 inside systemctl reset-failed pgshuntd
 

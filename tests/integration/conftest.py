@@ -18,6 +18,8 @@ os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_selector")
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
+pytest.register_assert_rewrite("endpoint", "exposition", "fakeserver", "pgbouncer_file", "pgwire", "proxy", "scene",
+                               "servers", "session_pairs", "sessiontool")  # their assertions tell values, too
 
 from endpoint import Endpoint
 from proxy import Proxy
@@ -152,6 +154,7 @@ def make_scene(make_cluster, make_proxy, folder):
         if scene.load_process:
             scene.load_process.kill()
             scene.load_process.wait()
+        scene.end_watches()
         # Before the servers: a proxy is judged by how it ends.
         for proxy in scene.proxies:
             proxy.stop()

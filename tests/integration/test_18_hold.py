@@ -202,7 +202,7 @@ def test_what_is_not_a_safe_point(proxy, case):
             data = query("SELECT length('%s')" % ("x" * 1000000))
             conn.send(data[:-10])
             time.sleep(0.2)
-        console.send("HOLD p2 DRAIN 30s")
+        console.send("HOLD p2 DRAIN 60s LEASE 120s")
         wait_for(lambda: proxy.held()["state"] != "open", 10 * SLOW, "the hold")
         if case in ("flush", "no sync", "copy in", "failed transaction", "large message"):
             assert proxy.held()["state"] == "draining"

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -16,11 +17,11 @@ from test_74_watch import last, said
 
 # --- proxies ------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("record, code", [("hold.intent", UNDONE), ("hold.outcome", UNDO_INCOMPLETE),
+@pytest.mark.parametrize("record, code", [("hold.intent", UNDONE), ("hold.outcome", UNDONE),
                                           ("fence.outcome", FORWARD), ("catch_up.outcome", FORWARD)])
 def test_proxy_dies_in_the_hold(make_scene, record, code):
-    """Until it has confirmed that its hold lasts, the move is undone: by the mover, if the proxy holds
-    nobody, otherwise when the proxy is back. After that its death is no reason to stop."""
+    """Until the mover asks that its hold last, the move is undone: nobody is held there, or until the
+    lease ends. When it has confirmed that, its death is no reason to stop."""
     scene = make_scene(proxies=2, mover={"lease": "10s"})
     mark = os.path.join(scene.folder, "waits")
     mover = scene.background("move", "p2", "--to", "pg2", fault="journal.%s=wait:%s" % (record, mark))
@@ -37,8 +38,38 @@ def test_proxy_dies_in_the_hold(make_scene, record, code):
         assert scene.run("resume").returncode == DONE
         scene.check_on_pg2()
         return
-    if code == UNDO_INCOMPLETE:
-        assert scene.run("abort").returncode == DONE
+    scene.check_on_pg1()
+
+
+def test_proxy_dies_as_its_hold_begins_to_last(make_scene):
+    """It has written that down, perhaps, and not said so: the move is undone when it is back."""
+    scene = make_scene(proxies=2)
+    mark = os.path.join(scene.folder, "waits")
+    writes = os.path.join(scene.folder, "writes")
+    held = threading.Event()
+
+    def let_write():
+        while not held.is_set():
+            if os.path.exists(writes):
+                os.unlink(writes)
+            time.sleep(0.01)
+    thread = threading.Thread(target=let_write)
+    thread.start()
+    scene.proxies[1].kill()
+    scene.proxies[1].start(fault="state_write=wait:" + writes)
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=wait:" + mark)
+    try:
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the hold")
+    finally:
+        held.set()
+        thread.join()
+    os.unlink(mark)
+    wait_for(lambda: os.path.exists(writes), 10 * SLOW, "the write of LEASE NONE")
+    scene.proxies[1].kill()
+    os.unlink(writes)
+    assert mover.wait(90 * SLOW) == UNDO_INCOMPLETE
+    scene.proxies[1].start()
+    assert scene.run("abort").returncode == DONE
     scene.check_on_pg1()
 
 

@@ -48,12 +48,15 @@ def test_costly_password_does_not_stop_the_worker(make_proxy):
         for thread in threads:
             thread.start()
         time.sleep(0.2)
-        for _ in range(20):
+        served = 0
+        while len(outcome) < 2:
             assert conn.value("SELECT 1") == "1"
-        proxy.wire(user="app2", password="other").close()
-        assert len(outcome) < 2
+            proxy.wire(user="app2", password="other").close()
+            served += 1
         for thread in threads:
             thread.join()
+    # A worker that computes serves one when the first is done, and perhaps one before.
+    assert served > 5
     assert outcome == ["28P01"] * 2
 
 

@@ -5,6 +5,7 @@ USERS are compared.  PGBOUNCER=/path takes another pgbouncer, such as one of 1.2
 settings are compared then, too."""
 import os
 import re
+import select
 import socket
 import time
 
@@ -474,15 +475,21 @@ def test_included_files(files, folder):
     assert not theirs.up and not ours.up and "nowhere.ini: cannot be read" in ours.log()
 
 
-def busy(reader, count, dbname="p1", user="app"):
-    """So many clients in a transaction, one after the other; those that got a server at once."""
+def busy(reader, count, expected, dbname="p1", user="app"):
+    """So many clients in a transaction, one after the other; how many of them get a server: so many
+    are waited for, and a second for others."""
     conns = []
     for _ in range(count):
         conn = pgwire.Conn(reader.place, reader.port)
         conn.login(user, dbname)
         conn.send(pgwire.query("BEGIN"))
         conns.append(conn)
-    return conns, [conn for conn in conns if not conn.silent(1)]
+
+    def served(seconds):
+        return len(select.select([conn.sock for conn in conns], [], [], seconds)[0])
+    wait_for(lambda: served(0.1) >= expected, 20 * SLOW, "%d of them" % expected)
+    time.sleep(1)
+    return conns, served(0)
 
 
 def leave(conns):
@@ -509,8 +516,8 @@ def test_sizes_limit(files, main, entry, expected):
     for start in readers:
         reader = start(text)
         assert reader.up, reader.log()
-        conns, served = busy(reader, 6)
-        assert len(served) == expected
+        conns, served = busy(reader, 6, expected)
+        assert served == expected
         leave(conns)
 
 
@@ -527,12 +534,13 @@ def test_sizes_of_users_limit(files, users, expected):
     for start in [files.ours] + ([files.theirs] if THEIR_VERSION >= (1, 25) else []):
         reader = start(text)
         assert reader.up, reader.log()
-        conns, served = busy(reader, 6)
-        assert len(served) == expected
+        conns, served = busy(reader, 6, expected)
+        assert served == expected
         leave(conns)
         if users.startswith("app ="):
-            conns, served = busy(reader, 4, user="postgres")
-            assert len(served) == (3 if reserve else 2)
+            others = 3 if reserve else 2
+            conns, served = busy(reader, 4, others, user="postgres")
+            assert served == others
             leave(conns)
 
 
