@@ -14,7 +14,7 @@ import xml.etree.ElementTree as tree
 
 BAD = ("failures", "errors", "skipped", "disabled")
 FINDING = re.compile(r"(Address|Leak|Thread)Sanitizer|runtime error:|[Aa]ssertion failed|Assertion `|was killed by|SIGABRT|SIGSEGV")
-TOO_MANY = 6
+TOO_MANY = 12
 
 
 def suites(path):

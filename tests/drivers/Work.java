@@ -138,7 +138,7 @@ public class Work {
         Statement slow = conn.createStatement();
         Thread canceller = new Thread(() -> {
             try {
-                Thread.sleep(300);
+                Thread.sleep(1000);
                 slow.cancel();
             } catch (Exception error) {
                 say("cancel", error);

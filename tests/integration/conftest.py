@@ -18,8 +18,7 @@ os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_selector")
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
-pytest.register_assert_rewrite("endpoint", "exposition", "fakeserver", "pgbouncer_file", "pgwire", "proxy", "scene",
-                               "servers", "session_pairs", "sessiontool")  # their assertions tell values, too
+pytest.register_assert_rewrite("scene")  # its assertions tell values, too
 
 from endpoint import Endpoint
 from proxy import Proxy

@@ -65,7 +65,7 @@ def test_sessions_are_moved(scene):
 
 def test_undone_for_a_pinned_one(scene):
     """It is named by the plan; the move is undone, and every session is where it was."""
-    scene.configure(hold_timeout="1s")
+    scene.configure(hold_timeout="3s")
     conn = session(scene.proxy, "movable")
     pinned = scene.proxies[1].wire("p2", application_name="pinned")
     pinned.query("CREATE TEMP VIEW basket AS SELECT 0 AS a")

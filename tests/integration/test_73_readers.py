@@ -28,6 +28,10 @@ def test_readers_are_ended_before_the_promotion(make_scene):
     """Idle, in a transaction, in a query: none of them is left when the request is sent, and the
     sessions that the proxy has prepared are."""
     scene = make_scene()
+    scene.pg2.sql("ALTER SYSTEM SET hot_standby_feedback = on")
+    scene.pg2.sql("SELECT pg_reload_conf()")
+    wait_for(lambda: scene.pg1.value("SELECT count(xmin) FROM pg_replication_slots") == 1, 20 * SLOW,
+             "no replay that waits for a reader")
     scene.load()
     idle, within, asleep = (reader(scene) for _ in range(3))
     within.execute("BEGIN")
