@@ -65,7 +65,7 @@ def main():
         cursor.execute("SELECT 'grüß'")
         print("latin1", cursor.fetchone())
         conn.rollback()
-        threading.Timer(0.3, conn.cancel).start()
+        threading.Timer(1, conn.cancel).start()
         refused(conn, cursor, "SELECT pg_sleep(30)")
         conn.rollback()
         pool = psycopg2.pool.ThreadedConnectionPool(1, 8, **WHERE)
