@@ -246,7 +246,7 @@ stage_bench() {
 
 # shellcheck disable=SC2086
 install_packages pgbouncer groff-base strace python3-pytest python3-pytest-timeout python3-pytest-xdist python3-psycopg python3-psycopg2 python3-asyncpg openssl \
-	python3-yaml clang libclang-rt-dev iproute2 nftables \
+	python3-yaml clang libclang-rt-dev iproute2 nftables dnsmasq-base \
 	nodejs openjdk-17-jdk-headless libpostgresql-jdbc-java openssh-client
 work=
 work_create pgshunt-run "$(servers_parent)"

@@ -159,7 +159,8 @@ struct database *database_find(struct worker *worker, const char *name);
 /* Whether a server connection is to be closed as soon as nobody uses it. */
 static inline bool pool_outdated(const struct pool *pool, const struct server *server)
 {
-	return server->stale || server->spoilt || server->born <= pool->database->reconnect_at;
+	return server->stale || server->spoilt || server->unlisted ||
+	       server->born <= pool->database->reconnect_at;
 }
 
 /* Another worker, or (`share` NULL is not allowed) a pool here, needs room under the limit of the

@@ -8,6 +8,7 @@
 #include "core/cancel.h"
 #include "core/client.h"
 #include "core/conn_tls.h"
+#include "core/names.h"
 #include "core/pool.h"
 #include "core/promise.h"
 #include "core/proxy.h"
@@ -65,6 +66,13 @@ void server_set_state(struct server *server, enum server_state state)
 	else
 		list_append(&pool->servers[state], &server->node);
 	pool_publish_idle(pool);
+}
+
+static void server_found(void *arg, const struct evutil_addrinfo *list)
+{
+	const struct server *server = arg;
+
+	names_found(server->worker, server->host, list);
 }
 
 static void server_dialled(void *arg, int fd, const char *error)
@@ -140,6 +148,8 @@ static void server_start_dial(struct server *server)
 	server->dial = dial_start(worker->base, worker->dns, server->host, server->target->port,
 				  server->routes->config->proxy.connect_timeout, server_dialled,
 				  server);
+	if (server->dial != NULL)
+		dial_on_found(server->dial, server_found);
 }
 
 struct server *server_dial(struct pool *pool, struct route_table *routes,

@@ -74,6 +74,7 @@ struct server {
 	bool doomed;            /* to be closed at the end of this turn */
 	bool stale;             /* of a former route, or RELOAD: to be closed when free */
 	bool spoilt;            /* the same, for what was done on it */
+	bool unlisted;          /* the same: its address is none of its host's any more */
 	bool used;              /* by a client */
 	bool end_logged;
 	bool counted;           /* in the pool's share */

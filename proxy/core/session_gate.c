@@ -396,6 +396,21 @@ static void session_reconnect_one(struct session_move *move)
 	session_enqueue(move, move->client->pool->database);
 }
 
+static void session_leave_one(struct session_move *move)
+{
+	if (session_outdated(move->client) && !move->reconnect)
+		session_reconnect_one(move);
+}
+
+void session_leave_outdated(struct database *database)
+{
+	if (database->held)
+		return;
+	database->sessions_reconnecting = true;
+	session_for_each(database, session_leave_one);
+	session_watch(database);
+}
+
 void session_reconnect(struct database *database)
 {
 	if (database->held)

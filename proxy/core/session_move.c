@@ -394,7 +394,8 @@ void session_step(struct session_move *move)
 bool session_outdated(const struct client *client)
 {
 	return client->in_session && client->server != NULL &&
-	       client->server->born <= client->pool->database->reconnect_at;
+	       (client->server->unlisted ||
+	        client->server->born <= client->pool->database->reconnect_at);
 }
 
 bool session_shall_reconnect(const struct session_move *move)

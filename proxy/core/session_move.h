@@ -299,6 +299,9 @@ void session_seal(struct database *database);
 void session_release(struct database *database);
 void session_new_routes(struct database *database);
 void session_reconnect(struct database *database);
+
+/* The same for those whose server is to be closed when it is free. */
+void session_leave_outdated(struct database *database);
 void session_tick(struct database *database);
 
 /* Has session_step() done outside of whatever is being done now, when there is room to ask. */

@@ -15,6 +15,7 @@
 #include "core/conn_tls.h"
 #include "core/leave.h"
 #include "core/mail.h"
+#include "core/names.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/relocate.h"
@@ -99,6 +100,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 	}
 	auth_query_tick(worker);
 	gate_tick(worker);
+	names_tick(worker);
 	pool_for_each(worker, worker_tick_pool, NULL);
 	LIST_FOREACH(&worker->databases, node, tmp)
 	{
@@ -513,8 +515,7 @@ static void worker_free(struct worker *worker)
 	if (worker->batch_end != NULL)
 		event_free(worker->batch_end);
 	ring_free(worker->ring);
-	if (worker->dns != NULL)
-		evdns_base_free(worker->dns, 0);
+	names_close(worker);
 	stmt_store_free(worker->stmts);
 	param_pool_free(worker->params);
 	route_table_unref(worker->routes);
@@ -537,6 +538,7 @@ static void *worker_main(void *arg)
 	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	(void)pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
 	(void)event_base_dispatch(worker->base);
+	names_stop(worker);
 	(void)event_base_loop(worker->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
 	worker_free(worker);
 	mailbox_post(&worker->proxy->mailbox, last);
@@ -568,13 +570,8 @@ static bool worker_make_base(struct worker *worker)
 	if (worker->base == NULL ||
 	    !mailbox_open(&worker->mailbox, worker->base, worker_receive, worker))
 		return false;
-	worker->dns = evdns_base_new(worker->base, EVDNS_BASE_INITIALIZE_NAMESERVERS);
-	if (worker->dns == NULL) {
-		/* No name servers are configured: the hosts file still serves. */
-		worker->dns = evdns_base_new(worker->base, 0);
-		if (worker->dns != NULL)
-			(void)evdns_base_load_hosts(worker->dns, "/etc/hosts");
-	}
+	if (!names_open(worker))
+		return false;
 	/* Containers may forbid it, and old kernels lack it: then each is sent by itself. */
 	if (worker->routes->config->proxy.use_io_uring)
 		worker->ring = ring_new();
@@ -605,6 +602,7 @@ bool worker_start(struct worker *worker, struct proxy *proxy, unsigned index,
 	list_init(&worker->doomed_servers);
 	list_init(&worker->cancels);
 	list_init(&worker->askers);
+	list_init(&worker->names);
 	worker->inbuf = malloc(WORKER_INBUF);
 	worker->last = mail_new(sizeof(*worker->last), MAIL_STOPPED);
 	worker->params = param_pool_new();

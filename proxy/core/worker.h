@@ -54,6 +54,9 @@ struct worker {
 	pthread_t thread;
 	struct event_base *base;
 	struct evdns_base *dns;
+	struct list names;      /* of servers (core/names.c) */
+	usec_t resolver_files;  /* the times of the resolver's files, together */
+	usec_t resolver_looked; /* when they were looked at */
 	struct event *tick;
 	struct event *stand_still;   /* SUSPEND */
 	bool suspended;

@@ -27,6 +27,8 @@ struct dial {
 	int port;
 	bool in_lookup; /* inside evdns_getaddrinfo(): it may call back at once */
 	bool cancelled;
+	bool resolved;
+	dial_found found; /* NULL: nobody asks */
 	dial_done done;
 	void *arg;
 	char error[256];
@@ -137,6 +139,9 @@ static void dial_resolved(int result, struct evutil_addrinfo *list, void *arg)
 		dial->next = NULL;
 	} else {
 		dial->next = list;
+		dial->resolved = true;
+		if (dial->found != NULL)
+			dial->found(dial->arg, list);
 	}
 	/* Inside evdns_getaddrinfo() the caller is not ready for an answer: the timer brings it. */
 	if (!dial->in_lookup)
@@ -290,6 +295,13 @@ struct dial *dial_start(struct event_base *base, struct evdns_base *dns, const c
 		dial_lookup(dial, dns);
 	}
 	return dial;
+}
+
+void dial_on_found(struct dial *dial, dial_found found)
+{
+	dial->found = found;
+	if (dial->resolved)
+		found(dial->arg, dial->list);
 }
 
 void dial_cancel(struct dial *dial)

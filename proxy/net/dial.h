@@ -30,6 +30,13 @@ typedef void (*dial_done)(void *arg, int fd, const char *error);
 struct dial *dial_start(struct event_base *base, struct evdns_base *dns, const char *host, int port,
                         usec_t timeout, dial_done done, void *arg) MUST_CHECK;
 
+/* The addresses that the resolver has found for a name, before the first is tried. */
+typedef void (*dial_found)(void *arg, const struct evutil_addrinfo *list);
+
+/* Has it called with the `arg` of the dial, at once if they are known; not for an address, which
+ * needs no resolver.  It must not touch the dial. */
+void dial_on_found(struct dial *dial, dial_found found);
+
 /* Gives up; done is not called any more. */
 void dial_cancel(struct dial *dial);
 

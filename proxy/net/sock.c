@@ -270,18 +270,18 @@ bool sock_defer_accept(int fd, int seconds)
 	return setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)) == 0;
 }
 
-static void sock_address_of(const struct sockaddr_storage *ss, struct sock_address *address)
+void sock_address_of(const struct sockaddr *addr, struct sock_address *address)
 {
 	memset(address, 0, sizeof(*address));
 	address->family = AF_UNIX;
-	if (ss->ss_family == AF_INET) {
-		const struct sockaddr_in *sin = (const struct sockaddr_in *)ss;
+	if (addr->sa_family == AF_INET) {
+		const struct sockaddr_in *sin = (const struct sockaddr_in *)(const void *)addr;
 
 		memcpy(address->ip, &sin->sin_addr, sizeof(sin->sin_addr));
 		address->port = sin->sin_port;
 		address->family = AF_INET;
-	} else if (ss->ss_family == AF_INET6) {
-		const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)ss;
+	} else if (addr->sa_family == AF_INET6) {
+		const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)(const void *)addr;
 
 		memcpy(address->ip, &sin6->sin6_addr, sizeof(sin6->sin6_addr));
 		address->port = sin6->sin6_port;
@@ -333,7 +333,7 @@ void sock_peer_address(int fd, struct sock_address *address)
 	socklen_t len = sizeof(ss);
 
 	(void)getpeername(fd, (struct sockaddr *)&ss, &len);
-	sock_address_of(&ss, address);
+	sock_address_of((const struct sockaddr *)&ss, address);
 }
 
 void sock_peer(int fd, struct sock_name *name)
@@ -351,6 +351,6 @@ void sock_local(int fd, struct sock_name *name)
 	socklen_t len = sizeof(ss);
 
 	(void)getsockname(fd, (struct sockaddr *)&ss, &len);
-	sock_address_of(&ss, &address);
+	sock_address_of((const struct sockaddr *)&ss, &address);
 	sock_address_name(&address, name);
 }

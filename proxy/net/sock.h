@@ -93,6 +93,9 @@ struct sock_address {
 	uint8_t family;  /* AF_UNIX also if nothing is known */
 };
 
+/* AF_UNIX for what is neither IPv4 nor IPv6. */
+void sock_address_of(const struct sockaddr *addr, struct sock_address *address);
+
 /* The peer's address, which the kernel forgets when the connection was reset. */
 void sock_peer_address(int fd, struct sock_address *address);
 void sock_address_name(const struct sock_address *address, struct sock_name *name);

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Host names of servers whose addresses change while connections are open; dnsmasq tells them."""
+import os
+import signal
+import time
+
+import pytest
+
+from pgwire import wait_for
+from servers import SLOW, free_port, start, subfolder
+
+DNSMASQ = os.environ.get("PGSHUNT_DNSMASQ", "/usr/sbin/dnsmasq")
+NAME = "db.pgshunt.test"
+WHERE = "SELECT host(inet_server_addr())"
+
+
+class Dns:
+    """A name server with one name, and the resolver configuration that leads to it."""
+
+    def __init__(self, folder):
+        self.folder = subfolder(folder)
+        self.hosts = os.path.join(self.folder, "hosts")
+        self.conf = os.path.join(self.folder, "resolv.conf")
+        self.port = free_port()
+        self.process = None
+        with open(self.conf, "w") as out:
+            out.write("nameserver 127.0.0.1:%d\noptions timeout:1 attempts:2\n" % self.port)
+
+    def start(self):
+        self.process = start([DNSMASQ, "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+                              "--port=%d" % self.port, "--listen-address=127.0.0.1", "--bind-interfaces",
+                              "--addn-hosts=" + self.hosts, "--pid-file=", "--user=root", "--local=/test/"],
+                             os.path.join(self.folder, "log"))
+
+    def tell(self, *addresses):
+        with open(self.hosts + ".new", "w") as out:
+            for address in addresses:
+                out.write("%s %s\n" % (address, NAME))
+        os.chmod(self.hosts + ".new", 0o644)
+        os.rename(self.hosts + ".new", self.hosts)
+        if self.process:
+            self.process.send_signal(signal.SIGHUP)
+        else:
+            self.start()
+
+    def stop(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def dns(folder):
+    made = Dns(folder)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def server(make_cluster):
+    """It answers at several addresses, as several servers would."""
+    cluster = make_cluster("named", settings={"listen_addresses": "127.0.0.1,127.0.0.2,127.0.0.3"})
+    cluster.sql("CREATE DATABASE p1")
+    return {"host": NAME, "port": cluster.port, "check_user": "postgres"}
+
+
+def test_connections_follow_the_name(make_proxy, dns, server):
+    """Idle ones at once, the others after their transactions; a session takes what it has along."""
+    dns.tell("127.0.0.1")
+    named = {"named": server}
+    settings = {"resolv_conf": dns.conf, "dns_check_interval": "200ms", "workers": 1}
+    pools = [make_proxy(named, {"p1": "named"}, name=mode, pool_mode=mode, **settings)
+             for mode in ("transaction", "session")]
+    transaction, session = (proxy.wire("p1") for proxy in pools)
+    busy = pools[0].wire("p1")
+    session.query("SET work_mem = '7MB'")
+    busy.query("BEGIN")
+    for conn in (transaction, busy, session):
+        assert conn.value(WHERE) == "127.0.0.1"
+    dns.tell("127.0.0.2")
+    wait_for(lambda: transaction.value(WHERE) == "127.0.0.2", 20 * SLOW, "the other address")
+    wait_for(lambda: session.value(WHERE) == "127.0.0.2", 20 * SLOW, "the other address of the session")
+    assert session.value("SHOW work_mem") == "7MB"
+    assert busy.value(WHERE) == "127.0.0.1"
+    busy.query("COMMIT")
+    assert busy.value(WHERE) == "127.0.0.2"
+    assert 'host name "%s" no longer has the address 127.0.0.1' % NAME in pools[0].log()
+
+
+def test_without_an_interval_when_one_is_opened(make_proxy, dns, server):
+    dns.tell("127.0.0.1")
+    proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1)
+    with proxy.wire("p1") as first, proxy.wire("p1") as second:
+        assert first.value(WHERE) == "127.0.0.1"
+        dns.tell("127.0.0.2")
+        time.sleep(1)
+        assert first.value(WHERE) == "127.0.0.1"
+        first.query("BEGIN")
+        assert second.value(WHERE) == "127.0.0.2"
+        first.query("COMMIT")
+        wait_for(lambda: first.value(WHERE) == "127.0.0.2", 20 * SLOW, "the end of the old one")
+
+
+def test_addresses_that_come_and_go(make_proxy, dns, server):
+    """After the first return nothing is concluded any more."""
+    dns.tell("127.0.0.1")
+    proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1,
+                       dns_check_interval="200ms")
+    with proxy.wire("p1") as conn:
+        assert conn.value(WHERE) == "127.0.0.1"
+        dns.tell("127.0.0.2")
+        wait_for(lambda: conn.value(WHERE) == "127.0.0.2", 20 * SLOW, "the other address")
+        dns.tell("127.0.0.1")
+        wait_for(lambda: "addresses come and go" in proxy.log(), 20 * SLOW, "that it is noticed")
+        for address in ("127.0.0.3", "127.0.0.1"):
+            dns.tell(address)
+            time.sleep(1)
+            assert conn.value(WHERE) == "127.0.0.2"
+
+
+def test_a_name_that_cannot_be_looked_up(make_proxy, dns, server):
+    """Connections stay; and an end in the middle of it leaves nothing behind."""
+    dns.tell("127.0.0.1", "127.0.0.2")
+    proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1,
+                       dns_check_interval="200ms")
+    with proxy.wire("p1") as conn:
+        before = conn.value("SELECT pg_backend_pid()")
+        dns.stop()
+        time.sleep(2)
+        assert conn.value("SELECT pg_backend_pid()") == before
+        with open(dns.hosts, "w"):
+            pass
+        dns.start()  # there is no such name
+        time.sleep(1)
+        assert conn.value("SELECT pg_backend_pid()") == before
+        dns.tell("127.0.0.2", "127.0.0.1")
+        time.sleep(1)
+        assert conn.value("SELECT pg_backend_pid()") == before
+        dns.stop()
+        time.sleep(0.5)
+        proxy.stop()
+
+
+def test_other_name_servers(make_proxy, dns, server, folder):
+    """The file is read again when it changes."""
+    dns.tell("127.0.0.1")
+    other = Dns(folder)
+    other.tell("127.0.0.2")
+    try:
+        proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1,
+                           dns_check_interval="200ms")
+        with proxy.wire("p1") as conn:
+            assert conn.value(WHERE) == "127.0.0.1"
+            os.rename(other.conf, dns.conf)
+            wait_for(lambda: conn.value(WHERE) == "127.0.0.2", 20 * SLOW, "the other name server")
+    finally:
+        other.stop()
+
+
+def test_a_held_database_waits(make_proxy, dns, server):
+    """Nothing is closed in a hold; the connections are left after it."""
+    dns.tell("127.0.0.1")
+    proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1,
+                       dns_check_interval="200ms")
+    with proxy.wire("p1") as conn:
+        assert conn.value(WHERE) == "127.0.0.1"
+        proxy.command("HOLD p1")
+        dns.tell("127.0.0.2")
+        wait_for(lambda: "no longer has the address" in proxy.log(), 20 * SLOW, "the answer")
+        assert len(proxy.command("SHOW SERVERS")) == 1
+        proxy.command("RELEASE p1")
+        wait_for(lambda: conn.value(WHERE) == "127.0.0.2", 20 * SLOW, "the other address")
