@@ -51,7 +51,7 @@ enum server_task {
 	SERVER_TASK_RESET,   /* server_reset_query */
 	SERVER_TASK_CHECK,   /* server_check_query */
 	SERVER_TASK_ROLE,    /* whether its role still exists */
-	SERVER_TASK_CONNECT, /* connect_query; state LOGIN */
+	SERVER_TASK_CONNECT, /* connect_query, or another first one; state LOGIN */
 	SERVER_TASK_TRY,     /* startup parameters of a client that logs in (trial.h) */
 };
 
@@ -111,7 +111,7 @@ struct server {
 	struct client *own;     /* LOGIN: for whose replication it is opened */
 	enum server_task task;  /* RESETTING, LOGIN */
 	unsigned role_losses;   /* of the pool's share, when its role was last known to exist */
-	bool connected;         /* connect_query has been run, if there is one */
+	bool connected;         /* the first query has been sent, if there is one */
 	bool for_swap;          /* opened by PREPARE SWAP: becomes PREPARED */
 	uint8_t close_reason;
 	struct param_set *refused; /* `boot` that the server refused, and it was opened without */

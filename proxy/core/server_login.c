@@ -388,10 +388,26 @@ static void server_login_log(const struct server *server)
 	                server->conn.tls == NULL ? "" : " tls=", conn_tls_text(&server->conn, tls));
 }
 
+/* What is to be run before the login counts, or NULL. */
+static const char *server_first_query(const struct server *server)
+{
+	const struct route *route = route_find(server->routes, server->pool->database->name);
+	const char *read_only = param_set_get(server->params, "default_transaction_read_only");
+
+	if (route != NULL && route->database->connect_query[0] != '\0')
+		return route->database->connect_query;
+	/* A backend that was forked before the server's configuration was reloaded says what it was
+	 * then, and takes the new one with its first command.  Clients would be read-only for good. */
+	if (UNLIKELY(read_only != NULL && strcmp(read_only, "on") == 0) &&
+	    param_set_find(server->boot, "default_transaction_read_only") == NULL)
+		return ";";
+	return NULL;
+}
+
 void server_login_done(struct server *server)
 {
 	struct pool *pool = server->pool;
-	const struct route *route = route_find(server->routes, pool->database->name);
+	const char *first;
 	const char *warm;
 
 	server->tx_status = 'I';
@@ -400,10 +416,9 @@ void server_login_done(struct server *server)
 		return;
 	}
 	server->checked = true; /* by its login */
-	if (UNLIKELY(route != NULL && route->database->connect_query[0] != '\0' &&
-		     !server->connected)) {
-		(void)!server_start_task(server, SERVER_TASK_CONNECT,
-					 route->database->connect_query);
+	first = server->connected ? NULL : server_first_query(server);
+	if (UNLIKELY(first != NULL)) {
+		(void)!server_start_task(server, SERVER_TASK_CONNECT, first);
 		return;
 	}
 	server_login_log(server);
