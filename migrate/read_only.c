@@ -18,6 +18,9 @@
 #define REACH_PATIENCE (3 * USEC_PER_SEC)
 #define REACH_EVERY (100 * USEC_PER_MSEC)
 #define OLD_PATIENCE (500 * USEC_PER_MSEC)
+/* So long is waited for sessions that were just starting when the target's was taken back: they have what
+ * it was when their process was forked until they have looked for their database's.  Nobody else waits. */
+#define STARTING (300 * USEC_PER_MSEC)
 #define RECORD "read_only"
 
 #define ANY_VALUE "%"
@@ -159,8 +162,10 @@ static bool await_replay(struct move *move)
 }
 
 /* How many are connected to the shards there since before their own setting, as readers or from a
- * pgbouncer; they would take the server's when it is reloaded.  Those that are just ending, as our own
- * look at the logins, are waited for.  -1: cannot be asked. */
+ * pgbouncer; they would take the server's when it is reloaded.  One that is just starting may have read
+ * its settings and not be in pg_stat_activity yet, but until it is has its database locked: which is
+ * looked at first.  Those that are just ending, as our own look at the logins, are waited for.  -1:
+ * cannot be asked. */
 static int64_t count_old_sessions(struct move *move)
 {
 	struct link *link = &move->target.link;
@@ -169,9 +174,14 @@ static int64_t count_old_sessions(struct move *move)
 	struct sbuf sql;
 
 	sbuf_init(&sql, SQL_MAX);
-	sbuf_add_str(&sql, "SELECT count(*) AS sessions FROM pg_stat_activity WHERE"
-	                   " backend_type = 'client backend' AND datname IN ");
+	sbuf_add_str(&sql, "SELECT count(DISTINCT pid) AS sessions FROM (SELECT l.pid FROM pg_locks l JOIN"
+	                   " pg_database d ON d.oid = l.objid WHERE l.locktype = 'object' AND l.classid ="
+	                   " 'pg_database'::regclass AND d.datname IN ");
 	shards_literals(move, &sql);
+	sbuf_add_str(&sql, " UNION ALL SELECT pid FROM pg_stat_activity WHERE backend_type ="
+	                   " 'client backend' AND datname IN ");
+	shards_literals(move, &sql);
+	sbuf_add_str(&sql, ") s");
 	for (;;) {
 		sessions = link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql))
 		               ? link_number(link, 0, "sessions", -1)
@@ -341,6 +351,8 @@ bool read_only_end(struct move *move)
 		return false;
 	}
 	/* Last: until the server's is off again, they must not take that. */
+	if (move->promote_sent)
+		loop_sleep(&move->loop, STARTING);
 	if (end_on_shards(move, shards))
 		return true;
 	ui_error(move->ui,
