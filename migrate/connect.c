@@ -236,6 +236,8 @@ bool link_revive(struct move *move, struct link *link)
 		return true;
 	if (link == &move->source.link && move->lock_lost)
 		return false;
+	/* Names are looked up while nothing else goes on, and clients may be waiting. */
+	link->same_address = move->phase >= PHASE_HOLD && move->phase <= PHASE_RELEASE;
 	link_connect(link);
 	if (loop_wait(&move->loop, &link, 1, deadline, false) != WAIT_DONE)
 		link_give_up(link);

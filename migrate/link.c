@@ -131,7 +131,7 @@ static void keep_notice(void *arg, const PGresult *result)
 }
 
 /* Options of a connection besides those of TLS. */
-#define LINK_OPTIONS 10
+#define LINK_OPTIONS 11
 
 #define APART_MAX (20 * USEC_PER_MSEC)
 
@@ -178,7 +178,8 @@ void link_connect(struct link *link)
 		                                                         "keepalives_interval",
 		                                                         "keepalives_count",
 		                                                         "options",
-		                                                         "password"};
+		                                                         "password",
+		                                                         "hostaddr"};
 		const char *values[LINK_OPTIONS + CONFIG_LIBPQ_TLS_MAX] = {
 		    link->target.host,
 		    port,
@@ -189,7 +190,8 @@ void link_connect(struct link *link)
 		    "2",
 		    "3",
 		    link->target.console ? "" : options,
-		    password == NULL ? "" : password};
+		    password == NULL ? "" : password,
+		    link->same_address ? link->address : ""};
 
 		if (link->target.tls.ca_file != NULL)
 			(void)config_libpq_tls(&link->target.tls, keys + LINK_OPTIONS,
@@ -245,12 +247,25 @@ static void keep_result(struct link *link, PGresult *result)
 	link->results[link->result_count++] = result;
 }
 
+/* Of one host that is not a socket's folder. */
+static void keep_address(struct link *link)
+{
+	const char *host = PQhost(link->conn);
+	const char *address = PQhostaddr(link->conn);
+
+	link->address[0] = '\0';
+	if (host != NULL && address != NULL && strcmp(host, link->target.host) == 0 &&
+	    strlen(address) < sizeof(link->address))
+		(void)snprintf(link->address, sizeof(link->address), "%s", address);
+}
+
 static void progress_connect(struct link *link)
 {
 	link->polling = PQconnectPoll(link->conn);
 	if (link->polling == PGRES_POLLING_FAILED) {
 		link_break(link);
 	} else if (link->polling == PGRES_POLLING_OK) {
+		keep_address(link);
 		if (PQsetnonblocking(link->conn, 1) != 0) {
 			link_break(link);
 		} else if (link->target.console) {

@@ -45,6 +45,8 @@ struct link {
 	enum link_state state;
 	PGconn *conn;
 	unsigned sessions; /* how often it was connected: what is prepared ends with its session */
+	char address[80];  /* where its host was found when it was connected last, or "" */
+	bool same_address; /* it is to be there again, too: no name is looked up */
 	PostgresPollingStatusType polling; /* while connecting */
 	bool setting_up;                   /* logged in, the settings are under way */
 	PGresult *results[LINK_RESULTS_MAX];
