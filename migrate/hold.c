@@ -59,7 +59,7 @@ static void send_command(struct link *link, struct sbuf *sql)
 	sbuf_free(sql);
 }
 
-static struct link **all_links(struct move *move)
+struct link **hold_links(struct move *move)
 {
 	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
 
@@ -233,7 +233,7 @@ static bool sessions_may_leave(struct move *move, bool *leave, int64_t *count)
  * that follow one on the source slow the standby down just when it matters. */
 bool phase_prepare(struct move *move)
 {
-	struct link **links = all_links(move);
+	struct link **links = hold_links(move);
 	int64_t connections = 0;
 	int64_t sessions;
 	enum wait_end end;
@@ -326,7 +326,7 @@ static void send_holds(struct move *move)
 /* Waits for all routes, but not longer than for the first failure. */
 static bool await_holds(struct move *move, usec_t deadline)
 {
-	struct link **links = all_links(move);
+	struct link **links = hold_links(move);
 	enum wait_end end = WAIT_DEADLINE;
 	bool failed = false;
 
@@ -428,7 +428,7 @@ void hold_send_forever(struct move *move)
 
 bool hold_await_forever(struct move *move)
 {
-	struct link **links = all_links(move);
+	struct link **links = hold_links(move);
 	enum wait_end end;
 	bool ok = true;
 
@@ -537,7 +537,7 @@ static bool any_settles(const struct move *move)
 
 bool phase_swap(struct move *move)
 {
-	struct link **links = all_links(move);
+	struct link **links = hold_links(move);
 	const usec_t deadline = clock_now() + CONSOLE_PATIENCE;
 	usec_t until;
 	size_t left = move->route_count;

@@ -323,6 +323,9 @@ bool validate_look(struct move *move) MUST_CHECK;
 
 /* ---- hold.c ---- */
 
+/* The console connections of all routes, in their order; free()d by the caller. */
+struct link **hold_links(struct move *move) MUST_CHECK;
+
 /* The tick of the loop: renews leases, asks for progress, draws it. */
 void hold_tick(void *arg);
 

@@ -59,12 +59,10 @@ static void add_offered(struct move *move, const struct link *link, int row, con
 
 bool seal_take(struct move *move)
 {
-	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
+	struct link **links = hold_links(move);
 	enum wait_end end;
 	bool ok = true;
 
-	for (size_t i = 0; i < move->route_count; i++)
-		links[i] = &move->routes[i].link;
 	end = loop_wait(&move->loop, links, move->route_count,
 	                clock_now() + move->config->mover.lease / 2, true);
 	if (end == WAIT_STOPPED)
@@ -119,6 +117,13 @@ static bool offer_all_servers(struct move *move)
 	return ok;
 }
 
+/* IS TRUE and IS NOT TRUE have the planner make a hash of the list, not compare all with all. */
+static void add_offered_ones(const struct move *move, struct sbuf *out)
+{
+	sbuf_printf(out, "(a.pid, a.client_addr, a.client_port) IN (VALUES %s)",
+	            sbuf_text(&move->seal_offered));
+}
+
 bool seal_count_possible(struct move *move, int64_t *count)
 {
 	struct link *source = &move->source.link;
@@ -128,11 +133,9 @@ bool seal_count_possible(struct move *move, int64_t *count)
 	*count = 0;
 	if (ok && move->seal_offered.len > 0) {
 		sbuf_init(&sql, SEAL_SQL_MAX);
-		sbuf_printf(&sql,
-		            "SELECT count(*) AS possible FROM pg_stat_activity a JOIN (VALUES %s)"
-		            " s(pid, addr, port) ON s.pid = a.pid AND s.addr = a.client_addr AND"
-		            " s.port = a.client_port WHERE a.datname IN ",
-		            sbuf_text(&move->seal_offered));
+		sbuf_add_str(&sql, "SELECT count(*) AS possible FROM pg_stat_activity a WHERE (");
+		add_offered_ones(move, &sql);
+		sbuf_add_str(&sql, ") IS TRUE AND a.datname IN ");
 		shards_literals(move, &sql);
 		ok = link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql)) ||
 		     move_fail(move, "%s: %s", source->name, link_error(source));
@@ -143,11 +146,10 @@ bool seal_count_possible(struct move *move, int64_t *count)
 	return ok;
 }
 
-/* IS TRUE and IS NOT TRUE have the planner make a hash of the list, and not compare all with all. */
 static void add_picked(const struct move *move, struct sbuf *out)
 {
-	sbuf_printf(out, IDLE " AND (a.pid, a.client_addr, a.client_port) IN (VALUES %s)",
-	            sbuf_text(&move->seal_offered));
+	sbuf_add_str(out, IDLE " AND ");
+	add_offered_ones(move, out);
 }
 
 /* One of those, whatever it has done since. */
