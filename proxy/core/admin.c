@@ -396,7 +396,7 @@ static void admin_box_receive(void *owner, struct letter *letter)
 	else if (letter->type == ADMIN_STATE_WRITTEN)
 		admin_on_written(admin, CONTAINER_OF(letter, struct state_written, letter));
 	else
-		swap_on_checked(admin, CONTAINER_OF(letter, struct check, letter));
+		swap_ask_answered(admin, CONTAINER_OF(letter, struct check, letter));
 }
 
 /* ---- parameters that clients of a held database log in with ---- */
@@ -658,6 +658,7 @@ struct admin *admin_create(struct proxy *proxy, struct sbuf *error)
 
 	admin->proxy = proxy;
 	list_init(&admin->databases);
+	list_init(&admin->asked);
 	list_init(&admin->working);
 	list_init(&admin->saving);
 	list_init(&admin->answered);
@@ -764,6 +765,7 @@ void admin_free(struct admin *admin)
 		free(db->name);
 		free(db);
 	}
+	swap_ask_free(admin);
 	for (size_t i = 0; i < admin->welcome_count; i++) {
 		free(admin->welcomes[i].database);
 		free(admin->welcomes[i].user);

@@ -56,8 +56,8 @@ struct admin_db {
 	usec_t swapped_at;              /* 0: none since the start */
 	char *source_name;              /* server of which `source` was read */
 	struct server_identity source;  /* the route's server before a swap */
-	char *checked_name;             /* server of `checked_conn` */
-	PGconn *checked_conn;           /* kept open so that SWAP's check is one round trip */
+	char *checked_name; /* server that a swap is to lead to, or has led to: asked, and asked
+	                     * once more by SWAP */
 	struct server_identity checked; /* what it said last */
 };
 
@@ -87,6 +87,8 @@ struct admin_request {
 	unsigned left; /* answers that are still to come */
 	unsigned opened;
 	unsigned failed;
+	uint64_t target_asked; /* the questions whose answers it waits for (swap_ask.c); 0: none */
+	uint64_t source_asked;
 	char check_error[512]; /* of the check of the target */
 	struct event *timer;
 
@@ -106,6 +108,17 @@ struct admin_request {
 	struct rowset rows;
 	bool has_rows;
 	struct sbuf notice;
+};
+
+/* What is asked of one server. */
+struct asked {
+	struct list_node node; /* admin->asked */
+	char *server;
+	PGconn *conn; /* kept open so that SWAP's check is one round trip; NULL: none, or in use */
+	uint64_t now; /* the question that is under way; 0: none */
+	usec_t now_ends;  /* … at the latest */
+	uint64_t next;    /* that which follows it, for those who came meanwhile; 0: nobody has */
+	usec_t next_ends; /* … the last of their deadlines */
 };
 
 typedef void view_done_fn(struct admin *admin, struct rowset *rows, void *arg);
@@ -134,6 +147,7 @@ struct admin {
 	bool unwritable; /* the last write has failed */
 	uint64_t last_token;
 	struct list databases; /* struct admin_db.node */
+	struct list asked;     /* struct asked.node */
 	struct list working;   /* requests that wait for workers, checks or rows */
 	struct list pauses;    /* requests PAUSE that wait */
 	bool paused_all;       /* PAUSE or KILL without a database */
@@ -155,7 +169,7 @@ struct admin {
 	size_t welcome_count;
 };
 
-enum admin_letter { ADMIN_STATE_WRITTEN = 1, ADMIN_TARGET_CHECKED, ADMIN_SOURCE_CHECKED };
+enum admin_letter { ADMIN_STATE_WRITTEN = 1, ADMIN_CHECKED };
 
 /* ---- admin.c ---- */
 
@@ -260,9 +274,25 @@ void swap_forget_target(struct admin_db *db);
 void swap_cancel(struct admin_request *request);
 void swap_abandon(struct admin_request *request);
 void swap_on_prepared(struct admin *admin, struct mail_database *mail);
-void swap_on_checked(struct admin *admin, struct check *check);
+/* The server that the request asked as its target, or as its source, has answered. */
+void swap_on_checked(struct admin_request *request, const struct check *check, bool target);
 /* A moment after the release: what SWAP's check has left is closed. */
 void swap_released(struct admin_db *db);
+
+/* ---- swap_ask.c ---- */
+
+/*
+ * Who a server is, over one connection for all databases: who asks while a question is under way
+ * waits for the next, which is then that of all of them.  The answer comes to swap_on_checked().
+ *
+ * The number of the question, or 0: nothing is asked and `error` says why.
+ */
+uint64_t swap_ask(struct admin *admin, const struct config_server *server, usec_t timeout,
+                  struct sbuf *error) MUST_CHECK;
+void swap_ask_answered(struct admin *admin, struct check *check);
+/* Closes the connections that no database wants to be kept. */
+void swap_ask_trim(struct admin *admin);
+void swap_ask_free(struct admin *admin);
 
 /* ---- admin_view.c ---- */
 

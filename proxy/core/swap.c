@@ -3,7 +3,7 @@
  * PREPARE SWAP, CANCEL SWAP, SWAP.
  *
  *   PREPARE   workers open connections to the target; meanwhile both servers are asked who they
- *             are, and the target's connection is kept
+ *             are, and the connection for that is kept to the target (swap_ask.c)
  *   SWAP      one question on the kept connection -> verdict -> state written -> new route table.
  *             Until the write has succeeded nothing has changed; from then on the swap is done.
  *             NOWAIT, if what is on disk is a hold without expiry: verdict -> new route table ->
@@ -36,10 +36,9 @@ static void replace_text(char **slot, const char *text)
 
 static void forget_check(struct admin_db *db)
 {
-	PQfinish(db->checked_conn);
-	db->checked_conn = NULL;
 	memset(&db->checked, 0, sizeof(db->checked));
 	replace_text(&db->checked_name, NULL);
+	swap_ask_trim(db->admin);
 }
 
 void swap_forget_target(struct admin_db *db)
@@ -59,11 +58,19 @@ void swap_released(struct admin_db *db)
 
 void swap_free(struct admin_db *db)
 {
-	forget_check(db);
+	free(db->checked_name);
 	free(db->server);
 	free(db->target);
 	free(db->swap_to);
 	free(db->source_name);
+}
+
+/* What comes later finds nobody. */
+static void no_answers(struct admin_request *request)
+{
+	request->token = 0;
+	request->target_asked = 0;
+	request->source_asked = 0;
 }
 
 static struct admin_request *find_working(struct admin *admin, uint64_t token)
@@ -144,7 +151,7 @@ static void prepare_end(struct admin_request *request)
 
 	if (request->timer != NULL)
 		(void)event_del(request->timer);
-	request->token = 0;
+	no_answers(request);
 	prepare_note_checks(request);
 	prepare_row(request, &request->db->checked);
 	log_info("database \"%s\": %s a swap to \"%s\": %u connections, %u failed",
@@ -188,33 +195,15 @@ void swap_on_prepared(struct admin *admin, struct mail_database *mail)
 	prepare_answered(request);
 }
 
-/* Whether the connection leads where the server is to be found by now. */
-static bool leads_to(const PGconn *conn, const struct config_server *server)
+/* Asks one server for the request; counted in request->left. */
+static void start_check(struct admin_request *request, const struct config_server *server,
+                        uint64_t *asked, usec_t timeout)
 {
-	const char *host = PQhost(conn);
-	const char *port = PQport(conn);
-
-	/* Of several hosts it has one, and for none that of libpq. */
-	return host != NULL && port != NULL && atoi(port) == server->port &&
-	       (server->host[0] == '\0' || strchr(server->host, ',') != NULL ||
-	        strcmp(host, server->host) == 0);
-}
-
-/* Starts the check of one server for the request; counted in request->left. */
-static void start_check(struct admin_request *request, const struct config_server *server, int type,
-                        usec_t timeout)
-{
-	struct admin_db *db = request->db;
-	PGconn *conn = NULL;
 	struct sbuf error;
 
-	if (type == ADMIN_TARGET_CHECKED && db->checked_name != NULL &&
-	    strcmp(db->checked_name, server->name) == 0 && leads_to(db->checked_conn, server)) {
-		conn = db->checked_conn;
-		db->checked_conn = NULL;
-	}
 	sbuf_init(&error, sizeof(request->check_error));
-	if (check_start(server, conn, timeout, &request->admin->box, type, request->token, &error))
+	*asked = swap_ask(request->admin, server, timeout, &error);
+	if (*asked != 0)
 		request->left++;
 	else
 		(void)snprintf(request->check_error, sizeof(request->check_error), "%s",
@@ -261,13 +250,13 @@ static void prepare_start(struct admin_request *request, const struct config_ser
 		mailbox_post(&admin->proxy->workers[i].mailbox, &mail->letter);
 	}
 	if (check_possible(target))
-		start_check(request, target, ADMIN_TARGET_CHECKED, wait);
+		start_check(request, target, &request->target_asked, wait);
 	else
 		sbuf_printf(&request->notice,
 		            "Server \"%s\" has no check_user: SWAP will need FORCE. ",
 		            target->name);
 	if (source != NULL && check_possible(source))
-		start_check(request, source, ADMIN_SOURCE_CHECKED,
+		start_check(request, source, &request->source_asked,
 		            limited(config->connect_timeout));
 	if (request->left == 0)
 		prepare_end(request);
@@ -349,7 +338,7 @@ void swap_cancel(struct admin_request *request)
 		swap_forget_target(request->db);
 		request_detail(request, "The connections that were opened are closed.");
 	}
-	request->token = 0;
+	no_answers(request);
 	request_fail(request, "57014", "canceling statement due to user request");
 }
 
@@ -474,7 +463,7 @@ static void swap_judge(struct admin_request *request)
 
 	if (request->timer != NULL)
 		(void)event_del(request->timer);
-	request->token = 0;
+	no_answers(request);
 	if (!swap_still_held(request))
 		return;
 	if (request->check_error[0] != '\0') {
@@ -503,23 +492,14 @@ static void swap_judge(struct admin_request *request)
 	sbuf_free(&reason);
 }
 
-void swap_on_checked(struct admin *admin, struct check *check)
+void swap_on_checked(struct admin_request *request, const struct check *check, bool target)
 {
-	struct admin_request *request = find_working(admin, check->token);
-	struct admin_db *db = request == NULL ? NULL : request->db;
-	bool preparing;
-
-	if (request == NULL) {
-		check_free(check);
-		return;
-	}
+	struct admin_db *db = request->db;
 	/* A swap's target is not yet, or not at all, that of a PREPARE. */
-	preparing = request->timer != NULL;
-	if (check->letter.type == ADMIN_TARGET_CHECKED) {
-		forget_check(db);
+	const bool preparing = request->timer != NULL;
+
+	if (target) {
 		db->checked = check->identity;
-		db->checked_conn = check->conn;
-		check->conn = NULL;
 		replace_text(&db->checked_name, check->server);
 		(void)snprintf(request->check_error, sizeof(request->check_error), "%s",
 		               check->error);
@@ -530,7 +510,6 @@ void swap_on_checked(struct admin *admin, struct check *check)
 		log_warning("server \"%s\" could not be asked who it is: %s", check->server,
 		            check->error);
 	}
-	check_free(check);
 	if (preparing)
 		prepare_answered(request);
 	else if (--request->left == 0)
@@ -627,10 +606,10 @@ struct admin_request *admin_swap(struct admin *admin, const char *database, cons
 		return request;
 	}
 	request->token = ++admin->last_token;
-	start_check(request, target, ADMIN_TARGET_CHECKED, CHECK_TARGET_MAX);
+	start_check(request, target, &request->target_asked, CHECK_TARGET_MAX);
 	source = admin_db_server(db);
 	if (source != NULL && !source_known(db, source) && check_possible(source))
-		start_check(request, source, ADMIN_SOURCE_CHECKED, CHECK_SOURCE_MAX);
+		start_check(request, source, &request->source_asked, CHECK_SOURCE_MAX);
 	if (request->left == 0)
 		swap_judge(request);
 	return request;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: PostgreSQL
 """PREPARE SWAP and SWAP: the checks of the new server, and what clients notice, which is nothing."""
+import contextlib
 import signal
 import socket
 import time
@@ -494,3 +495,37 @@ def test_release_is_paced(make_proxy, pg):
     assert sorted(slow) == list(range(23, 31))
     for conn in conns:
         conn.close()
+
+
+CHECKS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgshuntd check'"
+
+
+def test_many_databases_ask_their_server_together(make_proxy, pair):
+    """Its check is one session for all of them, from PREPARE SWAP to the release."""
+    pg1, pg2 = pair
+    names = ["p1", "p2"] + ["more%d" % n for n in range(10)]
+    proxy = make_proxy({"pg1": pg1, "pg2": pg2}, {
+        name: {"server": "pg1", "dbname": "p2"} for name in names})
+    with contextlib.ExitStack() as stack:
+        consoles = {name: stack.enter_context(proxy.console()) for name in names}
+
+        def all_of_them(command):
+            for name in names:
+                consoles[name].conn.send(query(command % name))
+            return [errors(consoles[name].conn.ready("I")) for name in names]
+
+        assert not any(all_of_them("PREPARE SWAP %s TO pg2"))
+        assert pg2.value(CHECKS) == 1 and pg1.value(CHECKS) <= 1
+        assert not any(all_of_them("HOLD %s LEASE 60s"))
+        refused = all_of_them("SWAP %s TO pg2")
+        assert [error[0]["C"] for error in refused] == ["55000"] * len(names)
+        assert all("standby" in error[0]["D"] for error in refused)
+        catch_up(pg1, pg2)
+        promote(pg2)
+        assert not any(all_of_them("SWAP %s TO pg2"))
+        assert pg2.value(CHECKS) == 1
+        assert not any(all_of_them("RELEASE %s"))
+        for name in names:
+            with proxy.wire(name) as conn:
+                assert conn.value("SHOW cluster_name") == "pg2"
+        wait_for(lambda: pg2.value(CHECKS) == 0, 10 * SLOW, "the end of the check's session")
