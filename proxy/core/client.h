@@ -84,6 +84,8 @@ struct client {
 	bool admitted : 1;   /* among max_client_connections */
 	bool counted : 1;    /* in the shares of its database and user */
 	bool parting : 1;    /* its server was told, behind what it owes, that this is all */
+	bool read_only_given : 1; /* it has asked for no default_transaction_read_only: that of its
+	                           * parameters is what servers had by themselves at its login */
 	uint32_t held_bytes;      /* counted_held: with so many bytes */
 	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
 	uint32_t cancel_key;      /* random; see cancel_make_key() */

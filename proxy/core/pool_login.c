@@ -146,6 +146,23 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 		pool_mail_learned(pool);
 }
 
+void pool_learn_read_only(struct server *server)
+{
+	struct pool *pool = server->pool;
+	const char *now = param_set_get(server->params, PARAM_READ_ONLY);
+	const char *known = param_set_get(pool->welcome, PARAM_READ_ONLY);
+	struct param_set *welcome;
+
+	server->defaulted = false;
+	if (now == NULL || known == NULL || strcmp(now, known) == 0)
+		return;
+	welcome = param_set_with(pool->worker->params, pool->welcome, PARAM_READ_ONLY, now, true);
+	if (welcome == NULL)
+		return;
+	pool_set_welcome(pool, welcome);
+	pool_mail_learned(pool);
+}
+
 /* Errors that waiting does not mend: authentication, unknown database, missing privilege; for
  * pgbouncer all that a server says but that it is starting up. */
 static bool sqlstate_permanent(const char *sqlstate, bool as_pgbouncer)

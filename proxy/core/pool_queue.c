@@ -369,12 +369,29 @@ static bool pool_settle(struct server *server, struct client *client)
 	return io == CONN_IO_OK;
 }
 
+/* What the client is to have.  What it never asked for is not SET, as what servers had when it
+ * logged in may be over: RESET makes it what they have now. */
+static struct param_set *pool_wanted(struct server *server, const struct client *client,
+                                     struct sbuf *sql)
+{
+	const char *told = param_set_get(client->params, PARAM_READ_ONLY);
+	const char *has = param_set_get(server->params, PARAM_READ_ONLY);
+
+	server->defaulted =
+	    client->read_only_given && told != NULL && has != NULL && strcmp(told, has) != 0;
+	if (LIKELY(!server->defaulted))
+		return param_set_ref(client->params);
+	sbuf_add_str(sql, "RESET " PARAM_READ_ONLY ";");
+	return param_set_with(server->worker->params, client->params, PARAM_READ_ONLY, has, true);
+}
+
 /* Links them.  True: the client may send at once; false: parameters are being set first. */
 static bool pool_link(struct pool *pool, struct server *server, struct client *client)
 {
+	struct param_set *want;
 	struct sbuf sql;
-	size_t changes;
 	bool sent = false;
+	bool good;
 
 	pool->stats.assigned++;
 	if (client->state == CLIENT_WAITING) {
@@ -388,9 +405,12 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	if (LIKELY(client->params == server->params))
 		return LIKELY(!client->failed) || pool_fail_block(server);
 	sbuf_init(&sql, PARAM_MAX_SQL);
-	changes = param_set_sync_sql(client->params, server->params, &sql);
-	if (changes > 0) {
-		if (!sbuf_ok(&sql))
+	want = pool_wanted(server, client, &sql);
+	good = want != NULL;
+	(void)param_set_sync_sql(want, server->params, &sql);
+	param_set_unref(want);
+	if (sql.len > 0) {
+		if (!good || !sbuf_ok(&sql))
 			client_doom(client, CLIENT_CLOSE_MEMORY);
 		else
 			sent = server_inject_query(server, sbuf_text(&sql), sql.len);
@@ -437,6 +457,8 @@ void pool_sync_done(struct server *server)
 		return;
 	}
 	server->proven = true;
+	if (UNLIKELY(server->defaulted))
+		pool_learn_read_only(server);
 	if (!pool_settle(server, client))
 		return;
 	if (UNLIKELY(server->pool->database->held || client->cancelled) && !client->doomed) {

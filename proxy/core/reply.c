@@ -161,6 +161,8 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 		return;
 	if (client->in_session)
 		session_see_parameter(client, name);
+	if (strcmp(name, PARAM_READ_ONLY) == 0)
+		client->read_only_given = false;
 	/* They differ after DISCARD ALL, which took the client's extras off the server. */
 	set = equal ? param_set_ref(set)
 	            : param_set_with(reply->worker->params, client->params, name, value, true);
@@ -451,6 +453,9 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	else if ((body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0) ||
 	         (body[0] == 'S' && len == sizeof(set) && memcmp(body, set, len) == 0)) {
 		reply_doubt_params(server);
+		/* It may have SET what it had already, which nobody reports. */
+		if (server->client != NULL)
+			server->client->read_only_given = false;
 		if (server->client != NULL && !server->client->in_session)
 			statement_settings_changed(server->client, server, true);
 	}

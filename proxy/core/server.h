@@ -88,6 +88,7 @@ struct server {
 	bool apart;             /* this block has SET what texts mean: what is prepared is its own */
 	bool altered;           /* … and has altered what statements return */
 	bool given;             /* statements were prepared in this batch */
+	bool defaulted;         /* default_transaction_read_only is being RESET for its client */
 	uint8_t replication;    /* enum wire_replication: of one client only, from its login to its end */
 	char tx_status;         /* of the last ReadyForQuery: I, T or E */
 	enum server_state state;

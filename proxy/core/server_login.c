@@ -392,14 +392,14 @@ static void server_login_log(const struct server *server)
 static const char *server_first_query(const struct server *server)
 {
 	const struct route *route = route_find(server->routes, server->pool->database->name);
-	const char *read_only = param_set_get(server->params, "default_transaction_read_only");
+	const char *read_only = param_set_get(server->params, PARAM_READ_ONLY);
 
 	if (route != NULL && route->database->connect_query[0] != '\0')
 		return route->database->connect_query;
 	/* A backend that was forked before the server's configuration was reloaded says what it was
 	 * then, and takes the new one with its first command.  Clients would be read-only for good. */
 	if (UNLIKELY(read_only != NULL && strcmp(read_only, "on") == 0) &&
-	    param_set_find(server->boot, "default_transaction_read_only") == NULL)
+	    param_set_find(server->boot, PARAM_READ_ONLY) == NULL)
 		return ";";
 	return NULL;
 }

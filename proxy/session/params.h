@@ -50,6 +50,9 @@
 /* More bytes than any set needs for param_set_sync_sql() or param_set_write_status(). */
 #define PARAM_MAX_SQL ((size_t)PARAM_MAX_ENTRIES * (2 * PARAM_MAX_VALUE + 512))
 
+/* Operators, and moves, set it for a while. */
+#define PARAM_READ_ONLY "default_transaction_read_only"
+
 struct param_pool; /* opaque: the interning table of one worker */
 struct param_set;  /* opaque: sorted by name */
 

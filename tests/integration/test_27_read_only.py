@@ -102,3 +102,28 @@ def test_session_that_begins_at_the_end_of_the_move(make_scene):
             time.sleep(0.02)
     assert mover.wait(60 * SLOW) == DONE
     scene.check_on_pg2()
+
+
+def test_clients_that_logged_in_while_it_was_on(make_cluster, make_proxy):
+    """They have never asked to be read-only, and are no longer than their server is."""
+    cluster = make_cluster("own")
+    cluster.sql("CREATE DATABASE p2")
+    proxy = make_proxy({"own": cluster}, {"p2": "own"}, workers=1, pool_size=1)
+    default_is(cluster, "on")
+    with contextlib.ExitStack() as stack:
+        conns = [stack.enter_context(proxy.wire("p2")) for _ in range(4)]
+        wants = stack.enter_context(proxy.wire("p2", default_transaction_read_only="on"))
+        for conn in conns + [wants]:
+            assert conn.value("SHOW transaction_read_only") == "on"
+        default_is(cluster, "off")
+        for conn in conns + [stack.enter_context(proxy.wire("p2"))]:
+            assert conn.value("SHOW transaction_read_only") == "off"
+            assert conn.params["default_transaction_read_only"] == "off"
+        # Who asked for it has it; and the others are not touched by that.
+        for conn, value in ((wants, "on"), (conns[0], "off"), (wants, "on"), (conns[3], "off")):
+            assert conn.value("SHOW transaction_read_only") == value
+        with proxy.wire("p2") as late:
+            assert late.params["default_transaction_read_only"] == "off"
+            late.query("SET default_transaction_read_only = on")
+            assert conns[0].value("SHOW transaction_read_only") == "off"
+            assert late.value("SHOW transaction_read_only") == "on"
