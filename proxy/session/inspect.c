@@ -16,6 +16,7 @@
 
 #define ASK_NAME SESSION_OWN_PREFIX "inspect"
 #define NEUTRAL_NAME SESSION_OWN_PREFIX "neutral"
+#define LIMIT_NAME SESSION_OWN_PREFIX "limit"
 #define RUN_NAME SESSION_OWN_PREFIX "run"
 
 /* More than this a session is not asked for: it is pinned. */
@@ -89,6 +90,7 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 	add_names(&names, ask);
 	values[0] = sbuf_text(&names);
 	values[1] = ask->neutral ? "neutral" : "";
+	add_statement(out, LIMIT_NAME, limit_sql, NULL, 0);
 	if (ask->neutral)
 		add_statement(out, NEUTRAL_NAME, neutral_sql, NULL, 0);
 	add_statement(out, ASK_NAME, inspect_sql, values, 2);
@@ -98,6 +100,11 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 	if (!sbuf_ok(&names))
 		out->failed = true;
 	sbuf_free(&names);
+}
+
+void session_add_unlimited(struct sbuf *out)
+{
+	session_add_run(out, "SELECT WHERE " SESSION_UNLIMITED " OPERATOR(pg_catalog.=) ''");
 }
 
 void session_add_parse(struct sbuf *out, const char *sql, const void *types, size_t types_len)
@@ -136,6 +143,7 @@ void session_add_run(struct sbuf *out, const char *sql)
 
 void session_inspect_cleanup(struct sbuf *out)
 {
+	wire_add_close(out, 'S', LIMIT_NAME);
 	wire_add_close(out, 'S', NEUTRAL_NAME);
 	wire_add_close(out, 'S', ASK_NAME);
 	wire_add_close(out, 'S', RUN_NAME);
@@ -333,6 +341,29 @@ static bool state_merge_timeout(struct session_state *state)
 	return row->value != NULL;
 }
 
+/* What transaction_timeout was, and who had set it, before the question has set it. */
+static bool state_merge_limit(struct session_state *state)
+{
+	static const enum session_kind where[] = {SESSION_SETTING, SESSION_GIVEN, SESSION_BASE};
+	const struct session_row *was =
+	    session_state_find(state, SESSION_RESET, "transaction_timeout");
+	struct session_row *row = NULL;
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(where) && row == NULL; i++)
+		row = (struct session_row *)session_state_find(state, where[i],
+		                                               "transaction_timeout");
+	if (was == NULL)
+		return true;
+	if (row == NULL || was->value == NULL || was->extra == NULL)
+		return false;
+	if (was->extra[0] == '\0')
+		row->kind = row->extra != NULL ? SESSION_GIVEN : SESSION_BASE;
+	free((char *)row->value);
+	row->value = strdup(was->value);
+	return row->value != NULL;
+}
+
 static int compare_text(const char *a, const char *b)
 {
 	if (a == NULL || b == NULL)
@@ -470,7 +501,7 @@ bool session_state_finish(struct session_state *state)
 {
 	if (state->bad || state->finished ||
 	    session_state_info(state, "server_encoding")[0] == '\0' ||
-	    (!state->merged && !state_merge_timeout(state))) {
+	    (!state->merged && !(state_merge_timeout(state) && state_merge_limit(state)))) {
 		state->bad = true;
 		return false;
 	}

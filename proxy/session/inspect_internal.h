@@ -14,6 +14,14 @@
  * unnamed one is the client's.  No Sync. */
 void session_add_run(struct sbuf *out, const char *sql);
 
+/* Before what may take its time: transaction_timeout, which PostgreSQL has from 17 on, would end
+ * the session.  It is as before after the Sync.  No row comes of it. */
+#define SESSION_UNLIMITED                                                                          \
+	"CASE WHEN NOT pg_catalog.current_setting('transaction_timeout', true)"                    \
+	" OPERATOR(pg_catalog.=) '0'"                                                              \
+	" THEN pg_catalog.set_config('transaction_timeout', '0', true) END"
+void session_add_unlimited(struct sbuf *out);
+
 /* The same in two halves: what a COPY … FROM STDIN reads goes in between. */
 void session_begin_run(struct sbuf *out, const char *sql);
 void session_end_run(struct sbuf *out);

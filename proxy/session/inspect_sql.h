@@ -71,7 +71,7 @@ static const char inspect_sql[] =
     " p.parameter_types::pg_catalog.oid[]" TEXT
     " FROM pg_catalog.pg_prepared_statements p"
     " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT ", '" SESSION_OWN_PREFIX
-    "neutral', '" SESSION_OWN_PREFIX "run', '" SESSION_OWN_PREFIX "set'])"
+    "neutral', '" SESSION_OWN_PREFIX "limit', '" SESSION_OWN_PREFIX "run', '" SESSION_OWN_PREFIX "set'])"
     " UNION ALL "
     "SELECT 'listen', l.l, NULL, NULL FROM pg_catalog.pg_listening_channels() l (l)"
     " UNION ALL "
@@ -134,6 +134,19 @@ static const char neutral_sql[] =
     " UNION ALL SELECT 'role', 'role', pg_catalog.current_setting('role'),"
     " pg_catalog.left(pg_catalog.set_config('role', 'none', true), 0)"
     " UNION ALL SELECT 'role', 'session_authorization', session_user" TEXT ", NULL"
+    ") s";
+
+/* Before each of the two, of a server that has it and a session that has set it (a WHERE of this
+ * kind is computed first): like those above.  '' in the last column: its server has, not the
+ * session. */
+static const char limit_sql[] =
+    HEX_ROWS
+    "SELECT 'reset'" TEXT " AS k, g.name AS n, g.setting AS v,"
+    " pg_catalog.concat(CASE WHEN g.source" EQ "ANY (ARRAY['client'" TEXT ", 'session'" TEXT
+    "]) THEN 'session' END,"
+    " pg_catalog.left(pg_catalog.set_config('transaction_timeout', '0', true), 0)) AS x"
+    " FROM pg_catalog.pg_settings g WHERE g.name" EQ "'transaction_timeout'"
+    " AND NOT pg_catalog.current_setting('transaction_timeout', true)" EQ "'0'"
     ") s";
 
 #endif

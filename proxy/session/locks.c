@@ -71,6 +71,7 @@ void locks_count_add(const struct session_state *state, struct sbuf *out)
 
 	if (session_state_count_kind(state, SESSION_LOCK) == 0)
 		return;
+	session_add_unlimited(out);
 	/* What ended it halfway would leave the session with less than it had. */
 	session_add_run(out, "SELECT pg_catalog.set_config('statement_timeout', '0', true)");
 

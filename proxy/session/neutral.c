@@ -84,6 +84,6 @@ void neutral_add(const struct session_state *state, struct sbuf *out)
 	for (i = 0; i < ARRAY_LEN(our_settings); i++)
 		sbuf_printf(&sql, ", pg_catalog.set_config('%s', '%s', true)", our_settings[i][0],
 		            our_settings[i][1]);
-	sbuf_add_str(&sql, ") IS NULL");
+	sbuf_add_str(&sql, ", " SESSION_UNLIMITED ") IS NULL");
 	neutral_run(out, &sql);
 }

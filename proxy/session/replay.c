@@ -64,10 +64,12 @@ static const struct session_row *any_setting(const struct session_state *old, co
 	return row;
 }
 
-/* PostgreSQL 13 has no idle_session_timeout. */
+/* PostgreSQL 13 has no idle_session_timeout, 16 no transaction_timeout. */
 static bool is_known(const struct session_state *old, const char *name)
 {
-	return strcmp(name, "idle_session_timeout") != 0 || any_setting(old, name) != NULL;
+	return (strcmp(name, "idle_session_timeout") != 0 &&
+	        strcmp(name, "transaction_timeout") != 0) ||
+	       any_setting(old, name) != NULL;
 }
 
 /* ---- settings: one prepared set_config() for all of a stage ---- */
@@ -252,6 +254,7 @@ static void try_statement(const struct session_row *row, const char *encoding, s
 	struct sbuf types;
 	char sql[160];
 
+	session_add_unlimited(out);
 	(void)snprintf(sql, sizeof(sql),
 	               "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL",
 	               encoding);
@@ -309,6 +312,7 @@ void replay_try_types(const struct session_row *row, const char *encoding, struc
 
 	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
 	if (text != NULL && replay_types(row->extra, &types) && keep_declared(row->value, &types)) {
+		session_add_unlimited(out);
 		/* Who waits for a lock here lets the client's next request wait. */
 		(void)snprintf(
 		    sql, sizeof(sql),
@@ -343,6 +347,7 @@ void replay_try_unnamed(const struct stmt *unnamed, struct sbuf *out)
 {
 	const size_t text = strnlen(unnamed->text, unnamed->len - 1) + 1;
 
+	session_add_unlimited(out);
 	/* Who waits for a lock here lets the client's next request wait. */
 	session_add_run(out,
 	                "SELECT WHERE pg_catalog.set_config('lock_timeout', '10', true) IS NULL");

@@ -170,6 +170,7 @@ static unsigned ask_types(const struct session_state *state, struct sbuf *out)
 
 unsigned shapes_ask(const struct session_state *state, struct sbuf *out)
 {
+	session_add_unlimited(out);
 	use_encoding(state, out);
 	/* Who waits for a lock here lets the client's next request wait. */
 	session_add_run(out,

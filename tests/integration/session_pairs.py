@@ -8,6 +8,7 @@ import re
 import pgwire
 from pgwire import (COPY_DONE, FLUSH, SYNC, bind, close, copy_data, copy_fail, describe, execute,
                     function_call, parse, query)
+from servers import VERSION
 
 # What both databases have.  Nobody changes its tables: what one session does no other one sees.
 SCHEMA = """
@@ -79,6 +80,7 @@ SETTINGS = {
     "default_transaction_deferrable": ["on", "off"],
     "default_transaction_read_only": ["on", "off", "off"],
     "synchronous_commit": ["off", "local", "on"],
+    **({"transaction_timeout": ["0", "444s", "'3min'"]} if int(VERSION) >= 17 else {}),
     "xmloption": ["document", "content"],
     "plan_cache_mode": ["force_generic_plan", "auto"],
     "array_nulls": ["off", "on"],

@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: PostgreSQL
 """What a session is: asked of a server, carried to another connection, compared.  The messages are
 those of proxy/session/; they go over raw connections to PostgreSQL, without the proxy."""
+import time
+
 import pytest
 
 from pgwire import SYNC, bind, describe, errors, execute, kinds, parse, query, rows, wait_for
+from servers import VERSION
 from sessiontool import PROMOTED, STANDBY, Tool, open_session
+
+# Time limits, and whether the question is to be put neutrally to get round them.
+LIMITS = [("statement_timeout", 1)]
+if int(VERSION) >= 17:
+    LIMITS += [("transaction_timeout", 0), ("transaction_timeout", 1)]
 
 
 @pytest.fixture
@@ -466,6 +474,49 @@ def test_a_tiny_statement_timeout(tool, sessions):
     assert tool.replay(new, STANDBY) is None
     assert tool.replay(new, PROMOTED) is None
     assert new.value("SHOW statement_timeout") == "3ms"
+
+
+@pytest.mark.parametrize("name, neutral", LIMITS)
+def test_a_time_limit_does_not_end_the_question(tool, pg, sessions, name, neutral):
+    """That of a transaction would end the session.  The new server works under none before the end."""
+    old, new = sessions(), sessions()
+    run(tool, old, "SET %s = 700" % name, "PREPARE s AS SELECT 1", "LISTEN c")
+    with pg.connect("p1") as blocker:
+        blocker.execute("LOCK TABLE pg_catalog.pg_db_role_setting")
+        old.send(bytes.fromhex(tool("ask", "-", "-", neutral)))
+        time.sleep(1.5)
+    messages = old.ready("I")
+    assert not errors(messages), errors(messages)
+    assert tool("rows", 0, *[m.body.hex() for m in messages if m.kind == "D"]) == "ok"
+    assert tool.kind("guc") == {name: "700"}
+    assert old.value("SHOW " + name) == "700ms"
+    assert tool.replay(new, STANDBY) is None
+    assert new.value("SHOW " + name) == "0"
+    assert tool.replay(new, PROMOTED) is None
+    assert new.value("SHOW " + name) == "700ms"
+    assert tool.inspect(new, 1, like=0, neutral=neutral) == "ok"
+    assert tool.same(PROMOTED) == "same" and tool.digest(0) == tool.digest(1)
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in LIMITS}))
+def test_who_has_set_a_time_limit(tool, pg, sessions, name):
+    """What RESET leads to is told as of all others."""
+    pg.sql("CREATE DATABASE limit_%s; " % name)
+    pg.sql("ALTER DATABASE limit_%s SET %s = '71s'" % (name, name))
+    for dbname in ("p1", "limit_" + name):
+        for options in ("", "-c %s=72s" % name):
+            for texts in ([], ["SET %s = '73s'" % name], ["SET %s = 0" % name],
+                          ["SET %s = '71s'" % name], ["SET %s = '73s'" % name, "RESET " + name]):
+                old, new, plain = [sessions(dbname=dbname, options=options) for _ in range(3)]
+                run(tool, old, *texts)
+                carry(tool, old, new)
+                source = "SELECT setting || reset_val FROM pg_settings WHERE name = '%s'" % name
+                assert new.value(source) == old.value(source)
+                for conn in (old, new):
+                    conn.query("RESET ALL")
+                assert new.value("SHOW " + name) == old.value("SHOW " + name) == plain.value("SHOW " + name)
+                for conn in (old, new, plain):
+                    conn.close()
 
 
 def test_the_question_leaves_nothing(tool, sessions):
