@@ -14,7 +14,7 @@
 # Each runs on a new server of its own: directly, and through the proxy in these modes:
 #
 #   session      session pooling
-#   moving       the same, and ten times a second RECONNECT: between two of its transactions every
+#   moving       the same, and up to ten times a second RECONNECT: between two of its transactions every
 #                session that can be moved goes on at a fresh server connection
 #   transaction  transaction pooling, one test after the other; psql's sessions clean up at their end
 #
@@ -197,11 +197,18 @@ YAML
 	[ "$1" != moving ] || suite_move
 }
 
-# Stops by itself with its psql, when the proxy has gone.
+suite_console() {
+	"$PGBIN/psql" -X -q -A -t -c "$1" \
+		"host=$suite_host port=$port user=pgshunt_admin dbname=pgshunt" 2>/dev/null
+}
+
+# Not while a client waits: where logins take longer than the time in between, it would do so forever.
+# Stops by itself when the proxy has gone.
 suite_move() {
-	(while sleep 0.1 && echo "RECONNECT;"; do :; done |
-		"$PGBIN/psql" -X -q "host=$suite_host port=$port user=pgshunt_admin dbname=pgshunt" \
-			>/dev/null 2>&1) &
+	(while sleep 0.1 && suite_waiting=$(suite_console "SHOW POOLS"); do
+		[ "$(say "$suite_waiting" | awk -F '|' '{n += $4} END {print n}')" -ne 0 ] ||
+			suite_console RECONNECT
+	done) &
 	moving_pid=$!
 }
 
