@@ -516,8 +516,11 @@ static enum step request_forward(struct request *request, struct server *server,
 	}
 	request_note_start(request, server);
 	if (is_extended(type)) {
-		if (type == FE_PARSE)
+		if (type == FE_PARSE) {
 			server_note_parse(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);
+			if (client->seen != NULL)
+				client->seen->piped = server->ledger.open;
+		}
 		if (type != FE_EXECUTE && !client->in_session && !server->ledger.skipping &&
 		    worker->routes->config->proxy.max_prepared_statements > 0 &&
 		    !statement_passes(client, server, msg, n)) {

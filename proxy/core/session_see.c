@@ -71,14 +71,18 @@ static void see_parse(struct session_seen *seen, const uint8_t *body, size_t len
 {
 	const uint8_t *def = memchr(body, '\0', len);
 	struct session_unnamed *unnamed;
+	unsigned under;
 	size_t def_len;
+	bool times;
 
 	if (def == NULL)
 		return; /* not a name; or one that is longer than what is here, which no text is */
 	def++;
 	def_len = len - (size_t)(def - body);
+	under = session_facts_set_before(seen->facts, seen->piped);
 	session_facts_see_text(&seen->facts, (const char *)def, strnlen((const char *)def, def_len),
 	                       whole);
+	times = session_facts_see_parse(seen->facts, under, body[0] != '\0');
 	if (body[0] != '\0') {
 		seen->prepared = true;
 		seen->prepared_last = true;
@@ -95,7 +99,7 @@ static void see_parse(struct session_seen *seen, const uint8_t *body, size_t len
 	unnamed->len = (uint32_t)def_len;
 	unnamed->last = true;
 	unnamed->lost = false;
-	unnamed->times_changed = false;
+	unnamed->times_changed = times;
 }
 
 bool session_see_message(struct client *client, const uint8_t *msg, size_t total, size_t have)
@@ -111,8 +115,10 @@ bool session_see_message(struct client *client, const uint8_t *msg, size_t total
 	case FE_QUERY:
 		see_no_unnamed(seen);
 		seen->prepared_last = false;
+		session_facts_see_sync(seen->facts);
 		session_facts_see_text(&seen->facts, (const char *)body,
 		                       strnlen((const char *)body, len), whole);
+		session_facts_see_sync(seen->facts);
 		break;
 	case FE_PARSE:
 		see_parse(seen, body, len, whole);

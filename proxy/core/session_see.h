@@ -44,6 +44,7 @@ struct session_seen {
 	struct session_lost *lost;       /* statements that its server does not take, or NULL */
 	bool prepared;                   /* statements that have a name */
 	bool prepared_last;              /* … behind the last Query */
+	bool piped; /* other messages since the last Sync come before this Parse */
 };
 
 /* client->seen; NULL: no memory, and the client was doomed. */

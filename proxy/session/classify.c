@@ -130,7 +130,8 @@ static bool strings_differ(const struct session_state *state, const struct sessi
 /* What a text may have so that it may mean another thing if it was prepared now, `times`: if dates
  * and times would be others; NULL: nothing.  A server tells of these settings only what they are
  * now. */
-static const char *means_another(const struct session_state *state, bool times, const char *text)
+static const char *means_another(const struct session_state *state,
+                                 const struct session_facts *facts, bool times, const char *text)
 {
 	static const struct {
 		const char *setting;
@@ -155,7 +156,8 @@ static const char *means_another(const struct session_state *state, bool times, 
 		       "changed since";
 	for (i = 0; i < ARRAY_LEN(others); i++) {
 		if ((has & others[i].has) != 0 &&
-		    session_state_find(state, SESSION_SETTING, others[i].setting) != NULL)
+		    (session_facts_has_set(facts, others[i].setting) ||
+		     session_state_find(state, SESSION_SETTING, others[i].setting) != NULL))
 			return others[i].after;
 	}
 	return NULL;
@@ -174,13 +176,14 @@ static void judge_constants(const struct session_state *state, const struct sess
 		     row->kind != SESSION_SQL_STATEMENT) ||
 		    row->value == NULL)
 			continue;
-		after = means_another(state, session_facts_times_changed(facts), row->value);
+		after = means_another(state, facts, session_facts_times_changed(facts), row->value);
 		if (after != NULL)
 			add_reason(why, "prepared statement", row->name, after);
 	}
 	if (unnamed == NULL)
 		return;
-	after = means_another(state, session_facts_unnamed_times_changed(facts), unnamed->text);
+	after =
+	    means_another(state, facts, session_facts_unnamed_times_changed(facts), unnamed->text);
 	if (after != NULL)
 		add_reason(why, "prepared statement", "", after);
 }

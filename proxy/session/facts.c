@@ -17,7 +17,35 @@ struct session_facts {
 	bool unnamed_lost;
 	bool times_changed;
 	bool unnamed_times_changed;
+	unsigned last;    /* what the last text sets: SETS_… and unreported_bit() */
+	unsigned now;     /* what was set since the last Sync */
+	unsigned by_name; /* what statements of a name set, whenever they are executed */
+	unsigned once;    /* what was set at any time */
 };
+
+#define SETS_TIMES 1u
+#define SETS_STRINGS 2u
+#define SETS_ENCODING 4u
+
+/* Settings that matter to what a literal means, by the word behind SET. */
+static const struct {
+	const char *word;
+	unsigned sets;
+} reported[] = {{"datestyle", SETS_TIMES},
+                {"intervalstyle", SETS_TIMES},
+                {"timezone", SETS_TIMES},
+                {"time", SETS_TIMES},
+                {"standard_conforming_strings", SETS_STRINGS},
+                {"client_encoding", SETS_ENCODING},
+                {"names", SETS_ENCODING},
+                {"all", SETS_TIMES | SETS_STRINGS | SETS_ENCODING}};
+static const char *const unreported[] = {"array_nulls", "lc_monetary", "timezone_abbreviations",
+                                         "transform_null_equals", "xmloption"};
+
+static unsigned unreported_bit(size_t i)
+{
+	return 8u << i;
+}
 
 /* What a session has for which there was no memory: nothing is known of it for sure.  Never
  * changed. */
@@ -26,7 +54,10 @@ static struct session_facts facts_lost = {.unreadable = true,
                                           .encoding_changed = true,
                                           .unnamed_lost = true,
                                           .times_changed = true,
-                                          .unnamed_times_changed = true};
+                                          .unnamed_times_changed = true,
+                                          .now = ~0u,
+                                          .by_name = ~0u,
+                                          .once = ~0u};
 
 /* NULL: nothing can be noted. */
 static struct session_facts *facts_make(struct session_facts **slot)
@@ -86,14 +117,50 @@ void session_facts_add_name(struct session_facts **slot, const char *name)
 		facts->count++;
 }
 
+static unsigned what_sets(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(reported); i++) {
+		if (strcmp(name, reported[i].word) == 0)
+			return reported[i].sets;
+	}
+	for (i = 0; i < ARRAY_LEN(unreported); i++) {
+		if (strcmp(name, unreported[i]) == 0)
+			return unreported_bit(i);
+	}
+	return strcmp(name, "xml") == 0 ? what_sets("xmloption") : 0;
+}
+
 static void found_name(void *arg, const char *name)
 {
-	session_facts_add_name(arg, name);
+	struct session_facts **slot = arg;
+	unsigned sets;
+
+	if (strchr(name, '.') != NULL) {
+		session_facts_add_name(slot, name);
+		return;
+	}
+	sets = what_sets(name);
+	if (sets != 0 && facts_make(slot) != NULL)
+		(*slot)->last |= sets;
 }
 
 static bool is_space(char c)
 {
 	return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
+}
+
+/* In lower case here, in any there. */
+static bool has_word(const char *text, size_t len, const char *word)
+{
+	const size_t n = strlen(word);
+
+	for (size_t i = 0; i + n <= len; i++) {
+		if (strncasecmp(text + i, word, n) == 0)
+			return true;
+	}
+	return false;
 }
 
 /* "set_config" in any case. */
@@ -138,12 +205,48 @@ static bool may_set(const char *text, size_t len)
 
 void session_facts_see_text(struct session_facts **slot, const char *text, size_t len, bool whole)
 {
-	if (UNLIKELY(!whole || *slot != NULL) && facts_make(slot) != NULL)
+	if (UNLIKELY(!whole || *slot != NULL) && facts_make(slot) != NULL) {
 		(*slot)->cut = !whole;
-	if (LIKELY(!may_set(text, len)))
-		return;
-	if (!sql_find_custom(text, len, found_name, slot))
+		(*slot)->last = 0;
+	}
+	if (UNLIKELY(may_set(text, len)) && !sql_find_custom(text, len, found_name, slot))
 		session_facts_set_unreadable(slot);
+	if (LIKELY(*slot == NULL) || facts_make(slot) == NULL)
+		return;
+	(*slot)->now |= (*slot)->last;
+	(*slot)->once |= (*slot)->last;
+	if (((*slot)->now & SETS_TIMES) != 0 && has_word(text, len, "prepare"))
+		(*slot)->times_changed = true;
+}
+
+void session_facts_see_sync(struct session_facts *facts)
+{
+	if (facts != NULL && facts != &facts_lost)
+		facts->now = 0;
+}
+
+bool session_facts_see_parse(struct session_facts *facts, unsigned under, bool named)
+{
+	const bool times = (under & SETS_TIMES) != 0;
+
+	if (LIKELY(facts == NULL || facts == &facts_lost))
+		return facts != NULL;
+	facts->strings_changed |= (under & SETS_STRINGS) != 0;
+	facts->encoding_changed |= (under & SETS_ENCODING) != 0;
+	if (named) {
+		facts->times_changed |= times;
+		facts->by_name |= facts->last;
+	}
+	return times;
+}
+
+unsigned session_facts_set_before(struct session_facts *facts, bool piped)
+{
+	if (LIKELY(facts == NULL))
+		return 0;
+	if (!piped)
+		session_facts_see_sync(facts);
+	return piped ? facts->now | facts->by_name : 0;
 }
 
 void session_facts_see_set(struct session_facts *facts)
@@ -184,6 +287,11 @@ void session_facts_see_unnamed(struct session_facts **slot, bool lost, bool time
 		return;
 	(*slot)->unnamed_lost = lost;
 	(*slot)->unnamed_times_changed = times_changed;
+}
+
+bool session_facts_has_set(const struct session_facts *facts, const char *name)
+{
+	return facts != NULL && (facts->once & what_sets(name)) != 0;
 }
 
 size_t session_facts_names(const struct session_facts *facts)

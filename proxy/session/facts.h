@@ -27,6 +27,15 @@ void session_facts_free(struct session_facts *facts);
  * made when there is something to remember.  Cheap for what sets nothing. */
 void session_facts_see_text(struct session_facts **slot, const char *text, size_t len, bool whole);
 
+/* The server tells what was set, as it does behind a Query, too. */
+void session_facts_see_sync(struct session_facts *facts);
+
+/* Asked before the text of a Parse is seen, and said behind it: what may have been set that no server
+ * tells of if it is set back before the Sync.  `piped`: messages come before it since the last one. */
+unsigned session_facts_set_before(struct session_facts *facts, bool piped);
+/* True: its times may be others when it is prepared again (of a `named` one it is kept). */
+bool session_facts_see_parse(struct session_facts *facts, unsigned under, bool named);
+
 /* CommandComplete with the tag SET came. */
 void session_facts_see_set(struct session_facts *facts);
 
@@ -49,6 +58,9 @@ void session_facts_see_unnamed(struct session_facts **slot, bool lost, bool time
 
 size_t session_facts_names(const struct session_facts *facts);
 const char *session_facts_name(const struct session_facts *facts, size_t i);
+
+/* A text has set this one, which servers do not report. */
+bool session_facts_has_set(const struct session_facts *facts, const char *name);
 
 /* A custom setting may have been set whose name was not seen. */
 bool session_facts_unreadable(const struct session_facts *facts);

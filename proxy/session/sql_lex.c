@@ -355,12 +355,15 @@ static bool custom_valid(const char *name, size_t len)
 
 static void custom_report(struct custom_scan *scan, const char *name, size_t len)
 {
+	const bool custom = memchr(name, '.', len) != NULL;
 	char lower[CUSTOM_NAME_MAX];
 	size_t i;
 
-	if (memchr(name, '.', len) == NULL || name[len - 1] == '.')
-		return; /* the server shows those; or it is no name, and an error */
+	if (custom && name[len - 1] == '.')
+		return; /* no name, and an error */
 	if (!custom_valid(name, len)) {
+		if (!custom)
+			return; /* the server shows those */
 		scan->readable = false;
 		return;
 	}

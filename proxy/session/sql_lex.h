@@ -68,10 +68,11 @@ bool sql_has_backslash(const char *text);
 unsigned sql_constants(const char *text);
 
 /*
- * Calls `found` with every name of two or more parts (in lower case) that the text sets by SET, RESET or
- * set_config(), also inside dollar quotes, and inside the strings of these and of DO, which may be
- * executed.  False: it has a set_config(), or there a SET, whose name cannot be read from the text, or a
- * name that is not plain ASCII.
+ * Calls `found` with every name (in lower case) that the text sets by SET, RESET or set_config() —
+ * what stands behind SET: a part of UPDATE, too, and the first word of two as in TIME ZONE —, also
+ * inside dollar quotes, and inside the strings of these and of DO, which may be executed.  False:
+ * it has a set_config(), or there a SET, whose name cannot be read from the text, or a name that is
+ * not plain ASCII.
  */
 bool sql_find_custom(const char *text, size_t len, void (*found)(void *arg, const char *name),
                      void *arg) MUST_CHECK;

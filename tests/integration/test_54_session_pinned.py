@@ -282,6 +282,63 @@ def test_a_statement_that_would_mean_something_else(make, meaning, how):
         assert use() == meant or meaning in ("date", "zone", "interval")  # it is only written in another way
 
 
+@pytest.mark.parametrize("how", ["named", "unnamed", "named as before", "local", "do", "prepare"])
+@pytest.mark.parametrize("meaning", MEANINGS)
+def test_a_statement_that_would_mean_something_else_without_a_report(make, meaning, how):
+    """Set and set back before the server tells anybody."""
+    before, text, then = ("SET " + part if "SELECT" not in part else part for part in MEANINGS[meaning])
+    reported = meaning in ("date", "zone", "interval")
+    name = "" if how == "unnamed" else "x"
+    proxy = make("abort")
+    with proxy.wire("p2") as conn:
+        def extended(sql):
+            return parse(sql, "s") + bind([], "s") + execute() + close("S", "s")
+
+        def use():
+            if how in ("do", "prepare"):
+                return rows(conn.query("EXECUTE x"))
+            conn.send(bind([], name) + execute() + SYNC)
+            return rows(conn.ready())
+        if reported:
+            conn.query(then)
+        else:
+            then = then.replace("SET", "RESET").partition(" = ")[0]
+        if how == "do":
+            conn.query("DO $$ BEGIN %s; EXECUTE $p$PREPARE x AS %s$p$; %s; END $$" % (before, text, then))
+        elif how == "local":
+            conn.send(parse("SELECT set_config('%s', '%s', true)" % tuple(before[4:].replace("'", "").split(" = ")), "s"),
+                      bind([], "s"), execute(), parse(text, name), SYNC)
+        elif how == "prepare":
+            conn.send(extended(before), extended("PREPARE x AS " + text), extended(then), SYNC)
+        elif how == "named as before":
+            conn.send(parse(before, "p"), parse(then, "q"), SYNC)
+            assert not errors(conn.ready())
+            conn.send(bind([], "p"), execute(), parse(text, name), bind([], "q"), execute(), SYNC)
+        else:
+            conn.send(extended(before), parse(text, name), extended(then), SYNC)
+        if how != "do":
+            assert not errors(conn.ready())
+        meant = use()
+        with pytest.raises(ConsoleError) as error:
+            proxy.hold("p2")
+        assert error.value.sqlstate == "55P03" and "prepared statement" in error.value.fields["D"]
+        assert use() == meant
+
+
+def test_strings_that_would_mean_something_else_without_a_report(make):
+    proxy = make("abort")
+    with proxy.wire("p2") as conn:
+        conn.send(parse("SET standard_conforming_strings = off", "s"), bind([], "s"), execute(),
+                  parse("SELECT 'a\\\\b'"), parse("RESET standard_conforming_strings", "t"), bind([], "t"), execute(),
+                  SYNC)
+        assert not errors(conn.ready())
+        with pytest.raises(ConsoleError) as error:
+            proxy.hold("p2")
+        assert error.value.sqlstate == "55P03" and "backslash" in error.value.fields["D"]
+        conn.send(bind() + execute() + SYNC)
+        assert rows(conn.ready()) == [["a\\b"]]
+
+
 def test_a_statement_that_means_what_it_did(make):
     """Set before it was prepared, or back; nothing of what depends on it; or there were others then."""
     proxy = make("abort")
@@ -300,3 +357,11 @@ def test_a_statement_that_means_what_it_did(make):
         conn.query("SET DateStyle = 'SQL, DMY'")
         swap(proxy)
         assert conn.value("SHOW cluster_name") == "other" and conn.value("SHOW DateStyle") == "SQL, DMY"
+        # Set before it was prepared, by a message that the server had ended.
+        conn.query("DEALLOCATE ALL")
+        conn.send(parse("SET DateStyle = 'ISO, MDY'") + bind() + execute() + SYNC)
+        conn.ready()
+        conn.send(parse("SELECT date '01/02/2026'", "x") + parse("SELECT date '01/02/2026'") + SYNC)
+        conn.ready()
+        swap(proxy, "pg")
+        assert conn.value("SHOW DateStyle") == "ISO, MDY"
