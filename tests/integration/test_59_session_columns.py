@@ -435,3 +435,26 @@ def test_hidden_by_a_temporary_table(make, pg, how):
         conn.query("DROP TABLE pg_temp.changing")
         proxy.command("PREPARE SWAP p2 TO other")
         assert row(proxy)["class"] == "movable", row(proxy)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_hidden_by_a_table_made_later(make, pg, moved):
+    """By one earlier in the path: of that PostgreSQL takes no notice until the other one is altered or analysed.
+    A session that is moved does it then."""
+    pg.sql("DROP SCHEMA IF EXISTS early CASCADE; CREATE SCHEMA early; GRANT USAGE ON SCHEMA early TO PUBLIC;", "p2")
+    proxy = make()
+    with proxy.wire("p2") as conn:
+        conn.query("SET search_path = early, public")
+        conn.send(parse("SELECT * FROM steady", "x") + bind([], "x") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["2"]]
+        pg.sql("CREATE TABLE early.steady AS SELECT 3 AS b; GRANT SELECT ON early.steady TO PUBLIC", "p2")
+        conn.send(bind([], "x") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["2"]]
+        if moved:
+            before = conn.value("SELECT pg_backend_pid()")
+            proxy.command("RECONNECT p2")
+            wait_for(lambda: conn.value("SELECT pg_backend_pid()") != before, what="another connection")
+        else:
+            pg.sql("ANALYZE public.steady", "p2")
+        conn.send(bind([], "x") + execute() + SYNC)
+        assert rows(conn.ready("I")) == [["3"]]
