@@ -67,7 +67,7 @@ static void say_room(struct move *move)
 		ui_error(
 		    move->ui,
 		    "prepare: %s has no room for more sessions: while a swap is prepared every "
-		    "proxy has one there for each shard, besides those of its pools; raise "
+		    "proxy has one there, besides as many as its pools have; raise "
 		    "max_connections, or move fewer shards at once",
 		    target->name);
 }
