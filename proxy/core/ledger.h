@@ -37,7 +37,8 @@ enum ledger_op {
 	OWES_HIDDEN_CLOSE, /* CloseComplete that the client must not see */
 	OWES_HIDDEN_QUERY, /* all answers up to ReadyForQuery are for the proxy */
 	OWES_REFUSAL, /* an error; if it has the SQLSTATE at the beginning of `name`, the client
-	                 gets another in its place: the SQLSTATE and message behind it */
+	                 gets another in its place: the SQLSTATE and message behind it; of a Parse
+	                 by a name that `unnamed` has, `stmt` is what it would be */
 	GIVES_PARSE,  /* the proxy answers ParseComplete itself */
 	GIVES_CLOSE,  /* the proxy answers CloseComplete itself */
 	ENDS_STMT,    /* nothing: a DEALLOCATE as OWES_DEALLOCATE, but in the extended protocol,

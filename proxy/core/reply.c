@@ -263,6 +263,7 @@ static void reply_refusal(struct reply *reply, size_t total)
 {
 	struct server *server = reply->server;
 	const struct ledger_entry *entry = ledger_head(&server->ledger);
+	const struct stmt *lost = entry->unnamed == NULL ? entry->stmt : NULL;
 	const char *text = entry->name + 5;
 	char sqlstate[6];
 	struct wire_error error = {.sqlstate = sqlstate};
@@ -278,9 +279,9 @@ static void reply_refusal(struct reply *reply, size_t total)
 	if (strcmp(sqlstate, "0A000") == 0)
 		error.routine = "RevalidateCachedQuery";
 	tally_client(server->client, sqlstate, TALLY_PROXY);
-	sbuf_init(&out, 1024 + (entry->stmt == NULL ? 0 : entry->stmt->len));
-	if (entry->stmt != NULL && server->tx_status != 'E')
-		wire_add_parameter_types(&out, entry->stmt->text, entry->stmt->len);
+	sbuf_init(&out, 1024 + (lost == NULL ? 0 : lost->len));
+	if (lost != NULL && server->tx_status != 'E')
+		wire_add_parameter_types(&out, lost->text, lost->len);
 	wire_add_error(&out, &error);
 	reply_instead(reply, total, &out);
 }
@@ -646,6 +647,9 @@ static void reply_message(struct reply *reply, uint8_t type, size_t total, uint8
 		reply_settles(reply, total, head, OWES_EXECUTE, 0);
 		break;
 	case BE_PARSE_COMPLETE:
+		if (UNLIKELY(head == OWES_REFUSAL) && server->client != NULL &&
+		    statement_prepared_anew(server->client, server))
+			head = OWES_PARSE;
 		reply_settles(reply, total, head, OWES_PARSE, OWES_HIDDEN_PARSE);
 		break;
 	case BE_BIND_COMPLETE:

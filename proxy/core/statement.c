@@ -123,6 +123,14 @@ enum statement_result statement_flush_first(struct server *server)
 
 /* ---- refusals ---- */
 
+#define EXISTS_MAX ((size_t)STMT_CLIENT_NAME_MAX + 64)
+
+static void exists_text(char text[EXISTS_MAX], const char *name)
+{
+	(void)snprintf(text, EXISTS_MAX, "prepared statement \"%.*s\" already exists",
+	               STMT_CLIENT_NAME_MAX, name);
+}
+
 /* Expects an error with the SQLSTATE `expected`, which is to be replaced (reply.c).  Another one,
  * as in a failed transaction, goes on as it is. */
 static bool statement_expect(struct client *client, struct server *server, const char *expected,
@@ -459,43 +467,14 @@ static enum statement_result statement_parse_unnamed(struct client *client, stru
 	return STATEMENT_NOTED;
 }
 
-/*
- * The client has a statement of this name.  The server is asked to prepare the new text under the
- * name that the old one has there: it looks for errors in the text first, and then says 42P05.
- */
-static enum statement_result statement_parse_again(struct client *client, struct server *server,
-                                                   const struct stmt_parse *parse, struct stmt *old)
-{
-	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
-	char text[128];
-
-	if (server->ledger.executes > 0)
-		return statement_flush_first(server);
-	if (!server_stmts_contains(&server->stmts, stmt_digest(old)) &&
-	    !statement_give(client, server, old, OWES_HIDDEN_PARSE, NULL))
-		return STATEMENT_FAILED;
-	(void)snprintf(text, sizeof(text), "prepared statement \"%.*s\" already exists",
-	               STMT_CLIENT_NAME_MAX, parse->name);
-	if (!statement_expect(client, server, "42P05", "42P05", text))
-		return STATEMENT_FAILED;
-	client_log(client, LOG_LEVEL_INFO, "prepared statement '%.*s' was already prepared",
-	           STMT_CLIENT_NAME_MAX, parse->name);
-	wire_put_be32(head + 1, (uint32_t)(4 + STMT_NAME_LEN + 1 + parse->def_len));
-	return send_copy(server, head, sizeof(head)) &&
-	               send_copy(server, stmt_name(old), STMT_NAME_LEN + 1) &&
-	               send_bytes(server, parse->def, parse->def_len)
-	           ? STATEMENT_DONE
-	           : STATEMENT_FAILED;
-}
-
 static uint32_t statement_generation(const struct client *client)
 {
 	return atomic_load_explicit(&client->pool->database->share->generation,
 	                            memory_order_relaxed);
 }
 
-/* The definition as the client means it now; it shares it with others who mean the same, unless what
- * it has set is not known. */
+/* The definition as the client means it now; it shares it with others who mean the same, unless
+ * what it has set is not known. */
 static struct stmt *statement_intern(struct client *client, const struct server *server,
                                      const void *def, size_t len, uint32_t generation)
 {
@@ -505,6 +484,41 @@ static struct stmt *statement_intern(struct client *client, const struct server 
 	           ? stmt_store_make_own(store, def, len, generation)
 	           : stmt_store_intern_at(store, def, len, generation,
 	                                  param_set_parse_digest(client->params));
+}
+
+/*
+ * The client has a statement of this name.  The server is asked to prepare the new text under the
+ * name that the old one has there: it looks for errors in the text first, and then says 42P05.
+ */
+static enum statement_result statement_parse_again(struct client *client, struct server *server,
+                                                   const struct stmt_parse *parse, struct stmt *old)
+{
+	uint8_t head[WIRE_HEADER_LEN] = {FE_PARSE};
+	struct ledger_entry *entry;
+	char text[EXISTS_MAX];
+
+	if (server->ledger.executes > 0)
+		return statement_flush_first(server);
+	if (!server_stmts_contains(&server->stmts, stmt_digest(old)) &&
+	    !statement_give(client, server, old, OWES_HIDDEN_PARSE, NULL))
+		return STATEMENT_FAILED;
+	exists_text(text, parse->name);
+	if (!statement_expect(client, server, "42P05", "42P05", text))
+		return STATEMENT_FAILED;
+	entry = ledger_at(&server->ledger, server->ledger.count - 1);
+	entry->unnamed = stmt_ref(old);
+	entry->stmt = statement_intern(client, server, parse->def, parse->def_len,
+	                               statement_generation(client));
+	if (entry->stmt == NULL)
+		return statement_no_memory(client);
+	client_log(client, LOG_LEVEL_INFO, "prepared statement '%.*s' was already prepared",
+	           STMT_CLIENT_NAME_MAX, parse->name);
+	wire_put_be32(head + 1, (uint32_t)(4 + STMT_NAME_LEN + 1 + parse->def_len));
+	return send_copy(server, head, sizeof(head)) &&
+	               send_copy(server, stmt_name(old), STMT_NAME_LEN + 1) &&
+	               send_bytes(server, parse->def, parse->def_len)
+	           ? STATEMENT_DONE
+	           : STATEMENT_FAILED;
 }
 
 static enum statement_result statement_parse_named(struct client *client, struct server *server,
@@ -795,6 +809,41 @@ enum statement_result statement_message(struct client *client, struct server *se
 	}
 }
 
+bool statement_prepared_anew(struct client *client, struct server *server)
+{
+	const struct ledger_entry *entry = ledger_head(&server->ledger);
+	struct client_stmt_ref named;
+	char text[EXISTS_MAX];
+	size_t cursor = 0;
+	size_t count = 0;
+	char *name = NULL;
+	bool good;
+
+	if (client->in_session || entry->stmt == NULL || entry->unnamed == NULL)
+		return false;
+	if (entry->stmt == entry->unnamed)
+		return true;
+	/* The server has it by the name of the old one. */
+	server->spoilt = true;
+	(void)server_stmts_remove(&server->stmts, stmt_digest(entry->unnamed));
+	while (client_stmts_next(client->stmts, &cursor, &named)) {
+		if (named.stmt != entry->unnamed)
+			continue;
+		exists_text(text, named.name);
+		if (count++ > 0 || strcmp(text, entry->name + 10) != 0)
+			break;
+		name = strndup(named.name, named.name_len);
+	}
+	if (count == 0)
+		return true; /* closed by what was sent behind it */
+	good = count == 1 && name != NULL &&
+	       client_stmts_remove(client->stmts, name, strlen(name)) &&
+	       client_stmts_set(client->stmts, name, strlen(name), entry->stmt, SIZE_MAX) ==
+	           CLIENT_STMTS_OK;
+	free(name);
+	return good;
+}
+
 /* What was sent behind it happens after it. */
 static void statement_redo(struct client *client, struct server *server, struct ledger_entry *entry)
 {
@@ -1023,7 +1072,8 @@ static bool find_client_name(const struct client *client, const struct ledger *l
 	for (uint32_t i = 0; i < ledger->count; i++) {
 		const struct ledger_entry *entry = ledger_at(ledger, i);
 
-		if (entry->name == NULL || !is_server_name(entry->stmt, server_name))
+		if (entry->name == NULL || entry->op == OWES_REFUSAL ||
+		    !is_server_name(entry->stmt, server_name))
 			continue;
 		*found = (struct client_stmt_ref){entry->name, strlen(entry->name), entry->stmt};
 		return true;

@@ -116,6 +116,11 @@ bool statement_deallocate_there(struct client *client, struct server *server, st
 bool statement_set_unnamed(struct client *client, struct server *server, struct ledger_entry entry,
                            struct stmt *stmt) MUST_CHECK;
 
+/* The entry at the head of the ledger, a Parse whose name the client has already, is answered with
+ * ParseComplete: a function has deallocated what had the name, unseen, and the name is the new
+ * one's. False: that is no such answer, or more names are about what has gone. */
+bool statement_prepared_anew(struct client *client, struct server *server) MUST_CHECK;
+
 /* What a client without a server is answered then.  Static. */
 const void *statement_deallocated(size_t *len);
 

@@ -282,6 +282,27 @@ def test_errors_name_the_statement_as_the_client_does(proxy):
         assert rows(run(conn, bind([1, 2], "mine"), execute())) == [["1", "2"]]
 
 
+@pytest.mark.parametrize("text", ["SELECT 'new', $1::text", "SELECT 'old', $1::text"])
+def test_prepared_again_after_a_function_has_deallocated_it(proxy, text):
+    """No server tells of that: the proxy learns it when the name is free."""
+    answer = [[text.split("'")[1], "x"]]
+    with proxy.wire() as conn, proxy.wire() as two:
+        run(conn, parse("SELECT 'old', $1::text", "mine"))
+        run(two, parse("SELECT 'old', $1::text", "mine"))
+        conn.query("BEGIN")
+        assert rows(run(conn, bind(["x"], "mine"), execute())) == [["old", "x"]]
+        conn.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$")
+        messages = run(conn, parse(text, "mine"), bind(["x"], "mine"), execute())
+        assert kinds(messages) == "12DCZ" and rows(messages) == answer
+        assert rows(run(conn, bind(["x"], "mine"), execute())) == answer
+        failed = errors(run(conn, parse(text, "mine")))[0]
+        assert failed["C"] == "42P05" and '"mine"' in failed["M"]
+        conn.query("COMMIT")
+        for _ in range(2):
+            assert rows(run(conn, bind(["x"], "mine"), execute())) == answer
+            assert rows(run(two, bind(["x"], "mine"), execute())) == [["old", "x"]]
+
+
 def test_name_that_exists_already(proxy):
     """As in PostgreSQL: an error, and the old statement stays.  And a name that is longer than
     those a server lets itself be asked for."""
