@@ -255,8 +255,10 @@ static void search_in_pool(struct pool *pool, void *arg)
 
 		LIST_FOREACH(&pool->servers[state], node, tmp)
 		{
-			if (strcmp(CONTAINER_OF(node, struct server, node)->host, search->host) ==
-			    0) {
+			const struct server *server = CONTAINER_OF(node, struct server, node);
+
+			/* It has none if there was no memory. */
+			if (server->host != NULL && strcmp(server->host, search->host) == 0) {
 				search->found = true;
 				break;
 			}
