@@ -8,7 +8,7 @@ import pytest
 
 from servers import SANITIZED, SLOW
 
-pytestmark = pytest.mark.scene
+pytestmark = [pytest.mark.scene, pytest.mark.timeout(900)]
 
 MATRIX = os.path.join(os.path.dirname(__file__), "..", "fault", "matrix.py")
 
