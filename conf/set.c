@@ -62,6 +62,7 @@ bool config_with(struct config *old, const char *name, const char *value, struct
 	struct config *config;
 	struct sbuf text;
 	bool good = true;
+	bool lacking;
 
 	*out = NULL;
 	if (row != NULL && setting == NULL && row->how == PGB_NONE) {
@@ -80,11 +81,15 @@ bool config_with(struct config *old, const char *name, const char *value, struct
 	}
 	config = config_copy(old);
 	context.blocks = &config->blocks;
-	sbuf_init(&text, (size_t)64 * 1024);
+	sbuf_init(&text, (size_t)64 * 1024 + 2 * strlen(value));
 	if (row != NULL)
 		good = pgbouncer_value(row, value, &text, note, why);
 	else
 		sbuf_add_str(&text, value);
+	lacking = !sbuf_ok(&text);
+	if (lacking)
+		sbuf_add_str(why, "out of memory");
+	good = good && !lacking;
 	if (good && setting->type == VALUE_LIST)
 		set_list(setting, sbuf_text(&text), config);
 	else
@@ -92,7 +97,7 @@ bool config_with(struct config *old, const char *name, const char *value, struct
 		    good && value_parse(setting, sbuf_text(&text), &config->proxy, &context, why);
 	sbuf_free(&text);
 	if (!good) {
-		(void)snprintf(sqlstate, 6, "22023");
+		(void)snprintf(sqlstate, 6, "%s", lacking ? "53200" : "22023");
 		config_unref(config);
 		return false;
 	}
