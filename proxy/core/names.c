@@ -326,6 +326,10 @@ static usec_t changed_at(const char *path)
 
 static void read_files(struct worker *worker)
 {
+	/* First: a change meanwhile is one. */
+	worker->hosts_changed = changed_at(HOSTS_FILE);
+	worker->resolv_changed = changed_at(resolv_conf(worker));
+	worker->resolver_looked = worker->now;
 	/* Without a name server the hosts file still serves; nobody needs to be asked on 127.0.0.1,
 	 * which is what libevent makes of that. */
 	if (evdns_base_resolv_conf_parse(worker->dns, DNS_OPTIONS_ALL & ~DNS_OPTION_HOSTSFILE,
@@ -334,8 +338,6 @@ static void read_files(struct worker *worker)
 		(void)evdns_base_resume(worker->dns);
 	}
 	(void)evdns_base_load_hosts(worker->dns, HOSTS_FILE);
-	worker->resolver_files = changed_at(HOSTS_FILE) ^ changed_at(resolv_conf(worker));
-	worker->resolver_looked = worker->now;
 }
 
 static void read_changed_files(struct worker *worker)
@@ -343,7 +345,8 @@ static void read_changed_files(struct worker *worker)
 	if (worker->now - worker->resolver_looked < LOOK_EVERY)
 		return;
 	worker->resolver_looked = worker->now;
-	if (worker->resolver_files == (changed_at(HOSTS_FILE) ^ changed_at(resolv_conf(worker))))
+	if (worker->hosts_changed == changed_at(HOSTS_FILE) &&
+	    worker->resolv_changed == changed_at(resolv_conf(worker)))
 		return;
 	/* What is being looked up waits meanwhile. */
 	(void)evdns_base_clear_nameservers_and_suspend(worker->dns);

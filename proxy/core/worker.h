@@ -55,8 +55,9 @@ struct worker {
 	struct event_base *base;
 	struct evdns_base *dns;
 	struct list names;      /* of servers (core/names.c) */
-	usec_t resolver_files;  /* the times of the resolver's files, together */
-	usec_t resolver_looked; /* when they were looked at */
+	usec_t hosts_changed;   /* the time of the hosts file when it was read … */
+	usec_t resolv_changed;  /* … and of resolv.conf … */
+	usec_t resolver_looked; /* … and when they were looked at last */
 	struct event *tick;
 	struct event *stand_still;   /* SUSPEND */
 	bool suspended;

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from proxy import program
 from pgwire import wait_for
 from servers import SLOW, free_port, start, subfolder
 
@@ -65,13 +66,19 @@ def server(make_cluster):
     return {"host": NAME, "port": cluster.port, "check_user": "postgres"}
 
 
-def test_connections_follow_the_name(make_proxy, dns, server):
+@pytest.fixture
+def make_named(make_proxy, dns, server):
+    """Makes proxies whose database is at that server."""
+    def make(**settings):
+        return make_proxy({"named": server}, {"p1": "named"}, **{
+            "resolv_conf": dns.conf, "dns_check_interval": "200ms", "workers": 1, **settings})
+    return make
+
+
+def test_connections_follow_the_name(make_named, dns):
     """Idle ones at once, the others after their transactions; a session takes what it has along."""
     dns.tell("127.0.0.1")
-    named = {"named": server}
-    settings = {"resolv_conf": dns.conf, "dns_check_interval": "200ms", "workers": 1}
-    pools = [make_proxy(named, {"p1": "named"}, name=mode, pool_mode=mode, **settings)
-             for mode in ("transaction", "session")]
+    pools = [make_named(name=mode, pool_mode=mode) for mode in ("transaction", "session")]
     transaction, session = (proxy.wire("p1") for proxy in pools)
     busy = pools[0].wire("p1")
     session.query("SET work_mem = '7MB'")
@@ -88,9 +95,9 @@ def test_connections_follow_the_name(make_proxy, dns, server):
     assert 'host name "%s" no longer has the address 127.0.0.1' % NAME in pools[0].log()
 
 
-def test_without_an_interval_when_one_is_opened(make_proxy, dns, server):
+def test_without_an_interval_when_one_is_opened(make_named, dns):
     dns.tell("127.0.0.1")
-    proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1)
+    proxy = make_named(dns_check_interval="0")
     with proxy.wire("p1") as first, proxy.wire("p1") as second:
         assert first.value(WHERE) == "127.0.0.1"
         dns.tell("127.0.0.2")
@@ -102,11 +109,10 @@ def test_without_an_interval_when_one_is_opened(make_proxy, dns, server):
         wait_for(lambda: first.value(WHERE) == "127.0.0.2", 20 * SLOW, "the end of the old one")
 
 
-def test_addresses_that_come_and_go(make_proxy, dns, server):
+def test_addresses_that_come_and_go(make_named, dns):
     """After the first return nothing is concluded any more."""
     dns.tell("127.0.0.1")
-    proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1,
-                       dns_check_interval="200ms")
+    proxy = make_named()
     with proxy.wire("p1") as conn:
         assert conn.value(WHERE) == "127.0.0.1"
         dns.tell("127.0.0.2")
@@ -119,11 +125,10 @@ def test_addresses_that_come_and_go(make_proxy, dns, server):
             assert conn.value(WHERE) == "127.0.0.2"
 
 
-def test_a_name_that_cannot_be_looked_up(make_proxy, dns, server):
+def test_a_name_that_cannot_be_looked_up(make_named, dns):
     """Connections stay; and an end in the middle of it leaves nothing behind."""
     dns.tell("127.0.0.1", "127.0.0.2")
-    proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1,
-                       dns_check_interval="200ms")
+    proxy = make_named()
     with proxy.wire("p1") as conn:
         before = conn.value("SELECT pg_backend_pid()")
         dns.stop()
@@ -142,14 +147,13 @@ def test_a_name_that_cannot_be_looked_up(make_proxy, dns, server):
         proxy.stop()
 
 
-def test_other_name_servers(make_proxy, dns, server, folder):
+def test_other_name_servers(make_named, dns, folder):
     """The file is read again when it changes."""
     dns.tell("127.0.0.1")
     other = Dns(folder)
     other.tell("127.0.0.2")
     try:
-        proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1,
-                           dns_check_interval="200ms")
+        proxy = make_named()
         with proxy.wire("p1") as conn:
             assert conn.value(WHERE) == "127.0.0.1"
             os.rename(other.conf, dns.conf)
@@ -158,11 +162,35 @@ def test_other_name_servers(make_proxy, dns, server, folder):
         other.stop()
 
 
-def test_a_held_database_waits(make_proxy, dns, server):
+@pytest.mark.root
+def test_the_hosts_file(make_named, dns):
+    """It is read again as well, also when both files get the same time."""
+    hosts = os.path.join(dns.folder, "etc_hosts")
+
+    def tell(address, when):
+        with open(hosts, "w") as out:
+            out.write("%s %s\n" % (address, NAME))
+        for path in (hosts, dns.conf):
+            os.utime(path, (when, when))
+    tell("127.0.0.1", 1000000000)
+    program_with_hosts = os.path.join(dns.folder, "pgshuntd")
+    with open(program_with_hosts, "w") as out:
+        out.write("#!/bin/sh\nexec unshare --mount --propagation private sh -c"
+                  " 'mount --bind \"$0\" /etc/hosts && exec \"$@\"' %s %s \"$@\"\n" % (hosts, program("pgshuntd")))
+    os.chmod(program_with_hosts, 0o755)
+    proxy = make_named(start=False)
+    proxy.binary = program_with_hosts
+    proxy.start()
+    with proxy.wire("p1") as conn:
+        assert conn.value(WHERE) == "127.0.0.1"
+        tell("127.0.0.2", 1000000001)
+        wait_for(lambda: conn.value(WHERE) == "127.0.0.2", 20 * SLOW, "the other address")
+
+
+def test_a_held_database_waits(make_named, dns):
     """Nothing is closed in a hold; the connections are left after it."""
     dns.tell("127.0.0.1")
-    proxy = make_proxy({"named": server}, {"p1": "named"}, resolv_conf=dns.conf, workers=1,
-                       dns_check_interval="200ms")
+    proxy = make_named()
     with proxy.wire("p1") as conn:
         assert conn.value(WHERE) == "127.0.0.1"
         proxy.command("HOLD p1")
