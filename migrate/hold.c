@@ -34,10 +34,6 @@
 #define STOPPED_MIN (3 * USEC_PER_SEC)
 /* So long may one connection to the target take in the preparation: nobody waits for it. */
 #define PREPARE_EACH (100 * USEC_PER_MSEC)
-/* Between the preparation and the hold. */
-#define SETTLE_MIN (200 * USEC_PER_MSEC)
-#define SETTLE_EACH (35 * USEC_PER_MSEC)
-#define SETTLE_MAX (3 * USEC_PER_SEC)
 /* With a transaction that is open for longer, sessions are not let leave their servers. */
 #define LEAVE_OPEN_MAX "interval '1 second'"
 /* SWAP … SESSIONS takes no longer than a second; others wait for the answer. */
@@ -181,18 +177,6 @@ void hold_tick(void *arg)
 
 /* ---- prepare ---- */
 
-/* The proxies close what they have too many to the source, a few at a time: what is gone before the
- * hold need not be waited for in it. */
-static bool settle(struct move *move, int64_t connections)
-{
-	usec_t wait = SETTLE_MIN + connections * SETTLE_EACH;
-
-	if (move_stopped(move))
-		return move_fail(move, "interrupted");
-	loop_sleep(&move->loop, wait < SETTLE_MAX ? wait : SETTLE_MAX);
-	return true;
-}
-
 /* A proxy that does not answer may itself be waiting for one of the servers: that one is named. */
 static bool servers_answer(struct move *move)
 {
@@ -234,7 +218,6 @@ static bool sessions_may_leave(struct move *move, bool *leave, int64_t *count)
 bool phase_prepare(struct move *move)
 {
 	struct link **links = hold_links(move);
-	int64_t connections = 0;
 	int64_t sessions;
 	enum wait_end end;
 	bool leave;
@@ -274,8 +257,6 @@ bool phase_prepare(struct move *move)
 		const struct route *route = &move->routes[i];
 
 		json_int(&move->evidence, NULL, link_number(links[i], 0, "connections", 0));
-		if (connections < link_number(links[i], 0, "connections", 0))
-			connections = link_number(links[i], 0, "connections", 0);
 		if (!link_ok(links[i]))
 			ok = move_fail(move, "%s: PREPARE SWAP %s: %s", route->proxy->label,
 			               route->database, link_error(links[i]));
@@ -294,8 +275,8 @@ bool phase_prepare(struct move *move)
 		return false;
 	sessions_prepare(move);
 	return (move->verify == NULL || verify_prepare(move->verify)) &&
-	       bouncer_files_prepare(move) && fence_warm(move) && settle(move, connections) &&
-	       unlogged_prepare(move) && readers_know(move) && readers_prove(move) && readers_warm(move) &&
+	       bouncer_files_prepare(move) && fence_warm(move) && unlogged_prepare(move) &&
+	       readers_know(move) && readers_prove(move) && readers_warm(move) &&
 	       fence_await_follower(move) && watch_start(move);
 }
 

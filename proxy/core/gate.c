@@ -27,9 +27,6 @@
 /* Of so many connections to the target of a swap a pool opens one at a time: nobody waits for them,
  * while each takes its host, which has other databases, milliseconds to start. */
 #define PREPARE_ONE_OF 32
-/* With a swap prepared, but without SEAL, connections to the old server that were idle for so long are
- * closed: each takes its host milliseconds to end, which the fence would have to wait for. */
-#define TRIM_IDLE (50 * USEC_PER_MSEC)
 
 /* ---- hold and release ---- */
 
@@ -119,24 +116,6 @@ bool gate_leaves_server(const struct database *database)
 {
 	return database->held &&
 	       (database->paused || (gate_is_prepared(database) && !database->swap_seal));
-}
-
-static void gate_trim_pool(struct pool *pool)
-{
-	struct server *server;
-
-	if (pool->servers[SERVER_IDLE].count <= 1)
-		return;
-	/* The most recently used are in front, and those that wait for work are at the end. */
-	server = CONTAINER_OF(list_last(&pool->servers[SERVER_IDLE]), struct server, node);
-	if (pool->worker->now - server->since >= TRIM_IDLE)
-		server_doom(server, SERVER_CLOSE_MOVED);
-}
-
-void gate_trim(struct database *database)
-{
-	if (gate_is_prepared(database) && !database->swap_seal && database->swap_pending == 0)
-		gate_for_each_pool(database, gate_trim_pool);
 }
 
 static void gate_leave_idle(struct pool *pool)
@@ -445,7 +424,7 @@ void gate_prepare_report(struct database *database)
 	if (database->swap_pending == 0 && (database->sessions_pending > 0 || database->held))
 		session_all_prepared(database);
 	if (database->swap_pending > 0 || database->sessions_pending > 0 ||
-	    database->swap_token == 0)
+	    database->swap_token == 0 || session_leave_begin(database))
 		return;
 	mail = mail_new_database(MAIL_PREPARED, database->name);
 	if (mail == NULL)
@@ -458,9 +437,6 @@ void gate_prepare_report(struct database *database)
 	database->swap_error = NULL;
 	database->swap_token = 0;
 	mailbox_post(&database->worker->proxy->mailbox, &mail->letter);
-	/* The fewer servers are in use, the fewer have to end in the hold. */
-	if (!database->held && gate_is_prepared(database))
-		pace_narrow(database);
 }
 
 /* The others would fare no better, and somebody waits for the answer. */
@@ -583,7 +559,8 @@ void gate_prepare(struct worker *worker, const char *name, const char *server, u
 	database->swap_opened = 0;
 	database->swap_failed = 0;
 	database->swap_trial = trial;
-	database->swap_leave = leave;
+	database->swap_leave = leave && !trial;
+	database->leave_end = 0;
 	database->swap_seal = seal;
 	gate_for_each_pool(database, gate_prepare_pool);
 	if (!trial)
@@ -598,7 +575,6 @@ void gate_prepare_end(struct worker *worker, const char *name)
 	if (database == NULL || database->swap_target == NULL)
 		return;
 	database->swap_target = NULL;
-	pace_widen(database);
 	gate_prepare_clear(database);
 	gate_prepare_report(database);
 	session_watch(database);

@@ -64,11 +64,7 @@ struct database {
 	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
 	uint64_t hold_epoch;
 	/* pace.h */
-	unsigned pace;         /* so many clients at most have a server; 0: no bound */
-	bool narrowed;         /* it is that before a hold */
-	unsigned pace_spans;   /* that have passed */
-	unsigned pace_calm;    /* … in which nobody waited for long */
-	usec_t narrow_end;
+	unsigned pace; /* so many clients at most have a server; 0: no bound */
 	struct event *pace_timer;
 	/* PREPARE SWAP */
 	const struct config_server *swap_target; /* of swap_routes; NULL: none */
@@ -77,7 +73,10 @@ struct database {
 	unsigned swap_pending;
 	unsigned swap_opened;
 	unsigned swap_failed;
-	bool swap_leave;       /* idle sessions may leave their servers before the hold */
+	bool swap_leave;  /* idle sessions may leave their servers before the hold … */
+	bool leaving;     /* … and some of those that may have not left yet */
+	usec_t leave_end; /* … when they do so no more; 0: they have not begun */
+	struct event *leave_timer;
 	bool swap_seal;        /* SEAL will come in the hold: idle servers are left open for it */
 	struct list sealed;    /* struct sealed.node (seal.h) … */
 	size_t seal_pace;      /* … of which so many are closed at a tick; 0: not known yet */
@@ -267,8 +266,6 @@ void gate_kill(struct worker *worker, const char *database);
  * closed as soon as nobody uses them: backends take milliseconds to end, and the fence waits for
  * them.  If the swap does not come about, new ones are opened at the release. */
 bool gate_leaves_server(const struct database *database);
-/* Before that hold, one of the surplus of each pool is closed. */
-void gate_trim(struct database *database);
 void gate_release(struct worker *worker, const char *database, bool lapsed);
 void gate_check_drained(struct database *database);
 /* Every client of the database, in all workers, is at its safe point. */

@@ -561,9 +561,7 @@ void pool_kick(struct pool *pool)
 			continue;
 		}
 		if (pace_reached(pool->database)) {
-			/* Before a hold more servers would not help. */
-			if (!pool->database->narrowed)
-				pool_publish_waiting(pool);
+			pool_publish_waiting(pool);
 			return;
 		}
 		server = pool_take_idle(pool, client);

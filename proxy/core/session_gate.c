@@ -73,6 +73,8 @@ void session_gate_free(struct database *database)
 	if (database->session_event != NULL)
 		event_free(database->session_event);
 	database->session_event = NULL;
+	if (database->leave_timer != NULL)
+		event_free(database->leave_timer);
 	while (database->session_views != NULL) {
 		struct mail_view *mail = database->session_views;
 

@@ -22,10 +22,14 @@
 #include "core/share.h"
 #include "core/worker.h"
 
+#include <event2/event.h>
 #include <string.h>
 
 /* One of so many at a time: all have left within two seconds, and nobody else feels it. */
 #define LEAVE_ONE_OF 400
+#define LEAVE_SPAN (5 * USEC_PER_MSEC)
+/* A hold that has not come by then has other worries. */
+#define LEAVE_MAX (30 * USEC_PER_SEC)
 
 /* So many connections to the new server at a time, when those that had been opened for them have gone. */
 #define OPEN_AT_ONCE 16
@@ -153,25 +157,64 @@ static void session_leave(struct session_move *move)
 	session_enqueue(move, session_database(move));
 }
 
-void session_leave_some(struct database *database)
+/* False: nobody is left who may. */
+static bool leave_some(struct database *database, usec_t idle)
 {
-	const usec_t idle = database->worker->routes->config->proxy.session_leave_after;
 	size_t left = 1 + database->sessions.count / LEAVE_ONE_OF;
 	struct list_node *node;
 	struct list_node *tmp;
 
-	if (idle == 0 || database->held || database->swap_target == NULL || !database->swap_leave ||
-	    database->swap_pending > 0)
-		return;
 	LIST_FOREACH(&database->sessions, node, tmp)
 	{
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
 
-		if (left == 0)
-			break;
 		if (!session_may_leave(move, idle))
 			continue;
+		if (left == 0)
+			return true;
 		session_leave(move);
 		left--;
 	}
+	return false;
+}
+
+static void leave_next(struct database *database)
+{
+	const struct timeval span = {0, LEAVE_SPAN};
+	const usec_t idle = database->worker->routes->config->proxy.session_leave_after;
+
+	database->leaving = false;
+	if (idle == 0 || database->held || database->swap_target == NULL || !database->swap_leave ||
+	    database->worker->now >= database->leave_end)
+		return;
+	if (database->leave_timer == NULL || event_add(database->leave_timer, &span) != 0)
+		return;
+	database->leaving = database->swap_pending > 0 || leave_some(database, idle);
+}
+
+static void leave_on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct database *database = arg;
+	struct worker *worker = database->worker;
+
+	(void)fd;
+	(void)what;
+	worker->now = clock_now();
+	leave_next(database);
+	gate_prepare_report(database);
+	worker_end_turn(worker);
+}
+
+bool session_leave_begin(struct database *database)
+{
+	if (!database->swap_leave)
+		return false;
+	if (database->leave_timer == NULL)
+		database->leave_timer =
+		    event_new(database->worker->base, -1, 0, leave_on_timer, database);
+	if (database->leave_end == 0) {
+		database->leave_end = database->worker->now + LEAVE_MAX;
+		leave_next(database);
+	}
+	return database->leaving;
 }

@@ -309,8 +309,9 @@ void session_enqueue(struct session_move *move, struct database *database);
 void session_wake(struct database *database);
 void session_gate_free(struct database *database);
 
-/* Of those who may leave their servers before the hold a few do. */
-void session_leave_some(struct database *database);
+/* A swap is prepared: sessions that may leave their servers do so from now on, a few at a time.
+ * True as long as there are some that have not; gate_prepare_report() is called when it is over. */
+bool session_leave_begin(struct database *database);
 
 /* No longer counted among those that PREPARE SWAP waits for. */
 void session_settled(struct session_move *move);

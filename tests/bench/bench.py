@@ -415,7 +415,8 @@ class Bench:
                     self.note("move", (name,), move)
                     continue
                 p1, p2 = account["groups"]["p1"], account["groups"]["p2"]
-                gaps[name].append(p2["longest_gap_ms"])
+                # Not the account's: servers that have just been made stand still before the move.
+                gaps[name].append(during["groups"]["p2"]["longest_gap_ms"])
                 others[name]["during"].append(during["groups"]["p1"]["longest_gap_ms"])
                 others[name]["before"].append(before["groups"]["p1"]["longest_gap_ms"])
                 broken[name] += sum(group[key] for group in (p1, p2)

@@ -185,7 +185,7 @@ def test_cancel_of_a_held_query(make_proxy):
             conn.cancel()
             messages = conn.ready("I")
             assert kinds(messages) == sequence and errors(messages)[0]["C"] == "57014"
-        assert proxy.held()["held"] == "0"
+            wait_for(lambda: proxy.held()["held"] == "0", 10 * SLOW, "the end of the request")
         proxy.command("RELEASE p2")
         assert conn.value("SELECT count(*) FROM items WHERE id > 910001") == "0"
 

@@ -431,34 +431,6 @@ def test_surplus_connections_leave_before_the_hold(make_proxy, pg, other):
         conn.close()
 
 
-def test_few_servers_do_before_the_hold(make_proxy, pg, other):
-    """With a swap prepared, clients that come all at once take turns at few servers: what that
-    leaves idle is closed.  Nobody waits for the long transactions of others, and without the swap
-    each has a server again."""
-    proxy = make_proxy({"pg": pg, "other": other}, pool_size=12, workers=1)
-    conns = [proxy.wire("p2") for _ in range(12)]
-
-    def burst():
-        for conn in conns:
-            conn.send(query("SELECT pg_sleep(0.001)"))
-        for conn in conns:
-            conn.ready("I")
-        return len(server_states(proxy, "pg"))
-
-    assert [burst() for _ in range(20)][-1] >= 10
-    proxy.command("PREPARE SWAP p2 TO other")
-    wait_for(lambda: burst() <= 6, what="fewer servers")
-    for conn in conns:
-        conn.query("BEGIN")
-    assert server_states(proxy, "pg") == ["active"] * 12
-    for conn in conns:
-        conn.query("COMMIT")
-    proxy.command("CANCEL SWAP p2")
-    assert [burst() for _ in range(20)][-1] >= 10
-    for conn in conns:
-        conn.close()
-
-
 def test_release_is_on_disk_when_it_answers(proxy):
     """The gate opens before the write; a proxy that is ended in between does not come back held."""
     with proxy.wire("p2") as conn:
