@@ -102,6 +102,7 @@ struct admin_request {
 	/* admin_view.c */
 	enum view view;
 	uint64_t asked; /* the workers' rows are not older than this token */
+	size_t names;   /* LISTS: rows of DNS_HOSTS */
 
 	/* the answer */
 	struct admin_error error;

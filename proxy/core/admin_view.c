@@ -733,7 +733,8 @@ static int64_t databases_count(struct admin *admin, const struct rowset *pools)
 	return count;
 }
 
-static void lists_fill(struct admin *admin, struct rowset *out, const struct rowset *pools)
+static void lists_fill(struct admin *admin, struct rowset *out, const struct rowset *pools,
+                       size_t names)
 {
 	const struct config *config = admin->proxy->config;
 	const struct census census = census_take(pools);
@@ -749,7 +750,7 @@ static void lists_fill(struct admin *admin, struct rowset *out, const struct row
 	list_row(out, "login_clients", all > census.clients ? all - census.clients : 0);
 	list_row(out, "free_servers", 0);
 	list_row(out, "used_servers", census.servers);
-	list_row(out, "dns_names", 0);
+	list_row(out, "dns_names", (int64_t)names);
 	list_row(out, "dns_zones", 0);
 	list_row(out, "dns_queries", 0);
 	list_row(out, "dns_pending", 0);
@@ -849,7 +850,7 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 	if (request->view == VIEW_USERS)
 		users_fill(admin, &request->rows);
 	else if (request->view == VIEW_LISTS)
-		lists_fill(admin, &request->rows, rows);
+		lists_fill(admin, &request->rows, rows, request->names);
 	else if (request->view == VIEW_MEM)
 		mem_fill(admin, &request->rows, rows);
 	else if (request->view == VIEW_TOTALS || request->view == VIEW_STATS_TOTALS ||
@@ -874,6 +875,14 @@ static void main_view_done(struct admin *admin, struct rowset *rows, void *arg)
 		rowset_merge(&request->rows);
 	}
 	request_succeed(request);
+}
+
+static void lists_names_known(struct admin *admin, struct rowset *rows, void *arg)
+{
+	struct admin_request *request = arg;
+
+	request->names = rows->rows;
+	view_ask(admin, VIEW_POOLS, NULL, main_view_done, request);
 }
 
 void request_answer_holds(struct admin_request *request)
@@ -1035,6 +1044,8 @@ struct admin_request *admin_view(struct admin *admin, enum view view, const char
 		view_ask(admin, VIEW_STATS, NULL, main_view_done, request);
 		break;
 	case VIEW_LISTS:
+		view_ask(admin, VIEW_DNS_HOSTS, NULL, lists_names_known, request);
+		break;
 	case VIEW_MEM:
 	case VIEW_USERS:
 		view_ask(admin, VIEW_POOLS, NULL, main_view_done, request);

@@ -7,6 +7,7 @@
 #include "core/route.h"
 #include "core/server.h"
 #include "core/session_move.h"
+#include "core/view.h"
 #include "core/worker.h"
 #include "net/sock.h"
 
@@ -374,6 +375,41 @@ void names_tick(struct worker *worker)
 	LIST_FOREACH(&worker->names, node, tmp)
 	{
 		name_tick(CONTAINER_OF(node, struct name, node));
+	}
+}
+
+/* The addresses that it has, with commas. */
+static void name_list(const struct name *name, struct sbuf *list)
+{
+	struct sock_name text;
+
+	for (size_t i = 0; i < name->count; i++) {
+		if (name->at[i].gone != 0)
+			continue;
+		sock_address_name(&name->at[i].address, &text);
+		sbuf_printf(list, "%s%s", list->len == 0 ? "" : ",", text.addr);
+	}
+}
+
+void names_fill(const struct worker *worker, struct rowset *rows)
+{
+	const usec_t interval = worker->routes->config->proxy.dns_check_interval;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	LIST_FOREACH(&worker->names, node, tmp)
+	{
+		const struct name *name = CONTAINER_OF(node, struct name, node);
+		const usec_t age = worker->now - name->asked;
+		struct sbuf list;
+
+		sbuf_init(&list, VIEW_CELL_MAX);
+		name_list(name, &list);
+		rowset_text(rows, name->host);
+		rowset_int(rows, interval > age ? (interval - age) / USEC_PER_SEC : 0);
+		rowset_text(rows, list.len == 0 ? NULL : sbuf_text(&list));
+		rowset_end_row(rows);
+		sbuf_free(&list);
 	}
 }
 

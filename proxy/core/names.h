@@ -16,6 +16,7 @@
 #include <event2/util.h>
 #include <stdbool.h>
 
+struct rowset;
 struct worker;
 
 /* Makes the worker's resolver.  False: there is no memory. */
@@ -27,6 +28,9 @@ void names_found(struct worker *worker, const char *host, const struct evutil_ad
 /* Each tick: leaves addresses, looks names up again, and reads the resolver's files when they have
  * changed. */
 void names_tick(struct worker *worker);
+
+/* Rows of DNS_HOSTS. */
+void names_fill(const struct worker *worker, struct rowset *rows);
 
 /* Ends look-ups, for which the event loop has to run once more. */
 void names_stop(struct worker *worker);

@@ -8,6 +8,7 @@
 #include "core/cancel.h"
 #include "core/conn_tls.h"
 #include "core/mail.h"
+#include "core/names.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/replication.h"
@@ -913,6 +914,9 @@ static void fill(struct filler *filler, enum view view)
 		break;
 	case VIEW_ERRORS:
 		fill_errors(filler);
+		break;
+	case VIEW_DNS_HOSTS:
+		names_fill(filler->worker, filler->rows);
 		break;
 	case VIEW_PEER_POOLS:
 		fill_peer_pools(filler);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: PostgreSQL
 """Host names of servers whose addresses change while connections are open; dnsmasq tells them."""
+import contextlib
 import os
 import signal
 import time
@@ -93,6 +94,25 @@ def test_connections_follow_the_name(make_named, dns):
     busy.query("COMMIT")
     assert busy.value(WHERE) == "127.0.0.2"
     assert 'host name "%s" no longer has the address 127.0.0.1' % NAME in pools[0].log()
+
+
+@pytest.mark.parametrize("interval,workers", [("60s", 1), ("60s", 3), ("0", 1)])
+def test_names_on_the_console(make_named, dns, interval, workers):
+    dns.tell("127.0.0.1", "127.0.0.2")
+    proxy = make_named(dns_check_interval=interval, workers=workers, pool_size=10)
+    with proxy.console("pgbouncer") as console, contextlib.ExitStack() as stack:
+        assert console("SHOW DNS_HOSTS") == []
+        for _ in range(6):
+            stack.enter_context(proxy.wire("p1")).query("BEGIN")
+        row, = console("SHOW DNS_HOSTS")
+        assert row["hostname"] == NAME and set(row["addrs"].split(",")) == {"127.0.0.1", "127.0.0.2"}
+        assert 0 < int(row["ttl"]) < 60 if interval != "0" else row["ttl"] == "0"
+        lists = {row["list"]: int(row["items"]) for row in console("SHOW LISTS")}
+        assert lists["dns_names"] == 1 and lists["used_clients"] == 7
+    with proxy.wire("p1") as conn, proxy.console() as console:
+        dns.tell("127.0.0.3")
+        wait_for(lambda: console("RECONNECT p1") or conn.value(WHERE) == "127.0.0.3", 20 * SLOW, "the other address")
+        wait_for(lambda: "127.0.0.3" in console("SHOW DNS_HOSTS")[0]["addrs"], 20 * SLOW, "the other address")
 
 
 def test_without_an_interval_when_one_is_opened(make_named, dns):
