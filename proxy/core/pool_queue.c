@@ -587,6 +587,21 @@ void pool_kick(struct pool *pool)
 	pool_dial(pool, demand, pool_check_idle(pool, demand));
 }
 
+/* Whom a server that has just logged in serves although there was a RECONNECT meanwhile: who had
+ * asked before it.  If they come faster than logins are done, nobody would ever be served.  NULL:
+ * nobody. */
+static struct client *pool_served_once(struct pool *pool, struct server *server)
+{
+	struct client *client = pool_first_waiting(pool);
+
+	return client != NULL && client->since <= pool->database->reconnect_at && !server->stale &&
+	               !server->spoilt && !server->unlisted && !pool->database->held &&
+	               !pool->worker->stopping && !pace_reached(pool->database) &&
+	               boot_accepts(pool, server, client)
+	           ? client
+	           : NULL;
+}
+
 void pool_server_free(struct pool *pool, struct server *server)
 {
 	const bool fresh = server->state == SERVER_LOGIN;
@@ -594,7 +609,12 @@ void pool_server_free(struct pool *pool, struct server *server)
 	if (server->doomed)
 		return;
 	if (pool_outdated(pool, server) || pool->worker->stopping) {
-		server_doom(server, SERVER_CLOSE_STALE);
+		struct client *client = fresh ? pool_served_once(pool, server) : NULL;
+
+		if (client == NULL)
+			server_doom(server, SERVER_CLOSE_STALE);
+		else if (pool_link(pool, server, client))
+			client_go_on(client);
 		return;
 	}
 	if (UNLIKELY(pool->database->held) && gate_leaves_server(pool->database)) {

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: PostgreSQL
 """The console as pgbouncer's users know it: every documented name, PAUSE and its relatives, SET."""
+import contextlib
 import os
 import re
+import socket
+import threading
 import time
 
 import pytest
@@ -401,6 +404,61 @@ def test_pause_tells_of_sessions(make_proxy, pg):
         assert one.value("SELECT pg_backend_pid()") not in pids
     one.close()
     other.close()
+
+
+class SlowRelay:
+    """A server at the end of a long line: each way takes its time."""
+
+    def __init__(self, cluster, delay):
+        self.cluster, self.delay = cluster, delay
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.settings = {"host": "127.0.0.1", "port": self.listener.getsockname()[1]}
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self.listener.accept()[0], socket.create_connection((self.cluster.host, self.cluster.port))
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self.copy, args=(one, other), daemon=True).start()
+
+    def copy(self, one, other):
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                time.sleep(self.delay)
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_reconnect_faster_than_a_login(make_proxy, pg, mode):
+    """Who asked before has the connection that was being opened; who asks later has a new one."""
+    relay = SlowRelay(pg, 0.1)
+    proxy = make_proxy({"pg": relay.settings}, pool_mode=mode, workers=1, pool_size=1)
+    with proxy.console() as console:
+        done = threading.Event()
+
+        def reconnect():
+            while not done.is_set():
+                console("RECONNECT p1")
+                time.sleep(0.02)
+
+        thread = threading.Thread(target=reconnect)
+        thread.start()
+        try:
+            with proxy.wire() as one, proxy.wire() as two:
+                for _ in range(3):
+                    for conn in (one, two) if mode == "transaction" else (one,):
+                        assert conn.value("SELECT 1") == "1"
+        finally:
+            done.set()
+            thread.join()
+    with proxy.wire() as conn, proxy.console() as console:
+        pid = conn.value("SELECT pg_backend_pid()")
+        console("RECONNECT p1")
+        if mode == "transaction":
+            assert conn.value("SELECT pg_backend_pid()") != pid
+    relay.listener.close()
 
 
 def test_kill_and_reconnect(make_proxy, pg):
