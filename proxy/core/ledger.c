@@ -21,6 +21,8 @@ static void ledger_count(struct ledger *ledger, const struct ledger_entry *entry
 	ledger_count_op(ledger, entry->op, change);
 	if (entry->op == OWES_PARSE && entry->stmt != NULL)
 		ledger->changes += change;
+	if (entry->op == OWES_REFUSAL)
+		ledger->refusals += change;
 	if (decides_names(entry))
 		ledger->namings += change;
 }

@@ -70,6 +70,9 @@ struct ledger {
 	uint32_t readies;  /* ReadyForQuery messages owed */
 	uint32_t executes; /* of OWES_EXECUTE: each may be a DEALLOCATE ALL */
 	uint32_t namings;  /* entries that decide which prepared statements there are */
+	uint32_t
+	    syncs; /* sent while it read COPY data: ignored, unless the COPY has failed before */
+	uint32_t refusals; /* of OWES_REFUSAL: names may mean something else by its answer */
 	uint32_t changes;  /* entries that change which prepared statements the server has */
 	bool open;         /* extended messages since the last Sync: an implicit transaction */
 	bool unnamed;      /* … the client's unnamed statement among them */

@@ -85,10 +85,15 @@ struct server {
 	bool cancelling;        /* a cancel request for it is under way */
 	bool cancel_again;      /* … and another came since that was sent */
 	bool cancel_next;       /* … or for what the client has sent meanwhile */
-	bool apart;             /* this block has SET what texts mean: what is prepared is its own */
+	bool apart; /* this block has SET what texts mean, or a name is another statement's:
+	             * what is prepared is its own */
 	bool altered;           /* … and has altered what statements return */
 	bool given;             /* statements were prepared in this batch */
-	bool defaulted;         /* default_transaction_read_only is being RESET for its client */
+	bool defaulted;         /* its client is being given what the server has by itself */
+	bool ran_set;           /* this transaction has run a command SET */
+	uint16_t may_set;       /* parameters that may be SET on it (param_bit()) */
+	uint16_t xact_may_set;  /* … before its transaction; valid with xact_params */
+	uint16_t xact_chosen;   /* … its client's */
 	uint8_t replication;    /* enum wire_replication: of one client only, from its login to its end */
 	char tx_status;         /* of the last ReadyForQuery: I, T or E */
 	enum server_state state;

@@ -124,11 +124,13 @@ enum statement_result statement_flush_first(struct server *server)
 /* ---- refusals ---- */
 
 #define EXISTS_MAX ((size_t)STMT_CLIENT_NAME_MAX + 64)
+#define EXISTS_HEAD "prepared statement \""
+#define EXISTS_TAIL "\" already exists"
 
 static void exists_text(char text[EXISTS_MAX], const char *name)
 {
-	(void)snprintf(text, EXISTS_MAX, "prepared statement \"%.*s\" already exists",
-	               STMT_CLIENT_NAME_MAX, name);
+	(void)snprintf(text, EXISTS_MAX, EXISTS_HEAD "%.*s" EXISTS_TAIL, STMT_CLIENT_NAME_MAX,
+	               name);
 }
 
 /* Expects an error with the SQLSTATE `expected`, which is to be replaced (reply.c).  Another one,
@@ -440,6 +442,15 @@ static bool names_unsettled(const struct server *server)
 	return server->ledger.readies > 0 && server->ledger.namings > 0;
 }
 
+/* The same for a Parse of a name that the client has, in this request too: see
+ * statement_prepared_anew().  STATEMENT_DONE: they are settled. */
+static enum statement_result statement_settle_names(struct server *server)
+{
+	if (UNLIKELY(server->ledger.refusals > 0))
+		return statement_flush_first(server);
+	return names_unsettled(server) ? STATEMENT_WAIT : STATEMENT_DONE;
+}
+
 /* ---- Parse ---- */
 
 static enum statement_result statement_parse_unnamed(struct client *client, struct server *server,
@@ -611,8 +622,9 @@ static enum statement_result statement_parse(struct client *client, struct serve
 		return result == STATEMENT_FORWARD ? statement_parse_unnamed(client, server, &parse)
 		                                   : result;
 	}
-	if (names_unsettled(server))
-		return STATEMENT_WAIT;
+	result = statement_settle_names(server);
+	if (result != STATEMENT_DONE)
+		return result;
 	result = statement_parse_named(client, server, &parse);
 	if (result == STATEMENT_DONE) {
 		client->pool->stats.client_parses++;
@@ -701,6 +713,7 @@ static enum statement_result statement_bind(struct client *client, struct server
 	struct wire_bind_message bind;
 	struct stmt *stmt;
 	uint8_t head[WIRE_HEADER_LEN] = {FE_BIND};
+	enum statement_result result;
 	size_t portal_len;
 	size_t name_len;
 
@@ -713,8 +726,9 @@ static enum statement_result statement_bind(struct client *client, struct server
 	name_len = strlen(bind.statement);
 	if (name_len == 0)
 		return statement_use_unnamed(client, server);
-	if (names_unsettled(server))
-		return STATEMENT_WAIT;
+	result = statement_settle_names(server);
+	if (result != STATEMENT_DONE)
+		return result;
 	if (!statement_find(client, server, bind.statement, &stmt))
 		return STATEMENT_FAILED;
 	if (stmt == NULL)
@@ -786,6 +800,7 @@ static enum statement_result statement_close(struct client *client, struct serve
 enum statement_result statement_message(struct client *client, struct server *server, uint8_t *msg,
                                         size_t total, size_t have, size_t *used)
 {
+	enum statement_result result;
 	char kind;
 	const char *name;
 
@@ -801,8 +816,9 @@ enum statement_result statement_message(struct client *client, struct server *se
 		                       &name) ||
 		    kind != 'S')
 			return STATEMENT_FORWARD;
-		if (name[0] != '\0' && names_unsettled(server))
-			return STATEMENT_WAIT;
+		result = name[0] == '\0' ? STATEMENT_DONE : statement_settle_names(server);
+		if (result != STATEMENT_DONE)
+			return result;
 		if (msg[0] == FE_DESCRIBE)
 			return statement_describe(client, server, name, total, used);
 		return statement_close(client, server, name, total, used);
@@ -812,36 +828,25 @@ enum statement_result statement_message(struct client *client, struct server *se
 bool statement_prepared_anew(struct client *client, struct server *server)
 {
 	const struct ledger_entry *entry = ledger_head(&server->ledger);
-	struct client_stmt_ref named;
-	char text[EXISTS_MAX];
-	size_t cursor = 0;
-	size_t count = 0;
-	char *name = NULL;
-	bool good;
+	struct stmt *old = entry->unnamed;
+	const char *name;
+	size_t len;
 
-	if (client->in_session || entry->stmt == NULL || entry->unnamed == NULL)
+	if (client->in_session || entry->stmt == NULL || old == NULL)
 		return false;
-	if (entry->stmt == entry->unnamed)
+	if (entry->stmt == old)
 		return true;
-	/* The server has it by the name of the old one. */
+	/* The server has it by the name of the old one: for that another is needed there. */
 	server->spoilt = true;
-	(void)server_stmts_remove(&server->stmts, stmt_digest(entry->unnamed));
-	while (client_stmts_next(client->stmts, &cursor, &named)) {
-		if (named.stmt != entry->unnamed)
-			continue;
-		exists_text(text, named.name);
-		if (count++ > 0 || strcmp(text, entry->name + 10) != 0)
-			break;
-		name = strndup(named.name, named.name_len);
-	}
-	if (count == 0)
-		return true; /* closed by what was sent behind it */
-	good = count == 1 && name != NULL &&
-	       client_stmts_remove(client->stmts, name, strlen(name)) &&
-	       client_stmts_set(client->stmts, name, strlen(name), entry->stmt, SIZE_MAX) ==
-	           CLIENT_STMTS_OK;
-	free(name);
-	return good;
+	server->apart = true;
+	(void)server_stmts_remove(&server->stmts, stmt_digest(old));
+	name = entry->name + 10 + strlen(EXISTS_HEAD);
+	len = strlen(name) - strlen(EXISTS_TAIL);
+	/* It may have been closed by what was sent behind it. */
+	return client_stmts_get(client->stmts, name, len) != old ||
+	       (client_stmts_remove(client->stmts, name, len) &&
+	        client_stmts_set(client->stmts, name, len, entry->stmt, SIZE_MAX) ==
+	            CLIENT_STMTS_OK);
 }
 
 /* What was sent behind it happens after it. */
@@ -1136,7 +1141,7 @@ void statement_altered(struct server *server)
 void statement_at_ready(struct server *server)
 {
 	if (server->tx_status == 'I') {
-		server->apart = false;
+		server->apart = server->spoilt;
 		/* What others prepared before the commit was prepared for what was there before. */
 		if (UNLIKELY(server->altered))
 			atomic_fetch_add(&server->pool->database->share->generation, 1);

@@ -118,7 +118,7 @@ bool statement_set_unnamed(struct client *client, struct server *server, struct 
 
 /* The entry at the head of the ledger, a Parse whose name the client has already, is answered with
  * ParseComplete: a function has deallocated what had the name, unseen, and the name is the new
- * one's. False: that is no such answer, or more names are about what has gone. */
+ * one's. False: that is no such answer, or there is no memory. */
 bool statement_prepared_anew(struct client *client, struct server *server) MUST_CHECK;
 
 /* What a client without a server is answered then.  Static. */

@@ -303,6 +303,37 @@ def test_prepared_again_after_a_function_has_deallocated_it(proxy, text):
             assert rows(run(two, bind(["x"], "mine"), execute())) == [["old", "x"]]
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "pipelined"])
+@pytest.mark.parametrize("third", ["before", "behind", "both"])
+def test_other_names_of_what_a_function_has_deallocated(proxy, together, third):
+    """They are about the old text as before: whatever has taken its name on the server."""
+    with proxy.wire() as conn, proxy.wire() as two:
+        for name in ["mine", "other"] + ["third"] * (third != "behind"):
+            run(conn, parse("SELECT 'old', $1::text", name))
+        conn.query("BEGIN")
+        assert rows(run(conn, bind(["x"], "mine"), execute())) == [["old", "x"]]
+        conn.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$")
+        requests = [[parse("SELECT 'new', $1::text", "mine")]]
+        if third != "before":
+            requests.append([parse("SELECT 'old', $1::text", "more")])
+            requests.append([describe("S", "more"), bind(["z"], "more"), execute()])
+        requests += [[bind(["x"], "mine"), execute()], [bind(["y"], "other"), execute()],
+                     [close("S", "other")], [parse("SELECT 'old', $1::text", "other")],
+                     [bind(["x"], "other"), execute()]]
+        expected = [["old", "z"]] * (third != "before") + [["new", "x"], ["old", "y"], ["old", "x"]]
+        if together:
+            messages = run(conn, *sum(requests, []))
+        else:
+            messages = sum((run(conn, *request) for request in requests), [])
+        assert not errors(messages) and rows(messages) == expected
+        conn.query("COMMIT")
+        for _ in range(2):
+            assert rows(run(conn, bind(["x"], "mine"), execute())) == [["new", "x"]]
+            for name in ["other"] + ["third"] * (third != "behind") + ["more"] * (third != "before"):
+                assert rows(run(conn, bind(["y"], name), execute())) == [["old", "y"]]
+            run(two, parse("SELECT 'old', $1::text", "mine"), close("S", "mine"))
+
+
 def test_name_that_exists_already(proxy):
     """As in PostgreSQL: an error, and the old statement stays.  And a name that is longer than
     those a server lets itself be asked for."""
