@@ -105,8 +105,6 @@ void ledger_copy_in(struct ledger *ledger)
 	uint32_t syncs = 0;
 
 	ledger->copy_in = true;
-	ledger->copy_sent = false;
-	ledger->sync_kept = false;
 	/* Read and ignored by CopyGetData(): the implicit transaction goes on.  Any other message
 	 * ends the COPY with an error. */
 	while (syncs + 1 < ledger->count && ledger_at(ledger, syncs + 1)->op == OWES_SYNC)

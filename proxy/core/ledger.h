@@ -36,6 +36,8 @@ enum ledger_op {
 	OWES_HIDDEN_PARSE, /* ParseComplete that the client must not see */
 	OWES_HIDDEN_CLOSE, /* CloseComplete that the client must not see */
 	OWES_HIDDEN_QUERY, /* all answers up to ReadyForQuery are for the proxy */
+	OWES_MARK,    /* ReadyForQuery for each Sync that came behind the error of a COPY and for one
+	                 more, CloseComplete: see reply_mark() */
 	OWES_REFUSAL, /* an error; if it has the SQLSTATE at the beginning of `name`, the client
 	                 gets another in its place: the SQLSTATE and message behind it; of a Parse
 	                 by a name that `unnamed` has, `stmt` is what it would be */
@@ -56,7 +58,8 @@ struct ledger_entry {
 	                      it, need no flag */
 	bool had_unnamed;  /* … which the server had before */
 	bool gone;         /* of what it ends there was nothing left */
-	uint32_t generation; /* Bind and Describe of a named statement: the statement's */
+	uint32_t generation; /* Bind and Describe of a named statement: the statement's; OWES_MARK:
+	                        how many ReadyForQuery have come */
 };
 
 /* Most entries: a client that pipelines more is not read from until answers come. */
@@ -70,16 +73,13 @@ struct ledger {
 	uint32_t readies;  /* ReadyForQuery messages owed */
 	uint32_t executes; /* of OWES_EXECUTE: each may be a DEALLOCATE ALL */
 	uint32_t namings;  /* entries that decide which prepared statements there are */
-	uint32_t
-	    syncs; /* sent while it read COPY data: ignored, unless the COPY has failed before */
+	uint32_t syncs;    /* sent among COPY data: ignored, unless the COPY has failed before */
 	uint32_t refusals; /* of OWES_REFUSAL: names may mean something else by its answer */
 	uint32_t changes;  /* entries that change which prepared statements the server has */
 	bool open;         /* extended messages since the last Sync: an implicit transaction */
 	bool unnamed;      /* … the client's unnamed statement among them */
 	bool skipping;     /* after an error: the server reads up to Sync */
 	bool copy_in;      /* the server reads COPY data */
-	bool copy_sent;    /* … of which some was sent */
-	bool sync_kept;    /* … and a Sync behind some, which it ignores, was not sent */
 	bool flushed;      /* a Flush of the proxy's own is the last that was sent */
 };
 
@@ -106,7 +106,7 @@ static inline bool ledger_quiet(const struct ledger *ledger)
 /* Of which ReadyForQuery is owed. */
 #define LEDGER_READIES                                                                             \
 	(LEDGER_BIT(OWES_SYNC) | LEDGER_BIT(OWES_QUERY) | LEDGER_BIT(OWES_FUNCTION) |              \
-	 LEDGER_BIT(OWES_DEALLOCATE) | LEDGER_BIT(OWES_HIDDEN_QUERY))
+	 LEDGER_BIT(OWES_DEALLOCATE) | LEDGER_BIT(OWES_HIDDEN_QUERY) | LEDGER_BIT(OWES_MARK))
 /* That tell which statements the server has, once they are settled. */
 #define LEDGER_CHANGES                                                                             \
 	(LEDGER_BIT(OWES_HIDDEN_PARSE) | LEDGER_BIT(OWES_HIDDEN_CLOSE) |                           \

@@ -349,6 +349,66 @@ static bool reply_doubts_role(const struct wire_error *error)
 	       (strcmp(error->sqlstate, "42501") == 0 || strcmp(error->sqlstate, "42704") == 0);
 }
 
+static bool reply_is_fatal(const struct wire_error *error)
+{
+	return error->severity != NULL &&
+	       (strcmp(error->severity, "FATAL") == 0 || strcmp(error->severity, "PANIC") == 0);
+}
+
+/*
+ * A COPY has failed among whose data there were Syncs.  Those that the server has read before the
+ * error it has ignored, the others it answers, and which these are it alone knows.  So it is sent
+ * one more Sync, and a Close of a portal: ReadyForQuery of that one is the last before
+ * CloseComplete.
+ */
+static void reply_mark(struct reply *reply)
+{
+	static const uint8_t mark[] = {FE_SYNC, 0,   0,   0,   4, FE_CLOSE, 0, 0, 0, 10, 'P',
+	                               'm',     'a', 'r', 'k', 0, FE_FLUSH, 0, 0, 0, 4};
+	struct server *server = reply->server;
+
+	if (!ledger_owe(&server->ledger, OWES_MARK))
+		server_doom(server, SERVER_CLOSE_MEMORY);
+	else if (conn_send_copy(&reply->worker->to_server, &server->conn, reply->worker, mark,
+	                        sizeof(mark)) != CONN_IO_OK ||
+	         conn_flush(&reply->worker->to_server, reply->worker) != CONN_IO_OK)
+		server_doom(server, SERVER_CLOSE_IO);
+}
+
+static void reply_mark_ready(struct reply *reply, uint8_t status)
+{
+	reply->server->tx_status = (char)status;
+	ledger_head(&reply->server->ledger)->generation++;
+	reply_hide(reply, 6);
+}
+
+/* The client gets those that it would have got; if there is none, what it sends is skipped as by
+ * the server, up to its next Sync. */
+static void reply_mark_done(struct reply *reply, size_t total)
+{
+	struct server *server = reply->server;
+	struct ledger *ledger = &server->ledger;
+	struct client *client = server->client;
+	const uint8_t ready[] = {BE_READY_FOR_QUERY, 0, 0, 0, 5, (uint8_t)server->tx_status};
+	uint32_t count = ledger_head(ledger)->generation;
+
+	if (count == 0) {
+		reply_protocol_error(reply, BE_CLOSE_COMPLETE);
+		return;
+	}
+	reply_hide(reply, total);
+	client->discard_to_sync = ledger->skipping && count == 1;
+	ledger->skipping = false;
+	ledger->open = false;
+	ledger->syncs = 0;
+	ledger_pop(ledger);
+	while (--count > 0 && !client->doomed) {
+		if (conn_send_copy(&reply->worker->to_client, &client->conn, reply->worker, ready,
+		                   sizeof(ready)) != CONN_IO_OK)
+			client_doom(client, CLIENT_CLOSE_IO);
+	}
+}
+
 static void reply_error(struct reply *reply, size_t total)
 {
 	struct server *server = reply->server;
@@ -361,16 +421,11 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_protocol_error(reply, BE_ERROR_RESPONSE);
 		return;
 	}
-	if (UNLIKELY(server->ledger.copy_in && server->ledger.sync_kept) &&
-	    reply_head_op(reply) == OWES_EXECUTE) {
-		/* Whether the server would have answered that Sync, and read on behind it, cannot be
-		 * known. */
-		(void)reply_flush_run(reply);
-		server_doom(server, SERVER_CLOSE_PROTOCOL);
+	if (UNLIKELY(reply_head_op(reply) == OWES_MARK) && !reply_is_fatal(&error)) {
+		reply_protocol_error(reply, BE_ERROR_RESPONSE);
 		return;
 	}
-	fatal = error.severity != NULL &&
-	        (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0);
+	fatal = reply_is_fatal(&error);
 	if (hidden || server->client == NULL) {
 		if (UNLIKELY(server->tried != NULL) && hidden && !fatal &&
 		    !server_has_leftover(server, error.sqlstate))
@@ -412,6 +467,8 @@ static void reply_error(struct reply *reply, size_t total)
 	reply_tally(reply, whole, &error);
 	if (!reply_with_name(reply, total, &error))
 		reply_forward(reply, total);
+	if (!fatal && UNLIKELY(server->ledger.syncs > 0))
+		reply_mark(reply);
 	if (!fatal)
 		reply_give(reply);
 }
@@ -636,9 +693,13 @@ static void reply_message(struct reply *reply, uint8_t type, size_t total, uint8
 	}
 	switch (type) {
 	case BE_READY_FOR_QUERY:
-		reply_ready(reply, msg[5]);
+		if (UNLIKELY(head == OWES_MARK))
+			reply_mark_ready(reply, msg[5]);
+		else
+			reply_ready(reply, msg[5]);
 		break;
 	case BE_COMMAND_COMPLETE:
+		server->ledger.syncs = 0;
 		reply_complete(reply, msg + 5, total - 5);
 		reply_settles(reply, total, head, OWES_EXECUTE, 0);
 		break;
@@ -656,6 +717,10 @@ static void reply_message(struct reply *reply, uint8_t type, size_t total, uint8
 		reply_settles(reply, total, head, OWES_BIND, 0);
 		break;
 	case BE_CLOSE_COMPLETE:
+		if (UNLIKELY(head == OWES_MARK)) {
+			reply_mark_done(reply, total);
+			break;
+		}
 		reply_settles(reply, total, head, OWES_CLOSE, OWES_HIDDEN_CLOSE);
 		break;
 	case BE_NO_DATA:

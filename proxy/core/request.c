@@ -67,7 +67,10 @@ static void client_tell(struct client *client, const void *data, size_t len)
 
 static void client_tell_ready(struct client *client)
 {
-	const uint8_t ready[] = {BE_READY_FOR_QUERY, 0, 0, 0, 5, client->failed ? 'E' : 'I'};
+	const char status = client->server != NULL ? client->server->tx_status
+	                    : client->failed       ? 'E'
+	                                           : 'I';
+	const uint8_t ready[] = {BE_READY_FOR_QUERY, 0, 0, 0, 5, (uint8_t)status};
 
 	client_tell(client, ready, sizeof(ready));
 }
@@ -289,6 +292,10 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 			ledger->open = false;
 		break;
 	case FE_SYNC:
+		if (UNLIKELY(ledger->copy_in)) {
+			ledger->syncs++;
+			return true;
+		}
 		ledger->unnamed = false;
 		ledger->open = false;
 		ledger->skipping = false;
@@ -324,7 +331,6 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 		return true;
 	case FE_COPY_DATA:
 		ledger->flushed = false;
-		ledger->copy_sent = true;
 		return true;
 	default:
 		return true;
@@ -356,6 +362,9 @@ static bool request_must_stop(const struct client *client, const struct server *
 	if (server_busy_inside(server))
 		return true;
 	if (ledger_full(&server->ledger) || conn_unsent(&server->conn) > 0)
+		return true;
+	/* How the COPY ends tells whether they were ignored. */
+	if (UNLIKELY(server->ledger.syncs > 0) && !server->ledger.copy_in)
 		return true;
 	/* It would hit this one, and not what it was for. */
 	if (UNLIKELY(server->cancelling) && server->ledger.readies == 0 && !server->ledger.open &&
@@ -397,24 +406,6 @@ static void request_ask(struct server *server)
 	if (conn_send_copy(&worker->to_server, &server->conn, worker, flush, sizeof(flush)) !=
 	    CONN_IO_OK)
 		server_doom(server, SERVER_CLOSE_IO);
-}
-
-#define LAST_SYNCS_MAX 64u
-
-/* Whether nothing but Syncs have come behind COPY data: if it fails before more comes, the server
- * answers them.  Of very many the first are taken for ignored, so that few are kept. */
-static bool request_ends_with_syncs(const struct request *request)
-{
-	static const uint8_t sync[] = {FE_SYNC, 0, 0, 0, 4};
-	size_t at = request->used;
-
-	if (request->len - at > LAST_SYNCS_MAX * sizeof(sync))
-		return false;
-	for (; request->len - at >= sizeof(sync); at += sizeof(sync)) {
-		if (memcmp(request->data + at, sync, sizeof(sync)) != 0)
-			return false;
-	}
-	return memcmp(request->data + at, sync, request->len - at) == 0;
 }
 
 /* A Query that forgets one of the client's protocol-level statements.  False: it is not such a one,
@@ -677,19 +668,6 @@ static enum step request_message(struct request *request)
 		request_ask(client->server);
 		request->blocked = true;
 		return STEP_STOP;
-	}
-	if (UNLIKELY(at[0] == FE_SYNC && client->server->ledger.copy_in)) {
-		/* Ignored by a server that reads COPY data.  It is not sent: should an error have
-		 * ended the COPY meanwhile, it would be answered.  Ahead of all data, where those
-		 * stand that send one behind every Execute, there is nothing yet that could be
-		 * wrong. */
-		if (client->server->ledger.copy_sent) {
-			if (request_ends_with_syncs(request))
-				return STEP_STOP;
-			client->server->ledger.sync_kept = true;
-		}
-		request_skip(request, total);
-		return STEP_NEXT;
 	}
 	if (at[0] == FE_QUERY) {
 		if (UNLIKELY(client->pool->pqexec_off && client->replication == 0)) {

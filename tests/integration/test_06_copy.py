@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """COPY in and out, in both protocols, with errors on both sides in the middle."""
+import time
+
 import psycopg
 import pytest
 
@@ -189,6 +191,71 @@ def test_extended_copy_in_sent_at_once(conn, sent, expected):
         messages.append(conn.recv())
     assert kinds(messages) == "12G" + expected
     assert conn.value("SELECT count(*) FROM items WHERE id >= 4000") == "0"
+
+
+# Syncs among the data: those before the error are ignored, each behind it is answered.
+AMONG = [
+    ([ROW, SYNC, ROW, BAD, COPY_DONE, SYNC], "EZ"),
+    ([ROW, BAD, SYNC, ROW, COPY_DONE, SYNC], "EZZ"),
+    ([ROW, SYNC, BAD, SYNC, ROW, SYNC, COPY_DONE, SYNC], "EZZZ"),
+    ([ROW, SYNC, SYNC, BAD, ROW, COPY_DONE, SYNC], "EZ"),
+    ([ROW, SYNC, ROW, copy_fail("no"), SYNC, SYNC], "EZZ"),
+    ([BAD, SYNC, ROW, COPY_DONE, *SELECT, SYNC], "EZ12DCZ"),
+    ([BAD, SYNC, ROW, COPY_DONE, query("SELECT 1"), SYNC], "EZTDCZZ"),
+    ([ROW, SYNC, BAD, ROW, COPY_DONE, *SELECT, SYNC, *SELECT, SYNC], "EZ12DCZ"),
+    ([ROW, SYNC, BAD, COPY_DONE, query("SELECT 1"), SYNC, query("SELECT 1")], "EZTDCZ"),
+]
+
+
+@pytest.mark.parametrize("how", ["at once", "one by one", "behind the error"])
+@pytest.mark.parametrize("block", [False, True], ids=["alone", "in a block"])
+@pytest.mark.parametrize("number", range(len(AMONG)))
+def test_syncs_among_the_data_of_a_copy_that_fails(conn, number, block, how):
+    sent, expected = AMONG[number]
+    if block:
+        conn.query("BEGIN")
+        expected = expected.replace("12DC", "E").replace("TDC", "E")
+    conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+    conn.until("G")
+    if how == "at once":
+        conn.send(*sent)
+    elif how == "one by one":
+        for part in sent:
+            conn.send(part)
+            time.sleep(0.01)
+    else:
+        failed = sent.index(BAD) + 1 if BAD in sent else len(sent) - 2
+        conn.send(*sent[:failed])
+        assert kinds([conn.recv()]) == "E"
+        conn.send(*sent[failed:])
+        expected = expected[1:]
+    messages = []
+    while kinds(messages).count("Z") < expected.count("Z"):
+        messages.append(conn.recv())
+    assert kinds(messages) == expected
+    assert {m.body for m in messages if m.kind == "Z"} == {b"E" if block else b"I"}
+    assert conn.silent(0.1)
+    if block:
+        assert tags(conn.query("ROLLBACK")) == ["ROLLBACK"]
+    assert conn.value("SELECT count(*) FROM items WHERE id >= 4000") == "0"
+
+
+@pytest.mark.parametrize("how", ["at once", "one by one"])
+@pytest.mark.parametrize("sent,expected", [
+    ([ROW, SYNC, BAD, ROW, COPY_DONE], "EZ"),
+    ([BAD, SYNC, ROW, SYNC, COPY_DONE], "EZZZ"),
+    ([ROW, SYNC, BAD, SYNC, COPY_DONE, query("SELECT 1")], "EZZTDCZ"),
+], ids=range(3))
+def test_syncs_among_the_data_of_a_query(conn, sent, expected, how):
+    start_copy_in(conn)
+    for part in sent if how == "one by one" else [b"".join(sent)]:
+        conn.send(part)
+        time.sleep(0.01)
+    messages = []
+    while kinds(messages).count("Z") < expected.count("Z"):
+        messages.append(conn.recv())
+    assert kinds(messages) == expected
+    assert conn.silent(0.1) and conn.value("SELECT 1") == "1"
 
 
 @pytest.mark.parametrize("end", [COPY_DONE, copy_fail("no")], ids=["done", "fail"])
