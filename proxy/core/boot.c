@@ -347,6 +347,7 @@ void boot_reset_params(struct server *server)
 	struct param_set *set =
 	    param_set_settle(server->worker->params, server->boot, server->params);
 
+	server->may_set = 0;
 	if (set != NULL)
 		param_set_replace(&server->params, set);
 }

@@ -77,6 +77,11 @@ struct client {
 	bool turning;             /* inside client_turn() */
 	bool again;               /* … which is to look once more */
 	bool notified;            /* WAITING: was told that it waits */
+	/* Transaction pooling, param_bit(): the parameters that it has asked for.  What the others
+	 * are is the server's affair: it is told what that has by itself. */
+	uint16_t chosen;
+	uint16_t
+	    unsure; /* … of which no SET tells, so that perhaps servers have that by themselves */
 	/* Of login and end only: of many idle clients every byte counts. */
 	bool slot_given : 1; /* to the console */
 	bool end_logged : 1; /* why it ends */
@@ -84,8 +89,6 @@ struct client {
 	bool admitted : 1;   /* among max_client_connections */
 	bool counted : 1;    /* in the shares of its database and user */
 	bool parting : 1;    /* its server was told, behind what it owes, that this is all */
-	bool read_only_given : 1; /* it has asked for no default_transaction_read_only: that of its
-	                           * parameters is what servers had by themselves at its login */
 	uint32_t held_bytes;      /* counted_held: with so many bytes */
 	uint32_t slot;            /* of share_slot_take(); the pid of its cancel key is one more */
 	uint32_t cancel_key;      /* random; see cancel_make_key() */

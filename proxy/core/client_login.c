@@ -864,8 +864,7 @@ void client_login_step(struct client *client)
 	if (client->doomed || client->state != CLIENT_WELCOME || !login_is_ready(client))
 		return;
 	client->params = pool_login_params(pool, client->login);
-	client->read_only_given =
-	    !pool->session && param_set_find(client->login->wanted, PARAM_READ_ONLY) == NULL;
+	client->chosen = pool->session ? PARAM_BITS_ALL : param_bits(client->login->wanted);
 	if (pool->session) {
 		struct session_seen *seen = session_see(client);
 

@@ -41,6 +41,7 @@ static void keep_restore_params(struct client *client, const struct server *serv
 		client_doom(client, CLIENT_CLOSE_IO);
 	sbuf_free(&out);
 	param_set_replace(&client->params, param_set_ref(server->xact_params));
+	client->chosen = server->xact_chosen;
 }
 
 /* In the middle of an extended request nothing but an error says that it has ended. */

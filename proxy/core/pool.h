@@ -215,8 +215,8 @@ void pool_given(struct worker *worker, struct pool_share *share, struct server_p
 
 /* A server is ready for its first query: what it reported is what new clients are told. */
 void pool_login_succeeded(struct pool *pool, struct server *server);
-/* A RESET of default_transaction_read_only has told what servers have by themselves now. */
-void pool_learn_read_only(struct server *server);
+/* What the server has of these parameters (param_bit()) is what servers have by themselves now. */
+void pool_learn_defaults(struct server *server, uint16_t bits);
 
 /* The parameters of the pool's servers have become known, by a server or from the state. */
 void pool_set_welcome(struct pool *pool, struct param_set *welcome);

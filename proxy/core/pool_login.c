@@ -146,21 +146,43 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 		pool_mail_learned(pool);
 }
 
-void pool_learn_read_only(struct server *server)
+/* What clients are believed to have asked for because no SET told of it was the servers' new
+ * default. */
+static void pool_forget_unsure(const struct pool *pool)
+{
+	static const enum client_state states[] = {CLIENT_IDLE, CLIENT_WAITING, CLIENT_ACTIVE};
+	struct list_node *node;
+	struct list_node *tmp;
+
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		LIST_FOREACH(&pool->clients[states[i]], node, tmp)
+		{
+			struct client *client = CONTAINER_OF(node, struct client, node);
+
+			if (LIKELY(client->unsure == 0))
+				continue;
+			client->chosen &= (uint16_t) ~(
+			    client->unsure & ~param_bits_differing(client->params, pool->welcome));
+			client->unsure &= client->chosen;
+		}
+	}
+}
+
+void pool_learn_defaults(struct server *server, uint16_t bits)
 {
 	struct pool *pool = server->pool;
-	const char *now = param_set_get(server->params, PARAM_READ_ONLY);
-	const char *known = param_set_get(pool->welcome, PARAM_READ_ONLY);
 	struct param_set *welcome;
 
 	server->defaulted = false;
-	if (now == NULL || known == NULL || strcmp(now, known) == 0)
+	if ((param_bits_differing(server->params, pool->welcome) & bits) == 0)
 		return;
-	welcome = param_set_with(pool->worker->params, pool->welcome, PARAM_READ_ONLY, now, true);
+	welcome = param_set_adopt(pool->worker->params, pool->welcome, server->params, bits);
 	if (welcome == NULL)
 		return;
-	pool_set_welcome(pool, welcome);
-	pool_mail_learned(pool);
+	pool_replace_welcome(pool, welcome);
+	pool_forget_unsure(pool);
+	if (!pool->internal)
+		pool_mail_learned(pool);
 }
 
 /* Errors that waiting does not mend: authentication, unknown database, missing privilege; for

@@ -354,6 +354,10 @@ static bool pool_settle(struct server *server, struct client *client)
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return false;
 	}
+	/* What it has not asked for, the server has by itself. */
+	server->may_set &= client->chosen;
+	if (UNLIKELY(server->defaulted))
+		pool_learn_defaults(server, (uint16_t)~client->chosen);
 	sbuf_init(&out, PARAM_MAX_SQL);
 	if (param_set_write_status_diff(settled, client->params, &out) > 0 && sbuf_ok(&out)) {
 		io = conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out),
@@ -369,20 +373,32 @@ static bool pool_settle(struct server *server, struct client *client)
 	return io == CONN_IO_OK;
 }
 
-/* What the client is to have.  What it never asked for is not SET, as what servers had when it
- * logged in may be over: RESET makes it what they have now. */
+/* What the client is to have.  What it never asked for is what the server has by itself, and what
+ * others have SET of that is RESET (to what connect_query has set, if there is one). */
 static struct param_set *pool_wanted(struct server *server, const struct client *client,
                                      struct sbuf *sql)
 {
-	const char *told = param_set_get(client->params, PARAM_READ_ONLY);
-	const char *has = param_set_get(server->params, PARAM_READ_ONLY);
+	struct param_pool *params = server->worker->params;
+	const struct route *route = route_find(server->routes, server->pool->database->name);
+	const uint16_t others = server->may_set & (uint16_t)~client->chosen;
+	const uint16_t differing = param_bits_differing(client->params, server->params);
+	struct param_set *want;
+	struct param_set *has;
 
-	server->defaulted =
-	    client->read_only_given && told != NULL && has != NULL && strcmp(told, has) != 0;
-	if (LIKELY(!server->defaulted))
+	server->may_set |= differing & client->chosen;
+	server->defaulted = ((differing | others) & ~client->chosen) != 0;
+	if (!server->defaulted)
 		return param_set_ref(client->params);
-	sbuf_add_str(sql, "RESET " PARAM_READ_ONLY ";");
-	return param_set_with(server->worker->params, client->params, PARAM_READ_ONLY, has, true);
+	has = param_set_adopt(params, client->params, server->params, (uint16_t)~client->chosen);
+	if (has == NULL || others == 0)
+		return has;
+	if (route == NULL || route->database->connect_query[0] == '\0') {
+		param_reset_sql(others, server->params, sql);
+		return has;
+	}
+	want = param_set_adopt(params, has, server->pool->welcome, others);
+	param_set_unref(has);
+	return want;
 }
 
 /* Links them.  True: the client may send at once; false: parameters are being set first. */
@@ -402,7 +418,7 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	client->in_session = pool->session;
 	if (UNLIKELY(pool->session))
 		boot_used(pool, client);
-	if (LIKELY(client->params == server->params))
+	if (LIKELY(client->params == server->params && (server->may_set & ~client->chosen) == 0))
 		return LIKELY(!client->failed) || pool_fail_block(server);
 	sbuf_init(&sql, PARAM_MAX_SQL);
 	want = pool_wanted(server, client, &sql);
@@ -457,8 +473,6 @@ void pool_sync_done(struct server *server)
 		return;
 	}
 	server->proven = true;
-	if (UNLIKELY(server->defaulted))
-		pool_learn_read_only(server);
 	if (!pool_settle(server, client))
 		return;
 	if (UNLIKELY(server->pool->database->held || client->cancelled) && !client->doomed) {

@@ -140,6 +140,70 @@ static inline uint8_t reply_head_op(struct reply *reply)
 
 /* ---- messages that mean something ---- */
 
+/* A client of transaction pooling changes its parameters, perhaps for its transaction only. */
+static void reply_begin_change(struct server *server)
+{
+	const struct client *client = server->client;
+
+	if (server->xact_params != NULL)
+		return;
+	server->xact_params = param_set_ref(client->params);
+	server->xact_chosen = client->chosen;
+	server->xact_may_set = server->may_set;
+}
+
+/* … and has the same again. */
+static void reply_end_change(struct server *server)
+{
+	struct client *client = server->client;
+
+	if (client->params == server->xact_params) {
+		client->chosen = server->xact_chosen;
+		server->may_set = server->xact_may_set;
+	}
+	param_set_replace(&server->xact_params, NULL);
+}
+
+/* The parameter has this value now, in the client's own request.  A SET has brought it, or a
+ * function, or the server has it by itself, as after a reload of its configuration, or a RESET. */
+static void reply_changed(struct server *server, const char *name, const char *value)
+{
+	struct client *client = server->client;
+	const char *known = param_set_get(server->pool->welcome, name);
+	const bool sets =
+	    server->ran_set || strcasestr(statement_command(client, server), "set_config") != NULL;
+	const uint16_t bit = param_bit(name);
+
+	if (!sets && known != NULL && strcmp(known, value) == 0) {
+		client->chosen &= (uint16_t)~bit;
+		return;
+	}
+	if (sets)
+		client->unsure &= (uint16_t)~bit;
+	else
+		client->unsure |= (uint16_t)(bit & ~client->chosen);
+	client->chosen |= bit;
+	server->may_set |= bit;
+}
+
+/* A command SET is done.  It may have set what was so already, which nobody reports. */
+static void reply_set(struct server *server)
+{
+	struct client *client = server->client;
+	const char *sql = statement_command(client, server);
+	uint16_t bits;
+
+	server->ran_set = true;
+	if (strcasestr(sql, "LOCAL") != NULL)
+		return;
+	bits = param_bits_named(sql) & param_bits(server->params);
+	client->chosen |= bits;
+	client->unsure &= (uint16_t)~bits;
+	server->may_set |= bits;
+	server->xact_chosen |= bits;
+	server->xact_may_set |= bits;
+}
+
 static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len, bool hidden)
 {
 	struct server *server = reply->server;
@@ -161,19 +225,18 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 		return;
 	if (client->in_session)
 		session_see_parameter(client, name);
-	if (strcmp(name, PARAM_READ_ONLY) == 0)
-		client->read_only_given = false;
 	/* They differ after DISCARD ALL, which took the client's extras off the server. */
 	set = equal ? param_set_ref(set)
 	            : param_set_with(reply->worker->params, client->params, name, value, true);
 	if (set == NULL)
 		return;
-	if (server->xact_params == NULL && server->tx_status != 'I')
-		server->xact_params = param_set_ref(client->params);
-	if (!client->in_session && memcmp(param_set_parse_digest(set),
-	                                  param_set_parse_digest(client->params),
-	                                  sizeof(struct param_digest)) != 0)
-		statement_settings_changed(client, server, false);
+	if (!client->in_session) {
+		reply_begin_change(server);
+		reply_changed(server, name, value);
+		if (memcmp(param_set_parse_digest(set), param_set_parse_digest(client->params),
+		           sizeof(struct param_digest)) != 0)
+			statement_settings_changed(client, server, false);
+	}
 	param_set_replace(&client->params, set);
 }
 
@@ -500,6 +563,8 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	static const char reset[] = "RESET";
 	static const char set[] = "SET";
 	struct server *server = reply->server;
+	const bool pooled = server->client != NULL && !server->client->in_session &&
+	                    reply_head_op(reply) != OWES_HIDDEN_QUERY;
 
 	if (server->client != NULL && server->client->in_session)
 		session_see_tag(server->client, body, len);
@@ -511,10 +576,9 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	else if ((body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0) ||
 	         (body[0] == 'S' && len == sizeof(set) && memcmp(body, set, len) == 0)) {
 		reply_doubt_params(server);
-		/* It may have SET what it had already, which nobody reports. */
-		if (server->client != NULL)
-			server->client->read_only_given = false;
-		if (server->client != NULL && !server->client->in_session)
+		if (pooled && body[0] == 'S')
+			reply_set(server);
+		if (pooled)
 			statement_settings_changed(server->client, server, true);
 	}
 	if (UNLIKELY(reply_alters(body, len)))
@@ -592,8 +656,11 @@ static void reply_ready(struct reply *reply, uint8_t status)
 		}
 		reply_forward(reply, 6);
 		reply_count_xact(server, server->pool);
-		if (UNLIKELY(server->xact_params != NULL) && status == 'I')
-			param_set_replace(&server->xact_params, NULL);
+		if (status == 'I') {
+			server->ran_set = false;
+			if (UNLIKELY(server->xact_params != NULL))
+				reply_end_change(server);
+		}
 		server->proven = true;
 	}
 	reply_pop(reply);

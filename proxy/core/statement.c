@@ -1115,19 +1115,23 @@ static void statement_forget_ahead(struct server *server)
 		server->spoilt = true;
 }
 
-void statement_settings_changed(struct client *client, struct server *server, bool by_command)
+const char *statement_command(const struct client *client, struct server *server)
 {
 	const struct ledger_entry *entry = ledger_head(&server->ledger);
 	const struct stmt *unnamed = client_stmts_get_unnamed(client->stmts);
-	const char *sql = entry == NULL || entry->op == OWES_QUERY ? server->query
-	                  : unnamed == NULL                        ? ""
-	                                                           : unnamed->text;
 
+	if (entry == NULL || entry->op == OWES_QUERY)
+		return server->query;
+	return unnamed == NULL ? "" : unnamed->text;
+}
+
+void statement_settings_changed(struct client *client, struct server *server, bool by_command)
+{
 	statement_forget_ahead(server);
 	/* Servers report a setting at the end of the batch only. */
 	if (!by_command && server->given)
 		server->spoilt = true;
-	if (by_command && param_names_unreported(sql))
+	if (by_command && param_names_unreported(statement_command(client, server)))
 		server->apart = true;
 }
 

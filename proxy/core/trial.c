@@ -121,6 +121,7 @@ static bool trial_start(struct server *server, const struct client *client)
 
 	sbuf_init(&sql, PARAM_MAX_SQL);
 	if (want != NULL && param_set_sync_sql(want, server->params, &sql) > 0 && sbuf_ok(&sql)) {
+		server->may_set |= param_bits_differing(want, server->params);
 		server->tried = param_set_ref(client->login->trial);
 		(void)!server_start_task(server, SERVER_TASK_TRY, sbuf_text(&sql));
 		started = true;

@@ -402,6 +402,25 @@ struct param_set *param_set_without(struct param_pool *pool, const struct param_
 	return param_set_intern(pool, &draft);
 }
 
+struct param_set *param_set_adopt(struct param_pool *pool, const struct param_set *base,
+                                  const struct param_set *from, uint16_t bits)
+{
+	struct param_set *set = ref_base(base);
+
+	for (size_t i = 0; i < param_set_count(from); i++) {
+		const struct param_entry *entry = &from->entries[i];
+		struct param_set *next;
+
+		if (!entry->reported || (param_bit(entry->name) & bits) == 0)
+			continue;
+		next = param_set_with(pool, set, entry->name, entry->value, true);
+		param_set_replace(&set, next);
+		if (next == NULL)
+			return NULL;
+	}
+	return set;
+}
+
 struct param_set *param_set_doubt(struct param_pool *pool, const struct param_set *base)
 {
 	struct param_draft draft;

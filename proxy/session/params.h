@@ -106,6 +106,10 @@ bool param_escape_name(const struct param_set *have, const char *sent,
 struct param_set *param_set_without(struct param_pool *pool, const struct param_set *base,
                                     const char *name) MUST_CHECK;
 
+/* `base` with what `from` reports of these parameters (param_bit()). */
+struct param_set *param_set_adopt(struct param_pool *pool, const struct param_set *base,
+                                  const struct param_set *from, uint16_t bits) MUST_CHECK;
+
 /* `base` with its extras in doubt. */
 struct param_set *param_set_doubt(struct param_pool *pool, const struct param_set *base) MUST_CHECK;
 
@@ -174,6 +178,9 @@ bool param_names_unreported(const char *sql);
 size_t param_set_sync_sql(const struct param_set *want, const struct param_set *have,
                           struct sbuf *sql);
 
+/* Appends RESET of those of these parameters that the server of `have` reports. */
+void param_reset_sql(uint16_t bits, const struct param_set *have, struct sbuf *sql);
+
 /* Appends a ParameterStatus message for each reported entry; returns their number. */
 size_t param_set_write_status(const struct param_set *set, struct sbuf *out);
 
@@ -212,6 +219,24 @@ enum param_kind param_kind(const char *name);
 
 /* False for what no SQL can change in a running session (sync ignores it). */
 bool param_settable(const char *name);
+
+/* ---- who asked for what: of the parameters of guc_report.def that SQL can set, a bit for each
+ * ---- */
+
+#define PARAM_BITS_ALL UINT16_MAX
+
+/* 0 for any other name. */
+uint16_t param_bit(const char *name);
+
+/* Those of which the set has an entry. */
+uint16_t param_bits(const struct param_set *set);
+
+/* Those which both report, with different values. */
+uint16_t param_bits_differing(const struct param_set *a, const struct param_set *b);
+
+/* Those that a command SET or RESET of this text may be about: it has such a name, or words for it.
+ */
+uint16_t param_bits_named(const char *sql);
 
 /* True if it can be the name of a parameter: letters, digits, '_', '$', and dots between parts. */
 bool param_name_valid(const char *name);

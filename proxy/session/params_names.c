@@ -5,6 +5,7 @@
  */
 #include "session/params_internal.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +148,61 @@ bool param_names_unreported(const char *sql)
 			return true;
 	}
 	return false;
+}
+
+static_assert(ARRAY_LEN(reported_names) <= 16, "a bit for each in uint16_t");
+
+uint16_t param_bit(const char *name)
+{
+	const struct reported_name *row = find_reported(name);
+
+	return row == NULL || !row->settable ? 0 : (uint16_t)(1u << (row - reported_names));
+}
+
+uint16_t param_bits(const struct param_set *set)
+{
+	unsigned bits = 0;
+
+	for (size_t i = 0; i < param_set_count(set); i++)
+		bits |= param_bit(param_set_at(set, i)->name);
+	return (uint16_t)bits;
+}
+
+uint16_t param_bits_differing(const struct param_set *a, const struct param_set *b)
+{
+	unsigned bits = 0;
+
+	for (size_t i = 0; i < param_set_count(a); i++) {
+		const struct param_entry *entry = param_set_at(a, i);
+		const struct param_entry *other = param_set_find(b, entry->name);
+
+		if (entry->reported && other != NULL && other->reported &&
+		    strcmp(entry->value, other->value) != 0)
+			bits |= param_bit(entry->name);
+	}
+	return (uint16_t)bits;
+}
+
+uint16_t param_bits_named(const char *sql)
+{
+	static const struct {
+		const char *word;
+		const char *name;
+	} words[] = {{"zone", "TimeZone"},
+	             {"names", "client_encoding"},
+	             {"schema", "search_path"},
+	             {"characteristics", PARAM_READ_ONLY}};
+	unsigned bits = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(reported_names); i++) {
+		if (strcasestr(sql, reported_names[i].name) != NULL)
+			bits |= param_bit(reported_names[i].name);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		if (strcasestr(sql, words[i].word) != NULL)
+			bits |= param_bit(words[i].name);
+	}
+	return (uint16_t)bits;
 }
 
 bool param_name_valid(const char *name)

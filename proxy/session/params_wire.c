@@ -67,6 +67,16 @@ static void add_reset(struct sbuf *sql, const char *name)
 	sbuf_add_str(sql, "\";");
 }
 
+void param_reset_sql(uint16_t bits, const struct param_set *have, struct sbuf *sql)
+{
+	for (size_t i = 0; i < param_set_count(have); i++) {
+		const struct param_entry *entry = param_set_at(have, i);
+
+		if (entry->reported && (param_bit(entry->name) & bits) != 0)
+			add_reset(sql, entry->name);
+	}
+}
+
 static size_t add_resets(const struct param_set *want, const struct param_set *have,
                          struct sbuf *sql)
 {

@@ -631,6 +631,45 @@ static void tables_are_sorted(void **state)
 
 #define POOL_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void bits_of_names(void **state)
+{
+	struct param_pool *pool = *state;
+	struct param_set *have = server_15(pool);
+	struct param_set *told = param_set_with(pool, have, "TimeZone", "Asia/Tokyo", true);
+	struct param_set *both;
+	const uint16_t zone = param_bit("timezone");
+	struct sbuf sql;
+
+	assert_int_not_equal(zone, 0);
+	assert_int_equal(param_bit("TimeZone"), zone);
+	assert_int_equal(param_bit("server_version"), 0);
+	assert_int_equal(param_bit("work_mem"), 0);
+	assert_int_equal(param_bits(NULL), 0);
+	assert_int_equal(param_bits(have), zone | param_bit("DateStyle") |
+	                                       param_bit("client_encoding") |
+	                                       param_bit("application_name"));
+	assert_int_equal(param_bits_differing(have, have), 0);
+	assert_int_equal(param_bits_differing(have, NULL), 0);
+	assert_int_equal(param_bits_differing(told, have), zone);
+	both = param_set_adopt(pool, told, have, (uint16_t)~zone);
+	assert_ptr_equal(both, told);
+	param_set_unref(both);
+	both = param_set_adopt(pool, told, have, zone);
+	assert_ptr_equal(both, have);
+	assert_int_equal(param_bits_named("SET LOCAL time zone 'UTC'"), zone);
+	assert_int_equal(param_bits_named("set names 'UTF8'"), param_bit("client_encoding"));
+	assert_int_equal(param_bits_named("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE"),
+	                 param_bit(PARAM_READ_ONLY));
+	assert_int_equal(param_bits_named("SET work_mem = 1"), 0);
+	sbuf_init(&sql, PARAM_MAX_SQL);
+	param_reset_sql(zone | param_bit(PARAM_READ_ONLY), have, &sql);
+	assert_string_equal(sbuf_text(&sql), "RESET \"TimeZone\";");
+	sbuf_free(&sql);
+	param_set_unref(both);
+	param_set_unref(told);
+	param_set_unref(have);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -651,6 +690,7 @@ int main(void)
 	    POOL_TEST(settled_sets_agree),
 	    POOL_TEST(status_messages),
 	    POOL_TEST(encoded_sets_come_back),
+	    POOL_TEST(bits_of_names),
 	    cmocka_unit_test(tables_are_sorted),
 	};
 
