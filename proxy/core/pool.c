@@ -313,6 +313,8 @@ void pool_tick(struct pool *pool, usec_t now)
 	struct list_node *tmp;
 
 	pool_tick_servers(pool, now);
+	if (UNLIKELY(pool->learned))
+		pool_tick_learned(pool);
 	pool_tick_removed(pool);
 	if (UNLIKELY(pool->some_at_eof))
 		pool_tick_eof(pool);

@@ -148,11 +148,12 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 
 /* What clients are believed to have asked for because no SET told of it was the servers' new
  * default. */
-static void pool_forget_unsure(const struct pool *pool)
+static void pool_forget_unsure(struct pool *pool)
 {
 	static const enum client_state states[] = {CLIENT_IDLE, CLIENT_WAITING, CLIENT_ACTIVE};
 	struct list_node *node;
 	struct list_node *tmp;
+	unsigned left = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		LIST_FOREACH(&pool->clients[states[i]], node, tmp)
@@ -164,8 +165,10 @@ static void pool_forget_unsure(const struct pool *pool)
 			client->chosen &= (uint16_t) ~(
 			    client->unsure & ~param_bits_differing(client->params, pool->welcome));
 			client->unsure &= client->chosen;
+			left |= client->unsure;
 		}
 	}
+	pool->unsure = left != 0;
 }
 
 void pool_learn_defaults(struct server *server, uint16_t bits)
@@ -180,9 +183,15 @@ void pool_learn_defaults(struct server *server, uint16_t bits)
 	if (welcome == NULL)
 		return;
 	pool_replace_welcome(pool, welcome);
-	pool_forget_unsure(pool);
-	if (!pool->internal)
-		pool_mail_learned(pool);
+	if (UNLIKELY(pool->unsure))
+		pool_forget_unsure(pool);
+	pool->learned = !pool->internal;
+}
+
+void pool_tick_learned(struct pool *pool)
+{
+	pool->learned = false;
+	pool_mail_learned(pool);
 }
 
 /* Errors that waiting does not mend: authentication, unknown database, missing privilege; for

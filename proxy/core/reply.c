@@ -178,10 +178,12 @@ static void reply_changed(struct server *server, const char *name, const char *v
 		client->chosen &= (uint16_t)~bit;
 		return;
 	}
-	if (sets)
+	if (sets) {
 		client->unsure &= (uint16_t)~bit;
-	else
+	} else {
 		client->unsure |= (uint16_t)(bit & ~client->chosen);
+		server->pool->unsure = true;
+	}
 	client->chosen |= bit;
 	server->may_set |= bit;
 }
