@@ -165,8 +165,10 @@ static void reply_end_change(struct server *server)
 }
 
 /* The parameter has this value now, in the client's own request.  A SET has brought it, or a
- * function, or the server has it by itself, as after a reload of its configuration, or a RESET. */
-static void reply_changed(struct server *server, const char *name, const char *value)
+ * function, or the server has it by itself, as after a reload of its configuration, or a RESET.
+ * False: the client is not concerned, who has asked for another value, which was not SET because
+ * the server had it by itself. */
+static bool reply_changed(struct server *server, const char *name, const char *value)
 {
 	struct client *client = server->client;
 	const char *known = param_set_get(server->pool->welcome, name);
@@ -174,9 +176,11 @@ static void reply_changed(struct server *server, const char *name, const char *v
 	    server->ran_set || strcasestr(statement_command(client, server), "set_config") != NULL;
 	const uint16_t bit = param_bit(name);
 
+	if (!sets && (client->chosen & ~client->unsure & ~server->may_set & bit) != 0)
+		return false;
 	if (!sets && known != NULL && strcmp(known, value) == 0) {
 		client->chosen &= (uint16_t)~bit;
-		return;
+		return true;
 	}
 	if (sets) {
 		client->unsure &= (uint16_t)~bit;
@@ -186,6 +190,7 @@ static void reply_changed(struct server *server, const char *name, const char *v
 	}
 	client->chosen |= bit;
 	server->may_set |= bit;
+	return true;
 }
 
 /* A command SET is done.  It may have set what was so already, which nobody reports. */
@@ -206,7 +211,16 @@ static void reply_set(struct server *server)
 	server->xact_may_set |= bits;
 }
 
-static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len, bool hidden)
+/* DISCARD ALL is done: of what the client has asked for nothing is left but extras. */
+static void reply_discard(struct server *server, bool pooled)
+{
+	boot_reset_params(server);
+	if (pooled)
+		server->client->chosen = 0;
+}
+
+/* False: it is not for the client. */
+static bool reply_parameter(struct reply *reply, const uint8_t *body, size_t len, bool hidden)
 {
 	struct server *server = reply->server;
 	const char *name;
@@ -217,29 +231,33 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 
 	if (!wire_parse_parameter_status(body, len, &name, &value)) {
 		reply_protocol_error(reply, BE_PARAMETER_STATUS);
-		return;
+		return false;
 	}
 	set = param_set_with(reply->worker->params, server->params, name, value, true);
 	if (set == NULL)
-		return;
+		return true;
 	param_set_replace(&server->params, set);
 	if (client == NULL)
-		return;
+		return false;
 	if (client->in_session)
 		session_see_parameter(client, name);
 	/* They differ after DISCARD ALL, which took the client's extras off the server. */
 	set = equal ? param_set_ref(set)
 	            : param_set_with(reply->worker->params, client->params, name, value, true);
 	if (set == NULL)
-		return;
+		return true;
 	if (!client->in_session) {
 		reply_begin_change(server);
-		reply_changed(server, name, value);
+		if (!reply_changed(server, name, value)) {
+			param_set_unref(set);
+			return false;
+		}
 		if (memcmp(param_set_parse_digest(set), param_set_parse_digest(client->params),
 		           sizeof(struct param_digest)) != 0)
 			statement_settings_changed(client, server, false);
 	}
 	param_set_replace(&client->params, set);
+	return true;
 }
 
 static void reply_doubt_params(struct server *server)
@@ -574,7 +592,7 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	 * report, back to what the server connection started with.  SET and RESET change some of it,
 	 * or nothing, perhaps for the transaction, or until it is rolled back. */
 	if (body[0] == 'D' && len == sizeof(discard_all) && memcmp(body, discard_all, len) == 0)
-		boot_reset_params(server);
+		reply_discard(server, pooled);
 	else if ((body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0) ||
 	         (body[0] == 'S' && len == sizeof(set) && memcmp(body, set, len) == 0)) {
 		reply_doubt_params(server);
@@ -720,7 +738,7 @@ static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 			     total - WIRE_HEADER_LEN);
 	switch (type) {
 	case BE_PARAMETER_STATUS:
-		reply_parameter(reply, msg + 5, total - 5, true);
+		(void)reply_parameter(reply, msg + 5, total - 5, true);
 		break;
 	case BE_ERROR_RESPONSE:
 		reply_error(reply, total);
@@ -800,9 +818,10 @@ static void reply_message(struct reply *reply, uint8_t type, size_t total, uint8
 		reply_error(reply, total);
 		break;
 	case BE_PARAMETER_STATUS:
-		reply_parameter(reply, msg + 5, total - 5, false);
-		if (!server->doomed)
+		if (reply_parameter(reply, msg + 5, total - 5, false))
 			reply_forward(reply, total);
+		else if (!server->doomed)
+			reply_hide(reply, total);
 		break;
 	case BE_NOTIFICATION_RESPONSE:
 		if (total <= reply->len - reply->used)

@@ -60,7 +60,8 @@ def test_reload(own, make_proxy, place, name, pool_size):
     with connections(place, own, make_proxy, pool_size) as connect:
         conns = [connect() for _ in range(3)]
         before = conns[0].value("SHOW " + name)
-        others = [connect(**{name: "SQL" if value == "SQL, DMY" else value}) for value in values]
+        asked = [*values, before]
+        others = [connect(**{name: value}) for value in asked]
         by_set, by_function = connect(), connect()
         by_set.query("SET %s = '%s'" % (name, values[0]))
         by_function.value("SELECT set_config('%s', '%s', false)" % (name, values[0 if before == values[1] else 1]))
@@ -71,10 +72,13 @@ def test_reload(own, make_proxy, place, name, pool_size):
             conn.query("COMMIT")
         for value in (values[0], before, values[1], before):
             default_is(own, name, value)
+            # It has what it asked for from its server, which tells it of the new value now.
+            others[-1].value("SELECT 1")
+            check(others[-1:], name, before)
             for _ in range(2):
                 check(conns, name, value)
-                for conn, asked in zip(others, values):
-                    assert conn.value("SHOW " + name).split(",")[0] == asked.split(",")[0]
+                for conn, wanted in zip(others, asked):
+                    check([conn], name, wanted)
                 check([by_set], name, values[0])
                 check([by_function], name, function_value)
             late = connect()
