@@ -17,6 +17,11 @@
 #define HEX_ROWS "SELECT s.k, " HEX("n") ", " HEX("v") ", " HEX("x") " FROM ("
 #define TEXT "::pg_catalog.text"
 
+/* By ALTER ROLE or DATABASE when the session began, though the catalog may have it no more. */
+#define FROM_CATALOG                                                                               \
+	" (g.source" EQ "ANY (ARRAY['global'" TEXT ", 'database', 'user', 'database user'])"       \
+	" AND NOT g.name" EQ "'default_transaction_read_only')"
+
 /* $1: names of custom settings; $2: '' or 'neutral'.  A database's default_transaction_read_only is left
  * out: a move sets it itself while it lasts (migrate/read_only.h). */
 static const char inspect_sql[] =
@@ -31,19 +36,19 @@ static const char inspect_sql[] =
     " AND (r.setrole" EQ "0::pg_catalog.oid OR r.setrole" EQ
     "(SELECT l.oid FROM pg_catalog.pg_roles l WHERE l.rolname" EQ "session_user))"
     "), own AS MATERIALIZED ("
-    "SELECT g.name, g.setting, g.reset_val, g.context, g.source" EQ
-    "ANY (ARRAY['client'" TEXT ", 'session'" TEXT "]) AS mine,"
-    " pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf)) AS given"
+    "SELECT g.name, g.setting, g.reset_val, g.context, g.source" EQ "ANY (ARRAY['client'" TEXT
+    ", 'session'" TEXT "]) AS mine,"
+    " (pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf)) OR" FROM_CATALOG
+    ") AS given"
     " FROM pg_catalog.pg_settings g"
-    " WHERE g.source" EQ "ANY (ARRAY['client'" TEXT ", 'session'" TEXT "])"
+    " WHERE g.source" EQ "ANY (ARRAY['client'" TEXT ", 'session'" TEXT "]) OR" FROM_CATALOG
     " OR g.name" EQ "ANY (ARRAY['standard_conforming_strings'"
 #define LATE_SETTING(name, value) ", '" name "'"
 #include "session/late_settings.def"
 #undef LATE_SETTING
     "])"
     " OR pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf))"
-    ") " HEX_ROWS
-    "SELECT CASE"
+    ") " HEX_ROWS "SELECT CASE"
     " WHEN o.name" EQ "'statement_timeout' AND $2" EQ "'neutral' THEN 'reset'" TEXT
     " WHEN o.mine AND o.context" EQ "ANY (ARRAY['user'" TEXT ", 'superuser'" TEXT
     "]) THEN 'guc'" TEXT " WHEN o.mine OR o.given THEN 'cat'" TEXT " ELSE 'base'" TEXT " END AS k,"
@@ -68,10 +73,10 @@ static const char inspect_sql[] =
     " ('session_authorization', session_user" TEXT ")) r (n, v) WHERE NOT $2" EQ "'neutral'"
     " UNION ALL "
     "SELECT CASE WHEN p.from_sql THEN 'sql' ELSE 'proto' END, p.name, p.statement,"
-    " p.parameter_types::pg_catalog.oid[]" TEXT
-    " FROM pg_catalog.pg_prepared_statements p"
-    " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT ", '" SESSION_OWN_PREFIX
-    "neutral', '" SESSION_OWN_PREFIX "limit', '" SESSION_OWN_PREFIX "run', '" SESSION_OWN_PREFIX "set'])"
+    " p.parameter_types::pg_catalog.oid[]" TEXT " FROM pg_catalog.pg_prepared_statements p"
+    " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT
+    ", '" SESSION_OWN_PREFIX "neutral', '" SESSION_OWN_PREFIX "limit', '" SESSION_OWN_PREFIX
+    "run', '" SESSION_OWN_PREFIX "set'])"
     " UNION ALL "
     "SELECT 'listen', l.l, NULL, NULL FROM pg_catalog.pg_listening_channels() l (l)"
     " UNION ALL "

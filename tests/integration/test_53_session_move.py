@@ -393,3 +393,30 @@ def test_asked_again_before_the_hold(proxy, pg):
                  .startswith("WITH conf"), what="the question")
         swap(proxy, "other", prepare=False)
         assert conn.value("SHOW work_mem") == "7MB"
+
+
+@pytest.mark.parametrize("before, after", [
+    ("SET work_mem = '5MB'", "RESET work_mem"), ("RESET ALL", "SET work_mem = '5MB'"),
+    ("SET work_mem = '5MB'", "SET work_mem = '6MB'")])
+@pytest.mark.parametrize("of", ["ROLE app", "ROLE ALL", "DATABASE p2", "ROLE app IN DATABASE p2"])
+def test_what_role_and_database_set_has_changed_since_the_login(proxy, pg, other, of, before, after):
+    """The session goes on with what it was given, which a new one would not get: it is pinned."""
+    def change(how):
+        for cluster in (pg, other):
+            cluster.sql("ALTER %s %s" % (of, how))
+    try:
+        change(before)
+        with proxy.wire("p2") as conn:
+            value = conn.value("SHOW work_mem")
+            change(after)
+            assert conn.value("SHOW work_mem") == value
+            proxy.command("PREPARE SWAP p2 TO other")
+            row, = sessions(proxy)
+            assert row["class"] == "pinned" and "work_mem" in row["why"], row
+            proxy.command("CANCEL SWAP p2")
+            change(before)
+            assert conn.value("SHOW work_mem") == value
+            swap(proxy, "other")
+            assert where(conn)[0] == "other" and conn.value("SHOW work_mem") == value
+    finally:
+        change("RESET ALL")
