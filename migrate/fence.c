@@ -587,10 +587,10 @@ static bool undo_once(struct move *move)
 	state = fence_look(move, &move->source);
 	if (state == FENCE_UNKNOWN)
 		return false;
+	if (state == FENCE_OPEN || state == FENCE_CLOSED)
+		seal_end(move);
 	if (state == FENCE_OPEN)
 		return true;
-	if (state == FENCE_CLOSED)
-		seal_end(move);
 	if (state == FENCE_STRANGER) {
 		ui_error(move->ui,
 		         "%s is another database system by now: no fence of ours is there",

@@ -21,9 +21,7 @@
 /* What does not move while a session does nothing, as numbers: they have no time zone. */
 #define STARTED "(extract(epoch FROM a.backend_start) * 1000000)::int8"
 #define CHANGED "(extract(epoch FROM a.state_change) * 1000000)::int8"
-#define IDLE                                                                                       \
-	"a.backend_type = 'client backend' AND a.state = 'idle' AND a.xact_start IS NULL AND"      \
-	" a.backend_xid IS NULL"
+#define IDLE "a.backend_type = 'client backend' AND a.state = 'idle' AND a.backend_xid IS NULL"
 
 void seal_send(struct move *move)
 {
@@ -148,7 +146,7 @@ bool seal_count_possible(struct move *move, int64_t *count)
 
 static void add_picked(const struct move *move, struct sbuf *out)
 {
-	sbuf_add_str(out, IDLE " AND ");
+	sbuf_add_str(out, IDLE " AND a.xact_start IS NULL AND ");
 	add_offered_ones(move, out);
 }
 
@@ -161,7 +159,9 @@ static void add_known(const struct move *move, struct sbuf *out)
 	            sbuf_text(&move->sealed));
 }
 
-/* The same session, which has done nothing since. */
+/* The same session, which has done nothing since: nobody has asked it anything.  One that sits idle
+ * begins a transaction by itself to read what others have notified, or changed in the catalogs; it
+ * has no number then, nor does its state change. */
 static void add_unchanged(const struct move *move, struct sbuf *out)
 {
 	sbuf_printf(out, IDLE " AND (a.pid, " STARTED ", " CHANGED ") IN (VALUES %s)",
@@ -308,6 +308,32 @@ bool seal_prove(struct move *move)
 	return true;
 }
 
+/* Those that were sealed, but not known yet, or known to a mover that has died. */
+static void seal_find(struct move *move)
+{
+	struct link *source = &move->source.link;
+	struct sbuf sql;
+
+	sbuf_init(&sql, SEAL_SQL_MAX);
+	for (size_t i = 0; i < move->route_count; i++) {
+		struct link *link = &move->routes[i].link;
+
+		sbuf_reset(&sql);
+		sbuf_add_str(&sql, "SHOW SEALED ");
+		sql_identifier(&sql, move->routes[i].database);
+		if (!link_revive(move, link) ||
+		    !link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)))
+			continue; /* whoever does not answer closes them when its hold is over */
+		for (int row = 0; row < link_rows(link); row++)
+			add_offered(move, link, row, "server_pid");
+	}
+	sbuf_reset(&sql);
+	seal_pick_sql(move, &sql);
+	if (sql.len > 0 && link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql)))
+		seal_know(move, source, 0);
+	sbuf_free(&sql);
+}
+
 void seal_end(struct move *move)
 {
 	struct link *link = &move->source.link;
@@ -315,6 +341,8 @@ void seal_end(struct move *move)
 	struct sbuf sql;
 	bool ok;
 
+	if (move->sealed_count == 0)
+		seal_find(move);
 	if (move->sealed_count == 0)
 		return;
 	sbuf_init(&sql, SEAL_SQL_MAX);

@@ -56,7 +56,8 @@ size_t seal_count(const struct move *move);
 void seal_look(struct move *move);
 bool seal_prove(struct move *move) MUST_CHECK;
 
-/* For an undo: ends them and waits for that, for clients that go on need their places. */
+/* For an undo: ends them and waits for that, for clients that go on need their places and what they
+ * have locked. */
 void seal_end(struct move *move);
 
 #endif

@@ -54,6 +54,8 @@ struct admin_db {
 	char *swap_to;                  /* a swap is under way */
 	uint64_t swapped_epoch;         /* of the hold of the last swap */
 	usec_t swapped_at;              /* 0: none since the start */
+	uint64_t returned_epoch;        /* of the last hold that is released without a swap … */
+	usec_t returned_at;             /* … though sessions have to get their claims back */
 	char *source_name;              /* server of which `source` was read */
 	struct server_identity source;  /* the route's server before a swap */
 	char *checked_name; /* server that a swap is to lead to, or has led to: asked, and asked

@@ -609,8 +609,23 @@ int hold_rest(const struct admin_db *db)
 
 bool hold_awaits_rest(const struct admin_db *db)
 {
-	return db->swapped_epoch == db->epoch && db->state != HOLD_OPEN &&
-	       clock_now() - db->swapped_at < REST_PATIENCE && hold_rest(db) > 0;
+	const bool swapped = db->swapped_epoch == db->epoch;
+	const usec_t since = swapped ? db->swapped_at : db->returned_at;
+
+	return (swapped || db->returned_epoch == db->epoch) && db->state != HOLD_OPEN &&
+	       clock_now() - since < REST_PATIENCE && hold_rest(db) > 0;
+}
+
+/* Without a swap: sessions that have lost their servers, as by a fence, get their locks and
+ * channels again before others go on. */
+static void hold_return(struct admin_db *db)
+{
+	if (db->paused || db->swapped_epoch == db->epoch || db->returned_epoch == db->epoch ||
+	    hold_rest(db) == 0)
+		return;
+	db->returned_epoch = db->epoch;
+	db->returned_at = clock_now();
+	admin_post_all(db, MAIL_RETURN, db->epoch);
 }
 
 /* True: the request was refused. */
@@ -661,6 +676,7 @@ struct admin_request *admin_release(struct admin *admin, const char *database, u
 	}
 	request_move(request, &admin->working);
 	request->epoch = db->epoch;
+	hold_return(db);
 	if (hold_awaits_rest(db))
 		request_set_timer(request, release_again, HOLD_REST_LOOK);
 	else

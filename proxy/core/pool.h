@@ -96,6 +96,8 @@ struct database {
 	struct mail_view *session_views; /* SHOW SESSIONS, until they are all asked … */
 	usec_t session_views_at;         /* … since when */
 	bool sessions_watched;     /* something is to be done at the safe points of sessions */
+	bool sessions_returning;   /* held, but no swap will come: who has lost his server gets
+	                              another */
 	bool sessions_reconnecting;
 	size_t sessions_settling;  /* parked sessions that are being asked once more */
 	bool settled;              /* in this hold: they have been told to be */

@@ -23,6 +23,31 @@ static bool is_silent(int fd)
 	       (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
+/* *local: our side of it, by which it is recognized at the server. */
+static bool seal_possible(const struct server *server, struct sock_name *local)
+{
+	if (server->doomed || server->for_swap || server->cancelling || server->client != NULL ||
+	    server->replication != 0 || server->backend_pid == 0 || server->tx_status != 'I' ||
+	    !server_quiet(server) || conn_unsent(&server->conn) > 0)
+		return false;
+	sock_local(server->conn.fd, local);
+	return local->port != 0; /* a Unix socket: the server does not tell where its client is */
+}
+
+bool seal_is_silent(const struct server *server)
+{
+	return is_silent(server->conn.fd);
+}
+
+bool seal_keep(struct server *server)
+{
+	struct sock_name local;
+
+	if (server->sealed_at == 0 && seal_possible(server, &local))
+		server->sealed_at = server->worker->now;
+	return server->sealed_at != 0;
+}
+
 bool seal_server(struct server *server)
 {
 	struct worker *worker = server->worker;
@@ -30,20 +55,15 @@ bool seal_server(struct server *server)
 	struct sealed *sealed;
 	struct sock_name local;
 
-	if (server->doomed || server->for_swap || server->cancelling || server->client != NULL ||
-	    server->replication != 0 || server->backend_pid == 0 || server->tx_status != 'I' ||
-	    !server_quiet(server) || conn_kept(&server->conn) > 0 ||
-	    conn_unsent(&server->conn) > 0 || !is_silent(server->conn.fd))
+	if (!seal_possible(server, &local) || conn_kept(&server->conn) > 0 ||
+	    !seal_is_silent(server))
 		return false;
-	sock_local(server->conn.fd, &local);
-	if (local.port == 0)
-		return false; /* a Unix socket: the server does not tell where its client is */
 	sealed = calloc(1, sizeof(*sealed));
 	if (sealed == NULL)
 		return false;
 	sealed->pid = server->backend_pid;
 	sealed->epoch = database->hold_epoch;
-	sealed->since = worker->now;
+	sealed->since = server->sealed_at != 0 ? server->sealed_at : worker->now;
 	sealed->local = local;
 	sealed->conn.tls = conn_take_tls(&server->conn);
 	sealed->conn.fd = conn_detach(&server->conn, worker);
@@ -111,7 +131,8 @@ static void seal_close_some(struct database *database, size_t most)
 	{
 		struct sealed *sealed = CONTAINER_OF(node, struct sealed, node);
 
-		if (database->held && sealed->epoch == database->hold_epoch)
+		if (database->held && !database->sessions_returning &&
+		    sealed->epoch == database->hold_epoch)
 			continue;
 		if (most-- == 0)
 			break;

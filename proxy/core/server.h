@@ -109,6 +109,7 @@ struct server {
 	usec_t request_start;
 	usec_t xact_start;
 	usec_t ready_at;        /* of the last ReadyForQuery to the client, or of the link */
+	usec_t sealed_at;       /* nothing but its end is sent on it any more (seal.h); 0: not so */
 	usec_t query_noted;     /* request_start of the request that `query` is of */
 	char query[SERVER_QUERY_MAX]; /* beginning of the last query text, or "" */
 	struct server_stmts stmts;

@@ -37,6 +37,8 @@
 #define TYPES_TEXT_MAX ((size_t)1024 * 1024)
 
 static const char reset_all[] = "DISCARD ALL";
+/* No commit of it needs to be on disk: the barrier of the move, which does, comes behind it. */
+static const char farewell[] = "SET synchronous_commit = off; DISCARD TEMP";
 
 /* Appends the steps of one stage. */
 static unsigned ask_replay(struct session_move *move, enum replay_stage stage, struct sbuf *out)
@@ -220,6 +222,10 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		wire_add_sync(out);
 		steps++;
 		break;
+	case SESSION_ASKS_DISCARD:
+		wire_add_query(out, farewell);
+		steps++;
+		break;
 	case SESSION_ASKS_LOCKS:
 		locks_count_add(move->state, out);
 		steps++;
@@ -287,7 +293,7 @@ bool session_ask(struct session_move *move, struct server *server, enum session_
 	bool wants;
 	bool sent = true;
 
-	assert(move->asked == NULL && server_quiet(server));
+	assert(move->asked == NULL && server_quiet(server) && server->sealed_at == 0);
 	/* Cursors that were moved go back before anything else is done. */
 	if (!session_carry_halfway(move) && !ask_turn(move, database))
 		return false;

@@ -212,10 +212,12 @@ bool session_look(struct worker *worker, struct mail_view *mail)
 	    mail->database == NULL ? NULL : database_find(worker, mail->database);
 
 	/* In a hold they are asked anyway, and held for the answer. */
-	if (database == NULL || database->held)
+	if (database == NULL || (database->held && mail->view == VIEW_SESSIONS))
 		return false;
-	session_for_each(database, session_prepare_one);
-	session_watch(database);
+	if (mail->view == VIEW_SESSIONS) {
+		session_for_each(database, session_prepare_one);
+		session_watch(database);
+	}
 	if (database->sessions_pending == 0)
 		return false;
 	if (database->session_views == NULL)
@@ -239,6 +241,7 @@ void session_hold(struct database *database)
 
 	database->swapped = false;
 	database->settled = false;
+	database->sessions_returning = false;
 	session_watch(database);
 	if (database->paused)
 		return; /* sessions keep their servers, and what they ask waits */
@@ -258,8 +261,9 @@ void session_hold(struct database *database)
 static bool session_wants_settling(const struct session_move *move)
 {
 	return move->parked && !move->drop && move->old != NULL && move->state != NULL &&
+	       !session_is_sealed(move) &&
 	       (session_state_count_kind(move->state, SESSION_CHANNEL) > 0 ||
-		session_state_count_kind(move->state, SESSION_LOCK) > 0);
+	        session_state_count_kind(move->state, SESSION_LOCK) > 0);
 }
 
 unsigned session_unsettled(const struct database *database)
@@ -306,13 +310,44 @@ void session_settle_over(struct session_move *move)
 	gate_check_drained(database);
 }
 
-/* Its temporary tables are to be gone at the old server before the new one is promoted, and a
- * notification may be on its way to a channel until nobody is left there. */
 static bool session_may_seal(const struct session_move *move)
 {
 	return move->parked && !move->settle && move->old != NULL && move->asked != move->old &&
-	       move->state != NULL && session_state_count_kind(move->state, SESSION_CHANNEL) == 0 &&
-	       session_state_count_kind(move->state, SESSION_TEMPORARY) == 0;
+	       move->state != NULL && !session_is_sealed(move);
+}
+
+static bool session_seal_old(struct session_move *move)
+{
+	return session_state_count_kind(move->state, SESSION_CHANNEL) > 0 ? seal_keep(move->old)
+	                                                                  : seal_server(move->old);
+}
+
+static void session_seal_one(struct session_move *move)
+{
+	struct database *database = session_database(move);
+
+	if (session_state_count_kind(move->state, SESSION_TEMPORARY) == 0) {
+		(void)!session_seal_old(move);
+		return;
+	}
+	if (move->class == SESSION_PINNED)
+		return; /* not even what is carried of them may be all */
+	move->farewell = true;
+	if (!move->pending)
+		database->sessions_pending++;
+	move->pending = true;
+	session_enqueue(move, database);
+}
+
+void session_farewell_over(struct session_move *move)
+{
+	if (!move->farewell)
+		return;
+	move->farewell = false;
+	if (move->old != NULL && (move->failure != NULL || !session_seal_old(move)))
+		server_doom(move->old,
+		            SERVER_CLOSE_MOVED); /* not what it was, or not known to be */
+	session_settled(move);
 }
 
 void session_seal(struct database *database)
@@ -325,19 +360,50 @@ void session_seal(struct database *database)
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
 
 		if (session_may_seal(move))
-			(void)!seal_server(move->old);
+			session_seal_one(move);
 	}
 }
 
 static bool session_can_go_back(const struct session_move *move)
 {
-	return move->old != NULL && !move->reconnect && gate_server_current(move->old);
+	return move->old != NULL && !move->reconnect && !session_is_sealed(move) &&
+	       gate_server_current(move->old);
+}
+
+/* Without a swap: nobody may go on with it, and others need its place. */
+static void session_lose_sealed(struct session_move *move)
+{
+	if (session_is_sealed(move) && !session_database(move)->swapped)
+		server_doom(move->old, SERVER_CLOSE_SEALED);
+}
+
+void session_come_back(struct worker *worker, const char *name, uint64_t epoch)
+{
+	struct database *database = database_find(worker, name);
+	struct list_node *node;
+	struct list_node *tmp;
+
+	if (database == NULL || !database->held || database->swapped ||
+	    database->hold_epoch != epoch)
+		return;
+	database->sessions_returning = true;
+	seal_release(database);
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
+
+		session_lose_sealed(move);
+		session_count_rest(move);
+		if (move->rest)
+			session_enqueue(move, database);
+	}
 }
 
 static void session_release_one(struct session_move *move)
 {
 	move->pass = false;
 	session_settle_over(move);
+	session_lose_sealed(move);
 	if (move->client->doomed)
 		return;
 	if (move->left && !move->client->pool->database->swapped) {
@@ -357,6 +423,7 @@ void session_release(struct database *database)
 	struct list_node *node;
 	struct list_node *tmp;
 
+	database->sessions_returning = false;
 	session_watch(database);
 	/* First those whose clients wait: others have all time for what is left to be asked. */
 	for (int waiting = 1; waiting >= 0; waiting--) {
@@ -375,6 +442,8 @@ void session_new_routes(struct database *database)
 	struct list_node *node;
 	struct list_node *tmp;
 
+	if (database->swapped)
+		database->sessions_returning = false;
 	LIST_FOREACH(&database->sessions, node, tmp)
 	{
 		struct session_move *move = CONTAINER_OF(node, struct session_move, node);
@@ -384,6 +453,7 @@ void session_new_routes(struct database *database)
 			move->ready_at = 0;
 		if (!move->parked || move->client->doomed || !database->swapped)
 			continue;
+		session_count_rest(move);
 		if (move->drop)
 			session_drop(move, session_why(move));
 		else

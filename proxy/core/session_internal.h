@@ -9,6 +9,7 @@
 
 #include "core/client.h"
 #include "core/pool.h"
+#include "core/server.h"
 #include "session/inspect.h"
 
 /* Before the next attempt to open a server for a session that waits for one. */
@@ -22,6 +23,12 @@ static inline struct database *session_database(const struct session_move *move)
 static inline bool session_has_locks(const struct session_move *move)
 {
 	return move->state != NULL && session_state_count_kind(move->state, SESSION_LOCK) > 0;
+}
+
+/* Whether nobody may use its old server any more. */
+static inline bool session_is_sealed(const struct session_move *move)
+{
+	return move->old != NULL && (move->farewell || move->old->sealed_at != 0);
 }
 
 /* For the log: who the client is. */

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "core/route.h"
+#include "core/seal.h"
 #include "core/server.h"
 #include "core/session_carry.h"
 #include "core/session_lost.h"
@@ -90,14 +91,15 @@ void session_find_fresh(struct session_move *move)
 	struct server *server;
 	/* It has lost its server, and nobody holds it: it is to go on where its database is now. */
 	const bool rests = session_rests(move->client);
-	const bool goes_on = !database->held && move->parked && move->old == NULL && !rests;
-	const bool leaves = database->held ? database->swapped
-	                                   : goes_on || move->reconnect ||
-	                                         (move->parked && move->old != NULL &&
-	                                          !gate_server_current(move->old));
+	const bool held = database->held && !database->sessions_returning;
+	const bool goes_on = !held && move->parked && move->old == NULL && !rests;
+	const bool leaves =
+	    held ? database->swapped
+	         : goes_on || move->reconnect ||
+	               (move->parked && move->old != NULL && !gate_server_current(move->old));
 
 	/* To where its database is now, not to where a swap to come will lead. */
-	const bool here = leaves && !database->held;
+	const bool here = leaves && !held;
 
 	if (!here)
 		session_open_again(move);
@@ -158,9 +160,12 @@ bool session_has_unnamed(struct session_move *move)
 
 void session_count_rest(struct session_move *move)
 {
-	const bool rest = move->parked && move->state != NULL && move->stage < SESSION_STAGE_CLAIMED &&
-			  session_state_count_kind(move->state, SESSION_LOCK) +
-				  session_state_count_kind(move->state, SESSION_CHANNEL) > 0;
+	const bool goes_back = session_database(move)->sessions_returning && move->old != NULL;
+	const bool rest = move->parked && move->state != NULL && !goes_back &&
+	                  move->stage < SESSION_STAGE_CLAIMED &&
+	                  session_state_count_kind(move->state, SESSION_LOCK) +
+	                          session_state_count_kind(move->state, SESSION_CHANNEL) >
+	                      0;
 
 	if (rest == move->rest)
 		return;
@@ -366,7 +371,8 @@ void session_arrive(struct session_move *move)
 	session_give_place(move);
 	if (old != NULL) {
 		old->move = NULL;
-		server_doom(old, SERVER_CLOSE_MOVED);
+		if (old->sealed_at == 0 || !seal_server(old)) /* else it is closed by and by */
+			server_doom(old, SERVER_CLOSE_MOVED);
 	}
 	log_info("%s: moved to server %s pid %d, state %.16s%s", session_name(move, name),
 	         fresh->target->name, (int)fresh->backend_pid, move->digest_after,

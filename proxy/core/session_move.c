@@ -6,6 +6,7 @@
 #include "core/mail.h"
 #include "core/proxy.h"
 #include "core/route.h"
+#include "core/seal.h"
 #include "core/server.h"
 #include "core/session_carry.h"
 #include "core/worker.h"
@@ -126,6 +127,7 @@ void session_server_lost(struct server *server)
 	if (server == move->old) {
 		move->old = NULL;
 		session_settle_over(move);
+		session_farewell_over(move);
 	}
 	session_enqueue(move, session_database(move));
 }
@@ -346,6 +348,10 @@ static void session_step_parked(struct session_move *move)
 		    move->asked != NULL)
 			return;
 	}
+	if (move->farewell) {
+		(void)!session_ask(move, move->old, SESSION_ASKS_DISCARD);
+		return;
+	}
 	if (move->drop || move->state == NULL)
 		return;
 	session_find_fresh(move);
@@ -370,6 +376,11 @@ static void session_step_parked(struct session_move *move)
 	session_count_rest(move);
 	if (database->held || !gate_server_current(move->fresh))
 		return;
+	/* What its old server has told comes first. */
+	if (session_is_sealed(move) && !seal_is_silent(move->old)) {
+		session_enqueue(move, database);
+		return;
+	}
 	/* Its last answer may be of before the promotion. */
 	if (conn_seems_dead(&move->fresh->conn, move->client->worker))
 		server_doom(move->fresh, SERVER_CLOSE_PEER);

@@ -20,9 +20,9 @@
  *
  * A session about which nothing was asked has no struct session_move.  Everything of a session
  * happens on its worker; nothing here decides when a hold begins or ends.  Nothing that would
- * change `old` is sent to it while it is parked.  When the last client of the database has come to
- * its safe point, sessions that listen or have advisory locks are asked once more (MAIL_SETTLE).
- * Never does a client get a server that has not answered as its own had.
+ * change `old` is sent to it while it is parked, until it is sealed (seal.h).  When the last client
+ * of the database has come to its safe point, sessions that listen or have advisory locks are asked
+ * once more (MAIL_SETTLE). Never does a client get a server that has not answered as its own had.
  */
 #ifndef CORE_SESSION_MOVE_H
 #define CORE_SESSION_MOVE_H
@@ -57,6 +57,7 @@ enum session_question {
 	SESSION_ASKS_STATE,   /* its own: what state there is */
 	SESSION_ASKS_NEWS,    /* its own, parked: nothing; notifications come before the answer */
 	SESSION_ASKS_LOCKS,   /* its own, parked: the same, and how often it has each advisory lock */
+	SESSION_ASKS_DISCARD, /* its own, to be sealed: to drop its temporary tables */
 	SESSION_ASKS_SHAPES,  /* its own: what its prepared statements return (session/shapes.h) */
 	SESSION_ASKS_TEMP,    /* its own: what its temporary tables are */
 	SESSION_ASKS_PROBE,   /* its own: what their ON COMMIT is */
@@ -155,6 +156,7 @@ struct session_move {
 	bool dialling;   /* `fresh` is counted in database->session_dials */
 	bool reconnect;  /* to be moved to a fresh connection of the same server */
 	bool settle;      /* parked: is to be asked once more, now that nobody is active any more */
+	bool farewell;    /* … and to be sealed when it has dropped its temporary tables */
 	bool told_abort; /* policy abort: the main thread was told in this hold */
 };
 
@@ -255,6 +257,9 @@ bool session_failure_is_new(const struct session_move *move) MUST_CHECK;
 /* Its last question in the hold is answered, or needs no answer any more. */
 void session_settle_over(struct session_move *move);
 
+/* Its old server has dropped its temporary tables, or could not: seals that, or closes it. */
+void session_farewell_over(struct session_move *move);
+
 /* Ends a client whose session cannot be kept, and tells it why. */
 void session_drop(struct session_move *move, const char *why);
 
@@ -287,14 +292,18 @@ size_t session_ask_room(const struct database *database);
 
 void session_prepare(struct database *database);
 void session_hold(struct database *database);
-/* SHOW SESSIONS: those at their safe point are asked first.  True: the letter is kept until then. */
+/* SHOW SESSIONS: those at their safe point are asked first; SHOW SEALED: those that are being
+ * sealed are waited for.  True: the letter is kept until then. */
 bool session_look(struct worker *worker, struct mail_view *mail) MUST_CHECK;
 /* So many have something to be asked when all clients of the database are at their safe points … */
 unsigned session_unsettled(const struct database *database);
 /* … and now they are. */
 void session_settle(struct database *database);
-/* Seals their old servers (seal.h), but for those that still have something for them. */
+/* Seals their old servers (seal.h). */
 void session_seal(struct database *database);
+/* The hold will end without a swap: those that have lost their servers get their locks and channels
+ * again. */
+void session_come_back(struct worker *worker, const char *name, uint64_t epoch);
 /* Before the pools of a database that was held are opened, and after it. */
 void session_release(struct database *database);
 void session_new_routes(struct database *database);

@@ -310,6 +310,17 @@ static void blockers_of_pool(struct filler *filler, struct pool *pool)
 
 /* ---- SEALED ---- */
 
+static void sealed_row(struct filler *filler, const struct database *database, int32_t pid,
+                       const struct sock_name *local, usec_t since)
+{
+	rowset_text(filler->rows, database->name);
+	rowset_int(filler->rows, pid);
+	rowset_text(filler->rows, local->addr);
+	rowset_int(filler->rows, local->port);
+	rowset_int(filler->rows, (filler->now - since) / USEC_PER_MSEC);
+	rowset_end_row(filler->rows);
+}
+
 static void fill_sealed(struct filler *filler)
 {
 	struct list_node *node;
@@ -327,12 +338,19 @@ static void fill_sealed(struct filler *filler)
 		{
 			const struct sealed *sealed = CONTAINER_OF(at, struct sealed, node);
 
-			rowset_text(filler->rows, database->name);
-			rowset_int(filler->rows, sealed->pid);
-			rowset_text(filler->rows, sealed->local.addr);
-			rowset_int(filler->rows, sealed->local.port);
-			rowset_int(filler->rows, (filler->now - sealed->since) / USEC_PER_MSEC);
-			rowset_end_row(filler->rows);
+			sealed_row(filler, database, sealed->pid, &sealed->local, sealed->since);
+		}
+		LIST_FOREACH(&database->sessions, at, next)
+		{
+			const struct session_move *move =
+			    CONTAINER_OF(at, struct session_move, node);
+			struct sock_name local;
+
+			if (move->old == NULL || move->old->sealed_at == 0)
+				continue;
+			sock_local(move->old->conn.fd, &local);
+			sealed_row(filler, database, move->old->backend_pid, &local,
+			           move->old->sealed_at);
 		}
 	}
 }
@@ -932,7 +950,8 @@ static void fill(struct filler *filler, enum view view)
 
 void view_answer(struct worker *worker, struct mail_view *mail)
 {
-	if (mail->view != VIEW_SESSIONS || !session_look(worker, mail))
+	if ((mail->view != VIEW_SESSIONS && mail->view != VIEW_SEALED) ||
+	    !session_look(worker, mail))
 		view_answer_now(worker, mail);
 }
 

@@ -234,6 +234,9 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 	case MAIL_RELEASE:
 		gate_release(worker, mail->name, false);
 		break;
+	case MAIL_RETURN:
+		session_come_back(worker, mail->name, mail->epoch);
+		break;
 	case MAIL_SETTLE:
 		gate_settle(worker, mail->name, mail->epoch);
 		break;
@@ -345,6 +348,7 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_RESUME:
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
+	case MAIL_RETURN:
 	case MAIL_SETTLE:
 	case MAIL_SEAL:
 	case MAIL_LAPSE:
@@ -388,6 +392,7 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_RESUME:
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
+	case MAIL_RETURN:
 	case MAIL_SETTLE:
 	case MAIL_SEAL:
 	case MAIL_LAPSE:

@@ -12,9 +12,9 @@ import pytest
 
 from certs import Authority, give_to_server
 from proxy import ConsoleError
-from pgwire import wait_for
-from scene import FORWARD, UNDONE
-from servers import SLOW
+from pgwire import query, wait_for
+from scene import DONE, FORWARD, UNDONE
+from servers import SLOW, stopped
 
 PIDFD_OPEN, PIDFD_GETFD = 434, 438
 
@@ -89,31 +89,180 @@ def test_others_are_ended(make_scene):
     scene.check_on_pg2()
 
 
-def test_sessions(make_scene):
-    """Sealed are the old servers of sessions that have nothing there to wait for."""
-    scene = make_scene(proxy={"pool_mode": "session", "pool_size": 8, "session_leave_after": 0})
-    states = {
-        "clean": "SELECT 1",
-        "set": "SET work_mem = '7MB'",
-        "locked": "SELECT pg_advisory_lock(42)",
-        "listening": "LISTEN news",
-        "temporary": "CREATE TEMP TABLE mine AS SELECT 7 AS seven",
-    }
-    clients = {name: scene.proxy.wire("p2", application_name=name) for name in states}
-    for name, state in states.items():
+STATES = {
+    "clean": "SELECT 1",
+    "set": "SET work_mem = '7MB'",
+    "locked": "SELECT pg_advisory_lock(42)",
+    "listening": "LISTEN news",
+    "temporary": "CREATE TEMP TABLE mine AS SELECT 7 AS seven",
+    "both": "LISTEN news; CREATE TEMP TABLE mine (n) ON COMMIT PRESERVE ROWS AS SELECT 8; "
+            "SET default_transaction_read_only = on",
+}
+TEMPORARY = "SELECT count(*) FROM pg_class WHERE relpersistence = 't' OR relnamespace IN " \
+            "(SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_temp\\_%%' AND oid <> pg_my_temp_schema())"
+
+
+def make_sessions(make_scene, proxies=1, **proxy):
+    """The scene, and a client with each state, by name."""
+    scene = make_scene(proxies=proxies, proxy={"pool_mode": "session", "pool_size": 12,
+                                               "session_leave_after": 0, **proxy})
+    clients = {name: scene.proxy.wire("p2", application_name=name) for name in STATES}
+    for name, state in STATES.items():
         clients[name].query(state)
-    scene.move()
-    seen = evidence(scene, "terminate")
-    assert (seen["sealed"], seen["terminated"]) == (3, 2), seen
+    return scene, clients
+
+
+def heard(client, last):
+    """The payloads of its notifications up to the last one."""
+    payloads = []
+    while not payloads or payloads[-1] != last:
+        payloads.append(client.until("A")[-1].body[4:].split(b"\0")[1].decode())
+    return payloads
+
+
+def check_sessions(scene, clients, server):
+    """Each has what it had; nothing is left of where it was."""
     for client in clients.values():
-        assert client.value("SHOW cluster_name") == "pg2"
+        assert client.value("SHOW cluster_name") == server
     assert clients["set"].value("SHOW work_mem") == "7MB"
     assert clients["temporary"].value("SELECT seven FROM mine") == "7"
-    assert clients["locked"].value("SELECT pg_advisory_unlock(42)") == "t"
-    clients["clean"].query("NOTIFY news, 'of pg2'")
-    assert "of pg2" in str(clients["listening"].until("A"))
+    assert clients["both"].value("SELECT n FROM mine") == "8"
+    assert [clients["locked"].value("SELECT pg_advisory_unlock(42)") for _ in "12"] == ["t", "f"]
+    clients["clean"].query("NOTIFY news, 'of %s'" % server)
+    for name in ("listening", "both"):
+        assert heard(clients[name], "of " + server) == ["of " + server]
+    clients["temporary"].query("DISCARD TEMP")
+    clients["both"].query("DISCARD TEMP")
+    assert clients["clean"].value(TEMPORARY) == "0"
+
+
+def test_sessions(make_scene):
+    """Sealed are the old servers of sessions, whatever they have."""
+    scene, clients = make_sessions(make_scene)
+    scene.move()
+    seen = evidence(scene, "terminate")
+    assert (seen["sealed"], seen["terminated"]) == (len(STATES), 0), seen
+    assert evidence(scene, "proof")["sealed_idle"] == len(STATES)
+    check_sessions(scene, clients, "pg2")
     wait_for(lambda: not pids(scene.pg1), 10 * SLOW, "the end of the sealed ones")
+    assert not scene.proxy.command("SHOW SEALED")
     scene.check_on_pg2()
+
+
+def test_nothing_is_written_after_the_barrier(make_scene):
+    """Not even the end of temporary tables: what the standby was promoted with has none any more."""
+    scene, _ = make_sessions(make_scene)
+    scene.move()
+    wait_for(lambda: not pids(scene.pg1), 10 * SLOW, "the end of the sealed ones")
+    with scene.pg2.connect("p2", autocommit=True) as conn:
+        mine = {row[0] for row in conn.execute(
+            "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'mine'")}
+    assert len(mine) == 2, mine  # those of the sessions as they are now
+    scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
+    assert scene.pg1.sql("SELECT relname FROM pg_class WHERE relpersistence = 't'", "p2") == []
+
+
+@pytest.mark.parametrize("proxies", [1, 2])
+def test_a_notification_after_the_seal(make_scene, proxies):
+    """Who is not a proxy's may send one until the fence has ended him; it comes before those of pg2."""
+    scene, clients = make_sessions(make_scene, proxies)
+    mark = os.path.join(scene.folder, "mark")
+    with scene.pg1.connect("p2", "app", autocommit=True) as sender:
+        mover = scene.background("move", "p2", "--to", "pg2",
+                                 fault="journal.fence.outcome=wait:%s" % mark)
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the mover to wait")
+        assert len(scene.proxy.command("SHOW SEALED p2")) == len(STATES)
+        for n in range(5):
+            sender.execute("NOTIFY news, '%d'" % n)
+        os.unlink(mark)
+        assert mover.wait(60 * SLOW) == DONE
+    with scene.proxies[-1].wire("p2") as other:
+        other.query("NOTIFY news, 'last'")
+    for name in ("listening", "both"):
+        assert heard(clients[name], "last") == ["0", "1", "2", "3", "4", "last"]
+    check_sessions(scene, clients, "pg2")
+
+
+@pytest.mark.parametrize("at", ["fence", "terminate", "barrier", "catch_up"])
+def test_sessions_of_an_undone_move(make_scene, at):
+    """Sealed is for good: each goes on with what it had on a new server."""
+    scene, clients = make_sessions(make_scene)
+    before = pids(scene.pg1)
+    scene.move(UNDONE, fault="journal.%s.outcome=fail" % at)
+    check_sessions(scene, clients, "pg1")
+    await_closed(scene, before)
+    scene.check_on_pg1()
+
+
+@pytest.mark.parametrize("at", ["fence", "barrier"])
+def test_a_notification_that_waits_for_an_undone_move(make_scene, at):
+    """Nobody is let go on before those who listen do so again."""
+    scene, clients = make_sessions(make_scene)
+    mark = os.path.join(scene.folder, "mark")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=wait:%s,"
+                             "journal.%s.outcome=fail" % (mark, at))
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the mover to wait")
+    clients["clean"].send(query("NOTIFY news, 'waited'"))
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == UNDONE
+    clients["clean"].ready("I")
+    wait_for(lambda: {row["state"] for row in scene.proxy.command("SHOW SESSIONS p2")} == {"linked"},
+             30 * SLOW, "all to go on")
+    clients["clean"].query("NOTIFY news, 'last'")
+    for name in ("listening", "both"):
+        assert heard(clients[name], "last") == ["waited", "last"]
+
+
+@pytest.mark.parametrize("at", ["fence", "terminate", "barrier", "catch_up", "promote"])
+def test_sessions_of_a_killed_mover(make_scene, at):
+    scene, clients = make_sessions(make_scene)
+    before = pids(scene.pg1)
+    forward = at == "promote"
+    assert scene.run("move", "p2", "--to", "pg2",
+                     fault="journal.%s.outcome=kill" % at).returncode == -9
+    assert scene.run("resume" if forward else "abort").returncode == DONE
+    check_sessions(scene, clients, "pg2" if forward else "pg1")
+    await_closed(scene, before)
+    (scene.check_on_pg2 if forward else scene.check_on_pg1)()
+
+
+@pytest.mark.parametrize("at", ["fence", "terminate", "promote"])
+def test_sessions_of_a_killed_proxy(make_scene, at):
+    """They are gone with it; their server processes end, and nobody takes that for a write."""
+    scene, _ = make_sessions(make_scene)
+    mark = os.path.join(scene.folder, "mark")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.%s.outcome=wait:%s" % (at, mark))
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the mover to wait")
+    scene.proxy.process.kill()
+    scene.proxy.process.wait()
+    wait_for(lambda: not pids(scene.pg1), 10 * SLOW, "the end of the server processes")
+    scene.proxy.start()
+    os.unlink(mark)
+    code = mover.wait(90 * SLOW)
+    if at == "promote":
+        assert code in (DONE, FORWARD)
+        if code == FORWARD:
+            assert scene.run("resume").returncode == DONE
+        scene.check_on_pg2()
+    else:
+        assert code in (DONE, UNDONE)
+        (scene.check_on_pg2 if code == DONE else scene.check_on_pg1)()
+
+
+def test_tables_that_cannot_be_dropped_in_time(make_scene):
+    """… are no obstacle: that server process is ended as ever."""
+    scene, clients = make_sessions(make_scene)
+    pid = int(clients["temporary"].value("SELECT pg_backend_pid()"))
+    mark = os.path.join(scene.folder, "mark")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.hold.outcome=wait:%s" % mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the mover to wait")
+    with stopped(pid):
+        os.unlink(mark)
+        wait_for(lambda: scene.proxy.command("SHOW SEALED p2"), 30 * SLOW, "the others")
+    assert mover.wait(60 * SLOW) == DONE
+    check_sessions(scene, clients, "pg2")
 
 
 def test_undo(make_scene):
