@@ -83,12 +83,12 @@ def test_undone_for_a_pinned_one(scene):
 
 
 def test_undone_after_the_fence(scene):
-    """Their servers were ended by the fence: what the sessions had is set up anew on pg1."""
+    """Their servers were sealed for it: what the sessions had is set up anew on pg1."""
     scene.configure(hold_timeout="5s")
     conn = session(scene.proxy, "movable")
     pid = conn.value("SELECT pg_backend_pid()")
     mover = scene.background("move", "p2", "--to", "pg2", fault="journal.terminate.outcome=sleep:1500")
-    wait_for(lambda: not scene.pg1.sessions("p2", "app"), 30 * SLOW, "the fence")
+    wait_for(lambda: scene.proxy.command("SHOW SEALED p2"), 30 * SLOW, "the fence")
     mover.send_signal(signal.SIGINT)
     assert mover.wait(60 * SLOW) == UNDONE
     assert conn.value("SHOW cluster_name") == "pg1"
