@@ -165,10 +165,10 @@ static void reply_end_change(struct server *server)
 }
 
 /* The parameter has this value now, in the client's own request.  A SET has brought it, or a
- * function, or the server has it by itself, as after a reload of its configuration, or a RESET.
- * False: the client is not concerned, who has asked for another value, which was not SET because
- * the server had it by itself. */
-static bool reply_changed(struct server *server, const char *name, const char *value)
+ * function, or the server has it by itself, as after a reload of its configuration, or a RESET.  A
+ * reload cannot be told from a function then, if the client has asked for what the server had by
+ * itself: it is taken for the function. */
+static void reply_changed(struct server *server, const char *name, const char *value)
 {
 	struct client *client = server->client;
 	const char *known = param_set_get(server->pool->welcome, name);
@@ -176,11 +176,9 @@ static bool reply_changed(struct server *server, const char *name, const char *v
 	    server->ran_set || strcasestr(statement_command(client, server), "set_config") != NULL;
 	const uint16_t bit = param_bit(name);
 
-	if (!sets && (client->chosen & ~client->unsure & ~server->may_set & bit) != 0)
-		return false;
 	if (!sets && known != NULL && strcmp(known, value) == 0) {
 		client->chosen &= (uint16_t)~bit;
-		return true;
+		return;
 	}
 	if (sets) {
 		client->unsure &= (uint16_t)~bit;
@@ -190,7 +188,6 @@ static bool reply_changed(struct server *server, const char *name, const char *v
 	}
 	client->chosen |= bit;
 	server->may_set |= bit;
-	return true;
 }
 
 /* A command SET is done.  It may have set what was so already, which nobody reports. */
@@ -219,8 +216,7 @@ static void reply_discard(struct server *server, bool pooled)
 		server->client->chosen = 0;
 }
 
-/* False: it is not for the client. */
-static bool reply_parameter(struct reply *reply, const uint8_t *body, size_t len, bool hidden)
+static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len, bool hidden)
 {
 	struct server *server = reply->server;
 	const char *name;
@@ -231,33 +227,29 @@ static bool reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 
 	if (!wire_parse_parameter_status(body, len, &name, &value)) {
 		reply_protocol_error(reply, BE_PARAMETER_STATUS);
-		return false;
+		return;
 	}
 	set = param_set_with(reply->worker->params, server->params, name, value, true);
 	if (set == NULL)
-		return true;
+		return;
 	param_set_replace(&server->params, set);
 	if (client == NULL)
-		return false;
+		return;
 	if (client->in_session)
 		session_see_parameter(client, name);
 	/* They differ after DISCARD ALL, which took the client's extras off the server. */
 	set = equal ? param_set_ref(set)
 	            : param_set_with(reply->worker->params, client->params, name, value, true);
 	if (set == NULL)
-		return true;
+		return;
 	if (!client->in_session) {
 		reply_begin_change(server);
-		if (!reply_changed(server, name, value)) {
-			param_set_unref(set);
-			return false;
-		}
+		reply_changed(server, name, value);
 		if (memcmp(param_set_parse_digest(set), param_set_parse_digest(client->params),
 		           sizeof(struct param_digest)) != 0)
 			statement_settings_changed(client, server, false);
 	}
 	param_set_replace(&client->params, set);
-	return true;
 }
 
 static void reply_doubt_params(struct server *server)
@@ -738,7 +730,7 @@ static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 			     total - WIRE_HEADER_LEN);
 	switch (type) {
 	case BE_PARAMETER_STATUS:
-		(void)reply_parameter(reply, msg + 5, total - 5, true);
+		reply_parameter(reply, msg + 5, total - 5, true);
 		break;
 	case BE_ERROR_RESPONSE:
 		reply_error(reply, total);
@@ -818,10 +810,9 @@ static void reply_message(struct reply *reply, uint8_t type, size_t total, uint8
 		reply_error(reply, total);
 		break;
 	case BE_PARAMETER_STATUS:
-		if (reply_parameter(reply, msg + 5, total - 5, false))
+		reply_parameter(reply, msg + 5, total - 5, false);
+		if (!server->doomed)
 			reply_forward(reply, total);
-		else if (!server->doomed)
-			reply_hide(reply, total);
 		break;
 	case BE_NOTIFICATION_RESPONSE:
 		if (total <= reply->len - reply->used)
