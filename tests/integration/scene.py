@@ -105,7 +105,7 @@ class Scene:
         """Those over moves that the test has left unfinished: they would try for ten minutes."""
         for pid in os.listdir("/proc"):
             try:
-                with open("/proc/%s/cmdline" % pid) as file:
+                with open("/proc/%s/cmdline" % pid, errors="replace") as file:
                     argv = file.read().split("\0")
                 if os.path.basename(argv[0]) == "pgshunt" and self.proxy.config_path in argv:
                     os.kill(int(pid), signal.SIGKILL)
