@@ -105,8 +105,8 @@ void ledger_copy_in(struct ledger *ledger)
 	uint32_t syncs = 0;
 
 	ledger->copy_in = true;
-	/* Read and ignored by CopyGetData(): the implicit transaction goes on.  Any other message
-	 * ends the COPY with an error. */
+	/* Read and ignored by CopyGetData(): the implicit transaction goes on, unless there is an
+	 * error before it reads.  Any other message ends the COPY with an error. */
 	while (syncs + 1 < ledger->count && ledger_at(ledger, syncs + 1)->op == OWES_SYNC)
 		syncs++;
 	if (syncs == 0)
@@ -115,6 +115,7 @@ void ledger_copy_in(struct ledger *ledger)
 		*ledger_at(ledger, i - syncs) = *ledger_at(ledger, i);
 	ledger->count -= syncs;
 	ledger->readies -= syncs;
+	ledger->syncs += syncs;
 	if (ledger->count == 1 && ledger_head(ledger)->op == OWES_EXECUTE)
 		ledger->open = true;
 }

@@ -80,6 +80,7 @@ struct ledger {
 	bool unnamed;      /* … the client's unnamed statement among them */
 	bool skipping;     /* after an error: the server reads up to Sync */
 	bool copy_in;      /* the server reads COPY data */
+	bool mark_due;     /* OWES_MARK is there, what it is owed for is still to be sent */
 	bool flushed;      /* a Flush of the proxy's own is the last that was sent */
 };
 

@@ -430,6 +430,54 @@ static bool reply_is_fatal(const struct wire_error *error)
 	       (strcmp(error->severity, "FATAL") == 0 || strcmp(error->severity, "PANIC") == 0);
 }
 
+static void reply_count_xact(struct server *server, struct pool *pool)
+{
+	usec_t now = server->worker->now;
+
+	if (server->request_start != 0) {
+		pool->stats.queries++;
+		pool->stats.query_usec += (uint64_t)(now - server->request_start);
+		histogram_add(&pool->stats.query_times, now - server->request_start);
+		server->request_start = 0;
+	}
+	if (server->tx_status == 'I' && server->xact_start != 0) {
+		pool->stats.xacts++;
+		pool->stats.xact_usec += (uint64_t)(now - server->xact_start);
+		histogram_add(&pool->stats.xact_times, now - server->xact_start);
+		server->xact_start = 0;
+	}
+}
+
+/* What was sent is done, and the client is told so. */
+static inline void reply_at_ready(struct reply *reply)
+{
+	struct server *server = reply->server;
+
+	server->ready_at = reply->worker->now;
+	reply_count_xact(server, server->pool);
+	if (server->tx_status == 'I') {
+		server->ran_set = false;
+		if (UNLIKELY(server->xact_params != NULL))
+			reply_end_change(server);
+	}
+	server->proven = true;
+}
+
+void server_send_mark(struct server *server)
+{
+	/* The failed transaction's unnamed portal is of no use to anybody. */
+	static const uint8_t mark[] = {FE_SYNC, 0,   0, 0,        4, FE_CLOSE, 0, 0, 0,
+	                               6,       'P', 0, FE_FLUSH, 0, 0,        0, 4};
+	struct worker *worker = server->worker;
+
+	if (server->left_to > 0)
+		return; /* not into the middle of a message */
+	server->ledger.mark_due = false;
+	if (conn_send_copy(&worker->to_server, &server->conn, worker, mark, sizeof(mark)) !=
+	    CONN_IO_OK)
+		server_doom(server, SERVER_CLOSE_IO);
+}
+
 /*
  * A COPY has failed among whose data there were Syncs.  Those that the server has read before the
  * error it has ignored, the others it answers, and which these are it alone knows.  So it is sent
@@ -438,15 +486,15 @@ static bool reply_is_fatal(const struct wire_error *error)
  */
 static void reply_mark(struct reply *reply)
 {
-	static const uint8_t mark[] = {FE_SYNC, 0,   0,   0,   4, FE_CLOSE, 0, 0, 0, 10, 'P',
-	                               'm',     'a', 'r', 'k', 0, FE_FLUSH, 0, 0, 0, 4};
 	struct server *server = reply->server;
 
-	if (!ledger_owe(&server->ledger, OWES_MARK))
+	if (!ledger_owe(&server->ledger, OWES_MARK)) {
 		server_doom(server, SERVER_CLOSE_MEMORY);
-	else if (conn_send_copy(&reply->worker->to_server, &server->conn, reply->worker, mark,
-	                        sizeof(mark)) != CONN_IO_OK ||
-	         conn_flush(&reply->worker->to_server, reply->worker) != CONN_IO_OK)
+		return;
+	}
+	server->ledger.mark_due = true;
+	server_send_mark(server);
+	if (conn_flush(&reply->worker->to_server, reply->worker) != CONN_IO_OK)
 		server_doom(server, SERVER_CLOSE_IO);
 }
 
@@ -477,6 +525,9 @@ static void reply_mark_done(struct reply *reply, size_t total)
 	ledger->open = false;
 	ledger->syncs = 0;
 	ledger_pop(ledger);
+	reply_at_ready(reply);
+	if (UNLIKELY(server->apart || server->altered || server->given))
+		statement_at_ready(server);
 	while (--count > 0 && !client->doomed) {
 		if (conn_send_copy(&reply->worker->to_client, &client->conn, reply->worker, ready,
 		                   sizeof(ready)) != CONN_IO_OK)
@@ -612,24 +663,6 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	}
 }
 
-static void reply_count_xact(struct server *server, struct pool *pool)
-{
-	usec_t now = server->worker->now;
-
-	if (server->request_start != 0) {
-		pool->stats.queries++;
-		pool->stats.query_usec += (uint64_t)(now - server->request_start);
-		histogram_add(&pool->stats.query_times, now - server->request_start);
-		server->request_start = 0;
-	}
-	if (server->tx_status == 'I' && server->xact_start != 0) {
-		pool->stats.xacts++;
-		pool->stats.xact_usec += (uint64_t)(now - server->xact_start);
-		histogram_add(&pool->stats.xact_times, now - server->xact_start);
-		server->xact_start = 0;
-	}
-}
-
 /* Statement pooling: a transaction block would end with its first statement. */
 static void reply_no_block(struct reply *reply)
 {
@@ -656,24 +689,16 @@ static void reply_ready(struct reply *reply, uint8_t status)
 	}
 	server->tx_status = (char)status;
 	server->ledger.copy_in = false;
-	server->ledger.flushed = false;
 	if (op == OWES_HIDDEN_QUERY) {
 		reply_hide(reply, 6);
 		reply->inside_done = true;
 	} else {
-		server->ready_at = reply->worker->now;
 		if (UNLIKELY(server->pool->statement && status != 'I' && server->replication == 0)) {
 			reply_no_block(reply);
 			return;
 		}
 		reply_forward(reply, 6);
-		reply_count_xact(server, server->pool);
-		if (status == 'I') {
-			server->ran_set = false;
-			if (UNLIKELY(server->xact_params != NULL))
-				reply_end_change(server);
-		}
-		server->proven = true;
+		reply_at_ready(reply);
 	}
 	reply_pop(reply);
 	if (UNLIKELY(server->apart || server->altered || server->given))

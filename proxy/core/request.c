@@ -327,10 +327,6 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 	case FE_COPY_DONE:
 	case FE_COPY_FAIL:
 		ledger->copy_in = false;
-		ledger->flushed = false;
-		return true;
-	case FE_COPY_DATA:
-		ledger->flushed = false;
 		return true;
 	default:
 		return true;
@@ -363,9 +359,6 @@ static bool request_must_stop(const struct client *client, const struct server *
 		return true;
 	if (ledger_full(&server->ledger) || conn_unsent(&server->conn) > 0)
 		return true;
-	/* How the COPY ends tells whether they were ignored. */
-	if (UNLIKELY(server->ledger.syncs > 0) && !server->ledger.copy_in)
-		return true;
 	/* It would hit this one, and not what it was for. */
 	if (UNLIKELY(server->cancelling) && server->ledger.readies == 0 && !server->ledger.open &&
 	    !server->ledger.copy_in && !server->ledger.skipping && !is_copy(type))
@@ -388,11 +381,16 @@ static bool request_must_stop(const struct client *client, const struct server *
 }
 
 /* COPY data that came before the server asked for it: whether it reads or ignores it, and what it
- * does with a Sync behind it, is known when it has answered, to which a Flush makes it. */
+ * does with a Sync behind it, is known when it has answered, to which a Flush makes it.  So is,
+ * when a COPY has ended, whether Syncs among its data were ignored. */
 static bool request_must_ask(const struct server *server, uint8_t type)
 {
-	return UNLIKELY(is_copy(type)) && !server->ledger.copy_in && server->ledger.count > 0 &&
-	       !ledger_gives_only(&server->ledger);
+	const struct ledger *ledger = &server->ledger;
+
+	if (ledger->copy_in)
+		return false;
+	return UNLIKELY(ledger->syncs > 0) ||
+	       (UNLIKELY(is_copy(type)) && ledger->count > 0 && !ledger_gives_only(ledger));
 }
 
 static void request_ask(struct server *server)
@@ -506,6 +504,7 @@ static enum step request_forward(struct request *request, struct server *server,
 		}
 	}
 	request_note_start(request, server);
+	server->ledger.flushed = false;
 	if (is_extended(type)) {
 		if (type == FE_PARSE) {
 			server_note_parse(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);
@@ -569,6 +568,8 @@ static enum step request_stream(struct request *request, struct server *server)
 	}
 	server->left_to -= (uint32_t)n;
 	request->used += n;
+	if (UNLIKELY(server->ledger.mark_due))
+		server_send_mark(server);
 	return STEP_NEXT;
 }
 

@@ -210,6 +210,9 @@ void server_login_end(struct server *server);
 /* Bytes arrived from a server that is logged in (reply.c). */
 void server_readable(struct server *server);
 
+/* ledger.mark_due: sends what OWES_MARK is owed for, if no message is partly sent. */
+void server_send_mark(struct server *server);
+
 /* A log line about the connection. */
 void server_log(const struct server *server, enum log_level level, const char *fmt,
 		...) PRINTF_LIKE(3, 4);

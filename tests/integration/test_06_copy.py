@@ -258,6 +258,76 @@ def test_syncs_among_the_data_of_a_query(conn, sent, expected, how):
     assert conn.silent(0.1) and conn.value("SELECT 1") == "1"
 
 
+@pytest.mark.parametrize("how", ["at once", "one by one"])
+@pytest.mark.parametrize("sent,expected", [
+    ([ROW, SYNC, *lines(4001, 1), COPY_DONE, SYNC], "CZ"),
+    ([SYNC, ROW, COPY_DONE, SYNC], "CZ"),
+    ([SYNC, ROW, COPY_DONE, *SELECT, SYNC], "C12DCZ"),
+    ([ROW, SYNC, COPY_DONE, query("SELECT 1")], "CTDCZ"),
+    ([ROW, SYNC, COPY_DONE, FLUSH, SYNC], "CZ"),
+], ids=range(5))
+def test_syncs_among_the_data_of_a_copy_that_succeeds(conn, clean, sent, expected, how):
+    conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+    conn.until("G")
+    for part in sent if how == "one by one" else [b"".join(sent)]:
+        conn.send(part)
+        time.sleep(0.01)
+    assert kinds(conn.ready("I")) == expected
+    assert conn.silent(0.1) and conn.value("SELECT 1") == "1"
+
+
+def test_second_copy_behind_one_with_syncs_among_its_data(conn, clean):
+    conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+    conn.until("G")
+    conn.send(ROW, SYNC, COPY_DONE, parse(COPY_IN), bind(), execute(), *lines(4001, 2), SYNC,
+              COPY_DONE, *SELECT, SYNC)
+    messages = conn.ready("I")
+    assert kinds(messages) == "C12GC12DCZ" and tags(messages)[:2] == ["COPY 1", "COPY 2"]
+
+
+def test_sync_ahead_of_a_copy_that_fails_before_it_reads(conn):
+    """What cannot be copied to is found when the client has been told to send already."""
+    conn.query("BEGIN; CREATE VIEW no_table AS SELECT 1 AS id")
+    for _ in range(2):
+        conn.send(query("SAVEPOINT here"), parse("COPY no_table FROM STDIN"), bind(), execute(),
+                  SYNC)
+        conn.ready("T")
+        assert kinds(conn.ready("E")) == "12GEZ"
+        conn.send(ROW, COPY_DONE, SYNC)
+        assert kinds(conn.ready("E")) == "Z"
+        conn.send(query("ROLLBACK TO here"))
+        conn.ready("T")
+    conn.send(query("ROLLBACK"))
+    conn.ready("I")
+    assert conn.silent(0.1)
+
+
+def test_copy_that_fails_behind_a_sync_with_data_half_sent(conn):
+    half = copy_data(b"4001\t" + b"x" * 100000 + b"\n")
+    conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+    conn.until("G")
+    conn.send(SYNC, BAD, half[:1000])
+    assert kinds([conn.recv()]) == "E"
+    time.sleep(0.05)
+    conn.send(half[1000:50000])
+    time.sleep(0.05)
+    conn.send(half[50000:], COPY_DONE, SYNC)
+    assert kinds(conn.ready("I")) == "Z"
+    assert conn.silent(0.1) and conn.value("SELECT 1") == "1"
+
+
+def test_copy_that_fails_behind_a_sync_leaves_cursors_alone(conn):
+    conn.query("BEGIN; DECLARE mark CURSOR WITH HOLD FOR SELECT 5; COMMIT")
+    conn.query("BEGIN")
+    conn.send(parse(COPY_IN), bind(), execute(), FLUSH)
+    conn.until("G")
+    conn.send(SYNC, BAD, COPY_DONE, SYNC)
+    assert kinds(conn.ready("E")) == "EZ"
+    conn.query("ROLLBACK; BEGIN")
+    assert conn.value("FETCH FROM mark") == "5"
+    assert tags(conn.query("CLOSE mark; COMMIT")) == ["CLOSE CURSOR", "COMMIT"]
+
+
 @pytest.mark.parametrize("end", [COPY_DONE, copy_fail("no")], ids=["done", "fail"])
 def test_extended_copy_in_that_fails_behind_a_sync(conn, end):
     """A Sync that comes when the server reads data already, ahead of them."""

@@ -9,7 +9,8 @@ import psycopg2
 import pytest
 
 import pgwire
-from pgwire import SYNC, bind, describe, errors, execute, kinds, parse, query
+from pgwire import (COPY_DONE, FLUSH, SYNC, bind, copy_data, describe, errors, execute, kinds, parse,
+                    query)
 from proxy import ADMIN, ADMIN_PASSWORD, STATS, STATS_PASSWORD, ConsoleError
 from servers import BINDIR
 
@@ -289,6 +290,21 @@ def test_stats_count(proxy, console):
     assert int(after["total_query_count"]) - int(before["total_query_count"]) == 14
     assert int(after["total_sent"]) > int(before["total_sent"])
     assert int(after["total_received"]) > int(before["total_received"])
+
+
+@pytest.mark.parametrize("sync", [[], [SYNC]], ids=["", "sync"])
+def test_stats_count_a_copy_that_fails(proxy, console, sync):
+    def total():
+        row = [row for row in console("SHOW STATS") if row["database"] == "p1"][0]
+        return int(row["total_xact_count"]), int(row["total_query_count"])
+    with proxy.wire("p1") as conn:
+        conn.value("SELECT 1")
+        before = total()
+        conn.send(parse("COPY items (id) FROM STDIN"), bind(), execute(), FLUSH)
+        conn.until("G")
+        conn.send(*sync, copy_data(b"not a number\n"), COPY_DONE, SYNC)
+        assert kinds(conn.ready("I")) == "EZ"
+        assert total() == (before[0] + 1, before[1] + 1)
 
 
 def test_blockers_are_shown(proxy, console):
