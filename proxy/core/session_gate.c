@@ -68,6 +68,18 @@ void session_enqueue(struct session_move *move, struct database *database)
 		session_wake(database);
 }
 
+void session_enqueue_soon(struct session_move *move, struct database *database)
+{
+	static const struct timeval soon = {0, USEC_PER_MSEC};
+
+	if (!list_linked(&move->queued))
+		list_append(&database->session_queue, &move->queued);
+	/* Not session_wake(): an event that makes itself active is called again before the loop
+	 * looks what else there is. */
+	if (database->session_event != NULL && !database->worker->stopping)
+		(void)event_add(database->session_event, &soon);
+}
+
 void session_gate_free(struct database *database)
 {
 	if (database->session_event != NULL)

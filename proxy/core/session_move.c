@@ -378,7 +378,7 @@ static void session_step_parked(struct session_move *move)
 		return;
 	/* What its old server has told comes first. */
 	if (session_is_sealed(move) && !seal_is_silent(move->old)) {
-		session_enqueue(move, database);
+		session_enqueue_soon(move, database);
 		return;
 	}
 	/* Its last answer may be of before the promotion. */

@@ -315,6 +315,8 @@ void session_tick(struct database *database);
 
 /* Has session_step() done outside of whatever is being done now, when there is room to ask. */
 void session_enqueue(struct session_move *move, struct database *database);
+/* … in a moment, when what has come meanwhile may have been read. */
+void session_enqueue_soon(struct session_move *move, struct database *database);
 void session_wake(struct database *database);
 void session_gate_free(struct database *database);
 

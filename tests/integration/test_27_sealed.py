@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import struct
+import threading
 
 import psycopg
 import pytest
@@ -326,6 +327,43 @@ def test_one_that_does_something(make_scene, at, code):
     if code == UNDONE:
         scene.check_on_pg1()
         assert scene.proxy.wire("p2").value("SELECT note FROM items WHERE id = 99") == "late"
+
+
+def test_notifications_while_sessions_go_on(make_proxy, pg, other):
+    """What has been sent on a sealed connection is read first, though more comes meanwhile."""
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session",
+                       pool_size=12, session_leave_after=0)
+    clients = [proxy.wire("p2") for _ in range(8)]
+    for client in clients:
+        client.query("LISTEN news")
+    over = threading.Event()
+
+    def send():
+        with pg.connect("p2", autocommit=True) as sender:
+            while not over.is_set():
+                sender.execute("NOTIFY news")
+
+    sender = threading.Thread(target=send)
+    try:
+        for target in ("other", "pg") * 4:
+            proxy.command("PREPARE SWAP p2 TO %s SEAL" % target)
+            epoch = proxy.command("HOLD p2")[0]["epoch"]
+            assert len(proxy.command("SEAL p2 EPOCH " + epoch)) >= len(clients)
+            if target == "other":
+                sender.start()
+            proxy.command("SWAP p2 TO %s EPOCH %s FORCE" % (target, epoch))
+            proxy.command("RELEASE p2")
+            if target == "other":
+                over.set()
+                sender.join()
+                sender = threading.Thread(target=send)
+                over.clear()
+            for client in clients:
+                assert client.value("SHOW cluster_name") == target
+    finally:
+        over.set()
+        if sender.is_alive():
+            sender.join()
 
 
 def test_command(make_proxy, pg, other):
