@@ -425,7 +425,7 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	good = want != NULL;
 	(void)param_set_sync_sql(want, server->params, &sql);
 	param_set_unref(want);
-	if (sql.len > 0) {
+	if (!good || sql.len > 0) {
 		if (!good || !sbuf_ok(&sql))
 			client_doom(client, CLIENT_CLOSE_MEMORY);
 		else
