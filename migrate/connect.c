@@ -228,6 +228,27 @@ bool links_connect(struct loop *loop, struct link **links, size_t count, usec_t 
 	return ok;
 }
 
+static void reconnect(const struct move *move, struct link *link)
+{
+	/* Names are looked up while nothing else goes on, and clients may be waiting. */
+	link->same_address = move->phase >= PHASE_HOLD && move->phase <= PHASE_RELEASE;
+	link_connect(link);
+}
+
+void links_revive(struct move *move, struct link *const *links, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (links[i]->state != LINK_IDLE)
+			reconnect(move, links[i]);
+	}
+	(void)!loop_wait(&move->loop, links, count,
+	                 clock_now() + move->config->mover.connect_timeout, false);
+	for (size_t i = 0; i < count; i++) {
+		if (links[i]->state != LINK_IDLE)
+			link_give_up(links[i]);
+	}
+}
+
 bool link_revive(struct move *move, struct link *link)
 {
 	usec_t deadline = clock_now() + move->config->mover.connect_timeout;
@@ -236,9 +257,7 @@ bool link_revive(struct move *move, struct link *link)
 		return true;
 	if (link == &move->source.link && move->lock_lost)
 		return false;
-	/* Names are looked up while nothing else goes on, and clients may be waiting. */
-	link->same_address = move->phase >= PHASE_HOLD && move->phase <= PHASE_RELEASE;
-	link_connect(link);
+	reconnect(move, link);
 	if (loop_wait(&move->loop, &link, 1, deadline, false) != WAIT_DONE)
 		link_give_up(link);
 	if (link->state != LINK_IDLE)

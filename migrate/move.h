@@ -246,6 +246,8 @@ bool links_connect(struct loop *loop, struct link **links, size_t count, usec_t 
 
 /* Connects the link again if it is broken or closed; that to the source takes the lock again. */
 bool link_revive(struct move *move, struct link *link) MUST_CHECK;
+/* The same for several at once, none of which is that: their states tell. */
+void links_revive(struct move *move, struct link *const *links, size_t count);
 
 /* Appends (dbname, dbname, …) of the shards as literals. */
 void shards_literals(const struct move *move, struct sbuf *out);

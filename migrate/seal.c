@@ -14,6 +14,9 @@
 /* Others are ended: a query has two lists of them, the second with longer rows. */
 #define OFFERED_MAX ((size_t)1024 * 1024)
 #define ASK_TIMEOUT (5 * USEC_PER_SEC)
+/* In an undo, while clients wait: a proxy answers when its sessions have dropped what they have, or
+ * after a second. */
+#define SEALED_PATIENCE (2 * USEC_PER_SEC)
 /* The answer has had the time of a promotion. */
 #define LOOK_PATIENCE (500 * USEC_PER_MSEC)
 #define POLL_EVERY (2 * USEC_PER_MSEC)
@@ -312,21 +315,27 @@ bool seal_prove(struct move *move)
 static void seal_find(struct move *move)
 {
 	struct link *source = &move->source.link;
+	struct link **links = hold_links(move);
 	struct sbuf sql;
 
 	sbuf_init(&sql, SEAL_SQL_MAX);
+	links_revive(move, links, move->route_count);
 	for (size_t i = 0; i < move->route_count; i++) {
-		struct link *link = &move->routes[i].link;
-
+		if (links[i]->state != LINK_IDLE)
+			continue;
 		sbuf_reset(&sql);
 		sbuf_add_str(&sql, "SHOW SEALED ");
 		sql_identifier(&sql, move->routes[i].database);
-		if (!link_revive(move, link) ||
-		    !link_run(&move->loop, link, ASK_TIMEOUT, sbuf_text(&sql)))
-			continue; /* whoever does not answer closes them when its hold is over */
-		for (int row = 0; row < link_rows(link); row++)
-			add_offered(move, link, row, "server_pid");
+		link_send(links[i], sbuf_text(&sql));
 	}
+	/* Whoever does not answer closes them when its hold is over. */
+	(void)!loop_wait(&move->loop, links, move->route_count, clock_now() + SEALED_PATIENCE,
+	                 false);
+	for (size_t i = 0; i < move->route_count; i++) {
+		for (int row = 0; link_ok(links[i]) && row < link_rows(links[i]); row++)
+			add_offered(move, links[i], row, "server_pid");
+	}
+	free(links);
 	sbuf_reset(&sql);
 	seal_pick_sql(move, &sql);
 	if (sql.len > 0 && link_run(&move->loop, source, ASK_TIMEOUT, sbuf_text(&sql)))
