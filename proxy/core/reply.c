@@ -563,6 +563,14 @@ static void reply_error(struct reply *reply, size_t total)
 			server_doom(server, SERVER_CLOSE_PEER);
 		return;
 	}
+	if (!fatal && UNLIKELY(server->ledger.syncs > 0) && server->ledger.count > 1) {
+		/* More than COPY data was sent behind Syncs among it: which answers belong to what
+		 * cannot be known.  (If the COPY was still going on, that has ended it, and the
+		 * server's connection, too.) */
+		(void)reply_flush_run(reply);
+		server_doom(server, SERVER_CLOSE_PROTOCOL);
+		return;
+	}
 	if (fatal && !server->client->in_session && server_quiet(server)) {
 		/* Behind the last answer, in one go with it: it is idle already. */
 		reply_keep_error(server, &error);
@@ -638,11 +646,12 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 		reply_discard(server, pooled);
 	else if ((body[0] == 'R' && len == sizeof(reset) && memcmp(body, reset, len) == 0) ||
 	         (body[0] == 'S' && len == sizeof(set) && memcmp(body, set, len) == 0)) {
-		reply_doubt_params(server);
-		if (pooled && body[0] == 'S')
-			reply_set(server);
-		if (pooled)
+		reply_doubt_params(server); /* without memory it ends the server */
+		if (pooled && server->client != NULL) {
+			if (body[0] == 'S')
+				reply_set(server);
 			statement_settings_changed(server->client, server, true);
+		}
 	}
 	if (UNLIKELY(reply_alters(body, len)))
 		statement_altered(server);

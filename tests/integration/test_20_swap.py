@@ -402,35 +402,6 @@ def test_warm_query_that_fails(make_proxy, pg, other, text):
         assert conn.value("SHOW cluster_name") == "other"
 
 
-def test_surplus_connections_leave_before_the_hold(make_proxy, pg, other):
-    """With a swap prepared, what the pool has too many to the old server is closed while the
-    clients still run; without one it stays."""
-    proxy = make_proxy({"pg": pg, "other": other}, pool_size=6)
-    conns = [proxy.wire("p2") for _ in range(6)]
-    for conn in conns:
-        conn.query("BEGIN")
-    for conn in conns:
-        conn.query("COMMIT")
-    time.sleep(0.5)
-    assert server_states(proxy, "pg") == ["idle"] * 6
-    assert proxy.command("PREPARE SWAP p2 TO other")[0]["connections"] == "6"
-    # Each worker keeps one.
-    wait_for(lambda: len(server_states(proxy, "pg")) <= 2, what="the end of the surplus")
-    assert server_states(proxy, "other") == ["prepared"] * 6
-    # Whoever needs more than what is left gets it.
-    for conn in conns:
-        conn.query("BEGIN")
-    assert server_states(proxy, "pg") == ["active"] * 6
-    for conn in conns:
-        conn.query("COMMIT")
-    proxy.command("CANCEL SWAP p2")
-    time.sleep(0.5)
-    assert len(server_states(proxy, "pg")) >= 1 and not server_states(proxy, "other")
-    for conn in conns:
-        assert conn.value("SHOW cluster_name") == "pg"
-        conn.close()
-
-
 def test_release_is_on_disk_when_it_answers(proxy):
     """The gate opens before the write; a proxy that is ended in between does not come back held."""
     with proxy.wire("p2") as conn:

@@ -357,10 +357,14 @@ def test_the_source_hangs_before_the_hold(make_scene):
 
 def test_the_target_follows_no_more_before_the_hold(make_scene):
     """It has stopped replaying when all else is prepared: nobody is held for it."""
-    scene = make_scene(mover={"catch_up_timeout": "1s"})
+    scene = make_scene(mover={"catch_up_timeout": "1s"},
+                       proxy={"swap_warm_query": "SELECT pg_sleep(%d)" % (2 * SLOW)})
     startup = scene.pg2.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'")
+    client = scene.proxy.wire("p2")
+    client.query("SELECT 1")
     mover = scene.background("move", "p2", "--to", "pg2")
-    wait_for(lambda: "prepared for a swap" in scene.proxy.log(), 60 * SLOW, "prepare")
+    wait_for(lambda: scene.pg2.sql("SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(%'"),
+             60 * SLOW, "prepare")
     with stopped(startup):
         scene.pg1.sql("INSERT INTO items VALUES (40, 'x')", "p2")
         assert mover.wait(60 * SLOW) == UNDONE

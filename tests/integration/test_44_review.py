@@ -224,7 +224,8 @@ def test_database_that_a_reload_removes(make_proxy):
 
 
 def test_sync_inside_copy_data_that_was_not_asked_for(make_proxy):
-    """How often the server will be ready cannot be known: others never get such a server."""
+    """A Query behind such a Sync: how often the server will be ready cannot be known.  Others never get
+    such a server."""
     proxy = make_proxy(workers=1, pool_size=1)
     for _ in range(5):
         with proxy.wire() as conn, proxy.wire() as other:
