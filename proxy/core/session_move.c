@@ -273,6 +273,20 @@ static void session_step_held(struct session_move *move)
 		session_park(move);
 }
 
+/* It is asked when the server that RECONNECT opens for it can be used: until then its client goes
+ * on, and would have to wait for each answer. */
+static bool session_dials(const struct session_move *move)
+{
+	return move->reconnect && move->fresh != NULL && move->stage == SESSION_STAGE_NONE;
+}
+
+/* What it was a moment ago has been set up there.  That it can be is known, and its client, who
+ * never rests, would change it again and again. */
+static bool session_was_set_up(const struct session_move *move)
+{
+	return move->reconnect && move->stage >= SESSION_STAGE_STANDBY;
+}
+
 static void session_step_linked(struct session_move *move)
 {
 	struct client *client = move->client;
@@ -289,7 +303,7 @@ static void session_step_linked(struct session_move *move)
 		if (server->ready_at != move->asked_ready_at)
 			move->neutral = false;
 		move->asked_ready_at = server->ready_at;
-		if (held || move->wanted || move->reconnect)
+		if (held || move->wanted || (move->reconnect && !session_dials(move)))
 			(void)!session_ask(move, server, SESSION_ASKS_STATE);
 		else
 			session_settled(move); /* active since it was asked: its turn comes again */
@@ -318,7 +332,8 @@ static void session_step_linked(struct session_move *move)
 		return;
 	}
 	session_find_fresh(move);
-	if (move->fresh == NULL || move->stage == SESSION_STAGE_NONE || !session_set_up(move)) {
+	if (move->fresh == NULL || move->stage == SESSION_STAGE_NONE ||
+	    (!session_was_set_up(move) && !session_set_up(move))) {
 		if (move->fresh == NULL && database->swap_pending == 0)
 			session_settled(move); /* it will have to be dialled after the swap */
 		return;

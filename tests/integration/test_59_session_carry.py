@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 """Temporary tables of a session on their way to another server: with their rows, their whole
 definition and their sequences; or why they stay where they are."""
+import time
+
 import pytest
 
 from pgwire import SYNC, Conn, bind, close, errors, execute, kinds, parse, query, rows, wait_for
@@ -142,6 +144,23 @@ def test_a_hold_without_a_swap(make, pg):
         proxy.command("RECONNECT p2")
         wait_for(lambda: conn.value("SELECT pg_backend_pid()") != pid, what="another server")
         assert conn.value("SELECT count(*) FROM basket") == "3"
+
+
+def test_of_a_client_that_never_rests(make):
+    """Its rows are others each time that it could be moved: in the end it waits for that."""
+    proxy = make()
+    with proxy.wire("p2", application_name="traveller") as conn:
+        conn.query("CREATE TEMP TABLE visits AS SELECT 0 AS n, g AS filler FROM generate_series(1, 500) g")
+        pids = {conn.value("SELECT pg_backend_pid()")}
+        proxy.command("RECONNECT p2")
+        count, began = 0, time.monotonic()
+        while len(pids) == 1 and time.monotonic() - began < 60:
+            count += 1
+            pids.add(rows(conn.query("UPDATE visits SET n = n + 1 WHERE filler = 7 "
+                                     "RETURNING pg_backend_pid()"))[0][0])
+        assert len(pids) == 2, "%d transactions" % count
+        assert rows(conn.query("SELECT n FROM visits WHERE filler = 7")) == [[str(count)]]
+        assert conn.value("SELECT count(*) FROM visits") == "500"
 
 
 def test_whose_they_are(make, pg):
