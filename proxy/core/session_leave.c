@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * Sessions that leave their servers before a hold.  The end of a backend costs its host about a
- * millisecond, and the fence waits for all of them: with hundreds of sessions that is most of the
- * hold.  One that is idle, and that could go on at the new server as it is, needs its old one no
- * more.  Worker thread.
+ * Sessions that leave their servers before a hold.  Each server connection costs the hold
+ * something: it is looked for and sealed (seal.h), or its backend has to end, which takes its host
+ * about a millisecond.  A session that is idle, and that could go on at the new server as it is,
+ * needs its old one no more.  Worker thread.
  *
  * What was set up for it at the new server is its only one: when that ends, it is set up there once more,
  * in a hold before that counts as drained.  If the new server does not take it, it goes back.
