@@ -178,6 +178,8 @@ static bool leave_some(struct database *database, usec_t idle)
 	return false;
 }
 
+static void leave_on_timer(evutil_socket_t fd, short what, void *arg);
+
 static void leave_next(struct database *database)
 {
 	const struct timeval span = {0, LEAVE_SPAN};
@@ -187,6 +189,9 @@ static void leave_next(struct database *database)
 	if (idle == 0 || database->held || database->swap_target == NULL || !database->swap_leave ||
 	    database->worker->now >= database->leave_end)
 		return;
+	if (database->leave_timer == NULL)
+		database->leave_timer =
+		    event_new(database->worker->base, -1, 0, leave_on_timer, database);
 	if (database->leave_timer == NULL || event_add(database->leave_timer, &span) != 0)
 		return;
 	database->leaving = database->swap_pending > 0 || leave_some(database, idle);
@@ -209,9 +214,6 @@ bool session_leave_begin(struct database *database)
 {
 	if (!database->swap_leave)
 		return false;
-	if (database->leave_timer == NULL)
-		database->leave_timer =
-		    event_new(database->worker->base, -1, 0, leave_on_timer, database);
 	if (database->leave_end == 0) {
 		database->leave_end = database->worker->now + LEAVE_MAX;
 		leave_next(database);

@@ -48,7 +48,8 @@ static const char inspect_sql[] =
 #undef LATE_SETTING
     "])"
     " OR pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf))"
-    ") " HEX_ROWS "SELECT CASE"
+    ") " HEX_ROWS
+    "SELECT CASE"
     " WHEN o.name" EQ "'statement_timeout' AND $2" EQ "'neutral' THEN 'reset'" TEXT
     " WHEN o.mine AND o.context" EQ "ANY (ARRAY['user'" TEXT ", 'superuser'" TEXT
     "]) THEN 'guc'" TEXT " WHEN o.mine OR o.given THEN 'cat'" TEXT " ELSE 'base'" TEXT " END AS k,"
@@ -73,10 +74,10 @@ static const char inspect_sql[] =
     " ('session_authorization', session_user" TEXT ")) r (n, v) WHERE NOT $2" EQ "'neutral'"
     " UNION ALL "
     "SELECT CASE WHEN p.from_sql THEN 'sql' ELSE 'proto' END, p.name, p.statement,"
-    " p.parameter_types::pg_catalog.oid[]" TEXT " FROM pg_catalog.pg_prepared_statements p"
-    " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT
-    ", '" SESSION_OWN_PREFIX "neutral', '" SESSION_OWN_PREFIX "limit', '" SESSION_OWN_PREFIX
-    "run', '" SESSION_OWN_PREFIX "set'])"
+    " p.parameter_types::pg_catalog.oid[]" TEXT
+    " FROM pg_catalog.pg_prepared_statements p"
+    " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT ", '" SESSION_OWN_PREFIX
+    "neutral', '" SESSION_OWN_PREFIX "limit', '" SESSION_OWN_PREFIX "run', '" SESSION_OWN_PREFIX "set'])"
     " UNION ALL "
     "SELECT 'listen', l.l, NULL, NULL FROM pg_catalog.pg_listening_channels() l (l)"
     " UNION ALL "
