@@ -409,17 +409,12 @@ class Bench:
                 account, before, during, move = self.move_once(name)
                 promote = move.get("promote_ms", move.get("promote"))
                 others[name]["promote"].append(promote)
-                if name == "limit":
-                    gaps[name].append(move["gap"])
-                    self.say("move: limit %.1f ms" % move["gap"])
-                    self.note("move", (name,), move)
-                    continue
-                p1, p2 = account["groups"]["p1"], account["groups"]["p2"]
+                p1, p2 = account["groups"]["p1"], account["groups"].get("p2")
                 # Not the account's: servers that have just been made stand still before the move.
-                gaps[name].append(during["groups"]["p2"]["longest_gap_ms"])
                 others[name]["during"].append(during["groups"]["p1"]["longest_gap_ms"])
                 others[name]["before"].append(before["groups"]["p1"]["longest_gap_ms"])
-                broken[name] += sum(group[key] for group in (p1, p2)
+                gaps[name].append(during["groups"]["p2"]["longest_gap_ms"] if p2 else move["gap"])
+                broken[name] += sum(group[key] for group in (p1, p2) if group
                                     for key in ("errors", "lost", "duplicated", "foreign",
                                                 "old_only"))
                 self.say("move: %s: p2 %.1f ms, p1 %.1f ms (before %.1f), broken promises %d"
@@ -430,12 +425,10 @@ class Bench:
               % self.options.moves,
               ["", "limit", "pgshuntd", "pgbouncer by hand"],
               [["p2, over the move"] + [spread(gaps[name]) for name in names],
-               ["p1, over the move", ""] +
-               [spread(others[name]["during"]) for name in names[1:]],
-               ["p1, as long before it", ""] +
-               [spread(others[name]["before"]) for name in names[1:]],
+               ["p1, over the move"] + [spread(others[name]["during"]) for name in names],
+               ["p1, as long before it"] + [spread(others[name]["before"]) for name in names],
                ["of it: promotion"] + [spread(others[name]["promote"]) for name in names],
-               ["errors, lost, duplicated", ""] + [broken[name] for name in names[1:]]])
+               ["errors, lost, duplicated"] + [broken[name] for name in names]])
         if broken["pgshuntd"]:
             raise SystemExit("a move broke a promise")
 
