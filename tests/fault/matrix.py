@@ -9,7 +9,9 @@ held or paused, all clients go on, no error but those that the fault itself must
 report and exit code say what is true.
 """
 import argparse
+import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,8 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+
+import psycopg
 
 import net
 import world as worlds
@@ -70,8 +74,9 @@ def kill_mover(world):
 def end_sessions(world):
     """What an administrator does who does not know them."""
     for cluster in (world.pg1, world.pg2):
-        cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE application_name LIKE 'pgshunt%' AND pid <> pg_backend_pid()")
+        with contextlib.suppress(psycopg.Error):  # another fault may have it
+            cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE application_name LIKE 'pgshunt%' AND pid <> pg_backend_pid()")
 
 
 # `window`: where the record lies. "before" the drain is complete, "held", "after" the release.
@@ -83,11 +88,15 @@ FAULTS = [
           may_fail=lambda client, window: ".b." in client,
           why="clients of the killed proxy lose their connections"),
     Fault("pg1 killed", do("pg1", "crash"), do("pg1", "start"),
-          may_fail=lambda client, window: client.startswith("p1") or window == "before",
-          why="what pg1 was working on is lost: p1's clients, and those of p2 before they are held"),
+          may_fail=lambda client, window: client.startswith("p1") or window == "before" or
+          ".c." in client,
+          why="what pg1 was working on is lost: p1's clients, those of p2 before they are held, and "
+          "sessions that the proxy holds there"),
     Fault("pg2 killed", do("pg2", "crash"), do("pg2", "start"),
-          may_fail=lambda client, window: client.startswith("p2") and window == "after",
-          why="what pg2 was working on is lost: p2's clients after the release"),
+          may_fail=lambda client, window: client.startswith("p2") and
+          (window == "after" or ".c." in client),
+          why="what pg2 was working on is lost: p2's clients after the release, and sessions that "
+          "were carried there"),
     Fault("pgbouncer killed", lambda world: world.direct.stop(),
           lambda world: world.direct.start(),
           may_fail=lambda client, window: ".direct." in client,
@@ -111,6 +120,20 @@ FAULTS = [
     Fault("mover-pgbouncer cut", cut("mover", "pgbouncer"), heal, CUT_LASTS),
     Fault("mover-PL/Proxy cut", cut("mover", "pgx"), heal, CUT_LASTS),
 ]
+
+
+# Made at random moments only.
+MORE = [
+    Fault("sessions' proxy killed", lambda world: world.proxies["c"].kill(),
+          lambda world: world.proxies["c"].start(),
+          may_fail=lambda client, window: ".c." in client),
+    Fault("sessions' proxy hangs", lambda world: world.proxies["c"].process.send_signal(signal.SIGSTOP),
+          lambda world: world.proxies["c"].process.send_signal(signal.SIGCONT), HANG_LASTS),
+    Fault("mover-sessions' proxy cut", cut("mover", "proxy c"), heal, CUT_LASTS),
+    Fault("sessions' proxy-pg1 cut", cut("proxy c", "pg1"), heal, CUT_LASTS),
+    Fault("sessions' proxy-pg2 cut", cut("proxy c", "pg2"), heal, CUT_LASTS),
+]
+AT_RANDOM = Fault("at random", None)
 
 
 class Broken(Exception):
@@ -252,6 +275,87 @@ def run_cell(world, fault, records, record):
     return place[-1] + "".join({"resume": "r", "abort": "a"}[step] for step, _ in steps)
 
 
+# --- faults at random -----------------------------------------------------------------------------
+
+class Events:
+    """Faults that are made, and taken back, at their moments, whatever the mover does meanwhile."""
+
+    def __init__(self, world, rng, faults):
+        self.world = world
+        self.began = time.monotonic()
+        self.left = []
+        for fault in faults:
+            at = rng.choice((0, rng.uniform(0, 0.05), rng.uniform(0, 0.5), rng.uniform(0, 4)))
+            lasts = rng.choice((0.05, 0.3, 1.0, max(fault.lasts, 0.1)))
+            self.left += [(at * SLOW, 1, fault), ((at + lasts) * SLOW, 0, fault)]
+        self.left.sort(key=lambda event: event[:2])
+        self.made = []
+
+    def step(self):
+        while self.left and time.monotonic() - self.began >= self.left[0][0]:
+            _, begins, fault = self.left.pop(0)
+            if begins:
+                fault.make(self.world)
+                self.made.append(fault)
+            elif fault in self.made:
+                fault.repair(self.world)
+
+    def end(self):
+        """What was made is taken back now, what was not is not made any more."""
+        self.left = [(0, 0, fault) for _, begins, fault in self.left
+                     if not begins and fault in self.made]
+        self.step()
+
+    def wait(self, limit):
+        """Until the program that runs has ended."""
+        deadline = time.monotonic() + limit * SLOW
+        while self.world.process.poll() is None:
+            check(time.monotonic() < deadline, "it did not end:\n%s", self.world.mover_log())
+            self.step()
+            time.sleep(0.002)
+        return self.world.process.returncode
+
+
+def run_random(world, records, seed):
+    """One or two faults, near a record of the move but not at it."""
+    rng = random.Random(seed)
+    faults = [rng.choice(FAULTS + MORE)]
+    other = rng.choice(FAULTS + MORE)
+    if rng.random() < 0.7 and other.name.split()[0] != faults[0].name.split()[0]:
+        faults.append(other)
+    record = rng.choice([name for name in records if name != "end.outcome"])
+    world.begin()
+    world.load()
+    print("    seed %d: %s after %s" % (seed, " + ".join(fault.name for fault in faults), record),
+          flush=True)
+    os.unlink(reach(world, record))
+    events = Events(world, rng, faults)
+    steps = []
+    try:
+        code = events.wait(150)
+        # Somebody who tries before everything is as it was, and again when it is.
+        if events.left and world.ended() is None and rng.random() < 0.5:
+            world.process = world.mover("resume", log="early.log")
+            code = events.wait(150)
+            steps.append(("early resume", code))
+    finally:
+        events.end()
+    if "mover killed, abort" in (fault.name for fault in events.made):
+        time.sleep(2.5 * SLOW)
+    while world.ended() is None and len(steps) < 5:
+        world.process = world.mover("resume")
+        code = world.process.wait(90 * SLOW)
+        steps.append(("resume", code))
+        check(code in (DONE, UNDONE, FORWARD, UNDO_INCOMPLETE), "resume ended with %d", code)
+    may = Fault("", None, may_fail=lambda client, window: any(
+        fault.may_fail(client, place) for fault in events.made
+        for place in ("before", "held", "after")))
+    place = judge(world, may, record, "", steps, code)
+    if place == "pg2":
+        world.fresh = False
+    return place[-1] + " ".join(" %s %d" % step for step in steps)
+
+
 # --- the whole ------------------------------------------------------------------------------------
 
 LEGEND = """\
@@ -296,6 +400,9 @@ def arguments():
     parser.add_argument("--short", action="store_true", help="eleven cells, less than a minute")
     parser.add_argument("--fault", action="append", help="only faults whose name has this in it")
     parser.add_argument("--record", action="append", help="only records whose name has this in it")
+    parser.add_argument("--random", type=int, metavar="N",
+                        help="instead: N moves with one or two faults at random moments")
+    parser.add_argument("--seed", type=int, help="of the first of them; the next ones follow it")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that failed")
     parser.add_argument("--relay", action="store_true", help="cut with a relay, not by dropping")
     parser.add_argument("--output", help="write the table to this file")
@@ -364,16 +471,21 @@ def main():
     world = worlds.World(folder, net.make())
     try:
         print("connections are cut by: %s" % world.net.kind, flush=True)
-        records = clean_run(world)
+        known = records = clean_run(world)
         faults, cells = choose(options, records)
+        if options.random:
+            seed = random.randrange(10 ** 6) if options.seed is None else options.seed
+            records = ["seed %d" % (seed + n) for n in range(options.random)]
+            faults, cells = [AT_RANDOM], [(record, AT_RANDOM) for record in records]
         for record, fault in cells:
             if (record, fault.name) in results:
                 continue
             start = time.monotonic()
             try:
-                outcome = run_cell(world, fault, records, record)
+                outcome = (run_random(world, known, int(record.split()[1]))
+                           if fault is AT_RANDOM else run_cell(world, fault, records, record))
             except (Broken, AssertionError, OSError, subprocess.TimeoutExpired,
-                    worlds.psycopg.Error) as error:
+                    psycopg.Error) as error:
                 failed += 1
                 outcome = "FAILED"
                 report_failure(world, folder, record, fault)

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: PostgreSQL
 # The fault matrix: a move under load with every fault at every record of its journal.
 #   sh tests/fault/run.sh [--short] [--fault NAME] [--record NAME] [--output FILE] [--keep] [--relay]
+#                         [--random N [--seed S]]
 # The whole takes about two hours, --short less than a minute; --fault and --record choose cells and can
-# be repeated.  Exit code 0 only if every cell is green.
+# be repeated; --random makes one or two faults at a time, at random moments of N moves.  Exit code 0
+# only if every cell is green.
 set -eu
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/lib.sh

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """What a cell of the fault matrix happens to: pg1 with p1 and p2, its standby pg2, a PL/Proxy server,
-the proxies a and b, a pgbouncer in front of a, another that leads to pg1 itself and is driven by the
-mover, clients on every way, and the mover.
+the proxies a and b, c with session pools, a pgbouncer in front of a, another that leads to pg1 itself
+and is driven by the mover, clients on every way, and the mover.
 
 Servers start from copies of prepared data directories, and a world in which nothing was promoted is
 used again by the next cell.
@@ -27,10 +27,13 @@ CLIENTS = [
     ("p2.b.extended", "b", "extended", ["--block"]),
     ("p2.b.pipelined", "b", "pipelined", []),
     ("p2.b.reconnecting", "b", "simple", ["--reconnect", "--rate", "5"]),
+    ("p2.c.prepared", "c", "prepared", ["--block"]),
+    ("p2.c.simple", "c", "simple", []),
     ("p2.bouncer.simple", "bouncer", "simple", []),
     ("p2.direct.simple", "direct", "simple", []),
     ("p1.a.simple", "a", "simple", []),
     ("p1.b.extended", "b", "extended", []),
+    ("p1.c.prepared", "c", "prepared", []),
 ]
 
 
@@ -95,8 +98,9 @@ class World:
     def prepare_proxies(self):
         self.proxies = {name: Proxy(self.folder, self.servers_of("proxy " + name),
                                     {"p1": "pg1", "p2": "pg1"}, name="proxy." + name,
-                                    listen_addresses=[self.net.listen], workers=2)
-                        for name in ("a", "b")}
+                                    listen_addresses=[self.net.listen], workers=2,
+                                    pool_mode="session" if name == "c" else "transaction")
+                        for name in ("a", "b", "c")}
         password = os.path.join(self.folder, "admin.password")
         with open(password, "w") as out:
             out.write(ADMIN_PASSWORD + "\n")
@@ -240,8 +244,8 @@ class World:
     # --- the load -------------------------------------------------------------------------------
 
     def load(self, rate=25):
-        ports = {"a": self.proxies["a"].port, "b": self.proxies["b"].port,
-                 "bouncer": self.bouncer.port, "direct": self.direct.port}
+        ports = {name: proxy.port for name, proxy in self.proxies.items()}
+        ports.update(bouncer=self.bouncer.port, direct=self.direct.port)
         self.load_log = os.path.join(self.folder, "load.log")
         if os.path.exists(self.load_log):
             os.unlink(self.load_log)
