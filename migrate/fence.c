@@ -170,10 +170,12 @@ bool phase_fence(struct move *move)
 		return true;
 	move->fenced = true;
 	watch_fenced(move);
-	if (!move->resumed)
-		seal_send(move);
 	ok = close_source(move, clock_now() + FENCE_TIMEOUT);
-	ok = (move->resumed || seal_take(move)) && ok;
+	/* Behind it: what is sealed is given up, and must not be for a fence that fails. */
+	if (ok && !move->resumed) {
+		seal_send(move);
+		ok = seal_take(move);
+	}
 	json_int(&move->evidence, "databases", (int64_t)move->shard_count);
 	/* From here on a hold that ended by itself would let clients run into the fence; the
 	 * proxies need a moment to write that down, in which the sessions are ended. */

@@ -8,6 +8,7 @@
 
 #include "base/list.h"
 #include "core/admin.h"
+#include "core/mail.h"
 #include "core/proxy.h"
 #include "core/state.h"
 #include "core/state_writer.h"
@@ -43,6 +44,8 @@ struct admin_db {
 	uint64_t forever_number; /* … and that it has no expiry; 0: it has one, or is a PAUSE */
 	struct event *lease_timer;
 	struct event *drain_timer;
+	struct event *open_timer;   /* the hold is over, but the gate not open yet … */
+	enum mail_type open_letter; /* … until this is sent */
 	struct list waiters; /* requests HOLD that wait for drained */
 	bool paused;         /* the hold is a PAUSE */
 
@@ -235,7 +238,8 @@ void hold_on_saved(struct admin_db *db);
 void hold_on_save_failed(struct admin_db *db, uint64_t number, const char *error);
 /* A HOLD that waits is cancelled. */
 void hold_cancel(struct admin_request *request);
-/* Opens the gate; HOLDs that wait fail with the reason. */
+/* Opens the gate, when sessions that have lost their servers have their claims back; HOLDs that
+ * wait fail with the reason. */
 void hold_end(struct admin_db *db, const char *reason);
 /* The same because nobody renewed the lease: who fenced the server may have died before undoing it. */
 void hold_lapse(struct admin_db *db);

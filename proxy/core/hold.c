@@ -19,7 +19,8 @@
 
 /* From the opening of the gate to the write that says so. */
 #define RELEASE_WRITE_DELAY (100 * USEC_PER_MSEC)
-/* From the swap: how long it, or the release, waits for sessions with locks or channels. */
+/* From the swap, or the end of a hold without one: how long the opening of the gate waits for
+ * sessions with locks or channels. */
 #define REST_PATIENCE USEC_PER_SEC
 
 /* After cancel or terminate the blockers have at least so long to go away. */
@@ -98,9 +99,67 @@ static void hold_close_gate(struct admin_db *db)
 	if (db->began == 0)
 		db->began = clock_now();
 	db->gate_closed = true;
+	(void)event_del(db->open_timer); /* it stays closed */
 	db->gate_token = ++db->admin->last_token;
 	timer_set(db->drain_timer, db->drain);
 	admin_post_all(db, MAIL_HOLD, db->epoch);
+}
+
+int hold_rest(const struct admin_db *db)
+{
+	struct share_registry *shares = db->admin->proxy->shares;
+	struct database_share *share = share_database(shares, db->name);
+	int rest = share == NULL ? 0 : atomic_load(&share->rest);
+
+	share_database_unref(shares, share);
+	return rest;
+}
+
+static bool hold_rest_awaited(const struct admin_db *db)
+{
+	const bool swapped = db->swapped_epoch == db->epoch;
+	const usec_t since = swapped ? db->swapped_at : db->returned_at;
+
+	return (swapped || db->returned_epoch == db->epoch) &&
+	       clock_now() - since < REST_PATIENCE && hold_rest(db) > 0;
+}
+
+bool hold_awaits_rest(const struct admin_db *db)
+{
+	return db->state != HOLD_OPEN && hold_rest_awaited(db);
+}
+
+/* Without a swap: sessions that have lost their servers, as by a fence or SEAL, get their locks and
+ * channels again before others go on. */
+static void hold_return(struct admin_db *db)
+{
+	if (db->paused || db->swapped_epoch == db->epoch || db->returned_epoch == db->epoch ||
+	    hold_rest(db) == 0)
+		return;
+	db->returned_epoch = db->epoch;
+	db->returned_at = clock_now();
+	admin_post_all(db, MAIL_RETURN, db->epoch);
+}
+
+/* The hold is over; the workers learn of it when sessions have what others could take from them. */
+static void hold_open_gate(struct admin_db *db)
+{
+	if (hold_rest_awaited(db)) {
+		admin_timer_add(db->open_timer, HOLD_REST_LOOK);
+		return;
+	}
+	if (hold_rest(db) > 0 && !db->paused)
+		log_warning("database \"%s\": clients go on, though sessions have yet to get their "
+		            "advisory locks or channels",
+		            db->name);
+	admin_post_all(db, db->open_letter, db->epoch);
+}
+
+static void open_again(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	hold_open_gate(arg);
 }
 
 static void hold_open(struct admin_db *db, const char *reason, enum mail_type letter)
@@ -112,8 +171,10 @@ static void hold_open(struct admin_db *db, const char *reason, enum mail_type le
 	db->end_wanted = false;
 	if (db->state != HOLD_OPEN) {
 		log_info("database \"%s\": %s", db->name, reason);
+		hold_return(db);
 		hold_set_state(db, HOLD_OPEN);
-		admin_post_all(db, letter, db->epoch);
+		db->open_letter = letter;
+		hold_open_gate(db);
 	}
 	db->paused = false;
 	pause_check(db->admin);
@@ -395,12 +456,14 @@ void hold_init(struct admin_db *db)
 	db->state = HOLD_OPEN;
 	db->lease_timer = admin_timer_new(db->admin, lease_ended, db);
 	db->drain_timer = admin_timer_new(db->admin, drain_deadline, db);
+	db->open_timer = admin_timer_new(db->admin, open_again, db);
 }
 
 void hold_free(struct admin_db *db)
 {
 	event_free(db->lease_timer);
 	event_free(db->drain_timer);
+	event_free(db->open_timer);
 }
 
 void hold_restore(struct admin_db *db)
@@ -586,46 +649,9 @@ static void release_write(evutil_socket_t fd, short what, void *arg)
  * answered, can be repeated. */
 static void release_now(struct admin_request *request)
 {
-	struct admin_db *db = request->db;
-
-	if (db->swapped_epoch == db->epoch && hold_rest(db) > 0)
-		log_warning("database \"%s\": released, though sessions have yet to get their advisory "
-		            "locks or channels",
-		            db->name);
 	hold_end(request->db, "the hold was released");
 	request->admin->unsaved = true;
 	request_set_timer(request, release_write, RELEASE_WRITE_DELAY);
-}
-
-int hold_rest(const struct admin_db *db)
-{
-	struct share_registry *shares = db->admin->proxy->shares;
-	struct database_share *share = share_database(shares, db->name);
-	int rest = share == NULL ? 0 : atomic_load(&share->rest);
-
-	share_database_unref(shares, share);
-	return rest;
-}
-
-bool hold_awaits_rest(const struct admin_db *db)
-{
-	const bool swapped = db->swapped_epoch == db->epoch;
-	const usec_t since = swapped ? db->swapped_at : db->returned_at;
-
-	return (swapped || db->returned_epoch == db->epoch) && db->state != HOLD_OPEN &&
-	       clock_now() - since < REST_PATIENCE && hold_rest(db) > 0;
-}
-
-/* Without a swap: sessions that have lost their servers, as by a fence, get their locks and
- * channels again before others go on. */
-static void hold_return(struct admin_db *db)
-{
-	if (db->paused || db->swapped_epoch == db->epoch || db->returned_epoch == db->epoch ||
-	    hold_rest(db) == 0)
-		return;
-	db->returned_epoch = db->epoch;
-	db->returned_at = clock_now();
-	admin_post_all(db, MAIL_RETURN, db->epoch);
 }
 
 /* True: the request was refused. */

@@ -92,7 +92,7 @@ static void session_refused(struct session_move *move)
 {
 	char why[1200];
 
-	if (session_return_without(move))
+	if (session_return_later(move) || session_return_without(move))
 		return;
 	(void)snprintf(why, sizeof(why), "the new server refused a part of it: %s", move->failure);
 	session_failed(move, why);

@@ -255,6 +255,10 @@ void session_hold(struct database *database)
 	database->settled = false;
 	database->sessions_returning = false;
 	session_watch(database);
+	LIST_FOREACH(&database->sessions, node, tmp)
+	{
+		session_count_rest(CONTAINER_OF(node, struct session_move, node));
+	}
 	if (database->paused)
 		return; /* sessions keep their servers, and what they ask waits */
 	session_for_each(database, session_hold_one);

@@ -56,6 +56,10 @@ void session_classify_state(struct session_move *move);
 /* It is being set up there anew, and its old process has gone. */
 bool session_comes_back(const struct session_move *move) MUST_CHECK;
 
+/* It has failed there for a lock that its old process, which has been told to end, may still have:
+ * it is set up once more, a little later.  False: it was something else, or too often. */
+bool session_return_later(struct session_move *move) MUST_CHECK;
+
 /* What has failed there is left out, and the next step sets up the rest.  False: it must not be, or
  * nobody knows what it was. */
 bool session_return_without(struct session_move *move) MUST_CHECK;

@@ -242,6 +242,8 @@ static void session_link(struct session_move *move, struct server *server)
 	move->lossy = false;
 	move->pass = false;
 	move->left = false;
+	move->claims_since = 0;
+	move->claims_at = 0;
 	client->pool->parked--;
 	if (move->asked != server) /* else the answer is still to come */
 		server->move = NULL;

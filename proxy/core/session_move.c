@@ -370,6 +370,10 @@ static void session_step_parked(struct session_move *move)
 	if (move->drop || move->state == NULL)
 		return;
 	session_find_fresh(move);
+	if (database->worker->now < move->claims_at) {
+		session_enqueue_soon(move, database);
+		return;
+	}
 	if (move->fresh == NULL || move->stage == SESSION_STAGE_NONE || !session_set_up(move))
 		return;
 	if (move->rest && database->held && move->stage == SESSION_STAGE_STANDBY &&

@@ -137,6 +137,9 @@ struct session_move {
 	char *moved_to;
 	char *lost;      /* what was lost then; NULL: nothing */
 	usec_t retry_at; /* no dialling before */
+	usec_t claims_since; /* its locks, back on its server, are another's, as of its old process;
+	                        0: no */
+	usec_t claims_at;    /* … and not asked for before */
 	uint64_t ahead_epoch; /* of the hold in which one was opened for it before the swap */
 	usec_t asked_at;
 	usec_t kept_at;       /* RECONNECT: found to have to keep its server; 0: never */

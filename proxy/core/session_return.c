@@ -14,6 +14,7 @@
 #include "core/session_carry.h"
 #include "core/session_lost.h"
 #include "core/session_see.h"
+#include "core/worker.h"
 #include "session/replay.h"
 #include "session/shapes.h"
 #include "session/stmts.h"
@@ -24,6 +25,10 @@
 
 #define FORGONE_MAX ((size_t)4000)
 #define PARSE_MAX ((size_t)32 * 1024 * 1024)
+
+/* Its old server process, which has been told to end, has its locks until then. */
+#define LOCKS_PATIENCE (5 * USEC_PER_SEC)
+#define LOCKS_AGAIN (2 * USEC_PER_MSEC)
 
 bool session_comes_back(const struct session_move *move)
 {
@@ -177,6 +182,35 @@ static bool return_leave_out(struct session_move *move, const char *label)
 	return good;
 }
 
+/* From the beginning, with what is left. */
+static void return_anew(struct session_move *move)
+{
+	move->digest_fresh[0] = '\0';
+	move->stage = SESSION_STAGE_STANDBY; /* has something of another state */
+	session_count_rest(move);
+}
+
+bool session_return_later(struct session_move *move)
+{
+	const usec_t now = move->client->worker->now;
+	struct sbuf label;
+	bool lock;
+
+	if (!session_comes_back(move) || move->failure == NULL || move->failure_in_state)
+		return false;
+	sbuf_init(&label, 1000);
+	return_failed_step(move, &label);
+	lock = strncmp(sbuf_text(&label), REPLAY_LOCK, strlen(REPLAY_LOCK)) == 0;
+	sbuf_free(&label);
+	if (lock && move->claims_since == 0)
+		move->claims_since = now;
+	if (!lock || now - move->claims_since > LOCKS_PATIENCE)
+		return false;
+	move->claims_at = now + LOCKS_AGAIN;
+	return_anew(move);
+	return true;
+}
+
 bool session_return_without(struct session_move *move)
 {
 	struct sbuf label;
@@ -192,11 +226,8 @@ bool session_return_without(struct session_move *move)
 	sbuf_free(&label);
 	if (!good)
 		return false;
-	/* From the beginning, with what is left. */
 	session_state_digest(move->state, move->digest);
-	move->digest_fresh[0] = '\0';
-	move->stage = SESSION_STAGE_STANDBY; /* has something of another state */
-	session_count_rest(move);
+	return_anew(move);
 	return true;
 }
 

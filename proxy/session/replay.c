@@ -421,7 +421,7 @@ static void replay_locks(struct replay *replay, const struct session_state *old)
 		sbuf_init(&sql, 1024);
 		if (row->kind == SESSION_LOCK && locks_take_sql(row, &sql)) {
 			session_add_run(&replay->out, sbuf_text(&sql));
-			step_end(replay, "advisory lock", row->name);
+			step_end(replay, REPLAY_LOCK, row->name);
 		}
 		sbuf_free(&sql);
 	}

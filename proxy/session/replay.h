@@ -36,6 +36,7 @@ struct replay {
 
 /* replay_step() of such ones begins with these words; a name in quotes follows. */
 #define REPLAY_STATEMENT "prepared statement"
+#define REPLAY_LOCK "advisory lock"
 #define REPLAY_UNNAMED "unnamed prepared statement"
 #define REPLAY_SETTING "setting"
 #define REPLAY_SETTINGS "settings"

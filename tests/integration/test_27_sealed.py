@@ -13,7 +13,7 @@ import pytest
 
 from certs import Authority, give_to_server
 from proxy import ConsoleError
-from pgwire import query, wait_for
+from pgwire import query, rows, wait_for
 from scene import DONE, FORWARD, UNDONE
 from servers import SLOW, stopped
 
@@ -212,6 +212,76 @@ def test_a_notification_that_waits_for_an_undone_move(make_scene, at):
     clients["clean"].query("NOTIFY news, 'last'")
     for name in ("listening", "both"):
         assert heard(clients[name], "last") == ["waited", "last"]
+
+
+def test_a_fence_that_fails(make_scene):
+    """Nothing is sealed before it stands: each goes on at the server process that it had."""
+    scene, clients = make_sessions(make_scene)
+    before = {name: client.value("SELECT pg_backend_pid()") for name, client in clients.items()}
+    mark = os.path.join(scene.folder, "mark")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.hold.outcome=wait:%s" % mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the mover to wait")
+    with scene.pg1.connect("postgres") as conn:
+        conn.execute("ALTER DATABASE p2 CONNECTION LIMIT 77")
+        os.unlink(mark)
+        assert mover.wait(60 * SLOW) == UNDONE
+    assert {name: client.value("SELECT pg_backend_pid()") for name, client in clients.items()} == before
+    check_sessions(scene, clients, "pg1")
+    scene.check_on_pg1()
+
+
+@pytest.mark.parametrize("end", ["LEASE 2s", "RELEASE", "another"])
+def test_sessions_of_a_hold_that_ends_after_the_seal(make_proxy, pg, other, end):
+    """By its lease, too: who has locks and channels has them again before others go on."""
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session", pool_size=12)
+    with proxy.wire("p2") as listener, proxy.wire("p2") as locker, proxy.wire("p2") as rival, \
+            pg.connect("p2") as slow:
+        for client in (listener, locker):
+            client.query("PREPARE p AS SELECT count(*) FROM items")
+        listener.query("LISTEN news")
+        locker.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8)")
+        rival.query("SELECT 1")
+        proxy.command("PREPARE SWAP p2 TO other SEAL")
+        epoch = proxy.hold("p2", end if end == "LEASE 2s" else "LEASE 60s")["epoch"]
+        assert len(proxy.command("SEAL p2 EPOCH " + epoch)) >= 3
+        if end == "another":
+            proxy.hold("p2", "EPOCH %d LEASE 2s" % (int(epoch) + 1))
+        slow.execute("LOCK TABLE items")
+        rival.send(query("SELECT pg_try_advisory_lock(7), pg_try_advisory_lock(8); NOTIFY news, 'first'"))
+        release = threading.Thread(target=proxy.command, args=("RELEASE p2 EPOCH " + epoch,))
+        if end == "RELEASE":
+            release.start()
+        wait_for(lambda: pg.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'PREPARE p%' "
+                                  "AND wait_event_type = 'Lock'") == 2, 20 * SLOW, "them to come back")
+        assert rival.silent()
+        slow.rollback()
+        assert rows(rival.ready("I"))[0] == ["f", "f"]
+        assert heard(listener, "first") == ["first"]
+        assert [locker.value("SELECT pg_advisory_unlock(7)") for _ in "123"] == ["t", "t", "f"]
+        assert locker.value("SELECT pg_advisory_unlock_shared(8)") == "t"
+        if end == "RELEASE":
+            release.join()
+
+
+def test_locks_that_the_old_process_has_still(make_proxy, pg, other):
+    """It is slow at ending: its session gets them when it has, as often as it had them."""
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session", pool_size=12)
+    with proxy.wire("p2") as locker, proxy.wire("p2") as rival:
+        locker.query("SELECT pg_advisory_lock(6), pg_advisory_lock(7), pg_advisory_lock(7)")
+        pid = int(locker.value("SELECT pg_backend_pid()"))
+        rival.query("SELECT 1")
+        proxy.command("PREPARE SWAP p2 TO other SEAL")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        proxy.command("SEAL p2 EPOCH " + epoch)
+        with stopped(pid):
+            release = threading.Thread(target=proxy.command, args=("RELEASE p2 EPOCH " + epoch,))
+            release.start()
+            assert locker.silent()
+        release.join()
+        assert rival.value("SELECT pg_try_advisory_lock(7)") == "f"
+        assert [locker.value("SELECT pg_advisory_unlock(%d)" % key) for key in (6, 6, 7, 7, 7)] == \
+            ["t", "f", "t", "t", "f"]
 
 
 @pytest.mark.parametrize("at", ["fence", "terminate", "barrier", "catch_up", "promote"])
