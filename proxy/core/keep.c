@@ -35,9 +35,10 @@ static void keep_restore_params(struct client *client, const struct server *serv
 		return;
 	sbuf_init(&out, PARAM_MAX_SQL);
 	if (param_set_write_status_diff(server->xact_params, client->params, &out) > 0 &&
-	    sbuf_ok(&out) &&
-	    conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out), out.len) !=
-	        CONN_IO_OK)
+	    !sbuf_ok(&out))
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	else if (out.len > 0 && conn_send_copy(&worker->to_client, &client->conn, worker,
+	                                       sbuf_text(&out), out.len) != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);
 	sbuf_free(&out);
 	param_set_replace(&client->params, param_set_ref(server->xact_params));

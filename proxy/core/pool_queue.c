@@ -359,7 +359,9 @@ static bool pool_settle(struct server *server, struct client *client)
 	if (UNLIKELY(server->defaulted))
 		pool_learn_defaults(server, (uint16_t)~client->chosen);
 	sbuf_init(&out, PARAM_MAX_SQL);
-	if (param_set_write_status_diff(settled, client->params, &out) > 0 && sbuf_ok(&out)) {
+	if (param_set_write_status_diff(settled, client->params, &out) > 0 && !sbuf_ok(&out)) {
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	} else if (out.len > 0) {
 		io = conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out),
 		                    out.len);
 		if (io == CONN_IO_OK)
@@ -370,7 +372,7 @@ static bool pool_settle(struct server *server, struct client *client)
 	param_set_replace(&client->params, settled);
 	if (io != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);
-	return io == CONN_IO_OK;
+	return !client->doomed;
 }
 
 /* What the client is to have.  What it never asked for is what the server has by itself, and what
@@ -422,11 +424,12 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 		return LIKELY(!client->failed) || pool_fail_block(server);
 	sbuf_init(&sql, PARAM_MAX_SQL);
 	want = pool_wanted(server, client, &sql);
-	good = want != NULL;
-	(void)param_set_sync_sql(want, server->params, &sql);
+	if (want != NULL)
+		(void)param_set_sync_sql(want, server->params, &sql);
+	good = want != NULL && sbuf_ok(&sql); /* what was not written down at all has no length */
 	param_set_unref(want);
 	if (!good || sql.len > 0) {
-		if (!good || !sbuf_ok(&sql))
+		if (!good)
 			client_doom(client, CLIENT_CLOSE_MEMORY);
 		else
 			sent = server_inject_query(server, sbuf_text(&sql), sql.len);

@@ -207,16 +207,17 @@ static void session_take_shapes(struct session_move *move)
 /* How often the session has each of its locks. */
 static void session_take_locks(struct session_move *move, struct server *server)
 {
+	const bool counted = move->failure == NULL && locks_counted(move->state, NULL);
 	struct sbuf why;
 
 	sbuf_init(&why, 1000);
 	if (move->failure != NULL)
 		sbuf_printf(&why, "its advisory locks could not be counted: %s", move->failure);
-	else if (!locks_counted(move->state, &why) && why.len == 0)
-		sbuf_add_str(&why, "its advisory locks could not be counted");
-	if (why.len > 0 && move->settle) { /* the hold has not ended meanwhile */
+	else
+		(void)!locks_counted(move->state, &why);
+	if (!counted && move->settle) { /* the hold has not ended meanwhile */
 		session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,
-				  sbuf_text(&why));
+		                  sbuf_ok(&why) ? sbuf_text(&why) : "out of memory");
 		/* Not without them, either: what cannot be written down cannot be moved. */
 		if (move->client->pool->session_pinned == CONFIG_PINNED_DROP ||
 		    move->client->pool->session_pinned == CONFIG_PINNED_MOVE_ANYWAY)

@@ -48,7 +48,7 @@ static bool carry_held_up(const struct session_state *state)
 
 	sbuf_init(&why, 2000);
 	temp_why(state, &why);
-	held_up = why.len > 0;
+	held_up = why.len > 0 || !sbuf_ok(&why);
 	sbuf_free(&why);
 	return held_up;
 }

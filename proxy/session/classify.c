@@ -455,9 +455,14 @@ void session_classify(const struct session_state *state, const struct session_fa
 	sbuf_reset(&verdict->why);
 	say_what(state, unnamed, startup, &verdict->what);
 	say_why(state, facts, unnamed, abilities, &verdict->why);
-	if (verdict->why.len > 0)
+	/* Without memory it is not known to have nothing of that. */
+	if (!sbuf_ok(&verdict->why) && verdict->why.len == 0) {
+		sbuf_reset(&verdict->why);
+		sbuf_add_str(&verdict->why, "out of memory");
+	}
+	if (verdict->why.len > 0 || !sbuf_ok(&verdict->why))
 		verdict->class = SESSION_PINNED;
-	else if (verdict->what.len > 0)
+	else if (verdict->what.len > 0 || !sbuf_ok(&verdict->what))
 		verdict->class = SESSION_MOVABLE;
 	else
 		verdict->class = SESSION_CLEAN;

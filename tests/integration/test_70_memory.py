@@ -10,7 +10,7 @@ import pytest
 import pgwire
 from memory import Allocator
 from proxy import ADMIN, ADMIN_PASSWORD, ConsoleError
-from pgwire import (SYNC, bind, copy_data, errors, execute, parse, query, wait_for)
+from pgwire import (SYNC, bind, copy_data, errors, execute, parse, query, rows, wait_for)
 from servers import SLOW
 
 POOL = 4
@@ -96,6 +96,61 @@ def test_one_allocation_fails(short, user, password):
     assert number > 20 and seen <= {"53200", "08006", "closed"} and "53200" in seen, seen
     assert "out of memory" in proxy.log()
     whole_again(proxy, user, password)
+
+
+def test_parameters_that_cannot_be_written_down(short):
+    """Who cannot be given them on the server is ended; nobody goes on with those of another, or is
+    told others than it has."""
+    proxy = short(workers=1)
+    styles = {"German": "German, DMY", "SQL, MDY": "SQL, MDY"}
+    conns = {style: proxy.wire("p1", DateStyle=style) for style in styles}
+    ended = reached = 0
+    number = 0
+    while reached < len(styles):
+        number += 1
+        reached = 0
+        for style, shown in styles.items():
+            conns[style].query("SELECT 1")
+            conns[next(other for other in styles if other != style)].query("SELECT 1")
+            proxy.memory.order(countdown=number)
+            try:
+                messages = conns[style].query("SHOW DateStyle")
+            except (pgwire.Closed, ConnectionError):
+                messages = None
+            reached += proxy.memory.countdown > 0
+            proxy.memory.calm()
+            if messages is not None and not errors(messages):
+                assert rows(messages) == [[shown]] and conns[style].params["DateStyle"] == shown
+                continue
+            ended += 1
+            conns[style].close()
+            conns[style] = proxy.wire("p1", DateStyle=style)
+    assert ended >= 2 * len(styles), number
+    for conn in conns.values():
+        conn.close()
+    whole_again(proxy)
+
+
+def test_a_pinned_session_is_told_as_such(short):
+    """Without memory for what pins it, too: it is not taken for one that can be moved."""
+    proxy = short(workers=1, pool_mode="session")
+    seen = set()
+    number = 0
+    with proxy.console() as console:
+        while True:
+            number += 1
+            conn = proxy.wire("p2")
+            conn.query("SET work_mem = '7MB'; CREATE TEMP VIEW basket AS SELECT 1")
+            proxy.memory.order(countdown=number)
+            seen.update((row["class"], row["what"] != "") for row in console("SHOW SESSIONS p2"))
+            reached = proxy.memory.countdown > 0
+            proxy.memory.calm()
+            conn.close()
+            wait_for(lambda: not console("SHOW SESSIONS p2"), 20 * SLOW, "the end of the session")
+            if reached:
+                break
+    assert ("pinned", True) in seen and {what for what, _ in seen} <= {"pinned", "unknown"}, seen
+    whole_again(proxy)
 
 
 COMMANDS = ["SHOW POOLS", "SHOW CLIENTS", "HOLD p2 LEASE 60s", "PREPARE SWAP p2 TO pg", "SHOW HOLDS",
