@@ -20,7 +20,7 @@ static bool freeze_refuses(const struct admin *admin, struct sbuf *why)
 
 		if (why->len > 0)
 			break;
-		if (db->state != HOLD_OPEN)
+		if (db->state != HOLD_OPEN || event_pending(db->open_timer, EV_TIMEOUT, NULL))
 			sbuf_printf(why, "database \"%s\" is %s: wait until it is released",
 			            db->name, db->paused ? "paused" : "held");
 		else if (db->swap_to != NULL || db->target != NULL)

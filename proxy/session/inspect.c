@@ -71,8 +71,9 @@ static void add_names(struct sbuf *names, const struct session_ask *ask)
 static void add_statement(struct sbuf *out, const char *name, const char *sql,
                           const char *const *values, uint16_t count)
 {
-	/* Two parameters of type text. */
-	static const uint8_t types[] = {0, 2, 0, 0, 0, WIRE_OID_TEXT, 0, 0, 0, WIRE_OID_TEXT};
+	/* Three parameters of type text. */
+	static const uint8_t types[] = {
+	    0, 3, 0, 0, 0, WIRE_OID_TEXT, 0, 0, 0, WIRE_OID_TEXT, 0, 0, 0, WIRE_OID_TEXT};
 
 	wire_add_close(out, 'S', name);
 	wire_add_parse(out, name, sql, count == 0 ? NULL : types, count == 0 ? 0 : sizeof(types));
@@ -84,16 +85,17 @@ static void add_statement(struct sbuf *out, const char *name, const char *sql,
 void session_inspect_add(struct sbuf *out, const struct session_ask *ask)
 {
 	struct sbuf names;
-	const char *values[2];
+	const char *values[3];
 
 	sbuf_init(&names, SESSION_INSPECT_MAX / 2);
 	add_names(&names, ask);
 	values[0] = sbuf_text(&names);
 	values[1] = ask->neutral ? "neutral" : "";
+	values[2] = ask->like == NULL ? "reset" : ""; /* else it has just logged in */
 	add_statement(out, LIMIT_NAME, limit_sql, NULL, 0);
 	if (ask->neutral)
 		add_statement(out, NEUTRAL_NAME, neutral_sql, NULL, 0);
-	add_statement(out, ASK_NAME, inspect_sql, values, 2);
+	add_statement(out, ASK_NAME, inspect_sql, values, 3);
 	if (ask->shapes)
 		shapes_check_add(ask->like, out);
 	wire_add_sync(out);
@@ -364,6 +366,23 @@ static bool state_merge_limit(struct session_state *state)
 	return row->value != NULL;
 }
 
+/* What RESET leads to, which the catalog may not say any more. */
+static void state_merge_resets(struct session_state *state)
+{
+	for (size_t i = 0; i < state->count; i++) {
+		struct session_row *to = &state->rows[i];
+		struct session_row *row = to->kind != SESSION_RESET_TO
+		                              ? NULL
+		                              : (struct session_row *)session_state_find(
+		                                    state, SESSION_SETTING, to->name);
+
+		if (row == NULL || row->extra != NULL)
+			continue;
+		row->extra = to->extra;
+		to->extra = NULL;
+	}
+}
+
 static int compare_text(const char *a, const char *b)
 {
 	if (a == NULL || b == NULL)
@@ -505,6 +524,7 @@ bool session_state_finish(struct session_state *state)
 		state->bad = true;
 		return false;
 	}
+	state_merge_resets(state);
 	state->merged = true;
 	state->temporary = session_state_count_kind(state, SESSION_TEMPORARY) > 0;
 	qsort(state->rows, state->count, sizeof(*state->rows), compare_rows);
@@ -621,13 +641,24 @@ static bool is_statement(const struct session_row *row)
 	return row->kind == SESSION_PROTOCOL_STATEMENT || row->kind == SESSION_SQL_STATEMENT;
 }
 
-/* A custom setting that does not exist is as if nobody had asked for it. */
+/* A late setting is not yet what it will be, but what RESET leads to, where the catalog says so,
+ * is. */
+static bool is_reset_only(const struct session_row *row, enum replay_stage stage)
+{
+	return stage == REPLAY_ON_STANDBY && canonical_kind(row->kind) == SESSION_SETTING &&
+	       session_setting_late(row->name) && row->extra != NULL;
+}
+
+/* A custom setting that does not exist is as if nobody had asked for it, and RESET leads to nothing
+ * as a rule. */
 static bool row_counts(const struct session_state *state, const struct session_row *row,
                        enum replay_stage stage)
 {
-	return session_row_stage(row) <= stage &&
+	return (session_row_stage(row) <= stage || is_reset_only(row, stage)) &&
 	       (!is_statement(row) || session_statement_stage(state) <= stage) &&
-	       !(row->kind == SESSION_CUSTOM && row->value == NULL);
+	       !(row->kind == SESSION_CUSTOM && row->value == NULL) &&
+	       !(row->kind == SESSION_CUSTOM_RESET &&
+	         (row->value == NULL || row->value[0] == '\0'));
 }
 
 /* The next row from *i on that counts, or NULL. */
@@ -709,7 +740,10 @@ static void tell_difference(struct sbuf *why, const struct session_row *old,
 	if (old == NULL || now == NULL)
 		sbuf_add_str(why, old == NULL ? " is on the new server only"
 		                              : " is on the old server only");
-	else if (compare_text(row_value(old), row_value(now)) != 0)
+	else if (compare_text(row_value(old), row_value(now)) != 0 &&
+	         !(canonical_kind(old->kind) == SESSION_SETTING &&
+	           session_setting_late(old->name) &&
+	           compare_text(row_extra(old), row_extra(now)) != 0))
 		sbuf_printf(why, ": \"%.200s\" became \"%.200s\"",
 		            old->value == NULL ? "" : old->value,
 		            now->value == NULL ? "" : now->value);
@@ -740,7 +774,8 @@ static bool same_rows(const struct session_state *old, const struct session_stat
 		if (a == NULL && b == NULL)
 			return true;
 		order = a == NULL ? 1 : b == NULL ? -1 : compare_place(a, b);
-		if (order != 0 || compare_text(row_value(a), row_value(b)) != 0 ||
+		if (order != 0 ||
+		    (!is_reset_only(a, stage) && compare_text(row_value(a), row_value(b)) != 0) ||
 		    compare_text(row_extra(a), row_extra(b)) != 0) {
 			tell_difference(why, order > 0 ? NULL : a, order < 0 ? NULL : b);
 			return false;
@@ -754,7 +789,7 @@ bool session_state_same(const struct session_state *old, const struct session_st
 	return same_rows(old, now, next_row, stage, why);
 }
 
-/* One that is no setting. */
+/* One that is no setting, nor what RESET makes of one. */
 static const struct session_row *next_other(const struct session_state *state, size_t *i,
                                             enum replay_stage stage)
 {
@@ -762,7 +797,8 @@ static const struct session_row *next_other(const struct session_state *state, s
 
 	do {
 		row = next_row(state, i, stage);
-	} while (row != NULL && canonical_kind(row->kind) == SESSION_SETTING);
+	} while (row != NULL && (canonical_kind(row->kind) == SESSION_SETTING ||
+	                         row->kind == SESSION_CUSTOM_RESET));
 	return row;
 }
 

@@ -22,8 +22,25 @@
 	" (g.source" EQ "ANY (ARRAY['global'" TEXT ", 'database', 'user', 'database user'])"       \
 	" AND NOT g.name" EQ "'default_transaction_read_only')"
 
-/* $1: names of custom settings; $2: '' or 'neutral'.  A database's default_transaction_read_only is left
- * out: a move sets it itself while it lasts (migrate/read_only.h). */
+/* Settings of which it is not tried what RESET makes of them: it would be refused, or do something
+ * else as well (the last ones: PostgreSQL 13 would report it at once). */
+#define NOT_RESET                                                                                  \
+	" (o.name" EQ "ANY (ARRAY['transaction_isolation'" TEXT ", 'transaction_read_only'"        \
+	", 'transaction_deferrable', 'transaction_timeout', 'default_transaction_read_only'"       \
+	", 'temp_buffers', 'session_replication_role'])"                                           \
+	" OR NOT pg_catalog.strpos(o.name, '.')" EQ "0"                                            \
+	" OR NOT (o.context" EQ "'user' OR pg_catalog.current_setting('is_superuser')" EQ "'on')"  \
+	" OR (pg_catalog.current_setting('server_version_num')::pg_catalog.int4"                   \
+	" OPERATOR(pg_catalog.<) 140000::pg_catalog.int4 AND pg_catalog.lower(o.name)" EQ          \
+	"ANY (ARRAY['application_name'" TEXT ", 'client_encoding', 'datestyle', 'intervalstyle'"   \
+	", 'timezone', 'standard_conforming_strings'])))"
+
+/* $1: names of custom settings; $2: '' or 'neutral'; $3: '' or 'reset', for a server of which it is
+ * not known what RESET leads to where the session has set what its login had given it.  The last
+ * two parts RESET settings until the transaction ends: at the Sync behind the inspection; of custom
+ * ones those that a library has defined, by which they have a default, only if the catalog names
+ * them.  A database's default_transaction_read_only is left out: a move sets it itself while it
+ * lasts (migrate/read_only.h). */
 static const char inspect_sql[] =
     "WITH conf AS MATERIALIZED ("
     "SELECT pg_catalog.lower(pg_catalog.split_part(c.c, '=', 1)) AS name"
@@ -37,7 +54,7 @@ static const char inspect_sql[] =
     "(SELECT l.oid FROM pg_catalog.pg_roles l WHERE l.rolname" EQ "session_user))"
     "), own AS MATERIALIZED ("
     "SELECT g.name, g.setting, g.reset_val, g.context, g.source" EQ "ANY (ARRAY['client'" TEXT
-    ", 'session'" TEXT "]) AS mine,"
+    ", 'session'" TEXT "]) AS mine, g.source" EQ "'session' AS changed,"
     " (pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf)) OR" FROM_CATALOG
     ") AS given"
     " FROM pg_catalog.pg_settings g"
@@ -48,8 +65,7 @@ static const char inspect_sql[] =
 #undef LATE_SETTING
     "])"
     " OR pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf))"
-    ") " HEX_ROWS
-    "SELECT CASE"
+    ") " HEX_ROWS "SELECT CASE"
     " WHEN o.name" EQ "'statement_timeout' AND $2" EQ "'neutral' THEN 'reset'" TEXT
     " WHEN o.mine AND o.context" EQ "ANY (ARRAY['user'" TEXT ", 'superuser'" TEXT
     "]) THEN 'guc'" TEXT " WHEN o.mine OR o.given THEN 'cat'" TEXT " ELSE 'base'" TEXT " END AS k,"
@@ -74,10 +90,10 @@ static const char inspect_sql[] =
     " ('session_authorization', session_user" TEXT ")) r (n, v) WHERE NOT $2" EQ "'neutral'"
     " UNION ALL "
     "SELECT CASE WHEN p.from_sql THEN 'sql' ELSE 'proto' END, p.name, p.statement,"
-    " p.parameter_types::pg_catalog.oid[]" TEXT
-    " FROM pg_catalog.pg_prepared_statements p"
-    " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT ", '" SESSION_OWN_PREFIX
-    "neutral', '" SESSION_OWN_PREFIX "limit', '" SESSION_OWN_PREFIX "run', '" SESSION_OWN_PREFIX "set'])"
+    " p.parameter_types::pg_catalog.oid[]" TEXT " FROM pg_catalog.pg_prepared_statements p"
+    " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT
+    ", '" SESSION_OWN_PREFIX "neutral', '" SESSION_OWN_PREFIX "limit', '" SESSION_OWN_PREFIX
+    "run', '" SESSION_OWN_PREFIX "set'])"
     " UNION ALL "
     "SELECT 'listen', l.l, NULL, NULL FROM pg_catalog.pg_listening_channels() l (l)"
     " UNION ALL "
@@ -124,6 +140,31 @@ static const char inspect_sql[] =
     " JOIN pg_catalog.pg_type t ON t.oid" EQ "r.reltype"
     " WHERE d.refclassid" EQ "2615::pg_catalog.oid"
     " AND d.refobjid" EQ "pg_catalog.pg_my_temp_schema()"
+    " UNION ALL "
+    "SELECT 'creset', c.n, CASE WHEN pg_catalog.current_setting(c.n, true) IS NOT NULL"
+    " THEN pg_catalog.set_config(c.n, NULL, true) END, NULL FROM ("
+    "SELECT pg_catalog.lower(pg_catalog.btrim(u.u)) AS n"
+    " FROM pg_catalog.unnest(pg_catalog.string_to_array($1, ',')) u"
+    " WHERE NOT pg_catalog.btrim(u.u)" EQ "''"
+    " UNION ALL SELECT pg_catalog.lower(o.name) FROM own o"
+    " WHERE NOT pg_catalog.strpos(o.name, '.')" EQ "0"
+    " UNION ALL SELECT conf.name FROM conf"
+    " WHERE NOT pg_catalog.strpos(conf.name, '.')" EQ "0"
+    ") c WHERE pg_catalog.current_setting(c.n, true) IS NOT NULL AND NOT c.n" EQ
+    "ANY (ARRAY(SELECT pg_catalog.lower(g.name) FROM pg_catalog.pg_settings g"
+    " WHERE NOT pg_catalog.strpos(g.name, '.')" EQ "0 AND NOT (g.context" EQ "'user'"
+    " AND pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf)))))"
+    " GROUP BY c.n"
+    " UNION ALL "
+    "SELECT 'to', pg_catalog.split_part(t.t, '=', 1), NULL,"
+    " pg_catalog.substr(t.t, pg_catalog.strpos(t.t, '=') OPERATOR(pg_catalog.+) 1)"
+    " FROM pg_catalog.unnest((SELECT (SELECT pg_catalog.array_agg("
+    "pg_catalog.concat(g.name, '=', g.reset_val)) FROM pg_catalog.pg_settings g"
+    " WHERE g.name" EQ "ANY (r.names) AND" FROM_CATALOG ") FROM ("
+    "SELECT pg_catalog.array_agg(o.name) AS names,"
+    " pg_catalog.array_agg(pg_catalog.set_config(o.name, NULL, true)) AS was FROM own o"
+    " WHERE $3" EQ "'reset' AND o.changed AND NOT o.given AND NOT" NOT_RESET
+    ") r WHERE r.names IS NOT NULL AND r.was IS NOT NULL)) t (t)"
     ") s";
 
 /* Columns are computed from left to right: what the setting was before it is set.  Both settings are

@@ -7,8 +7,8 @@ from proxy import program
 from pgwire import Conn, errors
 
 STANDBY, PROMOTED = 0, 1
-KINDS = ("guc cat base custom role proto sql changed listen lock cursor crows cmake cpin temp tshape "
-         "tdata tdef tend ton tpin tsize tschema slot reset info").split()
+KINDS = ("guc cat base custom creset role proto sql changed listen lock cursor crows cmake cpin temp tshape "
+         "tdata tdef tend ton tpin tsize tschema slot reset to info").split()
 
 
 class Tool:

@@ -365,3 +365,61 @@ def test_a_statement_that_means_what_it_did(make):
         conn.ready()
         swap(proxy, "pg")
         assert conn.value("SHOW DateStyle") == "ISO, MDY"
+
+
+@pytest.fixture
+def given(pg, other):
+    """ALTER ROLE on both servers; taken back at the end."""
+    names = set()
+
+    def give(name, value=None):
+        names.add(name)
+        for cluster in (pg, other):
+            cluster.sql("ALTER ROLE app RESET %s" % name if value is None else
+                        "ALTER ROLE app SET %s = '%s'" % (name, value))
+    yield give
+    for name in names:
+        give(name)
+
+
+@pytest.mark.parametrize("now", [None, "33s"])
+@pytest.mark.parametrize("own", [None, "44s"])
+@pytest.mark.parametrize("name", ["lock_timeout", "statement_timeout", "wal_sender_timeout", "my.own"])
+def test_a_setting_that_the_role_had_at_the_login(make, given, name, own, now):
+    """… and has not any more: RESET would lead elsewhere, which is known before anything has happened.
+    (Of one with a name of its own nobody tells, unless the session has set it.)"""
+    proxy = make("abort")
+    given(name, "22s")
+    with proxy.wire("p2", application_name="given") as conn:
+        if own:
+            conn.query("SET %s = '%s'" % (name, own))
+        before = conn.value("SHOW " + name)
+        given(name, now)
+        proxy.command("PREPARE SWAP p2 TO other")
+        shown = listed(proxy)["given"]
+        if name == "my.own" and not own and now is None:
+            pytest.skip("it is lost")
+        assert shown["class"] == "pinned" and name in shown["why"], shown
+        with pytest.raises(ConsoleError):
+            proxy.hold("p2")
+        assert conn.value("SHOW " + name) == before
+        conn.query("RESET " + name)
+        assert conn.value("SHOW " + name) == "22s"
+
+
+def test_a_setting_that_the_role_has_still(make, given):
+    """What RESET leads to goes along."""
+    proxy = make("abort")
+    for name in ("lock_timeout", "statement_timeout", "my.own"):
+        given(name, "22s")
+    with proxy.wire("p2") as conn:
+        names = ("lock_timeout", "statement_timeout", "my.own")
+        for name in names:
+            conn.query("SET %s = '44s'" % name)
+        proxy.command("PREPARE SWAP p2 TO other")
+        swap(proxy)
+        assert conn.value("SHOW cluster_name") == "other"
+        for name in names:
+            assert conn.value("SHOW " + name) == "44s"
+            conn.query("RESET " + name)
+            assert conn.value("SHOW " + name) == "22s"
