@@ -37,10 +37,10 @@
 
 /* $1: names of custom settings; $2: '' or 'neutral'; $3: '' or 'reset', for a server of which it is
  * not known what RESET leads to where the session has set what its login had given it.  The last
- * two parts RESET settings until the transaction ends: at the Sync behind the inspection; of custom
- * ones those that a library has defined, by which they have a default, only if the catalog names
- * them.  A database's default_transaction_read_only is left out: a move sets it itself while it
- * lasts (migrate/read_only.h). */
+ * three parts RESET settings until the transaction ends: at the Sync behind the inspection; of
+ * custom ones those that a library has defined, by which they have a default, only if the catalog
+ * names them.  A database's default_transaction_read_only is left out: a move sets it itself while
+ * it lasts (migrate/read_only.h). */
 static const char inspect_sql[] =
     "WITH conf AS MATERIALIZED ("
     "SELECT pg_catalog.lower(pg_catalog.split_part(c.c, '=', 1)) AS name"
@@ -165,6 +165,11 @@ static const char inspect_sql[] =
     " pg_catalog.array_agg(pg_catalog.set_config(o.name, NULL, true)) AS was FROM own o"
     " WHERE $3" EQ "'reset' AND o.changed AND NOT o.given AND NOT" NOT_RESET
     ") r WHERE r.names IS NOT NULL AND r.was IS NOT NULL)) t (t)"
+    " UNION ALL "
+    /* … but the role: statements that are asked about behind it are under that. */
+    "SELECT 'creset', 'role', r.now, CASE WHEN pg_catalog.set_config('role', r.was, true) IS NULL"
+    " THEN '' END FROM (SELECT r.was, pg_catalog.set_config('role', NULL, true) AS now"
+    " FROM (SELECT pg_catalog.current_setting('role') AS was OFFSET 0) r OFFSET 0) r"
     ") s";
 
 /* Columns are computed from left to right: what the setting was before it is set.  Both settings are
