@@ -319,8 +319,9 @@ void session_execute(struct session *session)
 		execute_swap(session);
 		break;
 	case COMMAND_RELEASE:
-		session->request =
-		    admin_release(admin, command->database, command->epoch, execute_done, session);
+		session->request = admin_release(admin, command->database, command->epoch,
+		                                 (command->given & (1u << OPTION_SESSIONS)) != 0,
+		                                 execute_done, session);
 		break;
 	case COMMAND_SHOW:
 		execute_show(session);

@@ -774,8 +774,9 @@ static bool is_released(const struct link *link)
 	return link_ok(link) || (link->state == LINK_IDLE && strcmp(link->sqlstate, "55000") == 0);
 }
 
-/* Over the connections that are free; the others are busy with a HOLD that drains. */
-static void release_at_once(struct move *move)
+/* Over the connections that are free; the others are busy with a HOLD that drains.  `sessions`:
+ * only those that have lost their servers go on, to have their locks and channels again. */
+static void release_links(struct move *move, bool sessions)
 {
 	struct link **links = mem_must_alloc((move->route_count + 1) * sizeof(struct link *));
 	size_t count = 0;
@@ -787,11 +788,15 @@ static void release_at_once(struct move *move)
 		if (!route->held || route->link.state != LINK_IDLE)
 			continue;
 		begin_release(move, &sql, route);
+		if (sessions)
+			sbuf_add_str(&sql, " SESSIONS");
 		links[count++] = &route->link;
 		send_command(&route->link, &sql);
 	}
-	(void)!loop_wait(&move->loop, links, count, clock_now() + CONSOLE_PATIENCE, false);
-	for (size_t i = 0; i < move->route_count; i++) {
+	(void)!loop_wait(&move->loop, links, count,
+	                 clock_now() + CONSOLE_PATIENCE + (sessions ? SESSIONS_PATIENCE : 0),
+	                 false);
+	for (size_t i = 0; i < move->route_count && !sessions; i++) {
 		struct route *route = &move->routes[i];
 
 		for (size_t j = 0; j < count; j++) {
@@ -800,6 +805,22 @@ static void release_at_once(struct move *move)
 		}
 	}
 	free(links);
+}
+
+/* Clients of one proxy could take the locks of another's sessions, or notify too early.  (A proxy
+ * of an older version refuses the first command.) */
+static void release_at_once(struct move *move)
+{
+	if (move->fenced && move->route_count > 1) {
+		struct link **links = hold_links(move);
+
+		/* Answers that nobody waits for any more. */
+		(void)!loop_wait(&move->loop, links, move->route_count,
+		                 clock_now() + CONSOLE_PATIENCE, false);
+		free(links);
+		release_links(move, true);
+	}
+	release_links(move, false);
 }
 
 /* The status connection free for a command; what the tick asked last is waited for. */

@@ -96,8 +96,10 @@ struct admin_request *admin_swap(struct admin *admin, const char *database, cons
  * SHOW SEALED. */
 struct admin_request *admin_seal(struct admin *admin, const char *database, uint64_t epoch,
                                  admin_done_fn *done, void *arg);
+/* `sessions`: no swap will come, and sessions are to have their locks and channels again where the
+ * database is; nobody else goes on yet. */
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
-                                    admin_done_fn *done, void *arg);
+                                    bool sessions, admin_done_fn *done, void *arg);
 /* `database` narrows the view where it takes an argument; NULL otherwise.  `whole`: with what only
  * admin_users may see. */
 struct admin_request *admin_view(struct admin *admin, enum view view, const char *database, bool whole,

@@ -77,7 +77,7 @@ struct admin_request {
 	uint64_t number; /* of the write it waits for */
 	void (*saved)(struct admin_request *request, bool ok, const char *error);
 	bool nowait; /* HOLD, SWAP */
-	bool sessions; /* SWAP */
+	bool sessions; /* SWAP, RELEASE */
 	bool trial;  /* PREPARE SWAP */
 	bool leave;  /* … */
 	bool seal;   /* … */

@@ -665,6 +665,18 @@ static bool release_in_swap(struct admin_request *request)
 	return true;
 }
 
+static void release_again(evutil_socket_t fd, short what, void *arg);
+
+static void release_when_returned(struct admin_request *request)
+{
+	if (hold_awaits_rest(request->db))
+		request_set_timer(request, release_again, HOLD_REST_LOOK);
+	else if (request->sessions)
+		request_answer_holds(request);
+	else
+		release_now(request);
+}
+
 static void release_again(evutil_socket_t fd, short what, void *arg)
 {
 	struct admin_request *request = arg;
@@ -676,14 +688,12 @@ static void release_again(evutil_socket_t fd, short what, void *arg)
 		request_save(request, request_saved_holds); /* that hold is over */
 	else if (release_in_swap(request))
 		return;
-	else if (hold_awaits_rest(db))
-		request_set_timer(request, release_again, HOLD_REST_LOOK);
 	else
-		release_now(request);
+		release_when_returned(request);
 }
 
 struct admin_request *admin_release(struct admin *admin, const char *database, uint64_t epoch,
-                                    admin_done_fn *done, void *arg)
+                                    bool sessions, admin_done_fn *done, void *arg)
 {
 	struct admin_request *request = request_new(admin, done, arg);
 	struct admin_db *db;
@@ -702,10 +712,8 @@ struct admin_request *admin_release(struct admin *admin, const char *database, u
 	}
 	request_move(request, &admin->working);
 	request->epoch = db->epoch;
+	request->sessions = sessions;
 	hold_return(db);
-	if (hold_awaits_rest(db))
-		request_set_timer(request, release_again, HOLD_REST_LOOK);
-	else
-		release_now(request);
+	release_when_returned(request);
 	return request;
 }

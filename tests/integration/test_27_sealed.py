@@ -214,6 +214,31 @@ def test_a_notification_that_waits_for_an_undone_move(make_scene, at):
         assert heard(clients[name], "last") == ["waited", "last"]
 
 
+def test_a_notification_at_another_proxy_of_an_undone_move(make_scene):
+    """It waits until who listens at the other one does so again, which takes him a while."""
+    scene = make_scene(proxies=2, proxy={"pool_mode": "session"})
+    mark = os.path.join(scene.folder, "mark")
+    with scene.proxies[0].wire("p2") as sender, scene.proxies[1].wire("p2") as listener, \
+            scene.pg1.connect("postgres") as slow:
+        sender.query("SELECT 1")
+        listener.query("LISTEN news")
+        listener.query("PREPARE slow AS SELECT count(*) FROM pg_shdescription")
+        mover = scene.background("move", "p2", "--to", "pg2", fault="journal.hold.outcome=wait:%s,"
+                                 "journal.barrier.outcome=fail" % mark)
+        wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the mover to wait")
+        sender.send(query("NOTIFY news, 'waited'"))
+        slow.execute("LOCK TABLE pg_shdescription")
+        os.unlink(mark)
+        wait_for(lambda: scene.pg1.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'PREPARE slow%' "
+                                         "AND wait_event_type = 'Lock'") == 1, 60 * SLOW, "its return")
+        assert sender.silent()
+        slow.rollback()
+        assert mover.wait(60 * SLOW) == UNDONE
+        sender.ready("I")
+        sender.query("NOTIFY news, 'last'")
+        assert heard(listener, "last") == ["waited", "last"]
+
+
 def test_a_fence_that_fails(make_scene):
     """Nothing is sealed before it stands: each goes on at the server process that it had."""
     scene, clients = make_sessions(make_scene)
