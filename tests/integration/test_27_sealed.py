@@ -219,7 +219,8 @@ def test_a_notification_at_another_proxy_of_an_undone_move(make_scene):
     scene = make_scene(proxies=2, proxy={"pool_mode": "session"})
     mark = os.path.join(scene.folder, "mark")
     with scene.proxies[0].wire("p2") as sender, scene.proxies[1].wire("p2") as listener, \
-            scene.pg1.connect("postgres") as slow:
+            scene.pg1.connect("postgres") as slow, \
+            scene.pg1.connect("postgres", autocommit=True) as look:
         sender.query("SELECT 1")
         listener.query("LISTEN news")
         listener.query("PREPARE slow AS SELECT count(*) FROM pg_shdescription")
@@ -229,9 +230,10 @@ def test_a_notification_at_another_proxy_of_an_undone_move(make_scene):
         sender.send(query("NOTIFY news, 'waited'"))
         slow.execute("LOCK TABLE pg_shdescription")
         os.unlink(mark)
-        wait_for(lambda: scene.pg1.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'PREPARE slow%' "
-                                         "AND wait_event_type = 'Lock'") == 1, 60 * SLOW, "its return")
-        assert sender.silent()
+        wait_for(lambda: look.execute("SELECT FROM pg_stat_activity WHERE query LIKE 'PREPARE slow%' "
+                                      "AND wait_event_type = 'Lock'").fetchall(),
+                 60 * SLOW, "its return")
+        assert sender.silent(0.15)  # he is waited for no longer than a second
         slow.rollback()
         assert mover.wait(60 * SLOW) == UNDONE
         sender.ready("I")
@@ -261,7 +263,7 @@ def test_sessions_of_a_hold_that_ends_after_the_seal(make_proxy, pg, other, end)
     """By its lease, too: who has locks and channels has them again before others go on."""
     proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session", pool_size=12)
     with proxy.wire("p2") as listener, proxy.wire("p2") as locker, proxy.wire("p2") as rival, \
-            pg.connect("p2") as slow:
+            pg.connect("p2") as slow, pg.connect("postgres", autocommit=True) as look:
         for client in (listener, locker):
             client.query("PREPARE p AS SELECT count(*) FROM items")
         listener.query("LISTEN news")
@@ -277,9 +279,10 @@ def test_sessions_of_a_hold_that_ends_after_the_seal(make_proxy, pg, other, end)
         release = threading.Thread(target=proxy.command, args=("RELEASE p2 EPOCH " + epoch,))
         if end == "RELEASE":
             release.start()
-        wait_for(lambda: pg.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'PREPARE p%' "
-                                  "AND wait_event_type = 'Lock'") == 2, 20 * SLOW, "them to come back")
-        assert rival.silent()
+        wait_for(lambda: look.execute("SELECT FROM pg_stat_activity WHERE query LIKE 'PREPARE p%' "
+                                      "AND wait_event_type = 'Lock'").fetchall(),
+                 20 * SLOW, "one to come back")
+        assert rival.silent(0.15)  # they are waited for no longer than a second
         slow.rollback()
         assert rows(rival.ready("I"))[0] == ["f", "f"]
         assert heard(listener, "first") == ["first"]
