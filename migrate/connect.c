@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "base/endpoint.h"
 #include "base/mem.h"
+#include "migrate/leftover.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 #include "migrate/seal.h"
@@ -115,6 +116,7 @@ void move_free(struct move *move)
 	link_close(&move->source.link);
 	link_close(&move->target.link);
 	unlogged_end(move);
+	leftover_free(move);
 	for (size_t i = 0; i < move->shard_count; i++) {
 		free(move->shards[i].name);
 		free(move->shards[i].dbname);

@@ -34,6 +34,7 @@ struct shard {
 	bool absent;        /* where fence_look() looked last */
 	bool gone;          /* the promoted target has none: it is not opened, its clients stay held */
 	struct link inside; /* in it on the target, since before the fence (unlogged.h) */
+	char *leftover;     /* temporary tables without a session (leftover.h); NULL = none */
 	usec_t held_at;     /* the first HOLD was sent */
 	usec_t drained_at;  /* the last proxy had drained it */
 	usec_t released_at; /* the last RELEASE was answered */

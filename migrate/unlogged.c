@@ -2,6 +2,7 @@
 #include "migrate/unlogged.h"
 
 #include "base/mem.h"
+#include "migrate/leftover.h"
 #include "migrate/move.h"
 
 #include <stdlib.h>
@@ -10,8 +11,11 @@
 #define ERROR_MAX 4096
 
 const char unlogged_sql[] =
-    "SELECT count(*) AS found, left(string_agg(oid::regclass::text, ', '), 200) AS names"
-    " FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r','m','S')";
+    "SELECT count(*) FILTER (WHERE relpersistence = 'u') AS found,"
+    " left(string_agg(oid::regclass::text, ', ') FILTER (WHERE relpersistence = 'u'), 200) AS "
+    "names,"
+    " string_agg(oid::text, ',') FILTER (WHERE relpersistence = 't') AS temporary"
+    " FROM pg_class WHERE relpersistence IN ('u','t') AND relkind IN ('r','m','S')";
 
 static struct link **all_links(struct move *move)
 {
@@ -103,6 +107,8 @@ bool unlogged_none(struct move *move)
 			    "be empty on %s: %s",
 			    move->shards[i].dbname, links[i]->name,
 			    link_value(links[i], 0, "names"));
+		else
+			leftover_note(&move->shards[i], link_value(links[i], 0, "temporary"));
 	}
 	free(links);
 	return ok;

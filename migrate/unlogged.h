@@ -13,7 +13,8 @@
 
 struct move;
 
-/* What there is of them in the database of the session: rows of found and names. */
+/* What there is of them in the database of the session: a row of found and names, and of temporary
+ * for leftover.h. */
 extern const char unlogged_sql[];
 
 /* Opens the sessions, and asks once: the first time costs milliseconds. */

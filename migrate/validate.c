@@ -7,6 +7,7 @@
 #include "migrate/commcare.h"
 #include "migrate/fence_look.h"
 #include "migrate/json.h"
+#include "migrate/leftover.h"
 #include "migrate/move.h"
 #include "migrate/pgbouncer.h"
 #include "migrate/prepared.h"
@@ -297,6 +298,7 @@ bool phase_validate(struct move *move)
 		sbuf_reset(&move->evidence);
 	}
 	sessions_after(move);
+	leftover_drop(move);
 	outcome_after(move);
 	return ok;
 }

@@ -9,8 +9,12 @@
  *
  * That of a session that listens stays with it, parked and for good: what comes on it is still told
  * its client, so that no notification is lost that was sent before the last sender had left; but
- * nothing is sent on it any more.  Temporary tables are dropped first, while that is of no harm: a
- * server process that ends by itself drops them, too, which may be after the promotion.  Worker
+ * nothing is sent on it any more.
+ *
+ * Temporary tables stay until the server process ends, which drops them where it is.  To drop them
+ * in the hold is what costs: each tells every other process there, and then on the standby, what to
+ * forget of its catalog caches, hundreds of processes hundreds of times, which clients waited for.
+ * That the new server is promoted with their definitions is of no harm (migrate/leftover.h). Worker
  * thread.
  */
 #ifndef CORE_SEAL_H

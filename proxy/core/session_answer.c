@@ -246,9 +246,6 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 	case SESSION_ASKS_NEWS:
 		session_settle_over(move);
 		break;
-	case SESSION_ASKS_DISCARD:
-		session_farewell_over(move);
-		break;
 	case SESSION_ASKS_LOCKS:
 		session_take_locks(move, server);
 		return move->asked == NULL;

@@ -37,8 +37,6 @@
 #define TYPES_TEXT_MAX ((size_t)1024 * 1024)
 
 static const char reset_all[] = "DISCARD ALL";
-/* No commit of it needs to be on disk: the barrier of the move, which does, comes behind it. */
-static const char farewell[] = "SET synchronous_commit = off; DISCARD TEMP";
 
 /* Appends the steps of one stage. */
 static unsigned ask_replay(struct session_move *move, enum replay_stage stage, struct sbuf *out)
@@ -220,10 +218,6 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		break;
 	case SESSION_ASKS_NEWS:
 		wire_add_sync(out);
-		steps++;
-		break;
-	case SESSION_ASKS_DISCARD:
-		wire_add_query(out, farewell);
 		steps++;
 		break;
 	case SESSION_ASKS_LOCKS:

@@ -224,12 +224,10 @@ bool session_look(struct worker *worker, struct mail_view *mail)
 	    mail->database == NULL ? NULL : database_find(worker, mail->database);
 
 	/* In a hold they are asked anyway, and held for the answer. */
-	if (database == NULL || (database->held && mail->view == VIEW_SESSIONS))
+	if (database == NULL || database->held)
 		return false;
-	if (mail->view == VIEW_SESSIONS) {
-		session_for_each(database, session_prepare_one);
-		session_watch(database);
-	}
+	session_for_each(database, session_prepare_one);
+	session_watch(database);
 	if (database->sessions_pending == 0)
 		return false;
 	if (database->session_views == NULL)
@@ -332,38 +330,17 @@ static bool session_may_seal(const struct session_move *move)
 	       move->state != NULL && !session_is_sealed(move);
 }
 
-static bool session_seal_old(struct session_move *move)
-{
-	return session_state_count_kind(move->state, SESSION_CHANNEL) > 0 ? seal_keep(move->old)
-	                                                                  : seal_server(move->old);
-}
-
+/* A pinned one with temporary objects is ended by the fence, which drops them: they may be of any
+ * kind. */
 static void session_seal_one(struct session_move *move)
 {
-	struct database *database = session_database(move);
-
-	if (session_state_count_kind(move->state, SESSION_TEMPORARY) == 0) {
-		(void)!session_seal_old(move);
+	if (move->class == SESSION_PINNED &&
+	    session_state_count_kind(move->state, SESSION_TEMPORARY) > 0)
 		return;
-	}
-	if (move->class == SESSION_PINNED)
-		return; /* not even what is carried of them may be all */
-	move->farewell = true;
-	if (!move->pending)
-		database->sessions_pending++;
-	move->pending = true;
-	session_enqueue(move, database);
-}
-
-void session_farewell_over(struct session_move *move)
-{
-	if (!move->farewell)
-		return;
-	move->farewell = false;
-	if (move->old != NULL && (move->failure != NULL || !session_seal_old(move)))
-		server_doom(move->old,
-		            SERVER_CLOSE_MOVED); /* not what it was, or not known to be */
-	session_settled(move);
+	if (session_state_count_kind(move->state, SESSION_CHANNEL) > 0)
+		(void)!seal_keep(move->old);
+	else
+		(void)!seal_server(move->old);
 }
 
 void session_seal(struct database *database)

@@ -28,7 +28,7 @@ static inline bool session_has_locks(const struct session_move *move)
 /* Whether nobody may use its old server any more. */
 static inline bool session_is_sealed(const struct session_move *move)
 {
-	return move->old != NULL && (move->farewell || move->old->sealed_at != 0);
+	return move->old != NULL && move->old->sealed_at != 0;
 }
 
 /* For the log: who the client is. */

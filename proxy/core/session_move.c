@@ -127,7 +127,6 @@ void session_server_lost(struct server *server)
 	if (server == move->old) {
 		move->old = NULL;
 		session_settle_over(move);
-		session_farewell_over(move);
 	}
 	session_enqueue(move, session_database(move));
 }
@@ -362,10 +361,6 @@ static void session_step_parked(struct session_move *move)
 							 : SESSION_ASKS_NEWS) ||
 		    move->asked != NULL)
 			return;
-	}
-	if (move->farewell) {
-		(void)!session_ask(move, move->old, SESSION_ASKS_DISCARD);
-		return;
 	}
 	if (move->drop || move->state == NULL)
 		return;

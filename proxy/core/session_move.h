@@ -54,10 +54,9 @@ struct worker;
 /* What a server is asked on behalf of a session. */
 enum session_question {
 	SESSION_ASKS_NOTHING,
-	SESSION_ASKS_STATE,   /* its own: what state there is */
-	SESSION_ASKS_NEWS,    /* its own, parked: nothing; notifications come before the answer */
-	SESSION_ASKS_LOCKS,   /* its own, parked: the same, and how often it has each advisory lock */
-	SESSION_ASKS_DISCARD, /* its own, to be sealed: to drop its temporary tables */
+	SESSION_ASKS_STATE, /* its own: what state there is */
+	SESSION_ASKS_NEWS,  /* its own, parked: nothing; notifications come before the answer */
+	SESSION_ASKS_LOCKS, /* its own, parked: the same, and how often it has each advisory lock */
 	SESSION_ASKS_SHAPES,  /* its own: what its prepared statements return (session/shapes.h) */
 	SESSION_ASKS_TEMP,    /* its own: what its temporary tables are */
 	SESSION_ASKS_PROBE,   /* its own: what their ON COMMIT is */
@@ -158,8 +157,7 @@ struct session_move {
 	bool placed;     /* … whose place in the pool is kept for it */
 	bool dialling;   /* `fresh` is counted in database->session_dials */
 	bool reconnect;  /* to be moved to a fresh connection of the same server */
-	bool settle;      /* parked: is to be asked once more, now that nobody is active any more */
-	bool farewell;    /* … and to be sealed when it has dropped its temporary tables */
+	bool settle;     /* parked: is to be asked once more, now that nobody is active any more */
 	bool told_abort; /* policy abort: the main thread was told in this hold */
 };
 
@@ -260,9 +258,6 @@ bool session_failure_is_new(const struct session_move *move) MUST_CHECK;
 /* Its last question in the hold is answered, or needs no answer any more. */
 void session_settle_over(struct session_move *move);
 
-/* Its old server has dropped its temporary tables, or could not: seals that, or closes it. */
-void session_farewell_over(struct session_move *move);
-
 /* Ends a client whose session cannot be kept, and tells it why. */
 void session_drop(struct session_move *move, const char *why);
 
@@ -295,8 +290,8 @@ size_t session_ask_room(const struct database *database);
 
 void session_prepare(struct database *database);
 void session_hold(struct database *database);
-/* SHOW SESSIONS: those at their safe point are asked first; SHOW SEALED: those that are being
- * sealed are waited for.  True: the letter is kept until then. */
+/* SHOW SESSIONS: those at their safe point are asked first.  True: the letter is kept until then.
+ */
 bool session_look(struct worker *worker, struct mail_view *mail) MUST_CHECK;
 /* So many have something to be asked when all clients of the database are at their safe points … */
 unsigned session_unsettled(const struct database *database);

@@ -950,8 +950,7 @@ static void fill(struct filler *filler, enum view view)
 
 void view_answer(struct worker *worker, struct mail_view *mail)
 {
-	if ((mail->view != VIEW_SESSIONS && mail->view != VIEW_SEALED) ||
-	    !session_look(worker, mail))
+	if (mail->view != VIEW_SESSIONS || !session_look(worker, mail))
 		view_answer_now(worker, mail);
 }
 

@@ -98,14 +98,17 @@ STATES = {
     "temporary": "CREATE TEMP TABLE mine AS SELECT 7 AS seven",
     "both": "LISTEN news; CREATE TEMP TABLE mine (n) ON COMMIT PRESERVE ROWS AS SELECT 8; "
             "SET default_transaction_read_only = on",
+    "sequences": "CREATE TEMP SEQUENCE steps START 5; CREATE TEMP TABLE mine (n serial, s text); "
+                 "CREATE TEMP TABLE yours (n int); INSERT INTO mine (s) VALUES ('a'), ('b')",
 }
+TABLES = ("temporary", "both", "sequences")
 TEMPORARY = "SELECT count(*) FROM pg_class WHERE relpersistence = 't' OR relnamespace IN " \
             "(SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_temp\\_%%' AND oid <> pg_my_temp_schema())"
 
 
 def make_sessions(make_scene, proxies=1, **proxy):
     """The scene, and a client with each state, by name."""
-    scene = make_scene(proxies=proxies, proxy={"pool_mode": "session", "pool_size": 12,
+    scene = make_scene(proxies=proxies, proxy={"pool_mode": "session", "pool_size": 20,
                                                "session_leave_after": 0, **proxy})
     clients = {name: scene.proxy.wire("p2", application_name=name) for name in STATES}
     for name, state in STATES.items():
@@ -121,20 +124,24 @@ def heard(client, last):
     return payloads
 
 
-def check_sessions(scene, clients, server):
-    """Each has what it had; nothing is left of where it was."""
+def check_sessions(scene, clients, server, left=False):
+    """Each has what it had; nothing is left of where it was (`left`: or PostgreSQL has yet to drop it)."""
     for client in clients.values():
         assert client.value("SHOW cluster_name") == server
     assert clients["set"].value("SHOW work_mem") == "7MB"
     assert clients["temporary"].value("SELECT seven FROM mine") == "7"
     assert clients["both"].value("SELECT n FROM mine") == "8"
+    assert clients["sequences"].value("SELECT string_agg(n || s, ',') FROM mine") == "1a,2b"
+    assert clients["sequences"].value("INSERT INTO mine VALUES (DEFAULT, 'c') RETURNING n") == "3"
+    assert clients["sequences"].value("SELECT nextval('steps')") == "5"
+    assert clients["sequences"].value("SELECT count(*) FROM yours") == "0"
     assert [clients["locked"].value("SELECT pg_advisory_unlock(42)") for _ in "12"] == ["t", "f"]
     clients["clean"].query("NOTIFY news, 'of %s'" % server)
     for name in ("listening", "both"):
         assert heard(clients[name], "of " + server) == ["of " + server]
-    clients["temporary"].query("DISCARD TEMP")
-    clients["both"].query("DISCARD TEMP")
-    assert clients["clean"].value(TEMPORARY) == "0"
+    for name in TABLES:
+        clients[name].query("DISCARD TEMP")
+    assert left or clients["clean"].value(TEMPORARY) == "0"
 
 
 def test_sessions(make_scene):
@@ -150,15 +157,48 @@ def test_sessions(make_scene):
     scene.check_on_pg2()
 
 
-def test_nothing_is_written_after_the_barrier(make_scene):
-    """Not even the end of temporary tables: what the standby was promoted with has none any more."""
-    scene, _ = make_sessions(make_scene)
-    scene.move()
-    wait_for(lambda: not pids(scene.pg1), 10 * SLOW, "the end of the sealed ones")
+MINE = "SELECT oid, relnamespace::regnamespace::text FROM pg_class WHERE relpersistence = 't' " \
+       "AND relkind IN ('r', 'S')"
+
+
+def test_what_is_left_of_temporary_tables(make_scene):
+    """Those of the old servers are on pg2, too, when it is promoted; what sessions have made again,
+    some of it under the same names in schemas of the same name, stays when the others are dropped."""
+    scene = make_scene(proxy={"pool_mode": "session", "pool_size": 20, "session_leave_after": 0})
+
+    def make(count):
+        clients = [scene.proxy.wire("p2") for _ in range(count)]
+        for client in clients:
+            client.query("CREATE TEMP TABLE mine AS SELECT 9 AS nine; CREATE TEMP SEQUENCE steps")
+        return clients
+
+    clients = make(6)
+    # The schemas of those who come now have numbers that nobody has on pg2.
+    others = [scene.pg1.connect("p2") for _ in range(30)]
+    clients += make(5)
+    for other in others:
+        other.close()
+    before = set(scene.pg1.sql(MINE, "p2"))
+    mark = os.path.join(scene.folder, "mark")
+    mover = scene.background("move", "p2", "--to", "pg2",
+                             fault="journal.release.outcome=wait:%s" % mark)
+    wait_for(lambda: os.path.exists(mark), 90 * SLOW, "the mover to wait")
+    wait_for(lambda: {row["state"] for row in scene.proxy.command("SHOW SESSIONS p2")} == {"linked"},
+             30 * SLOW, "all to go on")
     with scene.pg2.connect("p2", autocommit=True) as conn:
-        mine = {row[0] for row in conn.execute(
-            "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'mine'")}
-    assert len(mine) == 2, mine  # those of the sessions as they are now
+        both = set(conn.execute(MINE))
+        again = both - before
+        assert len(again) == len(before)
+        assert {row[1] for row in before} & {row[1] for row in again}, "no schema of the same name"
+    assert both & before, "nothing is left to be dropped"
+    os.unlink(mark)
+    assert mover.wait(60 * SLOW) == DONE
+    with scene.pg2.connect("p2", autocommit=True) as conn:
+        assert set(conn.execute(MINE)) == again
+    for client in clients:
+        assert client.value("SELECT nine FROM mine") == "9"
+        assert client.value("SELECT nextval('steps')") == "1"
+    wait_for(lambda: not pids(scene.pg1), 10 * SLOW, "the end of the sealed ones")
     scene.pg1.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS true")
     assert scene.pg1.sql("SELECT relname FROM pg_class WHERE relpersistence = 't'", "p2") == []
 
@@ -320,7 +360,7 @@ def test_sessions_of_a_killed_mover(make_scene, at):
     assert scene.run("move", "p2", "--to", "pg2",
                      fault="journal.%s.outcome=kill" % at).returncode == -9
     assert scene.run("resume" if forward else "abort").returncode == DONE
-    check_sessions(scene, clients, "pg2" if forward else "pg1")
+    check_sessions(scene, clients, "pg2" if forward else "pg1", left=forward)
     await_closed(scene, before)
     (scene.check_on_pg2 if forward else scene.check_on_pg1)()
 
@@ -349,8 +389,8 @@ def test_sessions_of_a_killed_proxy(make_scene, at):
         (scene.check_on_pg2 if code == DONE else scene.check_on_pg1)()
 
 
-def test_tables_that_cannot_be_dropped_in_time(make_scene):
-    """… are no obstacle: that server process is ended as ever."""
+def test_a_server_process_that_does_nothing(make_scene):
+    """… need not do anything in the hold, whatever its session has."""
     scene, clients = make_sessions(make_scene)
     pid = int(clients["temporary"].value("SELECT pg_backend_pid()"))
     mark = os.path.join(scene.folder, "mark")
@@ -359,8 +399,11 @@ def test_tables_that_cannot_be_dropped_in_time(make_scene):
     wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the mover to wait")
     with stopped(pid):
         os.unlink(mark)
-        wait_for(lambda: scene.proxy.command("SHOW SEALED p2"), 30 * SLOW, "the others")
+        assert clients["temporary"].value("SELECT seven FROM mine") == "7"
+        assert clients["temporary"].value("SHOW cluster_name") == "pg2"
     assert mover.wait(60 * SLOW) == DONE
+    seen = evidence(scene, "terminate")
+    assert (seen["sealed"], seen["terminated"]) == (len(STATES), 0), seen
     check_sessions(scene, clients, "pg2")
 
 
