@@ -342,13 +342,11 @@ static void session_step_linked(struct session_move *move)
 		session_park(move);
 }
 
-/* Everybody waits until those with locks and channels have them: the servers have no time for what can
- * as well be done after the release, when others go on. */
+/* Everybody waits until those with locks and channels have them, and for the mover: the servers
+ * have no time for what can as well be done after the release, when others go on. */
 static bool session_gives_way(const struct session_move *move)
 {
-	const struct database *database = move->client->pool->database;
-
-	return database->held && !move->rest && atomic_load(&database->share->rest) > 0;
+	return session_database(move)->held && !move->rest;
 }
 
 static void session_step_parked(struct session_move *move)
