@@ -426,7 +426,8 @@ static void cancel_do(struct client *client)
 		return;
 	}
 	if (server_busy_inside(client->server))
-		client->cancelled = !client->failed; /* its request follows the proxy's own query */
+		/* Its request follows the proxy's own query; or its last one is done. */
+		client->cancelled = !client->failed && !client->server->change.asking;
 	else
 		cancel_server(client->server);
 }

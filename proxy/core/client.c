@@ -356,6 +356,12 @@ static void client_leave_server(struct client *client)
 		server_release(server);
 		return;
 	}
+	if (UNLIKELY(server->change.asking) && !server->doomed) {
+		server_unlink(server);
+		server->task = SERVER_TASK_CHANGE;
+		server_set_state(server, SERVER_RESETTING);
+		return;
+	}
 	server_unlink(server);
 	server_doom(server, SERVER_CLOSE_CLIENT_GONE);
 }

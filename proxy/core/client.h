@@ -80,7 +80,7 @@ struct client {
 	/* Transaction pooling, param_bit(): the parameters that it has asked for.  What the others
 	 * are is the server's affair: it is told what that has by itself. */
 	uint16_t chosen;
-	uint16_t unsure; /* … of which no SET tells: perhaps servers have that by themselves */
+	uint16_t started; /* … at its start */
 	/* Of login and end only: of many idle clients every byte counts. */
 	bool slot_given : 1; /* to the console */
 	bool end_logged : 1; /* why it ends */

@@ -864,7 +864,8 @@ void client_login_step(struct client *client)
 	if (client->doomed || client->state != CLIENT_WELCOME || !login_is_ready(client))
 		return;
 	client->params = pool_login_params(pool, client->login);
-	client->chosen = pool->session ? PARAM_BITS_ALL : param_bits(client->login->wanted);
+	client->started = param_bits(client->login->wanted);
+	client->chosen = pool->session ? PARAM_BITS_ALL : client->started;
 	if (pool->session) {
 		struct session_seen *seen = session_see(client);
 

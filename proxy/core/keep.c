@@ -29,20 +29,19 @@ const char keep_refusal[] =
 static void keep_restore_params(struct client *client, const struct server *server)
 {
 	struct worker *worker = client->worker;
+	struct param_set *before = server->change.before;
 	struct sbuf out;
 
-	if (server->xact_params == NULL || server->xact_params == client->params)
+	if (before == NULL || before == client->params)
 		return;
 	sbuf_init(&out, PARAM_MAX_SQL);
-	if (param_set_write_status_diff(server->xact_params, client->params, &out) > 0 &&
-	    !sbuf_ok(&out))
+	if (param_set_write_status_diff(before, client->params, &out) > 0 && !sbuf_ok(&out))
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 	else if (out.len > 0 && conn_send_copy(&worker->to_client, &client->conn, worker,
 	                                       sbuf_text(&out), out.len) != CONN_IO_OK)
 		client_doom(client, CLIENT_CLOSE_IO);
 	sbuf_free(&out);
-	param_set_replace(&client->params, param_set_ref(server->xact_params));
-	client->chosen = server->xact_chosen;
+	param_set_replace(&client->params, param_set_ref(before));
 }
 
 /* In the middle of an extended request nothing but an error says that it has ended. */

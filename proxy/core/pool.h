@@ -140,7 +140,6 @@ struct pool {
 	struct param_set *welcome; /* parameters of a fresh server, some of them guesses; NULL: not
 			      known yet */
 	bool learned;              /* `welcome` has changed, and the other threads are to be told */
-	bool unsure;               /* there may be clients with client->unsure */
 	struct param_set *last_wanted; /* what the last client asked for at its login … */
 	struct param_set *last_params; /* … and got over `welcome`; NULL: none yet */
 	struct trials *trials;     /* what is known of startup parameters (trial.h), or NULL */
@@ -221,6 +220,9 @@ void pool_given(struct worker *worker, struct pool_share *share, struct server_p
 void pool_login_succeeded(struct pool *pool, struct server *server);
 /* What the server has of these parameters (param_bit()) is what servers have by themselves now. */
 void pool_learn_defaults(struct server *server, uint16_t bits);
+/* The same, after a reload: what others of the pool may have SET where it does not show is RESET
+ * when they are next given to a client, and what a client has asked for is SET there. */
+void pool_reloaded(struct server *server, uint16_t bits);
 /* Tells the other threads.  By the tick: where servers differ it may be news with every
  * transaction. */
 void pool_tick_learned(struct pool *pool);

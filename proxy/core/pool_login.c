@@ -146,31 +146,6 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 		pool_mail_learned(pool);
 }
 
-/* What clients are believed to have asked for because no SET told of it was the servers' new
- * default. */
-static void pool_forget_unsure(struct pool *pool)
-{
-	static const enum client_state states[] = {CLIENT_IDLE, CLIENT_WAITING, CLIENT_ACTIVE};
-	struct list_node *node;
-	struct list_node *tmp;
-	unsigned left = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
-		LIST_FOREACH(&pool->clients[states[i]], node, tmp)
-		{
-			struct client *client = CONTAINER_OF(node, struct client, node);
-
-			if (LIKELY(client->unsure == 0))
-				continue;
-			client->chosen &= (uint16_t) ~(
-			    client->unsure & ~param_bits_differing(client->params, pool->welcome));
-			client->unsure &= client->chosen;
-			left |= client->unsure;
-		}
-	}
-	pool->unsure = left != 0;
-}
-
 void pool_learn_defaults(struct server *server, uint16_t bits)
 {
 	struct pool *pool = server->pool;
@@ -183,9 +158,33 @@ void pool_learn_defaults(struct server *server, uint16_t bits)
 	if (welcome == NULL)
 		return;
 	pool_replace_welcome(pool, welcome);
-	if (UNLIKELY(pool->unsure))
-		pool_forget_unsure(pool);
 	pool->learned = !pool->internal;
+}
+
+void pool_reloaded(struct server *server, uint16_t bits)
+{
+	static const enum server_state states[] = {SERVER_IDLE, SERVER_ACTIVE, SERVER_RESETTING};
+	struct pool *pool = server->pool;
+	const struct route *route = route_find(server->routes, pool->database->name);
+	const uint16_t news = param_bits_differing(server->params, pool->welcome) & bits;
+	struct list_node *node;
+	struct list_node *tmp;
+
+	pool_learn_defaults(server, bits);
+	/* What that has SET is none of the server's own, and stays. */
+	if (route == NULL || route->database->connect_query[0] != '\0')
+		return;
+	for (size_t i = 0; news != 0 && i < ARRAY_LEN(states); i++) {
+		LIST_FOREACH(&pool->servers[states[i]], node, tmp)
+		{
+			struct server *other = CONTAINER_OF(node, struct server, node);
+
+			if (other == server)
+				continue;
+			other->reloaded |= news;
+			other->may_set |= SERVER_RELOADED;
+		}
+	}
 }
 
 void pool_tick_learned(struct pool *pool)

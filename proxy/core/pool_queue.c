@@ -382,12 +382,13 @@ static struct param_set *pool_wanted(struct server *server, const struct client 
 {
 	struct param_pool *params = server->worker->params;
 	const struct route *route = route_find(server->routes, server->pool->database->name);
-	const uint16_t others = server->may_set & (uint16_t)~client->chosen;
+	const uint16_t others =
+	    (server->may_set | server->reloaded) & (uint16_t) ~(client->chosen | SERVER_RELOADED);
 	const uint16_t differing = param_bits_differing(client->params, server->params);
 	struct param_set *want;
 	struct param_set *has;
 
-	server->may_set |= differing & client->chosen;
+	server->may_set |= (differing | server->reloaded) & client->chosen;
 	server->defaulted = ((differing | others) & ~client->chosen) != 0;
 	if (!server->defaulted)
 		return param_set_ref(client->params);
@@ -425,8 +426,10 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	sbuf_init(&sql, PARAM_MAX_SQL);
 	want = pool_wanted(server, client, &sql);
 	if (want != NULL)
-		(void)param_set_sync_sql(want, server->params, &sql);
+		(void)param_set_sync_again_sql(want, server->params,
+		                               server->reloaded & client->chosen, &sql);
 	good = want != NULL && sbuf_ok(&sql); /* what was not written down at all has no length */
+	server->reloaded = 0;
 	param_set_unref(want);
 	if (!good || sql.len > 0) {
 		if (!good)

@@ -247,7 +247,6 @@ void relocate_receive(struct worker *worker, struct mail_client *mail)
 	client->worker = worker;
 	client->pool = pool;
 	client->unnamed_id = 0; /* a number of the other worker's */
-	pool->unsure |= client->unsure != 0;
 	client_set_state(client, CLIENT_IDLE);
 	client->conn.tls = mail->tls;
 	if (!conn_open(&client->conn, worker, mail->fd, client_event, client)) {

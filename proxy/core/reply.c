@@ -9,6 +9,7 @@
  */
 #include "base/log.h"
 #include "core/boot.h"
+#include "core/change.h"
 #include "core/client.h"
 #include "core/keep.h"
 #include "core/ledger.h"
@@ -17,8 +18,8 @@
 #include "core/relocate.h"
 #include "core/route.h"
 #include "core/server.h"
-#include "core/session_move.h"
 #include "core/session_lost.h"
+#include "core/session_move.h"
 #include "core/session_see.h"
 #include "core/statement.h"
 #include "core/tally.h"
@@ -140,82 +141,6 @@ static inline uint8_t reply_head_op(struct reply *reply)
 
 /* ---- messages that mean something ---- */
 
-/* A client of transaction pooling changes its parameters, perhaps for its transaction only. */
-static void reply_begin_change(struct server *server)
-{
-	const struct client *client = server->client;
-
-	if (server->xact_params != NULL)
-		return;
-	server->xact_params = param_set_ref(client->params);
-	server->xact_chosen = client->chosen;
-	server->xact_may_set = server->may_set;
-}
-
-/* … and has the same again. */
-static void reply_end_change(struct server *server)
-{
-	struct client *client = server->client;
-
-	if (client->params == server->xact_params) {
-		client->chosen = server->xact_chosen;
-		server->may_set = server->xact_may_set;
-	}
-	param_set_replace(&server->xact_params, NULL);
-}
-
-/* The parameter has this value now, in the client's own request.  A SET has brought it, or a
- * function, or the server has it by itself, as after a reload of its configuration, or a RESET.  A
- * reload cannot be told from a function then, if the client has asked for what the server had by
- * itself: it is taken for the function. */
-static void reply_changed(struct server *server, const char *name, const char *value)
-{
-	struct client *client = server->client;
-	const char *known = param_set_get(server->pool->welcome, name);
-	const bool sets =
-	    server->ran_set || strcasestr(statement_command(client, server), "set_config") != NULL;
-	const uint16_t bit = param_bit(name);
-
-	if (!sets && known != NULL && strcmp(known, value) == 0) {
-		client->chosen &= (uint16_t)~bit;
-		return;
-	}
-	if (sets) {
-		client->unsure &= (uint16_t)~bit;
-	} else {
-		client->unsure |= (uint16_t)(bit & ~client->chosen);
-		server->pool->unsure = true;
-	}
-	client->chosen |= bit;
-	server->may_set |= bit;
-}
-
-/* A command SET is done.  It may have set what was so already, which nobody reports. */
-static void reply_set(struct server *server)
-{
-	struct client *client = server->client;
-	const char *sql = statement_command(client, server);
-	uint16_t bits;
-
-	server->ran_set = true;
-	if (strcasestr(sql, "LOCAL") != NULL)
-		return;
-	bits = param_bits_named(sql) & param_bits(server->params);
-	client->chosen |= bits;
-	client->unsure &= (uint16_t)~bits;
-	server->may_set |= bits;
-	server->xact_chosen |= bits;
-	server->xact_may_set |= bits;
-}
-
-/* DISCARD ALL is done: of what the client has asked for nothing is left but extras. */
-static void reply_discard(struct server *server, bool pooled)
-{
-	boot_reset_params(server);
-	if (pooled)
-		server->client->chosen = 0;
-}
-
 static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len, bool hidden)
 {
 	struct server *server = reply->server;
@@ -243,8 +168,7 @@ static void reply_parameter(struct reply *reply, const uint8_t *body, size_t len
 	if (set == NULL)
 		return;
 	if (!client->in_session) {
-		reply_begin_change(server);
-		reply_changed(server, name, value);
+		change_begin(server);
 		if (memcmp(param_set_parse_digest(set), param_set_parse_digest(client->params),
 		           sizeof(struct param_digest)) != 0)
 			statement_settings_changed(client, server, false);
@@ -456,9 +380,9 @@ static inline void reply_at_ready(struct reply *reply)
 	server->ready_at = reply->worker->now;
 	reply_count_xact(server, server->pool);
 	if (server->tx_status == 'I') {
-		server->ran_set = false;
-		if (UNLIKELY(server->xact_params != NULL))
-			reply_end_change(server);
+		if (UNLIKELY(server->change.before != NULL))
+			change_at_ready(server);
+		server->change.rolled_back = false;
 	}
 	server->proven = true;
 }
@@ -593,6 +517,7 @@ static void reply_error(struct reply *reply, size_t total)
 		reply_give(reply);
 		return;
 	} else {
+		change_rolled_back(server);
 		statement_outdated(server, &error);
 		reply_lost_types(reply);
 		reply_error_in_ledger(reply);
@@ -626,6 +551,26 @@ static bool reply_alters(const uint8_t *tag, size_t len)
 	return false;
 }
 
+/* DISCARD ALL is done: of what the client has asked for nothing is left but extras. */
+static void reply_discard(struct server *server, bool pooled)
+{
+	if (pooled)
+		change_by_discard(server);
+	boot_reset_params(server);
+}
+
+/* The end of a transaction, or of a part of it. */
+static void reply_ends(struct server *server, const uint8_t *tag, size_t len)
+{
+	static const char commit[] = "COMMIT";
+	static const char rollback[] = "ROLLBACK";
+
+	if (len == sizeof(commit) && memcmp(tag, commit, len) == 0)
+		change_committed(server);
+	else if (len == sizeof(rollback) && memcmp(tag, rollback, len) == 0)
+		change_rolled_back(server);
+}
+
 static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 {
 	static const char discard_all[] = "DISCARD ALL";
@@ -648,11 +593,12 @@ static void reply_complete(struct reply *reply, const uint8_t *body, size_t len)
 	         (body[0] == 'S' && len == sizeof(set) && memcmp(body, set, len) == 0)) {
 		reply_doubt_params(server); /* without memory it ends the server */
 		if (pooled && server->client != NULL) {
-			if (body[0] == 'S')
-				reply_set(server);
+			change_by_command(server);
 			statement_settings_changed(server->client, server, true);
 		}
 	}
+	if (UNLIKELY(server->change.before != NULL) && pooled)
+		reply_ends(server, body, len);
 	if (UNLIKELY(reply_alters(body, len)))
 		statement_altered(server);
 
@@ -762,6 +708,8 @@ static void reply_unlinked(struct reply *reply, uint8_t type, size_t total)
 		session_take(reply->server, type,
 			     total <= reply->len - reply->used ? msg + WIRE_HEADER_LEN : NULL,
 			     total - WIRE_HEADER_LEN);
+	if (UNLIKELY(reply->server->change.asking) && type == BE_DATA_ROW)
+		change_take_row(reply->server, msg + WIRE_HEADER_LEN, total - WIRE_HEADER_LEN);
 	switch (type) {
 	case BE_PARAMETER_STATUS:
 		reply_parameter(reply, msg + 5, total - 5, true);
@@ -928,9 +876,11 @@ static bool reply_unasked(uint8_t type)
 	       type == BE_PARAMETER_STATUS || type == BE_ERROR_RESPONSE;
 }
 
-/* What the proxy has asked a session's server is read whole. */
+/* What the proxy has asked a server is read whole. */
 static bool reply_wants_whole(struct reply *reply, uint8_t type, size_t total)
 {
+	if (reply->server->change.asking && type == BE_DATA_ROW)
+		return total <= READ_BODY_MAX;
 	return reply->server->move != NULL && session_takes_whole(reply->server, type, total) &&
 	       (reply->server->client == NULL || reply_head_op(reply) == OWES_HIDDEN_QUERY);
 }
@@ -1008,6 +958,9 @@ static void server_inside_done(struct server *server)
 		trial_answered(server);
 	} else if (server->state == SERVER_RESETTING && server->task == SERVER_TASK_ROLE) {
 		server_role_asked(server);
+	} else if (server->state == SERVER_RESETTING && server->task == SERVER_TASK_CHANGE) {
+		change_answered(server);
+		server_release(server);
 	} else if (server->state == SERVER_RESETTING) {
 		bool check = server->task == SERVER_TASK_CHECK;
 
@@ -1032,7 +985,9 @@ static void server_after_read(struct server *server, bool inside_done)
 	struct client *client = server->client;
 	struct worker *worker = server->worker;
 
-	if (inside_done) {
+	if (inside_done && server->change.asking && client != NULL) {
+		change_answered(server);
+	} else if (inside_done) {
 		if (LIKELY(!session_awaits(server))) {
 			server_inside_done(server);
 			return;
@@ -1047,6 +1002,8 @@ static void server_after_read(struct server *server, bool inside_done)
 			client_leave_at_shutdown(client);
 		if (client->doomed)
 			return; /* its server is released with it */
+		if (change_ask(server) || client->doomed)
+			return;
 		server_release(server);
 		client_set_state(client, CLIENT_IDLE);
 		if (conn_kept(&client->conn) > 0 || (client->conn.events & EV_READ) == 0)

@@ -244,6 +244,7 @@ static void server_note_query(struct server *server, const uint8_t *text, size_t
 
 	memcpy(server->query, text, n);
 	server->query[n] = '\0';
+	server->query_whole = n == len && n > 0 && text[n - 1] == '\0';
 	server->query_noted = server->request_start;
 }
 

@@ -226,8 +226,9 @@ void server_unlink(struct server *server)
 	server->request_start = 0;
 	server->xact_start = 0;
 	server->failing = false;
-	if (UNLIKELY(server->xact_params != NULL))
-		param_set_replace(&server->xact_params, NULL);
+	if (UNLIKELY(server->change.before != NULL || server->change.known != NULL) &&
+	    !server->change.asking)
+		change_forget(server);
 	/* It may have been stopped because that client read slowly. */
 	if (!server->doomed)
 		conn_want_read(&server->conn, true);
@@ -259,6 +260,11 @@ static void server_leave_client(struct server *server)
 
 	if (client->doomed) {
 		server_unlink(server);
+	} else if (UNLIKELY(server->change.asking) && !client->parting &&
+	           conn_kept(&client->conn) == 0 && (client->conn.events & EV_READ) != 0) {
+		/* It had what it was owed, and has sent nothing since. */
+		server_unlink(server);
+		client_set_state(client, CLIENT_IDLE);
 	} else if (UNLIKELY(client->parting)) {
 		server_unlink(server);
 		client_doom(client, client->conn.eof ? CLIENT_CLOSE_PEER : CLIENT_CLOSE_TERMINATE);
@@ -387,6 +393,7 @@ void server_destroy(struct server *server)
 	param_set_unref(server->boot);
 	param_set_unref(server->refused);
 	param_set_unref(server->tried);
+	change_forget(server);
 	server_stmts_free(&server->stmts);
 	route_table_unref(server->routes);
 	free(server->error);

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "core/change.h"
 #include "core/conn.h"
 #include "core/ledger.h"
 #include "core/resend.h"
@@ -53,7 +54,11 @@ enum server_task {
 	SERVER_TASK_ROLE,    /* whether its role still exists */
 	SERVER_TASK_CONNECT, /* connect_query, or another first one; state LOGIN */
 	SERVER_TASK_TRY,     /* startup parameters of a client that logs in (trial.h) */
+	SERVER_TASK_CHANGE,  /* change.h, whose client has left */
 };
+
+/* Which no client has chosen: no parameter's bit. */
+#define SERVER_RELOADED 0x8000u
 
 #define SERVER_KEY_MAX 256
 #define SERVER_QUERY_MAX 128
@@ -90,17 +95,16 @@ struct server {
 	bool altered;           /* … and has altered what statements return */
 	bool given;             /* statements were prepared in this batch */
 	bool defaulted;         /* its client is being given what the server has by itself */
-	bool ran_set;           /* this transaction has run a command SET */
-	uint16_t may_set;       /* parameters that may be SET on it (param_bit()) */
-	uint16_t xact_may_set;  /* … before its transaction; valid with xact_params */
-	uint16_t xact_chosen;   /* … its client's */
+	bool query_whole;       /* `query` is all of it */
+	uint16_t may_set;  /* parameters that may be SET on it (param_bit()), and SERVER_RELOADED */
+	uint16_t reloaded; /* with that: of which another one has shown a new value */
 	uint8_t replication;    /* enum wire_replication: of one client only, from its login to its end */
 	char tx_status;         /* of the last ReadyForQuery: I, T or E */
 	enum server_state state;
 	struct param_set *params;
 	struct param_set *tried;   /* SERVER_TASK_TRY: these */
 	struct param_set *boot;    /* startup parameters of the clients it is for (boot.h) */
-	struct param_set *xact_params; /* the client's before its transaction changed them, or NULL */
+	struct change change;
 	struct resend resend;            /* the first request after it was linked */
 	unsigned host_number;   /* of several hosts: pool->host when it was chosen */
 	uint64_t unnamed_id;    /* of the unnamed statement that it has (statement.h); 0: nobody's */

@@ -2,6 +2,7 @@
 #include "core/statement.h"
 
 #include "base/log.h"
+#include "core/change.h"
 #include "core/client.h"
 #include "core/pool.h"
 #include "core/route.h"
@@ -1115,23 +1116,19 @@ static void statement_forget_ahead(struct server *server)
 		server->spoilt = true;
 }
 
-const char *statement_command(const struct client *client, struct server *server)
-{
-	const struct ledger_entry *entry = ledger_head(&server->ledger);
-	const struct stmt *unnamed = client_stmts_get_unnamed(client->stmts);
-
-	if (entry == NULL || entry->op == OWES_QUERY)
-		return server->query;
-	return unnamed == NULL ? "" : unnamed->text;
-}
-
 void statement_settings_changed(struct client *client, struct server *server, bool by_command)
 {
+	const char *text;
+	bool certain;
+
 	statement_forget_ahead(server);
 	/* Servers report a setting at the end of the batch only. */
 	if (!by_command && server->given)
 		server->spoilt = true;
-	if (by_command && param_names_unreported(statement_command(client, server)))
+	if (!by_command)
+		return;
+	text = change_text(client, server, &certain);
+	if (!certain || param_names_unreported(text))
 		server->apart = true;
 }
 

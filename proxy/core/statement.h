@@ -140,9 +140,6 @@ void statement_undo(struct client *client, struct server *server, uint32_t count
 /* The same for what one entry did to named statements. */
 void statement_undo_named(struct client *client, struct server *server, struct ledger_entry *entry);
 
-/* The text of the client's command that is done, or its beginning, as far as it is known. */
-const char *statement_command(const struct client *client, struct server *server);
-
 /* The client's command SET or RESET is done (`by_command`), or a setting on which the meaning of texts
  * depends has another value for it.  Statements that were sent before that was known are kept from
  * other clients, and so is what it prepares in this transaction, if servers do not report what it has

@@ -178,6 +178,11 @@ bool param_names_unreported(const char *sql);
 size_t param_set_sync_sql(const struct param_set *want, const struct param_set *have,
                           struct sbuf *sql);
 
+/* The same, but these parameters (param_bit()) are set even if they are equal: the server may be
+ * about to change what it has by itself. */
+size_t param_set_sync_again_sql(const struct param_set *want, const struct param_set *have,
+                                uint16_t bits, struct sbuf *sql);
+
 /* Appends RESET of those of these parameters that the server of `have` reports. */
 void param_reset_sql(uint16_t bits, const struct param_set *have, struct sbuf *sql);
 
@@ -233,10 +238,6 @@ uint16_t param_bits(const struct param_set *set);
 
 /* Those which both report, with different values. */
 uint16_t param_bits_differing(const struct param_set *a, const struct param_set *b);
-
-/* Those that a command SET or RESET of this text may be about: it has such a name, or words for it.
- */
-uint16_t param_bits_named(const char *sql);
 
 /* True if it can be the name of a parameter: letters, digits, '_', '$', and dots between parts. */
 bool param_name_valid(const char *name);

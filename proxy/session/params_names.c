@@ -150,7 +150,7 @@ bool param_names_unreported(const char *sql)
 	return false;
 }
 
-static_assert(ARRAY_LEN(reported_names) <= 16, "a bit for each in uint16_t");
+static_assert(ARRAY_LEN(reported_names) <= 15, "a bit for each in uint16_t, and one more");
 
 uint16_t param_bit(const char *name)
 {
@@ -179,28 +179,6 @@ uint16_t param_bits_differing(const struct param_set *a, const struct param_set 
 		if (entry->reported && other != NULL && other->reported &&
 		    strcmp(entry->value, other->value) != 0)
 			bits |= param_bit(entry->name);
-	}
-	return (uint16_t)bits;
-}
-
-uint16_t param_bits_named(const char *sql)
-{
-	static const struct {
-		const char *word;
-		const char *name;
-	} words[] = {{"zone", "TimeZone"},
-	             {"names", "client_encoding"},
-	             {"schema", "search_path"},
-	             {"characteristics", PARAM_READ_ONLY}};
-	unsigned bits = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(reported_names); i++) {
-		if (strcasestr(sql, reported_names[i].name) != NULL)
-			bits |= param_bit(reported_names[i].name);
-	}
-	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
-		if (strcasestr(sql, words[i].word) != NULL)
-			bits |= param_bit(words[i].name);
 	}
 	return (uint16_t)bits;
 }

@@ -116,13 +116,19 @@ static const char *encoding_of(const struct param_set *set)
 size_t param_set_sync_sql(const struct param_set *want, const struct param_set *have,
                           struct sbuf *sql)
 {
+	return param_set_sync_again_sql(want, have, 0, sql);
+}
+
+size_t param_set_sync_again_sql(const struct param_set *want, const struct param_set *have,
+                                uint16_t bits, struct sbuf *sql)
+{
 	const struct param_entry *role = NULL;
 	const char *encoding;
 	size_t changes;
 	size_t resets;
 	size_t i;
 
-	if (want == have)
+	if (want == have && bits == 0)
 		return 0;
 	encoding = encoding_of(want);
 	/* First what takes privileges away, such as a role. */
@@ -132,7 +138,8 @@ size_t param_set_sync_sql(const struct param_set *want, const struct param_set *
 		const struct param_entry *entry = param_set_at(want, i);
 		const struct param_entry *old = param_set_find(have, entry->name);
 
-		if ((old != NULL && !old->doubted && strcmp(old->value, entry->value) == 0) ||
+		if ((old != NULL && !old->doubted && strcmp(old->value, entry->value) == 0 &&
+		     (bits == 0 || (param_bit(entry->name) & bits) == 0)) ||
 		    !param_can_sync(entry, have))
 			continue;
 		if (strcmp(entry->name, "role") == 0) {

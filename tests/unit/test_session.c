@@ -8,6 +8,7 @@
 #include "session/replay.h"
 #include "session/shapes.h"
 #include "session/sql_lex.h"
+#include "session/sql_set.h"
 #include "session/stmts.h"
 #include "session/temp_table.h"
 #include "wire/build.h"
@@ -96,6 +97,70 @@ static void test_prepare_body(void **state)
 	assert_null(sql_prepare_body("PREPARE q"));
 	assert_null(sql_prepare_body(""));
 	assert_null(sql_prepare_body("PREPARE q (as"));
+}
+
+static void assert_settings(const char *text, const char *set, const char *reset)
+{
+	struct sql_settings settings;
+
+	assert_true(sql_read_settings(text, &settings));
+	assert_int_equal(settings.set, param_bit(set));
+	assert_int_equal(settings.reset, param_bit(reset));
+}
+
+static void test_settings(void **state)
+{
+	static const char *const untold[] = {
+	    "",
+	    "SELECT 1",
+	    "UPDATE t SET TimeZone = 1",
+	    "CREATE FUNCTION f() RETURNS int SET TimeZone = 'UTC' RETURN 1",
+	    "SET TimeZone = 'UTC",
+	    "SET TimeZone = 'UTC' /* ",
+	    "SET U&\"TimeZone\" = 'UTC'",
+	    "SET TimeZone = 'UTC'; COMMIT; SET DateStyle = 'ISO'",
+	    "SELECT $$; SET TimeZone = 'UTC'; $$",
+	    "EXPLAIN (ANALYZE; SET TimeZone = 'UTC'; x)",
+	};
+	struct sql_settings settings;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(untold); i++)
+		assert_false(sql_read_settings(untold[i], &settings));
+	assert_settings("SET timezone TO 'UTC' -- LOCAL", "TimeZone", "");
+	assert_settings(";; set Session \"TimeZone\" = local;", "TimeZone", "");
+	assert_settings("SET SESSION TIME ZONE 'UTC'", "TimeZone", "");
+	assert_settings("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE", "TimeZone", "");
+	assert_settings("SET TIME ZONE LOCAL", "", "TimeZone");
+	assert_settings("SET TIME ZONE DEFAULT", "", "TimeZone");
+	assert_settings("SET TimeZone = DEFAULT", "", "TimeZone");
+	assert_settings("RESET TimeZone", "", "TimeZone");
+	assert_settings("RESET TIME ZONE", "", "TimeZone");
+	assert_settings("SET NAMES 'UTF8'", "client_encoding", "");
+	assert_settings("SET NAMES", "", "client_encoding");
+	assert_settings("SET NAMES DEFAULT", "", "client_encoding");
+	assert_settings("SET SCHEMA 's'", "search_path", "");
+	assert_settings(
+	    "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY",
+	    PARAM_READ_ONLY, "");
+	assert_settings("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
+	                "", "");
+	assert_settings("SET /* x */ LOCAL TimeZone = 'UTC'", "", "");
+	assert_settings("SET my.TimeZone = 'UTC'", "", "");
+	assert_settings("RESET my.TimeZone", "", "");
+	assert_settings("SET TRANSACTION READ ONLY", "", "");
+	assert_settings("SET ROLE TimeZone", "", "");
+	assert_settings("SET SESSION AUTHORIZATION TimeZone", "", "");
+	assert_settings("SET application_name = 'TimeZone'; SET work_mem = 1", "application_name",
+	                "");
+	assert_settings("SET TimeZone = 'UTC'; RESET TimeZone", "", "TimeZone");
+	assert_settings("RESET TimeZone; SET TimeZone = 'UTC'", "TimeZone", "");
+	assert_settings("BEGIN; SET TimeZone = 'UTC'; COMMIT; SELECT 'SET DateStyle = 1'",
+	                "TimeZone", "");
+	assert_settings(
+	    "SET work_mem = 1; UPDATE t SET DateStyle = 1; ALTER ROLE r SET DateStyle = 1", "", "");
+	assert_true(sql_read_settings("RESET ALL", &settings));
+	assert_int_equal(settings.reset, PARAM_BITS_ALL);
 }
 
 static void test_custom_names(void **state)
@@ -731,6 +796,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_prepare_alone),
 	    cmocka_unit_test(test_prepare_body),
+	    cmocka_unit_test(test_settings),
 	    cmocka_unit_test(test_custom_names),
 	    cmocka_unit_test(test_facts),
 	    cmocka_unit_test(test_digest_is_canonical),
