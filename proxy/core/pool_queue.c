@@ -388,7 +388,8 @@ static struct param_set *pool_wanted(struct server *server, const struct client 
 	struct param_set *want;
 	struct param_set *has;
 
-	server->may_set |= (differing | server->reloaded) & client->chosen;
+	server->synced = (differing | server->reloaded) & client->chosen;
+	server->may_set |= server->synced;
 	server->defaulted = ((differing | others) & ~client->chosen) != 0;
 	if (!server->defaulted)
 		return param_set_ref(client->params);
@@ -404,14 +405,34 @@ static struct param_set *pool_wanted(struct server *server, const struct client 
 	return want;
 }
 
-/* Links them.  True: the client may send at once; false: parameters are being set first. */
-static bool pool_link(struct pool *pool, struct server *server, struct client *client)
+/* Sets what differs.  True: nothing does; false: it is being set, or the client is doomed. */
+static bool pool_sync(struct server *server, struct client *client)
 {
 	struct param_set *want;
 	struct sbuf sql;
-	bool sent = false;
 	bool good;
+	bool settled;
 
+	sbuf_init(&sql, PARAM_MAX_SQL);
+	want = pool_wanted(server, client, &sql);
+	if (want != NULL)
+		(void)param_set_sync_again_sql(want, server->params,
+		                               server->reloaded & client->chosen, &sql);
+	server->reloaded = 0;
+	good = want != NULL && sbuf_ok(&sql); /* what was not written down at all has no length */
+	settled = good && sql.len == 0;
+	if (!good)
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	else if (!settled)
+		(void)!server_inject_query(server, sbuf_text(&sql), sql.len);
+	param_set_unref(want);
+	sbuf_free(&sql);
+	return settled;
+}
+
+/* Links them.  True: the client may send at once; false: parameters are being set first. */
+static bool pool_link(struct pool *pool, struct server *server, struct client *client)
+{
 	pool->stats.assigned++;
 	if (client->state == CLIENT_WAITING) {
 		pool->stats.wait_usec += (uint64_t)(pool->worker->now - client->since);
@@ -423,24 +444,8 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 		boot_used(pool, client);
 	if (LIKELY(client->params == server->params && (server->may_set & ~client->chosen) == 0))
 		return LIKELY(!client->failed) || pool_fail_block(server);
-	sbuf_init(&sql, PARAM_MAX_SQL);
-	want = pool_wanted(server, client, &sql);
-	if (want != NULL)
-		(void)param_set_sync_again_sql(want, server->params,
-		                               server->reloaded & client->chosen, &sql);
-	good = want != NULL && sbuf_ok(&sql); /* what was not written down at all has no length */
-	server->reloaded = 0;
-	param_set_unref(want);
-	if (!good || sql.len > 0) {
-		if (!good)
-			client_doom(client, CLIENT_CLOSE_MEMORY);
-		else
-			sent = server_inject_query(server, sbuf_text(&sql), sql.len);
-		sbuf_free(&sql);
-		(void)sent;
+	if (!pool_sync(server, client))
 		return false;
-	}
-	sbuf_free(&sql);
 	return pool_settle(server, client) && (LIKELY(!client->failed) || pool_fail_block(server));
 }
 
@@ -466,6 +471,18 @@ static void pool_sync_failed(struct server *server, struct client *client)
 	                  NULL);
 }
 
+/* A reload has shown meanwhile: of what the client has asked for, what was equal differs now. */
+static bool pool_was_reloaded(struct server *server, const struct client *client)
+{
+	const uint16_t bits = param_bits_differing(client->params, server->params) &
+	                      client->chosen & (uint16_t)~server->synced;
+
+	if (LIKELY(bits == 0) || client->in_session)
+		return false;
+	pool_reloaded(server, bits);
+	return true;
+}
+
 void pool_sync_done(struct server *server)
 {
 	struct client *client = server->client;
@@ -479,7 +496,8 @@ void pool_sync_done(struct server *server)
 		return;
 	}
 	server->proven = true;
-	if (!pool_settle(server, client))
+	if ((UNLIKELY(pool_was_reloaded(server, client)) && !pool_sync(server, client)) ||
+	    !pool_settle(server, client))
 		return;
 	if (UNLIKELY(server->pool->database->held || client->cancelled) && !client->doomed) {
 		/* The hold began meanwhile, or the client thought better of it, and nothing of the

@@ -97,6 +97,7 @@ struct server {
 	bool defaulted;         /* its client is being given what the server has by itself */
 	bool query_whole;       /* `query` is all of it */
 	uint16_t may_set;  /* parameters that may be SET on it (param_bit()), and SERVER_RELOADED */
+	uint16_t synced;   /* those which its client is being given */
 	uint16_t reloaded; /* with that: of which another one has shown a new value */
 	uint8_t replication;    /* enum wire_replication: of one client only, from its login to its end */
 	char tx_status;         /* of the last ReadyForQuery: I, T or E */

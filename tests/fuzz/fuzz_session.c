@@ -10,6 +10,7 @@
 #include "session/replay.h"
 #include "session/shapes.h"
 #include "session/sql_lex.h"
+#include "session/sql_set.h"
 #include "session/temp_table.h"
 #include "wire/message.h"
 
@@ -21,6 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void fuzz_text(const uint8_t *data, size_t size, bool whole)
 {
 	struct session_facts *facts = NULL;
+	struct sql_settings settings;
 	char *text = malloc(size + 1);
 
 	if (text == NULL)
@@ -32,6 +34,8 @@ static void fuzz_text(const uint8_t *data, size_t size, bool whole)
 	(void)sql_judge_prepare(text, "p");
 	(void)sql_has_backslash(text);
 	(void)sql_constants(text);
+	(void)sql_begins_with_set(text);
+	(void)sql_read_settings(text, &settings);
 	session_facts_free(facts);
 	free(text);
 }

@@ -206,3 +206,19 @@ def test_set_at_the_end_of_a_long_text(own, make_proxy):  # noqa: F811
             conn.send(parse("SELECT 1 = NULL", "s"), bind(name="s"), execute(), SYNC)
             assert rows(conn.ready()) == [[expected]]
             conn.query("COMMIT")
+
+
+@pytest.mark.parametrize("place", ["direct", "transaction"])
+def test_it_shows_while_something_else_is_set(own, make_proxy, place):  # noqa: F811
+    """Before the client's request, on the connection that is being made ready for it."""
+    default_is(own, "TimeZone", "UTC")
+    with connections(place, own, make_proxy, 1) as connect:
+        asks = connect(TimeZone="UTC", application_name="asks")
+        plain, another = connect(application_name="plain"), connect(application_name="another")
+        for value, first in (("Asia/Tokyo", asks), ("Asia/Kolkata", plain)):
+            default_is(own, "TimeZone", "UTC")
+            check([another], "TimeZone", "UTC")
+            default_is(own, "TimeZone", value)
+            check([first], "TimeZone", "UTC" if first is asks else value)
+            check([another, plain], "TimeZone", value)
+            check([asks, connect(TimeZone="UTC")], "TimeZone", "UTC")
