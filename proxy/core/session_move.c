@@ -342,11 +342,15 @@ static void session_step_linked(struct session_move *move)
 		session_park(move);
 }
 
-/* Everybody waits until those with locks and channels have them, and for the mover: the servers
- * have no time for what can as well be done after the release, when others go on. */
+/* Everybody waits until those with locks and channels have them, and after a swap for the mover: the
+ * servers have no time for what can as well be done after the release, when others go on. */
 static bool session_gives_way(const struct session_move *move)
 {
-	return session_database(move)->held && !move->rest;
+	const struct database *database = session_database(move);
+
+	return database->held && !move->rest &&
+	       (atomic_load(&database->share->rest) > 0 ||
+	        (database->swapped && move->stage < SESSION_STAGE_DONE));
 }
 
 static void session_step_parked(struct session_move *move)
