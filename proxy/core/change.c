@@ -165,12 +165,26 @@ static void change_take_reports(struct server *server, uint16_t changed)
 	server->may_set |= wonders;
 }
 
+/* SELECT set_config(…, false) is as good as a SET, but its command tag does not say so. */
+static void change_by_set_config(struct server *server, uint16_t changed)
+{
+	struct sql_settings settings = {0};
+	bool certain;
+	const char *text = change_text(server->client, server, &certain);
+
+	if (certain)
+		settings.set = changed & sql_read_set_config(text);
+	change_add(&server->change.by_text, &settings);
+}
+
 void change_at_ready(struct server *server)
 {
 	struct change *change = &server->change;
 	struct client *client = server->client;
 	const uint16_t changed = param_bits_differing(client->params, change->before);
 
+	if (changed != 0)
+		change_by_set_config(server, changed);
 	if (!change->rolled_back)
 		change_committed(server);
 	change_take_texts(server, changed);

@@ -170,6 +170,59 @@ bool sql_read_settings(const char *text, struct sql_settings *settings)
 	       (scan.found == 1 || (scan.found > 1 && !scan.ends));
 }
 
+/* A literal without escapes. */
+static uint16_t scan_literal(struct set_scan *scan)
+{
+	char name[NAME_MAX_LEN];
+	const char *token = scan->lexer.token;
+	const size_t len = scan->lexer.len;
+	const bool plain = scan->token == SQL_STRING && len >= 2 && len - 2 < sizeof(name) &&
+	                   token[0] == '\'' && memchr(token + 1, '\'', len - 2) == NULL;
+
+	if (!plain)
+		return 0;
+	memcpy(name, token + 1, len - 2);
+	name[len - 2] = '\0';
+	scan_next(scan);
+	return param_bit(name);
+}
+
+static bool scan_symbol(struct set_scan *scan, const char *symbol)
+{
+	if (!scan_is_symbol(scan, symbol))
+		return false;
+	scan_next(scan);
+	return true;
+}
+
+uint16_t sql_read_set_config(const char *text)
+{
+	struct set_scan scan = {0};
+	int depth = 0;
+	uint16_t bit;
+
+	sql_lex_begin(&scan.lexer, text, strlen(text));
+	scan_next(&scan);
+	if (!scan_word(&scan, "select"))
+		return 0;
+	if (scan_word(&scan, "pg_catalog") && !scan_symbol(&scan, "."))
+		return 0;
+	if (!scan_word(&scan, "set_config") || !scan_symbol(&scan, "("))
+		return 0;
+	bit = scan_literal(&scan);
+	if (!scan_symbol(&scan, ","))
+		return 0;
+	while (scan.token != SQL_END && scan.token != SQL_BROKEN &&
+	       (depth > 0 || !scan_is_symbol(&scan, ","))) {
+		depth += scan_is_symbol(&scan, "(") - scan_is_symbol(&scan, ")");
+		scan_next(&scan);
+	}
+	if (!scan_symbol(&scan, ",") || !scan_word(&scan, "false") || !scan_symbol(&scan, ")"))
+		return 0;
+	(void)scan_symbol(&scan, ";");
+	return scan.token == SQL_END ? bit : 0;
+}
+
 bool sql_begins_with_set(const char *text)
 {
 	struct sql_lexer lexer;

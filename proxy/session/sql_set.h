@@ -23,6 +23,10 @@ struct sql_settings {
  * with more than one and the end of a transaction, or that breaks off. */
 bool sql_read_settings(const char *text, struct sql_settings *settings) MUST_CHECK;
 
+/* param_bit() of what a text sets that is SELECT set_config(name, …, false) and nothing else, as
+ * some drivers and frameworks send it instead of SET; 0: it is another one, or does not tell. */
+uint16_t sql_read_set_config(const char *text);
+
 /* Whether the text begins with SET or RESET. */
 bool sql_begins_with_set(const char *text);
 

@@ -286,7 +286,7 @@ class Events:
         self.left = []
         for fault in faults:
             at = rng.choice((0, rng.uniform(0, 0.05), rng.uniform(0, 0.5), rng.uniform(0, 4)))
-            lasts = rng.choice((0.05, 0.3, 1.0, max(fault.lasts, 0.1)))
+            lasts = rng.choice((0.05, 0.3, 1.0, min(max(fault.lasts, 0.1), 5)))
             self.left += [(at * SLOW, 1, fault), ((at + lasts) * SLOW, 0, fault)]
         self.left.sort(key=lambda event: event[:2])
         self.made = []

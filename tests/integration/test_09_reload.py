@@ -190,6 +190,18 @@ def test_asked_once(own, make_proxy):  # noqa: F811
             assert plain.value("SELECT pg_backend_pid()") == pid
             check([plain], "TimeZone", "UTC")
         before = questions()
+        # What says so itself, as frameworks do when they have connected, needs no question.
+        for send in ((query("SELECT set_config('TimeZone', 'Asia/Tokyo', false)"),),
+                     (parse("SELECT set_config('TimeZone', 'Asia/Tokyo', false)"), bind(), execute(),
+                      SYNC)):
+            with connect() as conn:
+                conn.send(*send)
+                conn.ready("I")
+                check([conn], "TimeZone", "Asia/Tokyo")
+                check([plain], "TimeZone", "UTC")
+                check([conn], "TimeZone", "Asia/Tokyo")
+                check([plain], "TimeZone", "UTC")
+        assert questions() == before
         default_is(own, "TimeZone", "Europe/Paris")
         for _ in range(3):
             check([plain], "TimeZone", "Europe/Paris")

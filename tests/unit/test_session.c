@@ -163,6 +163,36 @@ static void test_settings(void **state)
 	assert_int_equal(settings.reset, PARAM_BITS_ALL);
 }
 
+static void test_set_config(void **state)
+{
+	static const char *const told[] = {
+	    "SELECT set_config('TimeZone', 'UTC', false)",
+	    "select pg_catalog . set_config ( 'timezone' , coalesce($1, 'a, b') , FALSE ) ; -- x",
+	};
+	static const char *const untold[] = {
+	    "",
+	    "SELECT set_config('TimeZone', 'UTC', true)",
+	    "SELECT set_config('TimeZone', 'UTC', $1)",
+	    "SELECT set_config($1, 'UTC', false)",
+	    "SELECT set_config('Time''Zone', 'UTC', false)",
+	    "SELECT set_config(E'TimeZone', 'UTC', false)",
+	    "SELECT set_config('TimeZone', 'UTC', false), f()",
+	    "SELECT set_config('TimeZone', 'UTC', false) FROM f()",
+	    "SELECT set_config('TimeZone', 'UTC', false); SELECT f()",
+	    "SELECT set_config('TimeZone', f(",
+	    "SELECT my.set_config('TimeZone', 'UTC', false)",
+	    "SELECT pg_catalog set_config('TimeZone', 'UTC', false)",
+	    "SELECT set_config('work_mem', '1MB', false)",
+	    "SELECT set_config('TimeZone', 'UTC'",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(told); i++)
+		assert_int_equal(sql_read_set_config(told[i]), param_bit("TimeZone"));
+	for (size_t i = 0; i < ARRAY_LEN(untold); i++)
+		assert_int_equal(sql_read_set_config(untold[i]), 0);
+}
+
 static void test_custom_names(void **state)
 {
 	(void)state;
@@ -797,6 +827,7 @@ int main(void)
 	    cmocka_unit_test(test_prepare_alone),
 	    cmocka_unit_test(test_prepare_body),
 	    cmocka_unit_test(test_settings),
+	    cmocka_unit_test(test_set_config),
 	    cmocka_unit_test(test_custom_names),
 	    cmocka_unit_test(test_facts),
 	    cmocka_unit_test(test_digest_is_canonical),
