@@ -95,6 +95,7 @@ void verify_free(struct verify *verify)
 	for (size_t i = 0; i < verify->table_count; i++) {
 		free(verify->tables[i].name);
 		free(verify->tables[i].columns);
+		free(verify->tables[i].filter);
 		free(verify->tables[i].key);
 		free(verify->tables[i].spread);
 		free(verify->tables[i].note);

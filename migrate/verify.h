@@ -43,6 +43,7 @@ struct verify_table {
 	struct verify_shard *shard;
 	char *name; /* quoted, with its schema */
 	char *columns;
+	char *filter; /* SQL of which rows count, "" = all */
 	char *key; /* SQL of the number of its partition, NULL = not known */
 	unsigned oid;
 	int64_t node; /* relfilenode on the source */

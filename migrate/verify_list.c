@@ -14,7 +14,9 @@
 #define LIST_SQL_MAX ((size_t)1024 * 1024)
 #define SOURCE_SESSION (&shard->keeper[SOURCE])
 
-/* The catalog without what autovacuum changes and without what is changed in place. */
+/* The catalog without what autovacuum changes and without what is changed in place; and without
+ * temporary objects, which sessions drop when they end, on each server in their own time. */
+#define TEMP_SCHEMAS " FROM pg_namespace n WHERE n.nspname ~ '^pg_(toast_)?temp_')"
 static const char tables_sql[] =
     "SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,"
     " n.nspname AS nsp, c.relname AS rel, pg_relation_filenode(c.oid) AS node,"
@@ -25,7 +27,18 @@ static const char tables_sql[] =
     "  AND (c.relname <> 'pg_class' OR n.nspname <> 'pg_catalog' OR a.attname IN ('oid',"
     "  'relname','relnamespace','reltype','relowner','relam','relfilenode','reltoastrelid',"
     "  'relkind','relpersistence','relnatts','relchecks','relrowsecurity','reloptions'))), '')"
-    "  AS columns"
+    "  AS columns,"
+    " coalesce((SELECT format(CASE WHEN k.of_schema THEN $$t.%I NOT IN (SELECT n.oid" TEMP_SCHEMAS
+    "$$ ELSE $$t.%I NOT IN (SELECT c.oid FROM pg_class c WHERE c.relnamespace IN (SELECT "
+    "n.oid" TEMP_SCHEMAS ")$$ END, k.col)"
+    "  FROM (VALUES ('pg_namespace', 'oid', true), ('pg_class', 'relnamespace', true),"
+    "  ('pg_type', 'typnamespace', true), ('pg_proc', 'pronamespace', true),"
+    "  ('pg_constraint', 'connamespace', true), ('pg_attribute', 'attrelid', false),"
+    "  ('pg_attrdef', 'adrelid', false), ('pg_index', 'indrelid', false),"
+    "  ('pg_trigger', 'tgrelid', false), ('pg_rewrite', 'ev_class', false),"
+    "  ('pg_sequence', 'seqrelid', false), ('pg_inherits', 'inhrelid', false),"
+    "  ('pg_policy', 'polrelid', false)) k (rel, col, of_schema)"
+    "  WHERE n.nspname = 'pg_catalog' AND k.rel = c.relname), '') AS filter"
     " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.relkind IN ('r','m') AND c.relpersistence = 'p' AND NOT c.relisshared"
     " AND ((n.nspname NOT IN ('pg_catalog','information_schema')"
@@ -232,6 +245,7 @@ bool verify_list(struct verify *verify, struct verify_shard *shard)
 		    .shard = shard,
 		    .name = mem_must_strdup(link_value(link, row, "name")),
 		    .columns = mem_must_strdup(link_value(link, row, "columns")),
+		    .filter = mem_must_strdup(link_value(link, row, "filter")),
 		    .oid = (unsigned)link_number(link, row, "oid", 0),
 		    .node = link_number(link, row, "node", 0),
 		    .blocks = link_number(link, row, "blocks", 0)};

@@ -28,6 +28,8 @@ static void add_range(const struct verify_worker *worker, struct sbuf *sql)
 	sbuf_printf(sql, " WHERE t.ctid >= '(%" PRId64 ",0)'", worker->from);
 	if (worker->to >= 0)
 		sbuf_printf(sql, " AND t.ctid < '(%" PRId64 ",0)'", worker->to);
+	if (*worker->table->filter != '\0')
+		sbuf_printf(sql, " AND %s", worker->table->filter);
 }
 
 /* Whether a row was written after the target got transaction numbers of its own.  Numbers wrap

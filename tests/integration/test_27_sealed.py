@@ -163,7 +163,8 @@ MINE = "SELECT oid, relnamespace::regnamespace::text FROM pg_class WHERE relpers
 
 def test_what_is_left_of_temporary_tables(make_scene):
     """Those of the old servers are on pg2, too, when it is promoted; what sessions have made again,
-    some of it under the same names in schemas of the same name, stays when the others are dropped."""
+    some of it under the same names in schemas of the same name, stays when the others are dropped.  The
+    comparison does not take them for a difference."""
     scene = make_scene(proxy={"pool_mode": "session", "pool_size": 20, "session_leave_after": 0})
 
     def make(count):
@@ -180,7 +181,7 @@ def test_what_is_left_of_temporary_tables(make_scene):
         other.close()
     before = set(scene.pg1.sql(MINE, "p2"))
     mark = os.path.join(scene.folder, "mark")
-    mover = scene.background("move", "p2", "--to", "pg2",
+    mover = scene.background("move", "p2", "--to", "pg2", "--verify",
                              fault="journal.release.outcome=wait:%s" % mark)
     wait_for(lambda: os.path.exists(mark), 90 * SLOW, "the mover to wait")
     wait_for(lambda: {row["state"] for row in scene.proxy.command("SHOW SESSIONS p2")} == {"linked"},
