@@ -306,7 +306,8 @@ def test_nobody_is_let_go_on_before_locks_and_channels_are_there(proxy, pg, othe
 
 
 def test_locks_come_before_what_others_have(proxy, pg, other):
-    """The new server has no time for temporary tables before those with locks have them."""
+    """The new server has no time for temporary tables before those with locks have them, and others go
+    on."""
     def arrived():
         return other.value("SELECT count(*) FROM pg_class WHERE relname = 'basket'", "p2")
     with proxy.wire("p2", application_name="slow") as slow, proxy.wire("p2") as rich:
@@ -318,8 +319,8 @@ def test_locks_come_before_what_others_have(proxy, pg, other):
         with stopped(pid):
             proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
             assert slow.silent() and arrived() == 0
-        wait_for(lambda: arrived() == 1, what="the table")
         proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        wait_for(lambda: arrived() == 1, what="the table")
         assert rich.value("SELECT what FROM basket") == "1"
 
 
