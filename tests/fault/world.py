@@ -133,7 +133,7 @@ class World:
                                    "user": "postgres"}},
                 "pgbouncers": {"direct": direct},
                 # Well above a cut: what was lost in it is sent again after 3 s.
-                "hold_timeout": "5s", "lease": "%gs" % (2 * SLOW), "connect_timeout": "%gs" % SLOW,
+                "hold_timeout": "%gs" % (5 * SLOW), "lease": "%gs" % (2 * SLOW), "connect_timeout": "%gs" % SLOW,
                 "validate_seconds": 0, "catch_up_timeout": "5s", "promote_timeout": "4s"}}
         with open(self.config_path, "w") as out:
             yaml.safe_dump(self.config, out, sort_keys=False)
