@@ -224,10 +224,11 @@ static void change_restore(struct server *server)
 		return;
 	}
 	sbuf_init(&out, PARAM_MAX_SQL);
-	if (param_set_write_status_diff(restored, client->params, &out) > 0 && sbuf_ok(&out) &&
-	    (conn_send_copy(&worker->to_client, &client->conn, worker, sbuf_text(&out), out.len) !=
-	         CONN_IO_OK ||
-	     conn_flush(&worker->to_client, worker) != CONN_IO_OK))
+	if (param_set_write_status_diff(restored, client->params, &out) > 0 && !sbuf_ok(&out))
+		client_doom(client, CLIENT_CLOSE_MEMORY);
+	else if (out.len > 0 && (conn_send_copy(&worker->to_client, &client->conn, worker,
+	                                        sbuf_text(&out), out.len) != CONN_IO_OK ||
+	                         conn_flush(&worker->to_client, worker) != CONN_IO_OK))
 		client_doom(client, CLIENT_CLOSE_IO);
 	sbuf_free(&out);
 	param_set_replace(&client->params, restored);

@@ -10,7 +10,8 @@
  *   ReadyForQuery, 'I' --change_at_ready()--> what is committed is the client's; what no text
  *     explains is to be asked for
  *   before its release --change_ask()--> which parameters are SET in the server's session; its
- * client stays with it, and what that sends waits --change_answered()--> known
+ *     client stays with it, and what that sends waits
+ *   the answer --change_answered()--> known
  *
  * Asked is only of a value that is news, so once for a client that has functions set it, and once
  * for a reload.  A function that SETs what is so already shows in nothing: it is found out when a
