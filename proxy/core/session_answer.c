@@ -204,10 +204,28 @@ static void session_take_shapes(struct session_move *move)
 	session_judge(move);
 }
 
-/* How often the session has each of its locks. */
-static void session_take_locks(struct session_move *move, struct server *server)
+/* In the middle of counting them: some may have been given back, and nobody knows which. */
+static void session_lose_locks(struct session_move *move)
 {
-	const bool counted = move->failure == NULL && locks_counted(move->state, NULL);
+	char detail[1400];
+	char name[128];
+
+	(void)snprintf(
+	    detail, sizeof(detail),
+	    "The advisory locks of this session were being counted, for it is to be moved to "
+	    "another server, and it may not have all of them any more: %s.",
+	    move->failure);
+	log_warning("%s: ended, for counting its advisory locks has failed: %s",
+	            session_name(move, name), move->failure);
+	session_settled(move);
+	client_doom_fatal(move->client, CLIENT_CLOSE_TERMINATED, "57P01",
+	                  "terminating connection due to administrator command", detail,
+	                  "Connect again.");
+}
+
+/* They are not counted, and are as they were. */
+static void session_pin_locks(struct session_move *move)
+{
 	struct sbuf why;
 
 	sbuf_init(&why, 1000);
@@ -215,19 +233,32 @@ static void session_take_locks(struct session_move *move, struct server *server)
 		sbuf_printf(&why, "its advisory locks could not be counted: %s", move->failure);
 	else
 		(void)!locks_counted(move->state, &why);
-	if (!counted && move->settle) { /* the hold has not ended meanwhile */
-		session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,
-		                  sbuf_ok(&why) ? sbuf_text(&why) : "out of memory");
-		/* Not without them, either: what cannot be written down cannot be moved. */
-		if (move->client->pool->session_pinned == CONFIG_PINNED_DROP ||
-		    move->client->pool->session_pinned == CONFIG_PINNED_MOVE_ANYWAY)
-			move->drop = true;
-		else
-			session_tell_abort(move);
+	session_set_class(move, SESSION_PINNED, move->what == NULL ? "" : move->what,
+	                  sbuf_ok(&why) ? sbuf_text(&why) : "out of memory");
+	sbuf_free(&why);
+	if (!move->settle)
+		return; /* what to do about it is decided at the next step */
+	/* Not without them, either: what cannot be written down cannot be moved. */
+	if (move->client->pool->session_pinned == CONFIG_PINNED_DROP ||
+	    move->client->pool->session_pinned == CONFIG_PINNED_MOVE_ANYWAY)
+		move->drop = true;
+	else
+		session_tell_abort(move);
+}
+
+/* How often the session has each of its locks. */
+static void session_take_locks(struct session_move *move, struct server *server)
+{
+	if (move->failure != NULL && !locks_refused(move->failure_sqlstate)) {
+		session_lose_locks(move);
+		return;
 	}
+	/* Parked and not to be settled: the hold has ended meanwhile. */
+	if ((move->settle || !move->parked) &&
+	    (move->failure != NULL || !locks_counted(move->state, NULL)))
+		session_pin_locks(move);
 	if (move->failure != NULL && server_quiet(server))
 		(void)!session_ask(move, server, SESSION_ASKS_CLEANUP);
-	sbuf_free(&why);
 	session_settle_over(move);
 }
 

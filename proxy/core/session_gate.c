@@ -271,13 +271,14 @@ void session_hold(struct database *database)
 	}
 }
 
-/* A notification may still be on its way to it, or its locks have to be counted. */
+/* A notification may still be on its way to it, or its locks, of one that is moved though it is
+ * pinned, have to be counted. */
 static bool session_wants_settling(const struct session_move *move)
 {
 	return move->parked && !move->drop && move->old != NULL && move->state != NULL &&
 	       !session_is_sealed(move) &&
 	       (session_state_count_kind(move->state, SESSION_CHANNEL) > 0 ||
-	        session_state_count_kind(move->state, SESSION_LOCK) > 0);
+	        session_has_uncounted(move));
 }
 
 unsigned session_unsettled(const struct database *database)

@@ -11,6 +11,7 @@
 #include "core/pool.h"
 #include "core/server.h"
 #include "session/inspect.h"
+#include "session/locks.h"
 
 /* Before the next attempt to open a server for a session that waits for one. */
 #define SESSION_RETRY_AFTER (200 * USEC_PER_MSEC)
@@ -23,6 +24,12 @@ static inline struct database *session_database(const struct session_move *move)
 static inline bool session_has_locks(const struct session_move *move)
 {
 	return move->state != NULL && session_state_count_kind(move->state, SESSION_LOCK) > 0;
+}
+
+/* … of which it is not known yet how often each was taken. */
+static inline bool session_has_uncounted(const struct session_move *move)
+{
+	return session_has_locks(move) && !locks_counted(move->state, NULL);
 }
 
 /* Whether nobody may use its old server any more. */

@@ -279,6 +279,18 @@ static bool session_dials(const struct session_move *move)
 	return move->reconnect && move->fresh != NULL && move->stage == SESSION_STAGE_NONE;
 }
 
+/* One that is really to be made: a trial only asks who could go along. */
+static bool session_swaps(const struct database *database)
+{
+	return database->swap_target != NULL && !database->swap_trial;
+}
+
+/* It can be moved but for that. */
+static bool session_wants_count(const struct session_move *move)
+{
+	return move->class != SESSION_PINNED && !move->reconnect && session_has_uncounted(move);
+}
+
 /* What it was a moment ago has been set up there.  That it can be is known, and its client, who
  * never rests, would change it again and again. */
 static bool session_was_set_up(const struct session_move *move)
@@ -312,6 +324,11 @@ static void session_step_linked(struct session_move *move)
 				  held || database->swap_target != NULL || move->reconnect);
 	if (next != SESSION_ASKS_NOTHING) {
 		(void)!session_ask(move, server, next);
+		return;
+	}
+	/* Before the hold, in which each would have to be waited for. */
+	if (session_wants_count(move) && (held || session_swaps(database))) {
+		(void)!session_ask(move, server, SESSION_ASKS_LOCKS);
 		return;
 	}
 	move->wanted = false;
@@ -359,8 +376,8 @@ static void session_step_parked(struct session_move *move)
 
 	if (move->settle) {
 		if (!session_ask(move, move->old,
-				 session_has_locks(move) ? SESSION_ASKS_LOCKS
-							 : SESSION_ASKS_NEWS) ||
+		                 session_has_uncounted(move) ? SESSION_ASKS_LOCKS
+		                                             : SESSION_ASKS_NEWS) ||
 		    move->asked != NULL)
 			return;
 	}

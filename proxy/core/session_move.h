@@ -21,8 +21,8 @@
  * A session about which nothing was asked has no struct session_move.  Everything of a session
  * happens on its worker; nothing here decides when a hold begins or ends.  Nothing that would
  * change `old` is sent to it while it is parked, until it is sealed (seal.h).  When the last client
- * of the database has come to its safe point, sessions that listen or have advisory locks are asked
- * once more (MAIL_SETTLE). Never does a client get a server that has not answered as its own had.
+ * of the database has come to its safe point, sessions that listen are asked once more
+ * (MAIL_SETTLE). Never does a client get a server that has not answered as its own had.
  */
 #ifndef CORE_SESSION_MOVE_H
 #define CORE_SESSION_MOVE_H
@@ -54,9 +54,9 @@ struct worker;
 /* What a server is asked on behalf of a session. */
 enum session_question {
 	SESSION_ASKS_NOTHING,
-	SESSION_ASKS_STATE, /* its own: what state there is */
-	SESSION_ASKS_NEWS,  /* its own, parked: nothing; notifications come before the answer */
-	SESSION_ASKS_LOCKS, /* its own, parked: the same, and how often it has each advisory lock */
+	SESSION_ASKS_STATE,   /* its own: what state there is */
+	SESSION_ASKS_NEWS,    /* its own, parked: nothing; notifications come before the answer */
+	SESSION_ASKS_LOCKS,   /* its own: how often it has each advisory lock; notifications, too */
 	SESSION_ASKS_SHAPES,  /* its own: what its prepared statements return (session/shapes.h) */
 	SESSION_ASKS_TEMP,    /* its own: what its temporary tables are */
 	SESSION_ASKS_PROBE,   /* its own: what their ON COMMIT is */

@@ -6,6 +6,9 @@
  * and relation is qualified, every operator written OPERATOR(pg_catalog.…); no IN, CASE x WHEN,
  * BETWEEN, LIKE, IS DISTINCT FROM, USING (they look operators up by name); no backslash, no date, no
  * float; ASCII only.  What is returned goes through hexadecimal.
+ *
+ * Functions instead of the views over them: a server process that has never been asked spends most of
+ * the time on looking things up.
  */
 #ifndef SESSION_INSPECT_SQL_H
 #define SESSION_INSPECT_SQL_H
@@ -51,13 +54,13 @@ static const char inspect_sql[] =
     " AND NOT pg_catalog.lower(c.c)" EQ "ANY (ARRAY['default_transaction_read_only=off'" TEXT
     ", 'default_transaction_read_only=on'" TEXT "])"
     " AND (r.setrole" EQ "0::pg_catalog.oid OR r.setrole" EQ
-    "(SELECT l.oid FROM pg_catalog.pg_roles l WHERE l.rolname" EQ "session_user))"
+    "pg_catalog.to_regrole(pg_catalog.quote_ident(session_user" TEXT "))::pg_catalog.oid)"
     "), own AS MATERIALIZED ("
     "SELECT g.name, g.setting, g.reset_val, g.context, g.source" EQ "ANY (ARRAY['client'" TEXT
     ", 'session'" TEXT "]) AS mine, g.source" EQ "'session' AS changed,"
     " (pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf)) OR" FROM_CATALOG
     ") AS given"
-    " FROM pg_catalog.pg_settings g"
+    " FROM pg_catalog.pg_show_all_settings() g"
     " WHERE g.source" EQ "ANY (ARRAY['client'" TEXT ", 'session'" TEXT "]) OR" FROM_CATALOG
     " OR g.name" EQ "ANY (ARRAY['standard_conforming_strings'"
 #define LATE_SETTING(name, value) ", '" name "'"
@@ -90,7 +93,7 @@ static const char inspect_sql[] =
     " ('session_authorization', session_user" TEXT ")) r (n, v) WHERE NOT $2" EQ "'neutral'"
     " UNION ALL "
     "SELECT CASE WHEN p.from_sql THEN 'sql' ELSE 'proto' END, p.name, p.statement,"
-    " p.parameter_types::pg_catalog.oid[]" TEXT " FROM pg_catalog.pg_prepared_statements p"
+    " p.parameter_types::pg_catalog.oid[]" TEXT " FROM pg_catalog.pg_prepared_statement() p"
     " WHERE NOT p.name" EQ "ANY (ARRAY['" SESSION_OWN_PREFIX "inspect'" TEXT
     ", '" SESSION_OWN_PREFIX "neutral', '" SESSION_OWN_PREFIX "limit', '" SESSION_OWN_PREFIX
     "run', '" SESSION_OWN_PREFIX "set'])"
@@ -98,12 +101,12 @@ static const char inspect_sql[] =
     "SELECT 'listen', l.l, NULL, NULL FROM pg_catalog.pg_listening_channels() l (l)"
     " UNION ALL "
     "SELECT 'lock', pg_catalog.concat_ws(' ', l.classid, l.objid, l.objsubid, l.mode),"
-    " NULL, NULL FROM pg_catalog.pg_locks l WHERE l.locktype" EQ "'advisory'"
+    " NULL, NULL FROM pg_catalog.pg_lock_status() l WHERE l.locktype" EQ "'advisory'"
     " AND l.pid" EQ "pg_catalog.pg_backend_pid()"
     " UNION ALL "
     "SELECT 'cursor', c.name, c.statement,"
     " pg_catalog.concat(c.is_holdable, c.is_binary, c.is_scrollable)"
-    " FROM pg_catalog.pg_cursors c WHERE NOT c.name" EQ "''" /* our own portal */
+    " FROM pg_catalog.pg_cursor() c WHERE NOT c.name" EQ "''" /* our own portal */
     " UNION ALL "
     "SELECT 'temp', COALESCE(r.relname" TEXT ", (SELECT pg_catalog.concat(k.relname, ' ', d.objid)"
     " FROM pg_catalog.pg_class k WHERE k.oid" EQ "d.classid)), r.relkind" TEXT ","
@@ -151,7 +154,7 @@ static const char inspect_sql[] =
     " UNION ALL SELECT conf.name FROM conf"
     " WHERE NOT pg_catalog.strpos(conf.name, '.')" EQ "0"
     ") c WHERE pg_catalog.current_setting(c.n, true) IS NOT NULL AND NOT c.n" EQ
-    "ANY (ARRAY(SELECT pg_catalog.lower(g.name) FROM pg_catalog.pg_settings g"
+    "ANY (ARRAY(SELECT pg_catalog.lower(g.name) FROM pg_catalog.pg_show_all_settings() g"
     " WHERE NOT pg_catalog.strpos(g.name, '.')" EQ "0 AND NOT (g.context" EQ "'user'"
     " AND pg_catalog.lower(g.name)" EQ "ANY (ARRAY(SELECT conf.name FROM conf)))))"
     " GROUP BY c.n"
@@ -159,7 +162,7 @@ static const char inspect_sql[] =
     "SELECT 'to', pg_catalog.split_part(t.t, '=', 1), NULL,"
     " pg_catalog.substr(t.t, pg_catalog.strpos(t.t, '=') OPERATOR(pg_catalog.+) 1)"
     " FROM pg_catalog.unnest((SELECT (SELECT pg_catalog.array_agg("
-    "pg_catalog.concat(g.name, '=', g.reset_val)) FROM pg_catalog.pg_settings g"
+    "pg_catalog.concat(g.name, '=', g.reset_val)) FROM pg_catalog.pg_show_all_settings() g"
     " WHERE g.name" EQ "ANY (r.names) AND" FROM_CATALOG ") FROM ("
     "SELECT pg_catalog.array_agg(o.name) AS names,"
     " pg_catalog.array_agg(pg_catalog.set_config(o.name, NULL, true)) AS was FROM own o"
@@ -179,7 +182,7 @@ static const char neutral_sql[] =
     "SELECT (SELECT CASE WHEN g.source" EQ "ANY (ARRAY['client'" TEXT ", 'session'" TEXT
     "]) THEN 'guc'" TEXT " WHEN g.source" EQ "ANY (ARRAY['global'" TEXT ", 'database'" TEXT
     ", 'user'" TEXT ", 'database user'" TEXT "]) THEN 'cat'" TEXT " ELSE 'base'" TEXT " END"
-    " FROM pg_catalog.pg_settings g WHERE g.name" EQ "'statement_timeout') AS k,"
+    " FROM pg_catalog.pg_show_all_settings() g WHERE g.name" EQ "'statement_timeout') AS k,"
     " 'statement_timeout'" TEXT " AS n,"
     " pg_catalog.current_setting('statement_timeout') AS v,"
     " pg_catalog.left(pg_catalog.set_config('statement_timeout', '0', true), 0) AS x"
@@ -197,7 +200,7 @@ static const char limit_sql[] =
     " pg_catalog.concat(CASE WHEN g.source" EQ "ANY (ARRAY['client'" TEXT ", 'session'" TEXT
     "]) THEN 'session' END,"
     " pg_catalog.left(pg_catalog.set_config('transaction_timeout', '0', true), 0)) AS x"
-    " FROM pg_catalog.pg_settings g WHERE g.name" EQ "'transaction_timeout'"
+    " FROM pg_catalog.pg_show_all_settings() g WHERE g.name" EQ "'transaction_timeout'"
     " AND NOT pg_catalog.current_setting('transaction_timeout', true)" EQ "'0'"
     ") s";
 

@@ -147,6 +147,13 @@ bool locks_counted(const struct session_state *state, struct sbuf *why)
 	return true;
 }
 
+bool locks_refused(const char *sqlstate)
+{
+	/* Class 42: the function may not be called, or is not there.  That is found out before any
+	 * is. */
+	return strncmp(sqlstate, "42", 2) == 0;
+}
+
 bool locks_take_sql(const struct session_row *row, struct sbuf *sql)
 {
 	struct advisory_lock lock;

@@ -19,7 +19,7 @@
 /* More locks than this in one session are not counted. */
 #define SESSION_LOCKS_MAX 256
 
-/* To the old server, if its state, finished, has locks, at its safe point: one ReadyForQuery.
+/* To its own server, if its state, finished, has locks, at its safe point: one ReadyForQuery.
  * Nothing is appended if it has none.  After an error: session_inspect_cleanup(). */
 void locks_count_add(const struct session_state *state, struct sbuf *out);
 
@@ -28,6 +28,10 @@ bool locks_count_row(struct session_state *state, const void *body, size_t len) 
 
 /* Every lock's count is known.  If not, `why` (may be NULL) says of which. */
 bool locks_counted(const struct session_state *state, struct sbuf *why);
+
+/* Whether an answer with this error says that nothing was done: such a session still has all its
+ * locks.  After any other error it may not. */
+bool locks_refused(const char *sqlstate);
 
 /* The SQL that takes the lock of a row as often as it was counted, or fails (division by zero).
  * False: not counted, or no lock. */

@@ -72,6 +72,72 @@ def test_a_lock_taken_after_the_preparation(proxy):
         assert (count(conn, "(7)"), count(conn, "(8)")) == (2, 1)
 
 
+def test_they_are_counted_before_the_hold(proxy, pg, other):
+    """What the hold has to ask for, everybody waits for; and what cannot be counted is to be known before."""
+    servers = (pg, other)
+    for server in servers:
+        server.sql("ALTER ROLE app2 SET log_statement = 'all'")
+    try:
+        with proxy.wire("p2", user="app2") as conn:
+            pid = conn.value("SELECT pg_backend_pid()")
+
+            def counted():
+                with open(pg.log, errors="replace") as log:
+                    return sum(1 for line in log if "[%s]" % pid in line and "RECURSIVE" in line)
+            conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock(8)")
+            proxy.command("PREPARE SWAP p2 TO other")
+            before = counted()
+            assert before > 0
+            epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+            assert counted() == before
+            proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+            proxy.command("RELEASE p2 EPOCH %s" % epoch)
+            assert (count(conn, "(7)"), count(conn, "(8)")) == (2, 1)
+    finally:
+        for server in servers:
+            server.sql("ALTER ROLE app2 RESET log_statement")
+
+
+def test_they_may_not_be_counted(make_proxy, pg, other):
+    """Nothing has happened to them, and the session is pinned before any hold."""
+    proxy = make_proxy({"pg": pg, "other": other},
+                       {"p2": {"server": "pg", "session_pinned": "abort"}}, pool_mode="session")
+    with proxy.wire("p2") as conn:
+        conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7)")
+        pg.sql("REVOKE EXECUTE ON FUNCTION pg_advisory_unlock(int8) FROM PUBLIC", "p2")
+        try:
+            proxy.command("PREPARE SWAP p2 TO other")
+            row, = proxy.command("SHOW SESSIONS p2")
+            assert row["class"] == "pinned"
+            assert "could not be counted: permission denied" in row["why"]
+        finally:
+            pg.sql("GRANT EXECUTE ON FUNCTION pg_advisory_unlock(int8) TO PUBLIC", "p2")
+        assert not errors(conn.query("SELECT 1"))
+        swap(proxy, "other", prepare=False)
+        assert conn.value("SHOW cluster_name") == "other"
+        assert count(conn, "(7)") == 2
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["prepared", "held"])
+def test_the_count_is_cancelled_halfway(proxy, pg, held):
+    """It may have lost them: nobody goes on as if it had not."""
+    with proxy.wire("p2", application_name="owner") as conn, proxy.wire("p2") as plain:
+        pid = conn.value("SELECT pg_backend_pid()")
+        conn.query("SELECT count(pg_advisory_lock(7)) FROM generate_series(1, 1000000)")
+        with proxy.console() as console:
+            console.send("HOLD p2 LEASE 60s" if held else "PREPARE SWAP p2 TO other")
+            wait_for(lambda: pg.sql(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = %s"
+                " AND state = 'active' AND query LIKE '%%RECURSIVE%%'" % pid), what="the count")
+            epoch = console.result()[0].get("epoch")
+            if held:
+                console("RELEASE p2 EPOCH " + epoch)
+        said, = errors(conn.rest())  # and the connection is closed
+        assert said["C"] == "57P01" and "advisory locks" in said["D"]
+        assert "canceling statement" in said["D"]
+        assert plain.value("SELECT pg_try_advisory_lock(7)") == "t"
+
+
 def test_a_hold_without_a_swap_leaves_them(proxy):
     with proxy.wire("p2") as conn, proxy.wire("p2") as waiting:
         conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7)")
