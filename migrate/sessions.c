@@ -183,6 +183,18 @@ void sessions_rehearse(struct move *move)
 
 /* ---- afterwards ---- */
 
+/* Without the name of a database nobody is asked anew: the servers have sessions to set up. */
+static bool ask_known(struct move *move, struct route *route)
+{
+	return link_revive(move, &route->link) &&
+	       link_run(&move->loop, &route->link, SESSIONS_PATIENCE, "SHOW SESSIONS");
+}
+
+static bool is_of(const struct route *route, int row)
+{
+	return is(&route->link, row, "database", route->database);
+}
+
 /* Since the swap of its route. */
 static bool has_moved(const struct route *route, int row, usec_t now)
 {
@@ -195,7 +207,7 @@ static bool has_moved(const struct route *route, int row, usec_t now)
 static bool some_are_moving(const struct route *route)
 {
 	for (int row = 0; row < link_rows(&route->link); row++)
-		if (!is(&route->link, row, "state", "linked"))
+		if (is_of(route, row) && !is(&route->link, row, "state", "linked"))
 			return true;
 	return false;
 }
@@ -224,15 +236,15 @@ void sessions_after(struct move *move)
 
 		if (!route->swapped)
 			continue;
-		while (ask(move, route) && some_are_moving(route) && clock_now() < until)
+		while (ask_known(move, route) && some_are_moving(route) && clock_now() < until)
 			loop_sleep(&move->loop, SESSIONS_AGAIN);
 		if (!link_ok(&route->link)) {
-			move_problem(move, "%s: SHOW SESSIONS %s: %s", route->proxy->label,
-			             route->database, link_error(&route->link));
+			move_problem(move, "%s: SHOW SESSIONS: %s", route->proxy->label,
+			             link_error(&route->link));
 			continue;
 		}
 		for (int row = 0; row < link_rows(&route->link); row++) {
-			if (!has_moved(route, row, clock_now()))
+			if (!is_of(route, row) || !has_moved(route, row, clock_now()))
 				continue;
 			moved++;
 			lossy += link_value(&route->link, row, "lost") != NULL;

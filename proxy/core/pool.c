@@ -60,6 +60,7 @@ struct database *database_get(struct worker *worker, const char *name)
 	list_init(&database->sealed);
 	list_init(&database->sessions);
 	list_init(&database->session_queue);
+	list_init(&database->session_later);
 	list_append(&worker->databases, &database->node);
 	return database;
 }

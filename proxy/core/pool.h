@@ -86,7 +86,8 @@ struct database {
 	struct pool_stats *past; /* of pools that were given up; NULL: there were none */
 	/* Sessions (session_move.h) */
 	struct list sessions;      /* struct session_move.node */
-	struct list session_queue; /* struct session_move.queued */
+	struct list session_queue; /* struct session_move.queued: who may ask next … */
+	struct list session_later; /* … and who after all of them: no client waits for it */
 	struct event *session_event;
 	size_t session_asking;     /* questions under way */
 	unsigned session_dials;    /* servers being opened for a session each */

@@ -29,6 +29,9 @@
  * hold, when the servers have nothing else to do. */
 #define ASK_AT_ONCE 8
 #define ASK_AT_ONCE_HELD 64
+/* … and of parked ones whose clients do not wait, when the others go on again: servers have no time
+ * to spare for them. */
+#define ASK_AT_ONCE_LATER 2
 
 /* Longest question: with every prepared statement of the session. */
 #define ASK_MAX ((size_t)64 * 1024 * 1024)
@@ -259,7 +262,7 @@ static bool ask_send(struct session_move *move, struct server *server, const str
 
 static bool ask_turn(struct session_move *move, struct database *database)
 {
-	if (session_ask_room(database) > 0)
+	if (session_ask_room(move) > 0)
 		return true;
 	session_enqueue(move, database);
 	return false;
@@ -447,13 +450,16 @@ void session_ask_over(struct session_move *move)
 	move->asked = NULL;
 	assert(database->session_asking > 0);
 	database->session_asking--;
-	if (database->session_queue.count > 0)
+	if (session_some_queued(database))
 		session_wake(database);
 }
 
-size_t session_ask_room(const struct database *database)
+size_t session_ask_room(const struct session_move *move)
 {
-	const size_t most = database->held ? ASK_AT_ONCE_HELD : ASK_AT_ONCE;
+	const struct database *database = session_database(move);
+	const size_t most = database->held        ? ASK_AT_ONCE_HELD
+	                    : session_waits(move) ? ASK_AT_ONCE
+	                                          : ASK_AT_ONCE_LATER;
 
 	return database->session_asking < most ? most - database->session_asking : 0;
 }

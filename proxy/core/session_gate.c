@@ -33,21 +33,31 @@
 
 /* ---- the queue ---- */
 
+static void session_work_off(const struct list *list)
+{
+	size_t left = list->count; /* who queues again waits for the next time */
+
+	while (left-- > 0 && list->count > 0) {
+		struct session_move *move =
+		    CONTAINER_OF(list_first(list), struct session_move, queued);
+
+		if (session_ask_room(move) == 0)
+			return;
+		session_dequeue(move);
+		session_step(move);
+	}
+}
+
 static void session_work(evutil_socket_t fd, short what, void *arg)
 {
 	struct database *database = arg;
 	struct worker *worker = database->worker;
-	size_t left = database->session_queue.count; /* who queues again waits for the next time */
 
 	(void)fd;
 	(void)what;
 	worker->now = clock_now();
-	while (left-- > 0 && database->session_queue.count > 0 && session_ask_room(database) > 0) {
-		struct list_node *node = list_first(&database->session_queue);
-
-		list_remove(&database->session_queue, node);
-		session_step(CONTAINER_OF(node, struct session_move, queued));
-	}
+	session_work_off(&database->session_queue);
+	session_work_off(&database->session_later);
 	worker_end_turn(worker);
 }
 
@@ -60,20 +70,41 @@ void session_wake(struct database *database)
 		event_active(database->session_event, EV_TIMEOUT, 0);
 }
 
+void session_line_up(struct session_move *move, struct database *database)
+{
+	if (list_linked(&move->queued))
+		return;
+	move->later = !session_waits(move);
+	list_append(move->later ? &database->session_later : &database->session_queue,
+	            &move->queued);
+}
+
 void session_enqueue(struct session_move *move, struct database *database)
 {
-	if (!list_linked(&move->queued))
-		list_append(&database->session_queue, &move->queued);
-	if (session_ask_room(database) > 0)
+	session_line_up(move, database);
+	if (session_ask_room(move) > 0)
 		session_wake(database);
+}
+
+void session_dequeue(struct session_move *move)
+{
+	struct database *database = session_database(move);
+
+	if (list_linked(&move->queued))
+		list_remove(move->later ? &database->session_later : &database->session_queue,
+		            &move->queued);
+}
+
+bool session_some_queued(const struct database *database)
+{
+	return database->session_queue.count + database->session_later.count > 0;
 }
 
 void session_enqueue_soon(struct session_move *move, struct database *database)
 {
 	static const struct timeval soon = {0, USEC_PER_MSEC};
 
-	if (!list_linked(&move->queued))
-		list_append(&database->session_queue, &move->queued);
+	session_line_up(move, database);
 	/* Not session_wake(): an event that makes itself active is called again before the loop
 	 * looks what else there is. */
 	if (database->session_event != NULL && !database->worker->stopping)

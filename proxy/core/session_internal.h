@@ -32,6 +32,13 @@ static inline bool session_has_uncounted(const struct session_move *move)
 	return session_has_locks(move) && !locks_counted(move->state, NULL);
 }
 
+/* Whether its client may be waiting for what is asked next, or the mover is. */
+static inline bool session_waits(const struct session_move *move)
+{
+	return !move->parked || move->client->state == CLIENT_WAITING ||
+	       session_database(move)->held;
+}
+
 /* Whether nobody may use its old server any more. */
 static inline bool session_is_sealed(const struct session_move *move)
 {

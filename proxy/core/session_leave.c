@@ -109,8 +109,15 @@ void session_open_again(struct session_move *move)
 
 void session_called(struct client *client)
 {
-	if (client->move->left && !client->pool->database->held)
-		session_enqueue(client->move, client->pool->database);
+	struct session_move *move = client->move;
+
+	if (client->pool->database->held)
+		return;
+	if (list_linked(&move->queued) && move->later)
+		session_dequeue(move); /* now somebody waits for it */
+	else if (!move->left)
+		return;
+	session_enqueue(move, client->pool->database);
 }
 
 void session_give_place(struct session_move *move)

@@ -35,7 +35,7 @@ void session_dial_over(struct session_move *move)
 		return;
 	move->dialling = false;
 	database->session_dials--;
-	if (database->session_queue.count > 0)
+	if (session_some_queued(database))
 		session_wake(database);
 }
 
@@ -50,8 +50,7 @@ static void session_dial(struct session_move *move)
 	    pool->worker->now < pool->retry_at)
 		return;
 	if (pool->database->session_dials >= DIALS_AT_ONCE) {
-		if (!list_linked(&move->queued)) /* until session_dial_over() */
-			list_append(&pool->database->session_queue, &move->queued);
+		session_line_up(move, pool->database); /* until session_dial_over() */
 		return;
 	}
 	move->retry_at = pool->worker->now + SESSION_RETRY_AFTER;

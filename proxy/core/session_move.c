@@ -78,8 +78,7 @@ void session_end(struct client *client)
 	move->parked = false;
 	session_count_rest(move);
 	session_settled(move);
-	if (list_linked(&move->queued))
-		list_remove(&database->session_queue, &move->queued);
+	session_dequeue(move);
 	list_remove(&database->sessions, &move->node);
 	session_state_free(move->state);
 	session_state_free(move->answer);

@@ -82,7 +82,8 @@ enum session_stage {
 
 struct session_move {
 	struct list_node node;   /* database->sessions */
-	struct list_node queued; /* database->session_queue: waits until it may ask */
+	struct list_node queued; /* waits until it may ask, in database->session_queue … */
+	bool later;              /* … or, with this, in session_later */
 	struct client *client;
 	struct server *old;   /* parked; NULL: linked with its client, or lost */
 	struct server *fresh; /* NULL: none yet */
@@ -283,8 +284,10 @@ bool session_takes_whole(const struct server *server, uint8_t type, size_t total
 /* The answers are complete, or never will be: the next in the queue may ask. */
 void session_ask_over(struct session_move *move);
 
-/* So many more questions may be asked now. */
-size_t session_ask_room(const struct database *database);
+/* So many more questions may be asked now, if this session is one of those that ask. */
+size_t session_ask_room(const struct session_move *move);
+/* Whether some wait for that. */
+bool session_some_queued(const struct database *database);
 
 /* ---- session_gate.c: all sessions of a database in this worker ---- */
 
@@ -313,6 +316,9 @@ void session_tick(struct database *database);
 
 /* Has session_step() done outside of whatever is being done now, when there is room to ask. */
 void session_enqueue(struct session_move *move, struct database *database);
+void session_dequeue(struct session_move *move);
+/* … when somebody else wakes them. */
+void session_line_up(struct session_move *move, struct database *database);
 /* … in a moment, when what has come meanwhile may have been read. */
 void session_enqueue_soon(struct session_move *move, struct database *database);
 void session_wake(struct database *database);

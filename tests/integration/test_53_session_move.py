@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 """Clients of session pools on their way to another server: held at their safe point, given what they
 had, compared, and linked with the new server; or left exactly where they were."""
+import contextlib
 import threading
 
 import pytest
@@ -421,3 +422,16 @@ def test_what_role_and_database_set_has_changed_since_the_login(proxy, pg, other
             assert where(conn)[0] == "other" and conn.value("SHOW work_mem") == value
     finally:
         change("RESET ALL")
+
+
+def test_who_asks_does_not_wait_for_those_who_do_not(proxy):
+    """After the release sessions are set up one after the other: first those whose clients wait for it."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(proxy.wire("p2")) for _ in range(40)]
+        for number, conn in enumerate(clients):
+            conn.query("SELECT pg_advisory_lock(%d)" % number)
+        swap(proxy, "other")
+        assert clients[-1].value("SHOW cluster_name") == "other"
+        others = [row["state"] for row in proxy.command("SHOW SESSIONS")]
+        assert len(others) == 40 and sum(state != "linked" for state in others) > 10
+        assert all(conn.value("SHOW cluster_name") == "other" for conn in clients)
