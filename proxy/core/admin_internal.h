@@ -40,6 +40,7 @@ struct admin_db {
 	unsigned drained_count;
 	unsigned unsettled; /* sessions that are to be asked once more when all are drained */
 	bool settled;       /* … and have been */
+	char *held_server;  /* the route's when the hold began; NULL: there was none */
 	uint64_t hold_number; /* of the write that has the hold */
 	uint64_t forever_number; /* … and that it has no expiry; 0: it has one, or is a PAUSE */
 	struct event *lease_timer;

@@ -425,11 +425,16 @@ static void cancel_do(struct client *client)
 			client->server->cancel_next = true;
 		return;
 	}
-	if (server_busy_inside(client->server))
-		/* Its request follows the proxy's own query; or its last one is done. */
-		client->cancelled = !client->failed && !client->server->change.asking;
-	else
+	if (!server_busy_inside(client->server)) {
 		cancel_server(client->server);
+	} else if (!client->server->change.asking) {
+		client->cancelled = !client->failed; /* its request follows the proxy's own query */
+	} else if (conn_kept(&client->conn) > 0) {
+		/* Its last one is done, and there is another. */
+		change_go_on_alone(client->server);
+		client->cancelled = true;
+		pool_wait_first(client->pool, client);
+	}
 }
 
 /* ---- keys ---- */

@@ -260,6 +260,13 @@ bool change_ask(struct server *server)
 	       server->doomed;
 }
 
+void change_go_on_alone(struct server *server)
+{
+	server_unlink(server);
+	server->task = SERVER_TASK_CHANGE;
+	server_set_state(server, SERVER_RESETTING);
+}
+
 void change_take_row(struct server *server, const uint8_t *body, size_t len)
 {
 	struct wire_reader reader = wire_reader(body, len);

@@ -77,6 +77,9 @@ void change_forget(struct server *server);
 /* At its safe point, with its client: true if it is being asked. */
 bool change_ask(struct server *server) MUST_CHECK;
 
+/* Its client does not wait for the answer, and has no server then. */
+void change_go_on_alone(struct server *server);
+
 /* The body of a row of the answer. */
 void change_take_row(struct server *server, const uint8_t *body, size_t len);
 

@@ -357,9 +357,7 @@ static void client_leave_server(struct client *client)
 		return;
 	}
 	if (UNLIKELY(server->change.asking) && !server->doomed) {
-		server_unlink(server);
-		server->task = SERVER_TASK_CHANGE;
-		server_set_state(server, SERVER_RESETTING);
+		change_go_on_alone(server);
 		return;
 	}
 	server_unlink(server);

@@ -141,6 +141,20 @@ static void gate_hold_pool(struct pool *pool)
 	}
 }
 
+/* Whether the database is led to another server than when its hold began, by a SWAP or a RELOAD.
+ * One that a RELOAD has taken away is led nowhere. */
+static void gate_note_swapped(struct database *database)
+{
+	const struct route *then = route_find(database->held_routes, database->name);
+	const struct route *now = route_find(database->worker->routes, database->name);
+
+	database->swapped = then != NULL && now != NULL &&
+	                    (strcmp(then->server->name, now->server->name) != 0 ||
+	                     strcmp(then->server->host, now->server->host) != 0 ||
+	                     then->server->port != now->server->port ||
+	                     strcmp(then->database->dbname, now->database->dbname) != 0);
+}
+
 void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool paused)
 {
 	struct database *database;
@@ -150,7 +164,11 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool pau
 	while ((database = database_get(worker, name)) == NULL)
 		mem_wait(&tries, sizeof(*database));
 	if (!database->held || database->hold_epoch != epoch) {
+		/* (One that takes another over finds sessions as that has left them.) */
+		if (!database->held)
+			database->held_routes = route_table_ref(worker->routes);
 		database->held = true;
+		gate_note_swapped(database);
 		database->paused = paused;
 		database->lapsed = false;
 		database->hold_epoch = epoch;
@@ -222,6 +240,8 @@ static void gate_release_database(struct database *database, bool lapsed)
 	/* After the release: closing costs system calls, and clients wait. */
 	gate_for_each_pool(database, gate_drop_stale);
 	seal_release(database);
+	route_table_unref(database->held_routes);
+	database->held_routes = NULL;
 }
 
 void gate_release(struct worker *worker, const char *name, bool lapsed)
@@ -340,6 +360,12 @@ static void gate_terminate_pool(struct pool *pool)
 		    CONTAINER_OF(list_first(&pool->clients[CLIENT_ACTIVE]), struct client, node);
 		struct server *server = client->server;
 
+		/* It has all its answers, or nothing of its request was sent: it is in nobody's
+		 * way. */
+		if (server_busy_inside(server) && server->move == NULL) {
+			server_doom(server, SERVER_CLOSE_TERMINATED);
+			continue;
+		}
 		client_doom_fatal(client, CLIENT_CLOSE_TERMINATED, "57P01",
 				  "terminating connection due to administrator command",
 				  "The database is being moved to another server, and this "
@@ -686,16 +712,6 @@ static void gate_route_pool(struct pool *pool)
 	}
 }
 
-/* Whether the table leads the database to another server than the one before. */
-static bool gate_route_changed(const struct route_table *before, const struct route_table *now,
-			       const char *name)
-{
-	const struct route *old = route_find(before, name);
-	const struct route *new = route_find(now, name);
-
-	return old != NULL && new != NULL && strcmp(old->server->name, new->server->name) != 0;
-}
-
 void gate_new_routes(struct worker *worker, struct route_table *routes)
 {
 	struct route_table *before = worker->routes;
@@ -709,8 +725,8 @@ void gate_new_routes(struct worker *worker, struct route_table *routes)
 		struct database *database = CONTAINER_OF(node, struct database, node);
 		const struct route *route = route_find(routes, database->name);
 
-		if (database->held && gate_route_changed(before, routes, database->name))
-			database->swapped = true;
+		if (database->held)
+			gate_note_swapped(database);
 		gate_for_each_pool(database, gate_route_pool);
 		if (route != NULL && database->swap_target != NULL &&
 		    strcmp(route->server->name, database->swap_target->name) == 0) {

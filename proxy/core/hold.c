@@ -23,6 +23,9 @@
  * sessions with locks or channels. */
 #define REST_PATIENCE USEC_PER_SEC
 
+/* How often is looked whether SUSPEND is over. */
+#define SUSPENDED_LOOK (10 * USEC_PER_MSEC)
+
 /* After cancel or terminate the blockers have at least so long to go away. */
 #define DRAIN_AGAIN_MIN USEC_PER_SEC
 
@@ -75,11 +78,24 @@ bool hold_is_forever(const struct admin_db *db)
 	       db->forever_number <= db->admin->saved;
 }
 
+/* What a swap in the hold leads away from, or back to. */
+static void hold_note_route(struct admin_db *db)
+{
+	const struct config_server *server = admin_db_server(db);
+
+	free(db->held_server);
+	db->held_server = server == NULL ? NULL : mem_must_strdup(server->name);
+}
+
 /* The gate stays as it is until the hold has been written: clients need not wait for a disk. */
 static void hold_begin(struct admin_db *db, uint64_t epoch)
 {
 	if (db->state == HOLD_OPEN)
 		db->began = 0;
+	else if (db->swapped_epoch == db->epoch)
+		db->swapped_epoch = epoch; /* sessions are as the hold before has left them */
+	if (db->state == HOLD_OPEN)
+		hold_note_route(db);
 	db->epoch = epoch;
 	db->gate_closed = false;
 	db->drain_acted = false;
@@ -124,6 +140,15 @@ static bool hold_rest_awaited(const struct admin_db *db)
 	       clock_now() - since < REST_PATIENCE && hold_rest(db) > 0;
 }
 
+/* The workers stand still, and nobody gets anything: the time for it begins with RESUME. */
+static void hold_rest_begins_anew(struct admin_db *db)
+{
+	if (db->swapped_epoch == db->epoch)
+		db->swapped_at = clock_now();
+	else
+		db->returned_at = clock_now();
+}
+
 bool hold_awaits_rest(const struct admin_db *db)
 {
 	return db->state != HOLD_OPEN && hold_rest_awaited(db);
@@ -144,8 +169,12 @@ static void hold_return(struct admin_db *db)
 /* The hold is over; the workers learn of it when sessions have what others could take from them. */
 static void hold_open_gate(struct admin_db *db)
 {
-	if (hold_rest_awaited(db)) {
-		admin_timer_add(db->open_timer, HOLD_REST_LOOK);
+	const bool suspended = admin_is_suspended(db->admin);
+
+	if (suspended)
+		hold_rest_begins_anew(db);
+	if (suspended || hold_rest_awaited(db)) {
+		admin_timer_add(db->open_timer, suspended ? SUSPENDED_LOOK : HOLD_REST_LOOK);
 		return;
 	}
 	if (hold_rest(db) > 0 && !db->paused)
@@ -461,6 +490,7 @@ void hold_init(struct admin_db *db)
 
 void hold_free(struct admin_db *db)
 {
+	free(db->held_server);
 	event_free(db->lease_timer);
 	event_free(db->drain_timer);
 	event_free(db->open_timer);

@@ -354,7 +354,8 @@ struct admin_request *admin_kill(struct admin *admin, const char *database, admi
 			hold_pause(db);
 	}
 	post_named(admin, MAIL_KILL, scope_name(request->db));
-	sbuf_add_str(&request->notice, "new requests wait until RESUME");
+	sbuf_printf(&request->notice, "new requests wait until %s",
+	            request->db != NULL && !request->db->paused ? "RELEASE" : "RESUME");
 	request_succeed(request);
 	return request;
 }

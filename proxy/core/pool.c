@@ -55,6 +55,7 @@ struct database *database_get(struct worker *worker, const char *name)
 	if (UNLIKELY(atomic_load(&worker->proxy->pause_new))) {
 		database->held = true;
 		database->paused = true;
+		database->held_routes = route_table_ref(worker->routes);
 	}
 	list_init(&database->pools);
 	list_init(&database->sealed);
@@ -268,23 +269,33 @@ static void pool_tick_servers(struct pool *pool, usec_t now)
 	}
 }
 
-/* A RELOAD has taken the database away: who wants something of it is told. */
+/* A RELOAD has taken the database away: who wants something of it is told; and whose session has
+ * lost its server, in a hold that is over, for it would never hear what it listens for. */
 static void pool_tick_removed(struct pool *pool)
 {
-	static const enum client_state states[] = {CLIENT_WELCOME, CLIENT_WAITING};
+	static const enum client_state states[] = {CLIENT_WELCOME, CLIENT_WAITING, CLIENT_IDLE};
+	const size_t count = pool->clients[CLIENT_WELCOME].count +
+	                     pool->clients[CLIENT_WAITING].count + pool->parked;
 	char text[128];
 
-	if (pool->clients[CLIENT_WELCOME].count + pool->clients[CLIENT_WAITING].count == 0 ||
-	    route_find(pool->worker->routes, pool->database->name) != NULL)
+	if (count == 0 || route_find(pool->worker->routes, pool->database->name) != NULL)
 		return;
 	(void)snprintf(text, sizeof(text), "database \"%.63s\" does not exist",
 	               pool->database->name);
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
-		while (pool->clients[states[i]].count > 0)
-			client_doom_fatal(CONTAINER_OF(list_first(&pool->clients[states[i]]),
-			                               struct client, node),
-			                  CLIENT_CLOSE_DATABASE, "3D000", text,
-			                  "It is no longer in the proxy's configuration.", NULL);
+		struct list_node *node;
+		struct list_node *tmp;
+
+		LIST_FOREACH(&pool->clients[states[i]], node, tmp)
+		{
+			struct client *client = CONTAINER_OF(node, struct client, node);
+
+			if (states[i] != CLIENT_IDLE ||
+			    (session_is_parked(client) && !pool->database->held))
+				client_doom_fatal(client, CLIENT_CLOSE_DATABASE, "3D000", text,
+				                  "It is no longer in the proxy's configuration.",
+				                  NULL);
+		}
 	}
 }
 
@@ -371,6 +382,7 @@ static void database_free(struct database *database)
 	seal_free(database);
 	session_gate_free(database);
 	route_table_unref(database->swap_routes);
+	route_table_unref(database->held_routes);
 	if (database->pace_timer != NULL)
 		event_free(database->pace_timer);
 	free(database->swap_error);

@@ -63,6 +63,7 @@ struct database {
 	bool drained_told;     /* the last that was mailed for hold_epoch is DRAINED */
 	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
 	uint64_t hold_epoch;
+	struct route_table *held_routes; /* when the hold began; NULL: not held */
 	/* pace.h */
 	unsigned pace; /* so many clients at most have a server; 0: no bound */
 	struct event *pace_timer;
@@ -102,7 +103,7 @@ struct database {
 	bool sessions_reconnecting;
 	size_t sessions_settling;  /* parked sessions that are being asked once more */
 	bool settled;              /* in this hold: they have been told to be */
-	bool swapped;              /* in this hold: the route has changed */
+	bool swapped;              /* in this hold: the route is another than when it began */
 };
 
 struct pool {

@@ -66,8 +66,8 @@ static bool session_take_state(struct session_move *move, struct server *server)
 /* It cannot be set up there. */
 void session_failed(struct session_move *move, const char *why)
 {
-	const bool back =
-	    move->old != NULL && !session_is_sealed(move) && gate_server_current(move->old);
+	const bool back = session_has_way_back(move) &&
+	                  (session_database(move)->held || gate_server_current(move->old));
 	/* It has left, and its database is still where it can be set up again. */
 	const bool ahead = move->left && move->fresh != NULL && move->fresh->for_swap;
 

@@ -280,7 +280,6 @@ void session_hold(struct database *database)
 	struct list_node *node;
 	struct list_node *tmp;
 
-	database->swapped = false;
 	database->settled = false;
 	database->sessions_returning = false;
 	session_watch(database);
@@ -391,8 +390,7 @@ void session_seal(struct database *database)
 
 static bool session_can_go_back(const struct session_move *move)
 {
-	return move->old != NULL && !move->reconnect && !session_is_sealed(move) &&
-	       gate_server_current(move->old);
+	return !move->reconnect && session_has_way_back(move);
 }
 
 /* Without a swap: nobody may go on with it, and others need its place. */
@@ -476,6 +474,12 @@ void session_new_routes(struct database *database)
 		/* The configuration may pin it now. */
 		if (!move->parked && !database->held)
 			move->ready_at = 0;
+		/* The route is again that which the hold began with. */
+		if (move->parked && database->held && !database->swapped && move->fresh != NULL &&
+		    !move->fresh->for_swap && !gate_server_current(move->fresh)) {
+			session_drop_fresh(move);
+			session_count_rest(move);
+		}
 		if (!move->parked || move->client->doomed || !database->swapped)
 			continue;
 		session_count_rest(move);

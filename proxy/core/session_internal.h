@@ -45,6 +45,14 @@ static inline bool session_is_sealed(const struct session_move *move)
 	return move->old != NULL && move->old->sealed_at != 0;
 }
 
+/* Whether it can go on at its old server.  One that a RELOAD would close when it is free serves its
+ * session as long as that lasts. */
+static inline bool session_has_way_back(const struct session_move *move)
+{
+	return move->old != NULL && !session_is_sealed(move) &&
+	       (!session_database(move)->swapped || gate_server_current(move->old));
+}
+
 /* For the log: who the client is. */
 const char *session_name(const struct session_move *move, char text[128]);
 

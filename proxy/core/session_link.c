@@ -95,7 +95,7 @@ void session_find_fresh(struct session_move *move)
 	const bool leaves =
 	    held ? database->swapped
 	         : goes_on || move->reconnect ||
-	               (move->parked && move->old != NULL && !gate_server_current(move->old));
+	               (move->parked && move->old != NULL && !session_has_way_back(move));
 
 	/* To where its database is now, not to where a swap to come will lead. */
 	const bool here = leaves && !held;
@@ -259,6 +259,8 @@ void session_unpark(struct session_move *move)
 
 	move->old = NULL;
 	session_carry_drop(move);
+	if (move->fresh != NULL && !move->fresh->for_swap)
+		session_drop_fresh(move);
 	session_link(move, server);
 	client_go_on(move->client);
 }

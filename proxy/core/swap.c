@@ -398,7 +398,9 @@ static bool swap_apply(struct admin_request *request)
 	db->server = db->swap_to;
 	db->swap_to = NULL;
 	db->origin = ROUTE_FROM_SWAP;
-	db->swapped_epoch = db->epoch;
+	/* Back to where the hold began it is none. */
+	db->swapped_epoch =
+	    db->held_server != NULL && strcmp(db->held_server, db->server) == 0 ? 0 : db->epoch;
 	db->swapped_at = clock_now();
 	replace_text(&db->target, NULL);
 	route->server = server;

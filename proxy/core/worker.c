@@ -69,6 +69,23 @@ static void worker_count_linked(struct worker *worker)
 	atomic_store(&worker->linked, (unsigned)linked);
 }
 
+static void worker_leave_pool(struct pool *pool, void *arg)
+{
+	const struct worker *worker = arg;
+
+	for (int state = 0; state < CLIENT_STATE_COUNT; state++) {
+		struct list_node *node;
+		struct list_node *tmp;
+
+		if (!worker->leaving && (state == CLIENT_IDLE || state == CLIENT_ACTIVE))
+			continue;
+		LIST_FOREACH(&pool->clients[state], node, tmp)
+		{
+			client_leave_at_shutdown(CONTAINER_OF(node, struct client, node));
+		}
+	}
+}
+
 static void worker_tick_pool(struct pool *pool, void *arg)
 {
 	(void)arg;
@@ -109,6 +126,10 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 		session_tick(database);
 		seal_tick(database);
 	}
+	/* Those who were not at a safe point, and have got there without their server: one of the
+	 * proxy's own questions was answered, or its server has gone. */
+	if (UNLIKELY(worker->leaving))
+		pool_for_each(worker, worker_leave_pool, worker);
 	worker_end_turn(worker);
 	LIST_FOREACH(&worker->databases, node, tmp)
 	{
@@ -119,23 +140,6 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 }
 
 /* ---- shutdown ---- */
-
-static void worker_leave_pool(struct pool *pool, void *arg)
-{
-	const struct worker *worker = arg;
-
-	for (int state = 0; state < CLIENT_STATE_COUNT; state++) {
-		struct list_node *node;
-		struct list_node *tmp;
-
-		if (!worker->leaving && (state == CLIENT_IDLE || state == CLIENT_ACTIVE))
-			continue;
-		LIST_FOREACH(&pool->clients[state], node, tmp)
-		{
-			client_leave_at_shutdown(CONTAINER_OF(node, struct client, node));
-		}
-	}
-}
 
 /* No new requests: who is at a safe point leaves now, the others when they come to theirs.  As
  * pgbouncer does it, they leave with their next request instead. */
