@@ -54,13 +54,17 @@ const char *change_text(const struct client *client, struct server *server, bool
 	const struct ledger_entry *entry = ledger_head(&server->ledger);
 	const struct stmt *unnamed = client_stmts_get_unnamed(client->stmts);
 	const bool simple = entry == NULL || entry->op == OWES_QUERY;
+	bool another = false;
 
-	*certain = simple ? server->query_whole : unnamed != NULL && !change_is_named(client);
-	/* What was sent behind it has its text there. */
-	for (uint32_t i = 1; i < server->ledger.count; i++) {
-		if (ledger_sets_unnamed(ledger_at(&server->ledger, i)))
-			*certain = false;
+	/* What was sent behind it may have its text there, and knows what the unnamed statement
+	 * was. */
+	for (uint32_t i = 1; i < server->ledger.count && !another; i++) {
+		another = ledger_sets_unnamed(ledger_at(&server->ledger, i));
+		if (another)
+			unnamed = ledger_at(&server->ledger, i)->unnamed;
 	}
+	*certain =
+	    simple ? server->query_whole && !another : unnamed != NULL && !change_is_named(client);
 	if (simple)
 		return server->query;
 	return unnamed == NULL ? "" : unnamed->text;

@@ -201,6 +201,16 @@ def test_asked_once(own, make_proxy):  # noqa: F811
                 check([plain], "TimeZone", "UTC")
                 check([conn], "TimeZone", "Asia/Tokyo")
                 check([plain], "TimeZone", "UTC")
+        # Nor do commands of one pipeline, each of which is another unnamed statement.
+        with connect() as conn:
+            conn.send(*(part for text in ("SET TimeZone = 'Asia/Tokyo'", "SET DateStyle = 'German'",
+                                          "SET IntervalStyle = 'iso_8601'", "SELECT 1")
+                        for part in (parse(text), bind(), execute())), SYNC)
+            assert tags(conn.ready("I")) == ["SET", "SET", "SET", "SELECT 1"]
+            check([plain], "TimeZone", "UTC")
+            check([conn], "TimeZone", "Asia/Tokyo")
+            check([conn], "IntervalStyle", "iso_8601")
+            check([plain], "TimeZone", "UTC")
         assert questions() == before
         default_is(own, "TimeZone", "Europe/Paris")
         for _ in range(3):
