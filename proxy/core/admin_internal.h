@@ -40,6 +40,10 @@ struct admin_db {
 	unsigned drained_count;
 	unsigned unsettled; /* sessions that are to be asked once more when all are drained */
 	bool settled;       /* … and have been */
+	bool sealed;        /* in this hold there was a SEAL … */
+	bool lapsing;       /* … and it has ended with its lease, here as maybe elsewhere */
+	int rest_seen;      /* hold_rest() when it was last looked at … */
+	usec_t rest_at;     /* … and when it was last another */
 	char *held_server;  /* the route's when the hold began; NULL: there was none */
 	uint64_t hold_number; /* of the write that has the hold */
 	uint64_t forever_number; /* … and that it has no expiry; 0: it has one, or is a PAUSE */
@@ -255,7 +259,7 @@ int hold_rest(const struct admin_db *db) MUST_CHECK;
 
 /* Whether there are some, the database was swapped in this hold, and that is to be waited for:
  * nobody else is to take those locks, or notify, before. */
-bool hold_awaits_rest(const struct admin_db *db) MUST_CHECK;
+bool hold_awaits_rest(struct admin_db *db) MUST_CHECK;
 
 /* How often that is looked at. */
 #define HOLD_REST_LOOK USEC_PER_MSEC

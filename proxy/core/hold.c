@@ -20,8 +20,11 @@
 /* From the opening of the gate to the write that says so. */
 #define RELEASE_WRITE_DELAY (100 * USEC_PER_MSEC)
 /* From the swap, or the end of a hold without one: how long the opening of the gate waits for
- * sessions with locks or channels. */
-#define REST_PATIENCE USEC_PER_SEC
+ * sessions with locks or channels, when none of them gets any, and in all.  Those without are ended
+ * then: others may have had them.  Two proxies whose leases end together each wait at least the
+ * former, as they cannot know of each other's sessions. */
+#define REST_PATIENCE (3 * USEC_PER_SEC)
+#define REST_MOST (5 * USEC_PER_SEC)
 
 /* How often is looked whether SUSPEND is over. */
 #define SUSPENDED_LOOK (10 * USEC_PER_MSEC)
@@ -94,8 +97,11 @@ static void hold_begin(struct admin_db *db, uint64_t epoch)
 		db->began = 0;
 	else if (db->swapped_epoch == db->epoch)
 		db->swapped_epoch = epoch; /* sessions are as the hold before has left them */
-	if (db->state == HOLD_OPEN)
+	if (db->state == HOLD_OPEN) {
 		hold_note_route(db);
+		db->sealed = false;
+	}
+	db->lapsing = false;
 	db->epoch = epoch;
 	db->gate_closed = false;
 	db->drain_acted = false;
@@ -131,13 +137,21 @@ int hold_rest(const struct admin_db *db)
 	return rest;
 }
 
-static bool hold_rest_awaited(const struct admin_db *db)
+static bool hold_rest_awaited(struct admin_db *db)
 {
 	const bool swapped = db->swapped_epoch == db->epoch;
 	const usec_t since = swapped ? db->swapped_at : db->returned_at;
+	const usec_t now = clock_now();
+	const int rest = hold_rest(db);
 
-	return (swapped || db->returned_epoch == db->epoch) &&
-	       clock_now() - since < REST_PATIENCE && hold_rest(db) > 0;
+	if ((!swapped && db->returned_epoch != db->epoch) || now - since >= REST_MOST)
+		return false;
+	if (rest < db->rest_seen || db->rest_at < since)
+		db->rest_at = now;
+	db->rest_seen = rest;
+	if (rest == 0)
+		return db->lapsing && now - since < REST_PATIENCE;
+	return now - db->rest_at < REST_PATIENCE;
 }
 
 /* The workers stand still, and nobody gets anything: the time for it begins with RESUME. */
@@ -149,7 +163,7 @@ static void hold_rest_begins_anew(struct admin_db *db)
 		db->returned_at = clock_now();
 }
 
-bool hold_awaits_rest(const struct admin_db *db)
+bool hold_awaits_rest(struct admin_db *db)
 {
 	return db->state != HOLD_OPEN && hold_rest_awaited(db);
 }
@@ -159,7 +173,7 @@ bool hold_awaits_rest(const struct admin_db *db)
 static void hold_return(struct admin_db *db)
 {
 	if (db->paused || db->swapped_epoch == db->epoch || db->returned_epoch == db->epoch ||
-	    hold_rest(db) == 0)
+	    (hold_rest(db) == 0 && !db->lapsing))
 		return;
 	db->returned_epoch = db->epoch;
 	db->returned_at = clock_now();
@@ -178,8 +192,8 @@ static void hold_open_gate(struct admin_db *db)
 		return;
 	}
 	if (hold_rest(db) > 0 && !db->paused)
-		log_warning("database \"%s\": clients go on, though sessions have yet to get their "
-		            "advisory locks or channels",
+		log_warning("database \"%s\": clients go on; sessions that have yet to get their "
+		            "advisory locks or channels are ended",
 		            db->name);
 	admin_post_all(db, db->open_letter, db->epoch);
 }
@@ -222,6 +236,8 @@ void hold_end(struct admin_db *db, const char *reason)
 
 void hold_lapse(struct admin_db *db)
 {
+	/* Nobody tells this proxy when the sessions of others have theirs. */
+	db->lapsing = db->sealed && db->swapped_epoch != db->epoch;
 	hold_open(db, "the hold ended with its lease", MAIL_LAPSE);
 }
 
@@ -659,6 +675,7 @@ struct admin_request *admin_seal(struct admin *admin, const char *database, uint
 	}
 	if (!hold_check_epoch(request, epoch))
 		return request;
+	db->sealed = true;
 	admin_post_all(db, MAIL_SEAL, db->epoch);
 	request_answer_sealed(request); /* asked behind it: letters keep their order */
 	return request;

@@ -422,6 +422,26 @@ void session_come_back(struct worker *worker, const char *name, uint64_t epoch)
 	}
 }
 
+/* Others go on, and may have its locks, give them back, and notify whom it listens to, before it
+ * has all that again: none of which it would ever learn. */
+static bool session_is_late(struct session_move *move)
+{
+	session_count_rest(move);
+	return move->rest;
+}
+
+static void session_end_late(struct session_move *move)
+{
+	static const char why[] = "others went on before it had its advisory locks and channels";
+
+	if (move->client->pool->session_pinned != CONFIG_PINNED_MOVE_ANYWAY) {
+		session_drop(move, why);
+		return;
+	}
+	session_forgo(move, "advisory locks and channels without a break", why);
+	session_step(move);
+}
+
 static void session_release_one(struct session_move *move)
 {
 	move->pass = false;
@@ -437,6 +457,8 @@ static void session_release_one(struct session_move *move)
 		session_unpark(move);
 	else if (move->drop)
 		session_drop(move, session_why(move)); /* its old server has gone */
+	else if (move->parked && session_is_late(move))
+		session_end_late(move);
 	else if (move->parked)
 		session_step(move);
 }

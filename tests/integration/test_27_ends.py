@@ -18,6 +18,9 @@ STATES = {
 }
 
 
+BLOCKED = "SELECT FROM pg_stat_activity WHERE query LIKE 'PREPARE p%' AND wait_event_type = 'Lock'"
+
+
 def sessions(proxy):
     clients = {name: proxy.wire("p2", application_name=name) for name in STATES}
     for name, state in STATES.items():
@@ -296,13 +299,80 @@ def test_a_hold_that_ends_while_all_stands_still(proxy, pg, end):
             console("RELEASE p2 EPOCH " + epoch)
         assert clients["clean"].silent(1.5)
         console("RESUME")
-        wait_for(lambda: look.execute("SELECT FROM pg_stat_activity WHERE query LIKE 'PREPARE p%' "
-                                      "AND wait_event_type = 'Lock'").fetchall(),
-                 20 * SLOW, "one to come back")
-        assert clients["clean"].silent(0.15)  # they are waited for no longer than a second
+        wait_for(lambda: look.execute(BLOCKED).fetchall(), 20 * SLOW, "one to come back")
+        assert clients["clean"].silent(0.15)  # they are waited for no longer than three seconds
         slow.rollback()
     assert rows(clients["clean"].ready("I"))[0] == ["f"]
     assert heard(clients["listening"], "first") == ["first"]
+    check(clients, "pg")
+
+
+# ---- sessions that have lost their servers ----
+
+@pytest.mark.parametrize("policy", ["wait", "move_anyway"])
+@pytest.mark.parametrize("how", ["RELEASE", "SWAP"])
+def test_sessions_that_are_late(make_proxy, pg, other, how, policy):
+    """Others go on before those who have locks and channels have them again, and may have had them."""
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session", pool_size=12,
+                       session_pinned=policy)
+    there = other if how == "SWAP" else pg
+    clients = sessions(proxy)
+    clients["locked"].query("PREPARE p AS SELECT count(*) FROM items")
+    clients["listening"].query("PREPARE p AS SELECT count(*) FROM items")
+    epoch = hold(proxy, sealed=False)
+    if how == "RELEASE":
+        proxy.command("PREPARE SWAP p2 TO other SEAL")
+        proxy.command("SEAL p2 EPOCH " + epoch)
+    clients["clean"].send(query("SELECT pg_try_advisory_lock(42), pg_advisory_unlock(42); NOTIFY news"))
+    with there.connect("p2") as slow:
+        slow.execute("LOCK TABLE items")
+        if how == "SWAP":
+            proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+        proxy.command("RELEASE p2 EPOCH " + epoch)
+        assert rows(clients["clean"].ready("I"))[0] == ["t", "t"]
+        if policy == "wait":
+            ended(clients["locked"])
+            ended(clients["listening"])
+    if policy == "move_anyway":
+        for name in ("locked", "listening"):
+            said = [m.fields() for m in clients[name].query("SELECT 1") if m.kind == "N"]
+            assert [(m["S"], m["C"]) for m in said] == [("WARNING", "01000")]
+            assert "others went on" in said[0]["D"]
+        check(clients, there.name)
+    else:
+        assert clients["temporary"].value("SELECT seven FROM mine") == "7"
+
+
+def test_leases_that_end_at_two_proxies(make_proxy, pg, other):
+    """Their mover is dead, and nobody tells the one when the sessions of the other have what they had:
+    it waits a moment for them."""
+    proxies = [make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, name=name, pool_size=12,
+                          pool_mode=mode)
+               for name, mode in (("proxy", "session"), ("rivals", "transaction"))]
+    clients = sessions(proxies[0])
+    clients["locked"].query("PREPARE p AS SELECT count(*) FROM items")
+    clients["listening"].query("PREPARE p AS SELECT count(*) FROM items")
+    with proxies[1].wire("p2") as rival, pg.connect("p2") as slow, \
+            pg.connect("postgres", autocommit=True) as look:
+        rival.query("SELECT 1")
+        for proxy in proxies:
+            proxy.command("PREPARE SWAP p2 TO other SEAL")
+        epochs = [proxy.hold("p2", "LEASE 60s")["epoch"] for proxy in proxies]
+        for proxy, epoch in zip(proxies, epochs):
+            proxy.command("SEAL p2 EPOCH " + epoch)
+        slow.execute("LOCK TABLE items")
+        rival.send(query("SELECT pg_try_advisory_lock(42); NOTIFY news, 'first'"))
+        with proxies[0].console() as one, proxies[1].console() as two:
+            for console, epoch in zip((one, two), epochs):
+                console.send("RENEW p2 EPOCH %s LEASE 1s" % epoch)
+            for console in (one, two):
+                console.result()
+        wait_for(lambda: all("was not renewed" in proxy.log() for proxy in proxies), 10 * SLOW, "the ends")
+        wait_for(lambda: look.execute(BLOCKED).fetchall(), 20 * SLOW, "one to come back")
+        assert rival.silent(0.4)
+        slow.rollback()
+        assert rows(rival.ready("I"))[0] == ["f"]
+        assert heard(clients["listening"], "first") == ["first"]
     check(clients, "pg")
 
 

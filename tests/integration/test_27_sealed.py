@@ -274,7 +274,7 @@ def test_a_notification_at_another_proxy_of_an_undone_move(make_scene):
         wait_for(lambda: look.execute("SELECT FROM pg_stat_activity WHERE query LIKE 'PREPARE slow%' "
                                       "AND wait_event_type = 'Lock'").fetchall(),
                  60 * SLOW, "its return")
-        assert sender.silent(0.15)  # he is waited for no longer than a second
+        assert sender.silent(0.15)  # he is waited for no longer than three seconds
         slow.rollback()
         assert mover.wait(60 * SLOW) == UNDONE
         sender.ready("I")
@@ -323,7 +323,7 @@ def test_sessions_of_a_hold_that_ends_after_the_seal(make_proxy, pg, other, end)
         wait_for(lambda: look.execute("SELECT FROM pg_stat_activity WHERE query LIKE 'PREPARE p%' "
                                       "AND wait_event_type = 'Lock'").fetchall(),
                  20 * SLOW, "one to come back")
-        assert rival.silent(0.15)  # they are waited for no longer than a second
+        assert rival.silent(0.15)  # they are waited for no longer than three seconds
         slow.rollback()
         assert rows(rival.ready("I"))[0] == ["f", "f"]
         assert heard(listener, "first") == ["first"]
