@@ -67,16 +67,16 @@ static bool cancel_at_safe_point(struct server *server)
 	       server_quiet(server) && session_at_safe_point(server->client);
 }
 
-/* What the client has sent meanwhile goes on; `next`: it is to be cancelled. */
-static void cancel_go_on(struct server *server, bool next)
+/* What the client has sent meanwhile goes on, unless the server is asked something first; `next`:
+ * it is to be cancelled. */
+static void cancel_let_go_on(struct server *server, bool next)
 {
 	struct client *client = server->client;
 
-	client_go_on(client);
-	/* If it has left, the server may be another worker's. */
-	if (next && client->server == server && !server->doomed && !ledger_quiet(&server->ledger) &&
-	    !server_busy_inside(server))
-		cancel_server(server);
+	if (next)
+		client->cancelled = true; /* cancel_in_turn() */
+	if (!cancel_at_safe_point(server))
+		client_go_on(client);
 }
 
 /* The server may go on: with what its client has sent meanwhile, or with another client. */
@@ -94,8 +94,8 @@ static void cancel_over(struct server *server)
 		pool_server_free(server->pool, server);
 	else if (again && !ledger_quiet(&server->ledger))
 		cancel_server(server);
-	else if (server->client != NULL && !cancel_at_safe_point(server))
-		cancel_go_on(server, next);
+	else if (server->client != NULL)
+		cancel_let_go_on(server, next);
 }
 
 static void cancel_free(struct cancel *cancel)
@@ -409,6 +409,22 @@ void cancel_waiting(struct client *client)
 	client_refuse_request(client, "57014", "canceling statement due to user request", NULL);
 }
 
+void cancel_in_turn(struct client *client)
+{
+	struct server *server = client->server;
+
+	if (client->doomed || (server != NULL && server_busy_inside(server)))
+		return;
+	if (client->state == CLIENT_WAITING) {
+		cancel_waiting(client);
+	} else if (server != NULL && !ledger_quiet(&server->ledger)) {
+		client->cancelled = false;
+		cancel_server(server);
+	} else {
+		client->cancelled = conn_kept(&client->conn) > 0; /* a part of it */
+	}
+}
+
 static void cancel_do(struct client *client)
 {
 	if (client->state == CLIENT_WAITING) {
@@ -425,7 +441,11 @@ static void cancel_do(struct client *client)
 			client->server->cancel_next = true;
 		return;
 	}
-	if (!server_busy_inside(client->server)) {
+if (session_awaits(client->server)) {
+		/* What the client has sent waits for the answer.  (What has not been read may have
+		 * been sent later than this.) */
+		client->cancelled = conn_kept(&client->conn) > 0;
+	} else if (!server_busy_inside(client->server)) {
 		cancel_server(client->server);
 	} else if (!client->server->change.asking) {
 		client->cancelled = !client->failed; /* its request follows the proxy's own query */

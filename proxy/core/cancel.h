@@ -71,6 +71,10 @@ bool cancel_slot(const struct proxy *proxy, uint32_t pid, uint32_t *slot) MUST_C
 /* Refuses, as cancelled, the request of a client that is WAITING. */
 void cancel_waiting(struct client *client);
 
+/* A client that was cancelled while its server was asked something, whenever it has had its turn:
+ * what it has sent is refused, or cancelled at the server, as soon as that is possible. */
+void cancel_in_turn(struct client *client);
+
 /* Asks the server to cancel what it runs. */
 void cancel_server(struct server *server);
 

@@ -73,7 +73,7 @@ struct client {
 	bool counted_held;        /* in the database's share of held requests */
 	bool in_session;          /* session pool: keeps its server */
 	bool failed;              /* in a transaction block that has failed, without a server (keep.h) */
-	bool cancelled;           /* ACTIVE: was cancelled before anything of it was sent */
+	bool cancelled;           /* its request was, before anything of it was sent */
 	bool turning;             /* inside client_turn() */
 	bool again;               /* … which is to look once more */
 	bool notified;            /* WAITING: was told that it waits */

@@ -8,6 +8,7 @@
  * Worker thread.
  */
 #include "base/log.h"
+#include "core/cancel.h"
 #include "core/client.h"
 #include "core/keep.h"
 #include "core/leave.h"
@@ -781,10 +782,11 @@ static void request_finish(struct request *request, const struct input *input)
 		conn_want_read(&client->conn, conn_unsent(&client->conn) == 0);
 		return;
 	}
-	conn_want_read(&client->conn, !request->blocked && conn_unsent(&server->conn) == 0 &&
-	                                  conn_unsent(&client->conn) == 0 &&
-	                                  !ledger_full(&server->ledger) &&
-	                                  !server_busy_inside(server));
+	/* (While a session is asked, a cancel request has to know whether it is for anything.) */
+	conn_want_read(&client->conn,
+	               !request->blocked && conn_unsent(&server->conn) == 0 &&
+	                   conn_unsent(&client->conn) == 0 && !ledger_full(&server->ledger) &&
+	                   (!server_busy_inside(server) || (kept == 0 && session_awaits(server))));
 }
 
 /* The client has sent its last byte: it ends when it has got what it is owed. */
@@ -823,6 +825,8 @@ static void client_turn(struct client *client, struct input input)
 		input = conn_pending(&client->conn, worker);
 	}
 	client->turning = false;
+	if (UNLIKELY(client->cancelled))
+		cancel_in_turn(client);
 }
 
 void client_go_on(struct client *client)

@@ -116,6 +116,57 @@ def test_requests_wait_and_go_on(proxy):
         assert second.value("SHOW work_mem") == "7MB"
 
 
+@pytest.mark.parametrize("ends", ["parked", "goes on"])
+@pytest.mark.parametrize("protocol", ["simple", "extended"])
+def test_cancelled_while_it_is_asked(proxy, ends, protocol):
+    """What the client has sent waits for the answer of its server about the session: it is what a cancel
+    request is for then.  One that comes when nothing was sent is for nothing, whatever follows."""
+    asleep = "SELECT pg_sleep(60)"
+    request = query(asleep) if protocol == "simple" else parse(asleep) + bind() + execute() + SYNC
+    with proxy.wire("p2") as conn, proxy.wire("p2") as idle:
+        pids = [int(each.value("SELECT pg_backend_pid()")) for each in (conn, idle)]
+        with stopped(pids[0]), stopped(pids[1]):
+            proxy.command("HOLD p2 LEASE 60s DRAIN 20s NOWAIT")
+            wait_for(lambda: len(proxy.command("SHOW BLOCKERS p2")) == 2, what="both to be asked")
+            conn.send(request)
+            conn.cancel()
+            idle.cancel()
+            idle.send(query("SELECT pg_sleep(0.5), 'not cancelled'"))
+            if ends == "goes on":
+                proxy.command("RELEASE p2")
+        assert errors(conn.ready("I"))[0]["C"] == "57014"
+        if ends == "parked":
+            wait_for(lambda: proxy.held()["held"] == "1", what="the other request")
+            proxy.command("RELEASE p2")
+        assert rows(idle.ready("I"))[0][1] == "not cancelled"
+        assert [int(each.value("SELECT pg_backend_pid()")) for each in (conn, idle)] == pids
+
+
+@pytest.mark.parametrize("when", ["before it is asked", "while it is asked"])
+def test_cancelled_after_a_cancel_request(proxy, pg, when):
+    """The server is asked as soon as the first request is over, which is too late for its statement.  The
+    second one is for what was sent meanwhile."""
+    with proxy.wire("p2") as conn:
+        pid = int(conn.value("SELECT pg_backend_pid()"))
+        conn.send(query("SELECT pg_sleep(0.5)"))
+        with stopped(pg.process.pid):
+            conn.cancel()
+            conn.ready("I")
+            proxy.command("HOLD p2 LEASE 60s DRAIN 20s NOWAIT")
+            if when == "before it is asked":
+                conn.send(query("SELECT pg_sleep(60)"))
+                conn.cancel()
+                proxy.command("SHOW BLOCKERS p2")  # its worker has heard of it
+        if when == "while it is asked":
+            with stopped(pid):
+                conn.send(query("SELECT pg_sleep(60)"))
+                conn.cancel()
+                proxy.command("SHOW BLOCKERS p2")
+        assert errors(conn.ready("I"))[0]["C"] == "57014"
+        proxy.command("RELEASE p2")
+        assert conn.value("SELECT pg_backend_pid()") == str(pid)
+
+
 def test_a_hold_without_a_swap_changes_nothing(proxy, pg):
     with proxy.wire("p2") as conn, proxy.wire("p2") as asking:
         conn.query("SET work_mem = '7MB'")
