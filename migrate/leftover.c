@@ -19,15 +19,19 @@ static const char drop_settings[] = "SET lock_timeout = '100ms'; SET deadlock_ti
                                     " SET session_replication_role = replica;"
                                     " SET synchronous_commit = off";
 
-/* That session may have made another of that name since: once it is locked, the name tells which one
- * that is.  Of a sequence no other lock can be had. */
+/* A session that drops all of a schema may come to them in another order, and would be the one to
+ * see the deadlock: as autovacuum does, the schema is locked first, which excludes that one, and
+ * nobody else.  That session may have made another of that name since: once it is locked, the name
+ * tells which one that is.  Of a schema and a sequence no other lock can be had. */
 #define DROP_BEGIN                                                                                 \
 	"DO LANGUAGE plpgsql $$ DECLARE r record; BEGIN"                                           \
-	" FOR r IN SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name,"                   \
+	" FOR r IN SELECT c.oid, n.nspname AS schema,"                                             \
+	" format('%I.%I', n.nspname, c.relname) AS name,"                                          \
 	" c.relkind = 'S' AS sequence FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"  \
 	" WHERE c.relpersistence = 't' AND c.oid IN ("
 #define DROP_END                                                                                   \
 	") LOOP BEGIN"                                                                             \
+	" EXECUTE format('COMMENT ON SCHEMA %I IS NULL', r.schema);"                               \
 	" IF r.sequence THEN EXECUTE format('COMMENT ON SEQUENCE %s IS NULL', r.name);"            \
 	" ELSE EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', r.name); END IF;"          \
 	" IF to_regclass(r.name) IS DISTINCT FROM r.oid THEN RAISE 'another one'; END IF;"         \
