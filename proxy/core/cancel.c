@@ -441,7 +441,7 @@ static void cancel_do(struct client *client)
 			client->server->cancel_next = true;
 		return;
 	}
-if (session_awaits(client->server)) {
+	if (session_awaits(client->server)) {
 		/* What the client has sent waits for the answer.  (What has not been read may have
 		 * been sent later than this.) */
 		client->cancelled = conn_kept(&client->conn) > 0;

@@ -22,7 +22,9 @@
 /* From the swap, or the end of a hold without one: how long the opening of the gate waits for
  * sessions with locks or channels, when none of them gets any, and in all.  Those without are ended
  * then: others may have had them.  Two proxies whose leases end together each wait at least the
- * former, as they cannot know of each other's sessions. */
+ * former, as they cannot know of each other's sessions.  Behind a hold that ended with its lease both
+ * begin anew whenever the server says that it is closed: a mover that has died may have left a fence,
+ * which others wait for, too. */
 #define REST_PATIENCE (3 * USEC_PER_SEC)
 #define REST_MOST (5 * USEC_PER_SEC)
 
@@ -137,16 +139,32 @@ int hold_rest(const struct admin_db *db)
 	return rest;
 }
 
+static usec_t hold_closed_at(const struct admin_db *db)
+{
+	struct share_registry *shares = db->admin->proxy->shares;
+	struct database_share *share = share_database(shares, db->name);
+	usec_t at = share == NULL ? 0 : atomic_load(&share->closed_at);
+
+	share_database_unref(shares, share);
+	return at;
+}
+
 static bool hold_rest_awaited(struct admin_db *db)
 {
 	const bool swapped = db->swapped_epoch == db->epoch;
 	const usec_t since = swapped ? db->swapped_at : db->returned_at;
 	const usec_t now = clock_now();
 	const int rest = hold_rest(db);
+	usec_t from = since;
 
-	if ((!swapped && db->returned_epoch != db->epoch) || now - since >= REST_MOST)
+	if (!swapped && db->returned_epoch != db->epoch)
 		return false;
-	if (rest < db->rest_seen || db->rest_at < since)
+	if (!swapped && db->state == HOLD_OPEN && db->open_letter == MAIL_LAPSE &&
+	    hold_closed_at(db) > since)
+		from = hold_closed_at(db);
+	if (now - from >= REST_MOST)
+		return false;
+	if (rest < db->rest_seen || db->rest_at < from)
 		db->rest_at = now;
 	db->rest_seen = rest;
 	if (rest == 0)

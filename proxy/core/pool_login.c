@@ -18,6 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The database is not currently accepting connections. */
+#define CLOSED_SQLSTATE "55000"
+
 static void pool_replace_welcome(struct pool *pool, struct param_set *welcome)
 {
 	param_set_replace(&pool->welcome, welcome);
@@ -207,7 +210,7 @@ usec_t pool_patience(const struct pool *pool)
 {
 	const struct config_proxy *conf = &pool->worker->routes->config->proxy;
 
-	return pool->database->lapsed && strcmp(pool->last_sqlstate, "55000") == 0
+	return pool->database->lapsed && strcmp(pool->last_sqlstate, CLOSED_SQLSTATE) == 0
 	           ? conf->query_wait_timeout
 	           : conf->connect_timeout;
 }
@@ -356,6 +359,8 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 	if (server->doomed)
 		server_log_end(server); /* before the clients know */
 	pool->worker->stats.servers_failed++;
+	if (strcmp(sqlstate, CLOSED_SQLSTATE) == 0 && gate_server_current(server))
+		atomic_store_explicit(&pool->database->share->closed_at, now, memory_order_relaxed);
 	if (server->replication != 0) {
 		replication_failed(server, error, sqlstate);
 		return;

@@ -36,6 +36,8 @@ struct database_share {
 	atomic_uint generation;
 	/* Parked sessions with what only one can have, or must not miss (session_count_rest()). */
 	atomic_int rest;
+	/* When its server last refused a login because it is closed, as by a fence; 0: never. */
+	_Atomic usec_t closed_at;
 	atomic_bool disabled; /* DISABLE: nobody may log in */
 	atomic_bool announced; /* of the fallback: the log has named it */
 	struct limit_queue queue; /* of server_limit */

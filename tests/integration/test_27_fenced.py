@@ -10,6 +10,7 @@ import pytest
 from pgwire import errors, query, rows, wait_for
 from scene import DONE, FORWARD, UNDO_INCOMPLETE, UNDONE
 from servers import SLOW
+from test_27_sealed import heard
 
 
 def fence(cluster, allow):
@@ -46,6 +47,32 @@ def test_clients_wait_for_the_fence_to_be_lifted(make_proxy, pg, fenced):
             fence(pg, "true")
             assert rows(conn.ready("I")) == [["went on"]]
             assert rows(late.ready("I")) == [["came late"]]
+
+
+def test_sessions_of_a_hold_that_ends_before_a_fence(make_proxy, pg, other, fenced):
+    """Sealed, and behind the fence: nobody takes the locks of another one, or speaks to those who listen,
+    before they have them again, how long ever it stands."""
+    proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session", pool_size=12)
+    with proxy.wire("p2") as listener, proxy.wire("p2") as locker, proxy.wire("p2") as rival:
+        listener.query("LISTEN news")
+        locker.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8)")
+        rival.query("SELECT 1")
+        proxy.command("PREPARE SWAP p2 TO other SEAL")
+        epoch = proxy.hold("p2", "LEASE 2s")["epoch"]
+        assert len(proxy.command("SEAL p2 EPOCH " + epoch)) >= 3
+        fenced()
+        wait_for(lambda: proxy.held()["state"] == "open", 10 * SLOW, "the end of the lease")
+        rival.send(query("SELECT pg_try_advisory_lock(7), pg_try_advisory_lock(8); NOTIFY news, 'first'"))
+        with proxy.wire("p2") as late:
+            late.send(query("SELECT pg_try_advisory_lock(7); NOTIFY news, 'first'"))
+            time.sleep(3)
+            assert rival.silent() and late.silent()
+            fence(pg, "true")
+            assert rows(rival.ready("I"))[0] == ["f", "f"]
+            assert rows(late.ready("I"))[0] == ["f"]
+        assert heard(listener, "first") == ["first"]
+        assert [locker.value("SELECT pg_advisory_unlock(7)") for _ in "123"] == ["t", "t", "f"]
+        assert locker.value("SELECT pg_advisory_unlock_shared(8)") == "t"
 
 
 def test_the_wait_ends_with_a_reason(make_proxy, pg, fenced):
