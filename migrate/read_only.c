@@ -328,22 +328,31 @@ static void say_left(struct move *move)
 	         move->source.link.name);
 }
 
+/* One that ends our session meanwhile, as by a crash, is reached once more. */
 bool read_only_end(struct move *move)
 {
 	struct link *target = &move->target.link;
 	struct link *shards = move->promote_sent ? target : &move->source.link;
+	bool reached;
+	bool ended;
 
 	if (!move->read_only)
 		return true;
 	move->read_only = false;
-	if (!reach(move, target)) {
+	reached = reach(move, target);
+	ended = reached && end_on_target(move);
+	if (reached && !ended && target->state == LINK_BROKEN) {
+		reached = reach(move, target);
+		ended = reached && end_on_target(move);
+	}
+	if (!reached) {
 		/* It may never come back: that is no reason to call a move unfinished.  The shards'
 		 * own tells the next move whose it is (read_only_left_over()). */
 		say_left(move);
 		move->read_only_left = true;
 		return true;
 	}
-	if (!end_on_target(move)) {
+	if (!ended) {
 		ui_error(move->ui,
 		         "%s: %s; its default_transaction_read_only may still be on: ALTER SYSTEM "
 		         "RESET default_transaction_read_only there, and reload",
@@ -353,7 +362,8 @@ bool read_only_end(struct move *move)
 	/* Last: until the server's is off again, they must not take that. */
 	if (move->promote_sent)
 		loop_sleep(&move->loop, STARTING);
-	if (end_on_shards(move, shards))
+	if (end_on_shards(move, shards) ||
+	    (shards->state == LINK_BROKEN && end_on_shards(move, shards)))
 		return true;
 	ui_error(move->ui,
 	         "%s: %s; the shards may still have a default_transaction_read_only = off of their "

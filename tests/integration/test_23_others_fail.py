@@ -290,6 +290,24 @@ def test_target_dies_after_its_promotion(make_scene):
     scene.check_on_pg2()
 
 
+def test_target_ends_the_session_of_the_mover_at_its_end(make_scene):
+    """What it has set there is taken back by another one."""
+    scene = make_scene()
+    mark = os.path.join(scene.folder, "waits")
+    mover = scene.background("move", "p2", "--to", "pg2", fault="journal.validate.outcome=wait:" + mark)
+    wait_for(lambda: os.path.exists(mark), 60 * SLOW, "the last look")
+    with scene.pg2.connect("postgres", options="-c default_transaction_read_only=off") as conn, \
+            scene.pg2.connect("postgres", autocommit=True) as look:
+        conn.execute("ALTER DATABASE p2 SET work_mem = '5MB'")
+        os.unlink(mark)
+        waits = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgshunt%' AND wait_event_type = 'Lock'"
+        wait_for(lambda: look.execute(waits).fetchall(), 20 * SLOW, "the mover's ALTER DATABASE")
+        look.execute("SELECT pg_terminate_backend(pid) FROM (%s) w" % waits)
+        conn.rollback()
+    assert mover.wait(60 * SLOW) == DONE
+    scene.check_on_pg2()
+
+
 def test_target_cannot_be_asked(make_scene):
     """Whether it was promoted only it can say: pg1 stays fenced and the clients held, whatever is
     tried; their requests fail in time, with an error that keeps the connection."""
