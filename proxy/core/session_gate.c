@@ -426,8 +426,11 @@ void session_come_back(struct worker *worker, const char *name, uint64_t epoch)
  * has all that again: none of which it would ever learn. */
 static bool session_is_late(struct session_move *move)
 {
+	const struct database *database = session_database(move);
+
 	session_count_rest(move);
-	return move->rest;
+	/* Where there is no database any more, nobody goes on: pool_tick_removed(). */
+	return move->rest && route_find(database->worker->routes, database->name) != NULL;
 }
 
 static void session_end_late(struct session_move *move)

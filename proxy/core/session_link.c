@@ -108,14 +108,16 @@ void session_find_fresh(struct session_move *move)
 	if (goes_on && move->left && move->client->state != CLIENT_WAITING && move->fresh == NULL &&
 	    database->session_returns > 0)
 		database->session_returns--;
-	if (here && move->fresh != NULL && !gate_server_current(move->fresh)) {
+	/* What was prepared for a swap is of no use when a RELOAD has led the database elsewhere.
+	 */
+	if (leaves && move->fresh != NULL && !gate_server_current(move->fresh)) {
 		session_drop_fresh(move);
 		move->retry_at = 0;
 	}
 	if (move->fresh != NULL)
 		return;
 	server = database->swap_target != NULL && !here ? session_take_open(move) : NULL;
-	if (server != NULL) {
+	if (server != NULL && (!leaves || gate_server_current(server))) {
 		server->move = move;
 		move->fresh = server;
 		move->stage = SESSION_STAGE_OPEN;
