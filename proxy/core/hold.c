@@ -155,13 +155,12 @@ static bool hold_rest_awaited(struct admin_db *db)
 	const usec_t since = swapped ? db->swapped_at : db->returned_at;
 	const usec_t now = clock_now();
 	const int rest = hold_rest(db);
-	usec_t from = since;
+	const bool lapsed = !swapped && db->state == HOLD_OPEN && db->open_letter == MAIL_LAPSE;
+	const usec_t closed_at = lapsed ? hold_closed_at(db) : 0;
+	const usec_t from = closed_at > since ? closed_at : since;
 
 	if (!swapped && db->returned_epoch != db->epoch)
 		return false;
-	if (!swapped && db->state == HOLD_OPEN && db->open_letter == MAIL_LAPSE &&
-	    hold_closed_at(db) > since)
-		from = hold_closed_at(db);
 	if (now - from >= REST_MOST)
 		return false;
 	if (rest < db->rest_seen || db->rest_at < from)

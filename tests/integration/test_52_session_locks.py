@@ -41,6 +41,12 @@ def count(conn, call):
     return n
 
 
+def logged(cluster, pid, word):
+    """How often the server's log has it of that process."""
+    with open(cluster.log, errors="replace") as log:
+        return sum(1 for line in log if "[%s]" % pid in line and word in line)
+
+
 @pytest.mark.parametrize("prepare", [True, False], ids=["prepared", "unprepared"])
 def test_locks_go_along(proxy, prepare):
     with proxy.wire("p2", application_name="owner") as conn, proxy.wire("p2") as rival:
@@ -80,16 +86,12 @@ def test_they_are_counted_before_the_hold(proxy, pg, other):
     try:
         with proxy.wire("p2", user="app2") as conn:
             pid = conn.value("SELECT pg_backend_pid()")
-
-            def counted():
-                with open(pg.log, errors="replace") as log:
-                    return sum(1 for line in log if "[%s]" % pid in line and "RECURSIVE" in line)
             conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock(8)")
             proxy.command("PREPARE SWAP p2 TO other")
-            before = counted()
+            before = logged(pg, pid, "RECURSIVE")
             assert before > 0
             epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
-            assert counted() == before
+            assert logged(pg, pid, "RECURSIVE") == before
             proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
             proxy.command("RELEASE p2 EPOCH %s" % epoch)
             assert (count(conn, "(7)"), count(conn, "(8)")) == (2, 1)
@@ -171,17 +173,13 @@ def test_a_session_that_keeps_its_server_is_not_asked_after_each_transaction(pro
     try:
         with proxy.wire("p2", user="app2") as conn:
             pid = conn.value("SELECT pg_backend_pid()")
-
-            def asked():
-                with open(pg.log, errors="replace") as log:
-                    return sum(1 for line in log if "[%s]" % pid in line and "inspect" in line)
             conn.query("SELECT pg_advisory_lock(7)")
             proxy.command("RECONNECT p2")
-            wait_for(asked, what="a question for its state")
+            wait_for(lambda: logged(pg, pid, "inspect"), what="a question for its state")
             for _ in range(200):
                 assert not errors(conn.query("SELECT 1"))
             assert conn.value("SELECT pg_backend_pid()") == pid
-            assert asked() < 100
+            assert logged(pg, pid, "inspect") < 100
             conn.query("SELECT pg_advisory_unlock(7)")
             wait_for(lambda: int(pid) not in pg.sessions("p2", "app2"), what="another server")
             assert conn.value("SELECT pg_backend_pid()") != pid
