@@ -106,16 +106,25 @@ static void session_came_out_differently(struct session_move *move, const char *
 	session_failed(move, why);
 }
 
-/* It has taken its advisory locks and channels, or said that it cannot; all is compared when others go
- * on. */
+void session_claimed(struct session_move *move)
+{
+	move->fresh_locked = true;
+	if (move->stage == SESSION_STAGE_PROVEN) {
+		memcpy(move->digest_told, move->digest, sizeof(move->digest));
+		move->stage = SESSION_STAGE_DONE;
+	} else {
+		move->stage = SESSION_STAGE_CLAIMED; /* all is compared when others go on */
+	}
+	session_count_rest(move);
+}
+
+/* It has taken its advisory locks and channels, or said that it cannot. */
 static void session_take_claims(struct session_move *move)
 {
-	if (move->failure != NULL && !move->lossy) {
+	if (move->failure != NULL && !move->lossy)
 		session_refused(move);
-		return;
-	}
-	move->stage = SESSION_STAGE_CLAIMED;
-	session_count_rest(move);
+	else
+		session_claimed(move);
 }
 
 /* The same question was answered by the new server: are they equal?  False: it is asked again. */
@@ -158,6 +167,20 @@ static bool session_compare(struct session_move *move)
 	return true;
 }
 
+/* Nothing is left to be done but what a standby does not allow, or had no advisory lock for. */
+static bool session_prove(struct session_move *move)
+{
+	if (!replay_is_early(move->state))
+		return false;
+	move->fresh_locked = session_state_same_but_claims(move->state, move->answer, false);
+	if (strcmp(move->digest_told, move->digest) == 0)
+		move->stage = SESSION_STAGE_DONE;
+	else if (move->fresh_locked ||
+	         session_state_same_but_claims(move->state, move->answer, true))
+		move->stage = SESSION_STAGE_PROVEN;
+	return move->stage != SESSION_STAGE_STANDBY;
+}
+
 /* What a standby allows has been set up there. */
 static void session_compare_standby(struct session_move *move)
 {
@@ -174,10 +197,8 @@ static void session_compare_standby(struct session_move *move)
 		return; /* it is compared after the promotion */
 	/* Nobody but us can change what that connection is: this needs no proof later. */
 	session_state_digest(move->answer, move->digest_told);
-	if (replay_is_early(move->state) && strcmp(move->digest_told, move->digest) == 0) {
-		move->stage = SESSION_STAGE_DONE;
+	if (session_prove(move))
 		return;
-	}
 	sbuf_init(&text, 1000);
 	if (!session_state_same(move->state, move->answer, REPLAY_ON_STANDBY, &text) &&
 	    !session_comes_back(move)) /* else it is compared once more, at the end */

@@ -60,9 +60,10 @@ static unsigned ask_replay(struct session_move *move, enum replay_stage stage, s
 		out->failed = true;
 	}
 	replay_free(&replay);
-	session_note_unnamed(move, stage == REPLAY_AFTER_PROMOTION || stage == REPLAY_AFTER_CLAIMS
-	                               ? unnamed
-	                               : NULL);
+	if (stage != REPLAY_CLAIMS && stage != REPLAY_CHANNELS)
+		session_note_unnamed(
+		    move, stage == REPLAY_AFTER_PROMOTION || stage == REPLAY_AFTER_CLAIMS ? unnamed
+		                                                                          : NULL);
 	stmt_unref(unnamed);
 	return steps;
 }
@@ -70,7 +71,7 @@ static unsigned ask_replay(struct session_move *move, enum replay_stage stage, s
 /* All that the client has now. */
 static unsigned ask_unnamed(struct session_move *move, struct sbuf *out)
 {
-	unsigned steps = ask_replay(move, REPLAY_AFTER_PROMOTION, out);
+	unsigned steps = ask_replay(move, REPLAY_AFTER_CLAIMS, out);
 
 	if (steps > 0)
 		return steps;
@@ -149,8 +150,14 @@ static bool ask_wants_state(const struct session_move *move, enum session_questi
 	return question == SESSION_ASKS_STATE || question == SESSION_ASKS_REST ||
 	       question == SESSION_ASKS_AGAIN ||
 	       (question == SESSION_ASKS_STANDBY &&
-	        (replay_is_early(move->state) || !database->swapped ||
-	         (!move->parked && !database->held)));
+	        ((replay_is_early(move->state) && !session_has_claims(move)) ||
+	         !database->swapped || (!move->parked && !database->held)));
+}
+
+/* Its old server has its locks, and nobody else there can take them. */
+static bool ask_is_ahead(const struct session_move *move)
+{
+	return move->fresh->for_swap && !session_database(move)->swapped;
 }
 
 /* The question as messages; the number of ReadyForQuery messages that answer it. */
@@ -177,7 +184,9 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		if (move->stage != SESSION_STAGE_OPEN)
 			steps += ask_connect_query(move, out);
 		move->steps_before = steps;
-		steps += ask_replay(move, REPLAY_ON_STANDBY, out);
+		move->fresh_locked = false;
+		steps +=
+		    ask_replay(move, ask_is_ahead(move) ? REPLAY_AHEAD : REPLAY_ON_STANDBY, out);
 		if (ask_wants_state(move, question)) {
 			ask_state(move, move->state, question, out);
 			if (replay_is_early(move->state)) /* all of it is there */
@@ -186,7 +195,8 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 		}
 		break;
 	case SESSION_ASKS_CLAIMS:
-		steps += ask_replay(move, REPLAY_CLAIMS, out);
+		steps +=
+		    ask_replay(move, move->fresh_locked ? REPLAY_CHANNELS : REPLAY_CLAIMS, out);
 		break;
 	case SESSION_ASKS_REST:
 		steps += ask_replay(move,
@@ -369,6 +379,18 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 	move->failure_in_state = move->answer != NULL && move->steps_left == move->state_steps;
 }
 
+/* One that is missing on a standby is found by the comparison. */
+static void ask_take_call(struct session_move *move, const uint8_t *body, size_t len)
+{
+	if (move->question == SESSION_ASKS_STANDBY || move->failure != NULL ||
+	    !locks_call_failed(body, len))
+		return;
+	move->failure = strdup("another session has its advisory lock");
+	move->failed_step = move->steps_all - move->steps_left - move->steps_before;
+	(void)snprintf(move->failure_sqlstate, sizeof(move->failure_sqlstate), "55P03");
+	move->failure_in_state = false;
+}
+
 /* The first step of the question what statements return. */
 static bool ask_at_shapes(const struct session_move *move)
 {
@@ -429,6 +451,9 @@ void session_take(struct server *server, uint8_t type, const uint8_t *body, size
 		break;
 	case BE_PARAMETER_DESCRIPTION:
 		ask_take_types(move, body, len);
+		break;
+	case BE_FUNCTION_CALL_RESPONSE:
+		ask_take_call(move, body, len);
 		break;
 	case BE_ERROR_RESPONSE:
 		ask_failed(move, body, len);

@@ -26,6 +26,13 @@ static inline bool session_has_locks(const struct session_move *move)
 	return move->state != NULL && session_state_count_kind(move->state, SESSION_LOCK) > 0;
 }
 
+/* What others could take, or miss, once they go on. */
+static inline bool session_has_claims(const struct session_move *move)
+{
+	return session_has_locks(move) ||
+	       (move->state != NULL && session_state_count_kind(move->state, SESSION_CHANNEL) > 0);
+}
+
 /* … of which it is not known yet how often each was taken. */
 static inline bool session_has_uncounted(const struct session_move *move)
 {
@@ -78,9 +85,13 @@ void session_classify_state(struct session_move *move);
 /* It is being set up there anew, and its old process has gone. */
 bool session_comes_back(const struct session_move *move) MUST_CHECK;
 
-/* It has failed there for a lock that its old process, which has been told to end, may still have:
- * it is set up once more, a little later.  False: it was something else, or too often. */
+/* It has failed for an advisory lock that a process which has been told to end may still have, its
+ * own old one or what was opened for another session: once more, a little later.  False: it was
+ * something else, or too often. */
 bool session_return_later(struct session_move *move) MUST_CHECK;
+
+/* It has its advisory locks and channels. */
+void session_claimed(struct session_move *move);
 
 /* What has failed there is left out, and the next step sets up the rest.  False: it must not be, or
  * nobody knows what it was. */

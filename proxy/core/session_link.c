@@ -162,11 +162,8 @@ bool session_has_unnamed(struct session_move *move)
 void session_count_rest(struct session_move *move)
 {
 	const bool goes_back = session_database(move)->sessions_returning && move->old != NULL;
-	const bool rest = move->parked && move->state != NULL && !goes_back &&
-	                  move->stage < SESSION_STAGE_CLAIMED &&
-	                  session_state_count_kind(move->state, SESSION_LOCK) +
-	                          session_state_count_kind(move->state, SESSION_CHANNEL) >
-	                      0;
+	const bool rest = move->parked && !goes_back && move->stage < SESSION_STAGE_CLAIMED &&
+	                  session_has_claims(move);
 
 	if (rest == move->rest)
 		return;

@@ -369,6 +369,14 @@ static bool session_gives_way(const struct session_move *move)
 	        (database->swapped && move->stage < SESSION_STAGE_DONE));
 }
 
+/* Where only they are missing they are all that is asked for, in a hold or not. */
+static bool session_lacks_claims(const struct session_move *move)
+{
+	return move->rest && gate_server_current(move->fresh) &&
+	       (move->stage == SESSION_STAGE_PROVEN ||
+	        (move->stage == SESSION_STAGE_STANDBY && session_database(move)->held));
+}
+
 static void session_step_parked(struct session_move *move)
 {
 	struct database *database = session_database(move);
@@ -389,21 +397,21 @@ static void session_step_parked(struct session_move *move)
 	}
 	if (move->fresh == NULL || move->stage == SESSION_STAGE_NONE || !session_set_up(move))
 		return;
-	if (move->rest && database->held && move->stage == SESSION_STAGE_STANDBY &&
-	    gate_server_current(move->fresh)) {
+	if (session_lacks_claims(move)) {
 		if (!session_ask(move, move->fresh, SESSION_ASKS_CLAIMS) || move->asked != NULL)
 			return;
-		move->stage = SESSION_STAGE_CLAIMED; /* there was nothing to say */
-		session_count_rest(move);
+		session_claimed(move); /* there was nothing to say */
 	}
 	if (session_gives_way(move))
 		return;
 	if (move->stage < SESSION_STAGE_DONE && gate_server_current(move->fresh) &&
 	    !session_ask(move, move->fresh, SESSION_ASKS_REST))
 		return;
-	if (move->stage != SESSION_STAGE_DONE ||
-	    (!session_has_unnamed(move) &&
-	     (!session_ask(move, move->fresh, SESSION_ASKS_UNNAMED) || move->asked != NULL)))
+	if ((move->stage == SESSION_STAGE_PROVEN || move->stage == SESSION_STAGE_DONE) &&
+	    !session_has_unnamed(move) &&
+	    (!session_ask(move, move->fresh, SESSION_ASKS_UNNAMED) || move->asked != NULL))
+		return;
+	if (move->stage != SESSION_STAGE_DONE)
 		return;
 	session_count_rest(move);
 	if (database->held || !gate_server_current(move->fresh))

@@ -5,11 +5,13 @@
  * promoted, after RECONNECT to a fresh connection of the same server.
  *
  *   linked with `old`        asked what state it has, at its safe point        (session_ask.c)
- *   PREPARED -> `fresh`      a server opened for it gets that state, as far as a standby allows
+ *   PREPARED -> `fresh`      a server opened for it gets that state, as far as a standby allows:
+ *                            all but channels, as a rule, and is asked the same question
  *   hold: parked             taken off `old`, which is kept untouched (SERVER_PARKED) for an abort;
  *                            what its client asks now waits as that of any held client
- *   route changed            advisory locks and channels to `fresh`, before anybody else goes on;
- *                            then the rest of the state, and the same question as before
+ *   route changed            channels to `fresh`, and advisory locks that it could not have before,
+ *                            before anybody else goes on; then the rest of the state, if there is
+ *                            any, and the same question as before
  *   release                  equal answers: the client goes on at `fresh`, `old` is closed;
  *                            no swap: it goes on at `old`
  *
@@ -75,9 +77,11 @@ enum session_stage {
 	SESSION_STAGE_NONE,    /* there is none, or it is logging in */
 	SESSION_STAGE_OPEN,    /* as after its login */
 	SESSION_STAGE_STANDBY, /* has what a standby allows, of the state digest_fresh */
-	SESSION_STAGE_CLAIMED, /* … and its advisory locks and channels */
-	SESSION_STAGE_DONE,    /* has answered as the old one had; nothing but the unnamed statement,
-	                          which no server tells, is left */
+	SESSION_STAGE_PROVEN, /* … which is all but its channels (and, unless fresh_locked, advisory
+	                         locks), and has answered so */
+	SESSION_STAGE_CLAIMED, /* has these, and what a standby allows */
+	SESSION_STAGE_DONE, /* has answered as the old one had; nothing but the unnamed statement,
+	                       which no server tells, is left */
 };
 
 struct session_move {
@@ -108,6 +112,7 @@ struct session_move {
 	usec_t class_since;
 	char digest[SESSION_DIGEST_SIZE];
 	char digest_fresh[SESSION_DIGEST_SIZE]; /* the state that `fresh` was given */
+	bool fresh_locked;                      /* it has the advisory locks */
 	char digest_told[SESSION_DIGEST_SIZE];  /* the state that it has, by its own account */
 	struct stmt *unnamed_fresh;             /* the unnamed statement that it has; NULL: none */
 	char digest_failed[SESSION_DIGEST_SIZE]; /* a state that could not be given to a server … */

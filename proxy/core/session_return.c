@@ -28,6 +28,8 @@
 
 /* Its old server process, which has been told to end, has its locks until then. */
 #define LOCKS_PATIENCE (5 * USEC_PER_SEC)
+/* One that had been opened for another session has them, which has gone or given them back. */
+#define LOCKS_PATIENCE_MOVED USEC_PER_SEC
 #define LOCKS_AGAIN (2 * USEC_PER_MSEC)
 
 bool session_comes_back(const struct session_move *move)
@@ -194,9 +196,10 @@ bool session_return_later(struct session_move *move)
 {
 	const usec_t now = move->client->worker->now;
 	struct sbuf label;
+	const usec_t patience = session_comes_back(move) ? LOCKS_PATIENCE : LOCKS_PATIENCE_MOVED;
 	bool lock;
 
-	if (!session_comes_back(move) || move->failure == NULL || move->failure_in_state)
+	if (!move->parked || move->fresh == NULL || move->failure == NULL || move->failure_in_state)
 		return false;
 	sbuf_init(&label, 1000);
 	return_failed_step(move, &label);
@@ -204,10 +207,11 @@ bool session_return_later(struct session_move *move)
 	sbuf_free(&label);
 	if (lock && move->claims_since == 0)
 		move->claims_since = now;
-	if (!lock || now - move->claims_since > LOCKS_PATIENCE)
+	if (!lock || now - move->claims_since > patience)
 		return false;
 	move->claims_at = now + LOCKS_AGAIN;
-	return_anew(move);
+	if (move->replayed != REPLAY_CLAIMS)
+		return_anew(move);
 	return true;
 }
 

@@ -789,6 +789,36 @@ bool session_state_same(const struct session_state *old, const struct session_st
 	return same_rows(old, now, next_row, stage, why);
 }
 
+static const struct session_row *next_but_channels(const struct session_state *state, size_t *i,
+                                                   enum replay_stage stage)
+{
+	const struct session_row *row;
+
+	do {
+		row = next_row(state, i, stage);
+	} while (row != NULL && row->kind == SESSION_CHANNEL);
+	return row;
+}
+
+static const struct session_row *next_but_claims(const struct session_state *state, size_t *i,
+                                                 enum replay_stage stage)
+{
+	const struct session_row *row;
+
+	do {
+		row = next_but_channels(state, i, stage);
+	} while (row != NULL && row->kind == SESSION_LOCK);
+	return row;
+}
+
+bool session_state_same_but_claims(const struct session_state *old, const struct session_state *now,
+                                   bool locks)
+{
+	return session_state_count_kind(now, SESSION_CHANNEL) == 0 &&
+	       same_rows(old, now, locks ? next_but_claims : next_but_channels,
+	                 REPLAY_AFTER_PROMOTION, NULL);
+}
+
 /* One that is no setting, nor what RESET makes of one. */
 static const struct session_row *next_other(const struct session_state *state, size_t *i,
                                             enum replay_stage stage)

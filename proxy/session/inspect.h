@@ -33,8 +33,10 @@ enum replay_stage {
 	REPLAY_ON_STANDBY,      /* while it still is a standby */
 	REPLAY_AFTER_PROMOTION, /* once it accepts writes … */
 	REPLAY_NEVER,           /* (only of kinds: nothing is done) */
-	REPLAY_CLAIMS,          /* (not of kinds) … or then in two parts: advisory locks and channels */
-	REPLAY_AFTER_CLAIMS,    /* (not of kinds) … and what is left */
+	REPLAY_CLAIMS, /* (not of kinds) … or then in two parts: advisory locks and channels … */
+	REPLAY_CHANNELS,     /* (not of kinds) … or channels alone, if it has the locks … */
+	REPLAY_AFTER_CLAIMS, /* (not of kinds) … and what is left */
+	REPLAY_AHEAD,        /* (not of kinds) on the standby, with advisory locks */
 };
 
 enum session_kind {
@@ -134,6 +136,11 @@ void session_state_digest(const struct session_state *state, char hex[65]);
  * NULL. */
 bool session_state_same(const struct session_state *old, const struct session_state *now,
                         enum replay_stage stage, struct sbuf *why);
+
+/* Whether nothing is missing on the new server but channels (and, with `locks`, advisory locks, of
+ * which it may have others, too): what it is given only when others are to go on. */
+bool session_state_same_but_claims(const struct session_state *old, const struct session_state *now,
+                                   bool locks) MUST_CHECK;
 
 /* Whether nothing but settings differs. */
 bool session_state_same_but_settings(const struct session_state *old,

@@ -10,6 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* OIDs of functions, which are those of all PostgreSQL (pg_proc.dat). */
+#define TRY_LOCK_INT8 2882
+#define TRY_LOCK_SHARED_INT8 2883
+#define TRY_LOCK_INT4 2888
+#define TRY_LOCK_SHARED_INT4 2889
+#define UNLOCK_ALL 2892
+
+/* Function calls for one session. */
+#define CALLS_MAX 64
+
 #define EQ " OPERATOR(pg_catalog.=) "
 
 struct advisory_lock {
@@ -165,4 +175,63 @@ bool locks_take_sql(const struct session_row *row, struct sbuf *sql)
 	add_call(sql, "pg_try_advisory_lock", &lock);
 	sbuf_printf(sql, ") THEN 1 ELSE 0 END FROM pg_catalog.generate_series(1, %ld)", count);
 	return true;
+}
+
+bool locks_callable(const struct session_state *state)
+{
+	long calls = 0;
+	size_t i;
+
+	for (i = 0; i < session_state_count(state); i++) {
+		const struct session_row *row = session_state_at(state, i);
+		struct advisory_lock lock;
+
+		if (row->kind != SESSION_LOCK)
+			continue;
+		if (lock_count(row) <= 0 || lock_count(row) > CALLS_MAX ||
+		    !lock_read(row->name, &lock))
+			return false;
+		calls += lock_count(row);
+	}
+	return calls <= CALLS_MAX;
+}
+
+unsigned locks_call_add(const struct session_row *row, struct sbuf *out)
+{
+	struct advisory_lock lock;
+	long count = lock_count(row);
+	uint8_t args[16];
+	long i;
+
+	if (row->kind != SESSION_LOCK || !lock_read(row->name, &lock))
+		return 0;
+	for (i = 0; i < count; i++) {
+		if (lock.sub_id == 1) {
+			wire_put_be32(args, 8);
+			wire_put_be32(args + 4, lock.class_id);
+			wire_put_be32(args + 8, lock.object_id);
+			wire_add_function_call(
+			    out, lock.shared ? TRY_LOCK_SHARED_INT8 : TRY_LOCK_INT8, args, 12, 1);
+		} else {
+			wire_put_be32(args, 4);
+			wire_put_be32(args + 4, lock.class_id);
+			wire_put_be32(args + 8, 4);
+			wire_put_be32(args + 12, lock.object_id);
+			wire_add_function_call(
+			    out, lock.shared ? TRY_LOCK_SHARED_INT4 : TRY_LOCK_INT4, args, 16, 2);
+		}
+	}
+	return (unsigned)i;
+}
+
+bool locks_call_failed(const void *body, size_t len)
+{
+	static const uint8_t no[] = {0, 0, 0, 1, 0};
+
+	return len == sizeof(no) && memcmp(body, no, len) == 0;
+}
+
+void locks_free_add(struct sbuf *out)
+{
+	wire_add_function_call(out, UNLOCK_ALL, NULL, 0, 0);
 }

@@ -37,4 +37,15 @@ bool locks_refused(const char *sqlstate);
  * False: not counted, or no lock. */
 bool locks_take_sql(const struct session_row *row, struct sbuf *sql) MUST_CHECK;
 
+/* The same by function calls, which cost the server a third: one ReadyForQuery each.  False: there
+ * would be too many, or one is not counted. */
+bool locks_callable(const struct session_state *state) MUST_CHECK;
+/* Those of a row; how many. */
+unsigned locks_call_add(const struct session_row *row, struct sbuf *out);
+/* The body of a FunctionCallResponse says that another session has the lock. */
+bool locks_call_failed(const void *body, size_t len);
+
+/* Gives back all that there are: one ReadyForQuery. */
+void locks_free_add(struct sbuf *out);
+
 #endif

@@ -7,12 +7,13 @@
  *                      authorization, role, then prepared statements, under that role
  *   after promotion    temporary tables and, if there are any, only now prepared statements (with a
  *                      temporary schema that is empty these are prepared once more); cursors,
- *                      advisory locks, LISTEN, late settings, client_encoding, the client's unnamed statement;
- *                      in two parts if others wait for the locks and channels, which come first then
+ *                      advisory locks, LISTEN, late settings, client_encoding, the client's unnamed
+ * statement; in two parts if others wait for the locks and channels, which come first then
  *
- * A session without locks, channels and temporary objects, whose late settings a standby can work
- * under, is given these and its cursors on the standby, too, at the end: nothing but the unnamed
- * statement is left to do in the hold.
+ * A session without temporary objects, whose late settings a standby can work under, is given these
+ * and its cursors on the standby, too, at the end: nothing but its channels and the unnamed
+ * statement is left to do in the hold.  Advisory locks are no matter of WAL: a standby has its own,
+ * and keeps them when it is promoted.  One that is another's there now is taken with the channels.
  *
  * A PREPARE is sent by the extended protocol, which refuses a text of several statements: nothing
  * but a PREPARE can be executed, whatever the lexer thinks.
@@ -33,6 +34,9 @@
 
 #define SET_NAME SESSION_OWN_PREFIX "set"
 
+/* Milliseconds. */
+#define SHORT_LIMIT 10000
+
 static const struct {
 	const char *name;
 	const char *meanwhile;
@@ -42,14 +46,20 @@ static const struct {
 #undef LATE_SETTING
 };
 
-static void step_end(struct replay *replay, const char *what, const char *name)
+/* A message that has been answered when ReadyForQuery comes. */
+static void step_note(struct replay *replay, const char *what, const char *name)
 {
-	wire_add_sync(&replay->out);
 	sbuf_add_str(&replay->labels, what);
 	if (name != NULL)
 		sbuf_printf(&replay->labels, " \"%s\"", name);
 	sbuf_add_char(&replay->labels, '\0');
 	replay->steps++;
+}
+
+static void step_end(struct replay *replay, const char *what, const char *name)
+{
+	wire_add_sync(&replay->out);
+	step_note(replay, what, name);
 }
 
 /* The row that tells what the setting is, whoever has set it; or NULL. */
@@ -384,6 +394,61 @@ static void replay_cursors(struct replay *replay, const struct session_state *ol
 
 /* ---- after promotion ---- */
 
+static bool setting_is(const struct session_state *old, const char *name, const char *value)
+{
+	const struct session_row *row = any_setting(old, name);
+
+	return row != NULL && row->value != NULL && strcmp(row->value, value) == 0;
+}
+
+/* A time limit that a busy server might not keep: "5", "500ms", "5s"; 0 is none. */
+static bool is_short(const struct session_state *old, const char *name)
+{
+	const struct session_row *row = any_setting(old, name);
+	const char *value = row == NULL || row->value == NULL ? "0" : row->value;
+	char *unit;
+	const double limit = strtod(value, &unit) * (strcmp(unit, "s") == 0 ? 1000 : 1);
+
+	return limit > 0 && limit < SHORT_LIMIT && strcmp(unit, "min") != 0 &&
+	       strcmp(unit, "h") != 0 && strcmp(unit, "d") != 0;
+}
+
+static bool replay_hurries(const struct session_state *old)
+{
+	return replay_is_early(old) &&
+	       (is_short(old, "statement_timeout") || is_short(old, "transaction_timeout"));
+}
+
+static bool is_ascii(const char *text)
+{
+	while (*text > 0)
+		text++;
+	return *text == '\0';
+}
+
+/* In the transaction of what follows, where late settings have been made already. */
+static void replay_guard(struct replay *replay, const struct session_state *old, const char *name)
+{
+	const char *encoding = session_state_info(old, "server_encoding");
+	char sql[160];
+
+	if (!replay_is_early(old))
+		return;
+	if (replay_hurries(old)) {
+		session_add_unlimited(&replay->out);
+		session_add_run(&replay->out,
+		                "SELECT WHERE pg_catalog.set_config('statement_timeout', '0', true)"
+		                " IS NULL");
+	}
+	if (!is_ascii(name) && !setting_is(old, "client_encoding", encoding)) {
+		(void)snprintf(
+		    sql, sizeof(sql),
+		    "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL",
+		    encoding);
+		session_add_run(&replay->out, sql);
+	}
+}
+
 static void replay_listen(struct replay *replay, const struct session_state *old)
 {
 	size_t i;
@@ -403,9 +468,23 @@ static void replay_listen(struct replay *replay, const struct session_state *old
 			sbuf_add_char(&sql, *p);
 		}
 		sbuf_add_char(&sql, '"');
+		replay_guard(replay, old, row->name);
 		session_add_run(&replay->out, sbuf_text(&sql));
 		step_end(replay, "LISTEN", row->name);
 		sbuf_free(&sql);
+	}
+}
+
+static void replay_call_locks(struct replay *replay, const struct session_state *old)
+{
+	size_t i;
+
+	for (i = 0; i < session_state_count(old); i++) {
+		const struct session_row *row = session_state_at(old, i);
+		unsigned calls = locks_call_add(row, &replay->out);
+
+		while (calls-- > 0)
+			step_note(replay, REPLAY_LOCK, row->name);
 	}
 }
 
@@ -414,12 +493,22 @@ static void replay_locks(struct replay *replay, const struct session_state *old)
 {
 	size_t i;
 
+	if (session_state_count_kind(old, SESSION_LOCK) == 0)
+		return;
+	/* It may have got some of them on the standby. */
+	locks_free_add(&replay->out);
+	step_note(replay, "giving back of advisory locks", NULL);
+	if (locks_callable(old) && !replay_hurries(old)) {
+		replay_call_locks(replay, old);
+		return;
+	}
 	for (i = 0; i < session_state_count(old); i++) {
 		const struct session_row *row = session_state_at(old, i);
 		struct sbuf sql;
 
 		sbuf_init(&sql, 1024);
 		if (row->kind == SESSION_LOCK && locks_take_sql(row, &sql)) {
+			replay_guard(replay, old, "");
 			session_add_run(&replay->out, sbuf_text(&sql));
 			step_end(replay, REPLAY_LOCK, row->name);
 		}
@@ -469,20 +558,11 @@ static void replay_unnamed(struct replay *replay, const struct stmt *unnamed)
 	step_end(replay, REPLAY_UNNAMED, NULL);
 }
 
-static bool setting_is(const struct session_state *old, const char *name, const char *value)
-{
-	const struct session_row *row = any_setting(old, name);
-
-	return row != NULL && row->value != NULL && strcmp(row->value, value) == 0;
-}
-
 bool replay_is_early(const struct session_state *old)
 {
 	/* Under the first setting a standby answers no question; the second would end the connection
 	 * while it waits for the hold. */
-	return session_state_count_kind(old, SESSION_LOCK) == 0 &&
-	       session_state_count_kind(old, SESSION_CHANNEL) == 0 &&
-	       session_state_count_kind(old, SESSION_TEMPORARY) == 0 &&
+	return session_state_count_kind(old, SESSION_TEMPORARY) == 0 &&
 	       session_state_count_kind(old, SESSION_TEMP_SCHEMA) == 0 &&
 	       !setting_is(old, "default_transaction_isolation", "serializable") &&
 	       (!is_known(old, "idle_session_timeout") ||
@@ -505,39 +585,53 @@ static bool replay_temporary(struct replay *replay, const struct session_state *
 	return true;
 }
 
+static void replay_begin(struct replay *replay, const struct session_state *old)
+{
+	replay_meanwhile(replay, old);
+	if (replay->apart)
+		step_end(replay, REPLAY_SETTINGS, NULL);
+	replay_settings(replay, old);
+	set_end(replay, REPLAY_SETTINGS);
+	replay_role(replay, old);
+}
+
+static bool replay_claims(struct replay *replay, const struct session_state *old,
+                          enum replay_stage stage)
+{
+	if (stage != REPLAY_CHANNELS)
+		replay_locks(replay, old);
+	replay_listen(replay, old);
+	return sbuf_ok(&replay->out) && sbuf_ok(&replay->labels);
+}
+
 bool replay_build(const struct session_state *old, const struct stmt *unnamed,
                   enum replay_stage stage, bool apart, struct replay *replay)
 {
-	const bool here = replay_is_early(old) == (stage == REPLAY_ON_STANDBY);
+	const bool on_standby = stage == REPLAY_ON_STANDBY || stage == REPLAY_AHEAD;
+	const bool here = replay_is_early(old) == on_standby;
 	bool good = true;
 
 	memset(replay, 0, sizeof(*replay));
 	replay->apart = apart;
 	sbuf_init(&replay->out, SESSION_REPLAY_MAX + session_state_carried(old));
 	sbuf_init(&replay->labels, SESSION_REPLAY_MAX);
-	if (stage == REPLAY_ON_STANDBY) {
-		replay_meanwhile(replay, old);
-		if (apart)
-			step_end(replay, REPLAY_SETTINGS, NULL);
-		replay_settings(replay, old);
-		set_end(replay, REPLAY_SETTINGS);
-		replay_role(replay, old);
-	} else if (stage != REPLAY_CLAIMS) {
+	if (stage == REPLAY_CLAIMS || stage == REPLAY_CHANNELS)
+		return replay_claims(replay, old, stage);
+	if (on_standby)
+		replay_begin(replay, old);
+	else
 		good = replay_temporary(replay, old);
-	}
-	if (stage != REPLAY_CLAIMS) {
-		if ((session_statement_stage(old) == REPLAY_ON_STANDBY) == (stage == REPLAY_ON_STANDBY))
-			good = good && replay_statements(replay, old, false);
-		if (here)
-			replay_cursors(replay, old);
-	}
-	if (stage == REPLAY_CLAIMS || stage == REPLAY_AFTER_PROMOTION) {
-		replay_locks(replay, old);
-		replay_listen(replay, old);
-	}
-	if (stage != REPLAY_CLAIMS && here)
+	if ((session_statement_stage(old) == REPLAY_ON_STANDBY) == on_standby)
+		good = good && replay_statements(replay, old, false);
+	if (here)
+		replay_cursors(replay, old);
+	if (stage == REPLAY_AHEAD && replay_is_early(old) && locks_callable(old))
+		replay_call_locks(replay, old);
+	if (stage == REPLAY_AFTER_PROMOTION)
+		good = replay_claims(replay, old, stage) && good;
+	if (here)
 		replay_late(replay, old);
-	if ((stage == REPLAY_AFTER_CLAIMS || stage == REPLAY_AFTER_PROMOTION) && unnamed != NULL)
+	if (!on_standby && unnamed != NULL)
 		replay_unnamed(replay, unnamed);
 	return good && sbuf_ok(&replay->out) && sbuf_ok(&replay->labels);
 }

@@ -4,9 +4,10 @@
  *
  * On the standby, before anything is held: settings (but those that a standby refuses, or that
  * would work against what follows: replay.c), custom settings, role, prepared statements.  After
- * promotion: LISTEN, the settings left out, client_encoding.  Where nothing of the session has to
- * wait for the promotion, all of this is done on the standby: replay_is_early().  Last comes the
- * client's unnamed statement, which may be another one after each of its transactions.
+ * promotion: advisory locks, LISTEN, the settings left out, client_encoding.  Where nothing else of
+ * the session has to wait for the promotion, all but LISTEN is done on the standby:
+ * replay_is_early().  Last comes the client's unnamed statement, which may be another one after
+ * each of its transactions.
  *
  * The connection must have been opened as the old one was: same user, database, startup parameters.
  * Each step ends in a Sync; any ErrorResponse means that the session cannot be carried, and
@@ -41,7 +42,7 @@ struct replay {
 #define REPLAY_SETTING "setting"
 #define REPLAY_SETTINGS "settings"
 
-/* Whether a standby can be given all of this state but the unnamed statement. */
+/* Whether a standby can be given all of this state but channels and the unnamed statement. */
 bool replay_is_early(const struct session_state *old);
 
 /* `unnamed`: the client's unnamed statement, or NULL; used after promotion.  `apart`: so that an

@@ -383,6 +383,20 @@ void wire_add_describe(struct sbuf *buf, char kind, const char *name)
 	add_target(buf, FE_DESCRIBE, kind, name);
 }
 
+void wire_add_function_call(struct sbuf *buf, uint32_t oid, const void *args, size_t args_len,
+                            uint16_t count)
+{
+	size_t start = message_begin(buf, FE_FUNCTION_CALL);
+
+	sbuf_add_be32(buf, oid);
+	sbuf_add_be16(buf, 1); /* one format for all arguments */
+	sbuf_add_be16(buf, 1);
+	sbuf_add_be16(buf, count);
+	sbuf_add(buf, args, args_len);
+	sbuf_add_be16(buf, 1);
+	message_end(buf, start);
+}
+
 void wire_add_close(struct sbuf *buf, char kind, const char *name)
 {
 	add_target(buf, FE_CLOSE, kind, name);

@@ -105,6 +105,10 @@ void wire_add_bind_texts(struct sbuf *buf, const char *portal, const char *state
                          const char *const *values, uint16_t count);
 /* Without parameters, results as text. */
 void wire_add_bind(struct sbuf *buf, const char *portal, const char *statement);
+/* A call of the function with this OID; `args` holds `count` arguments, each its length (4 bytes)
+ * and its binary form.  The result is binary, too. */
+void wire_add_function_call(struct sbuf *buf, uint32_t oid, const void *args, size_t args_len,
+                            uint16_t count);
 /* `kind` is 'S' (statement) or 'P' (portal). */
 void wire_add_describe(struct sbuf *buf, char kind, const char *name);
 void wire_add_close(struct sbuf *buf, char kind, const char *name);

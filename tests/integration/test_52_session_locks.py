@@ -100,6 +100,109 @@ def test_they_are_counted_before_the_hold(proxy, pg, other):
             server.sql("ALTER ROLE app2 RESET log_statement")
 
 
+def taken(cluster):
+    """The keys of advisory locks there, those of 64 bits."""
+    return sorted(each[0] for each in cluster.sql(
+        "SELECT objid::int FROM pg_locks WHERE locktype = 'advisory' AND granted"))
+
+
+def test_the_new_server_has_them_before_the_hold(proxy, other):
+    """So that nobody has to wait for them: only for channels."""
+    with proxy.wire("p2") as conn, proxy.wire("p2") as listener:
+        conn.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8)")
+        listener.query("LISTEN news; SELECT pg_advisory_lock_shared(8)")
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert taken(other) == [7, 8, 8]
+        # What has changed since is found out in the hold.
+        conn.query("SELECT pg_advisory_unlock_shared(8), pg_advisory_lock(9)")
+        epoch = proxy.hold("p2", "LEASE 60s")["epoch"]
+        assert taken(other) == [7, 8, 9]
+        assert proxy.held()["sessions_left"] == "1"  # the channel
+        proxy.command("SWAP p2 TO other EPOCH %s FORCE" % epoch)
+        proxy.command("RELEASE p2 EPOCH %s" % epoch)
+        assert [count(conn, call) for call in ("(7)", "_shared(8)", "(9)")] == [2, 0, 1]
+        assert count(listener, "_shared(8)") == 1
+        assert listener.value("SELECT pg_listening_channels()") == "news"
+
+
+def test_a_swap_that_is_given_up_leaves_none_behind(proxy, other):
+    with proxy.wire("p2") as conn:
+        conn.query("SELECT pg_advisory_lock(7)")
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert taken(other) == [7]
+        proxy.command("CANCEL SWAP p2")
+        wait_for(lambda: taken(other) == [], what="the end of that session there")
+        assert count(conn, "(7)") == 1
+
+
+def test_one_that_went_from_hand_to_hand(proxy, other):
+    """What was opened for the first one has it until that is asked again."""
+    with proxy.wire("p2") as first, proxy.wire("p2") as second, proxy.wire("p2") as third:
+        first.query("SELECT pg_advisory_lock(7)")
+        second.query("SELECT pg_advisory_lock(8), pg_advisory_lock(9)")
+        third.query("LISTEN news")
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert taken(other) == [7, 8, 9]
+        for conn, call in ((first, "unlock(7)"), (second, "lock(7)"), (second, "unlock(8)"),
+                           (third, "lock(8)"), (second, "unlock(9)"), (first, "lock(9)")):
+            assert not errors(conn.query("SELECT pg_advisory_" + call))
+        swap(proxy, "other", prepare=False)
+        held = [[count(conn, "(%d)" % key) for key in (7, 8, 9)] for conn in (first, second, third)]
+        assert held == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+        assert third.value("SELECT pg_listening_channels()") == "news"
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["given back", "kept"])
+def test_somebody_has_it_on_the_new_server(proxy, other, stays):
+    """As one may on a standby, which has locks of its own.  The session is not pinned for that."""
+    with proxy.wire("p2") as conn, proxy.wire("p2") as plain, other.connect("p2") as rival:
+        conn.query("SELECT pg_advisory_lock(8), pg_advisory_lock(7), pg_advisory_lock(7)")
+        rival.execute("SELECT pg_advisory_lock(7)")
+        proxy.command("PREPARE SWAP p2 TO other")
+        row, = [row for row in proxy.command("SHOW SESSIONS p2") if "locks" in row["what"]]
+        assert row["class"] == "movable"
+        if not stays:
+            rival.execute("SELECT pg_advisory_unlock(7)")
+        swap(proxy, "other", prepare=False)
+        assert plain.value("SHOW cluster_name") == "other"
+        if stays:
+            said, = errors(conn.rest())
+            assert said["C"] == "57P01" and "another session has its advisory lock" in said["D"]
+        else:
+            assert (count(conn, "(7)"), count(conn, "(8)")) == (2, 1)
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+def test_under_late_settings(proxy, encoding):
+    """They are there before locks and channels, which they do not spoil: a short time limit, and another
+    encoding of their names."""
+    name = "nachrichten für Käufer"
+    sent = name.encode("latin1" if encoding == "LATIN1" else "utf8")
+    with proxy.wire("p2") as conn, proxy.wire("p2") as plain:
+        conn.query("SET client_encoding = '%s'" % encoding)
+        conn.send(query(b'LISTEN "' + sent + b'"'))
+        assert not errors(conn.ready())
+        conn.query("SELECT pg_advisory_lock(7); SET default_transaction_read_only = on;"
+                   "SET default_transaction_isolation = 'repeatable read'; SET statement_timeout = '900ms'")
+        swap(proxy, "other")
+        conn.query("SET statement_timeout = 0")
+        assert conn.value("SHOW cluster_name") == "other"
+        assert count(conn, "(7)") == 1
+        plain.send(query('NOTIFY "%s", \'x\'' % name))
+        assert conn.until("A")[-1].body[4:] == sent + b"\0x\0"
+
+
+def test_more_than_a_few(proxy, other):
+    """Each takes a message, unless there are too many."""
+    with proxy.wire("p2") as conn:
+        conn.query("SELECT count(pg_advisory_lock(7)) FROM generate_series(1, 100)")
+        proxy.command("PREPARE SWAP p2 TO other")
+        assert taken(other) == []
+        swap(proxy, "other", prepare=False)
+        assert conn.value("SHOW cluster_name") == "other"
+        assert count(conn, "(7)") == 100
+
+
 def test_they_may_not_be_counted(make_proxy, pg, other):
     """Nothing has happened to them, and the session is pinned before any hold."""
     proxy = make_proxy({"pg": pg, "other": other},

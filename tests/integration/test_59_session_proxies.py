@@ -41,7 +41,7 @@ def test_nor_when_the_move_is_resumed(make_scene, owner):
     scene = make_scene(proxies=2, proxy={"pool_mode": "session"})
     slow = scene.proxies[owner].wire("p2", application_name="slow")
     rival = scene.proxies[1 - owner].wire("p2", application_name="rival")
-    slow.query("SELECT pg_advisory_lock(7)")
+    slow.query("SELECT pg_advisory_lock(7); LISTEN news")
     rival.query("SELECT 1")
     killed = scene.background("move", "p2", "--to", "pg2", fault="journal.promote.outcome=kill")
     assert killed.wait(60 * SLOW) != DONE

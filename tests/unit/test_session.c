@@ -577,7 +577,7 @@ static void test_replay(void **state)
 	assert_true(session_state_finish(a));
 	assert_true(replay_build(a, NULL, REPLAY_ON_STANDBY, false, &replay));
 	assert_int_equal(count_syncs(&replay), replay.steps);
-	assert_string_equal(replay_step(&replay, replay.steps - 1), "prepared statement \"s1\"");
+	assert_string_equal(replay_step(&replay, replay.steps - 2), "prepared statement \"s1\"");
 	assert_string_equal(replay_step(&replay, replay.steps), "");
 	assert_non_null(
 	    memmem(replay.out.data, replay.out.len, "s1\0SELECT $1\0\0\2\0\0\0\31\0\0\0\27", 23));
@@ -622,28 +622,118 @@ static void test_replay_what_the_server_knows(void **state)
 	session_state_free(a);
 }
 
-/* What others wait for comes first if it is to, and then not again. */
+/* A function call of pg_try_advisory_lock_shared(int8) with the key 1. */
+static const uint8_t call_lock[] = {'F', 0, 0, 0, 28, 0, 0, 11, 67, 0, 1, 0, 1, 0, 1,
+                                    0,   0, 0, 8, 0,  0, 0, 0,  0,  0, 0, 1, 0, 1};
+
+static size_t count_calls(const struct replay *replay, size_t *all)
+{
+	size_t count = 0;
+	size_t at = 0;
+
+	*all = 0;
+	while (at < replay->out.len) {
+		const uint8_t *msg = (const uint8_t *)replay->out.data + at;
+		const size_t len = 1 + wire_get_be32(msg + 1);
+
+		*all += msg[0] == 'F';
+		count += len == sizeof(call_lock) && memcmp(msg, call_lock, len) == 0;
+		at += len;
+	}
+	return count;
+}
+
+/* What others wait for comes first if it is to, and then not again.  A standby can give the locks.
+ */
 static void test_claims(void **state)
 {
-	static const enum replay_stage stages[] = {REPLAY_CLAIMS, REPLAY_AFTER_CLAIMS,
-	                                           REPLAY_AFTER_PROMOTION};
+	static const struct {
+		enum replay_stage stage;
+		bool frees, locks, listens, late;
+	} stages[] = {{REPLAY_AHEAD, false, true, false, true},
+	              {REPLAY_ON_STANDBY, false, false, false, true},
+	              {REPLAY_CLAIMS, true, true, true, false},
+	              {REPLAY_CHANNELS, false, false, true, false},
+	              {REPLAY_AFTER_CLAIMS, false, false, false, false},
+	              {REPLAY_AFTER_PROMOTION, true, true, true, false}};
 	struct session_state *a = begin();
 	struct replay replay;
+	size_t calls;
 	size_t i;
 
 	(void)state;
 	assert_true(put(a, "guc", "lock_timeout", "5", "0"));
+	assert_true(put(a, "base", "default_transaction_isolation", "read committed", NULL));
 	assert_true(put(a, "listen", "news", NULL, NULL));
 	assert_true(put(a, "lock", "0 1 1 ShareLock", NULL, "2"));
 	assert_true(session_state_finish(a));
+	assert_true(replay_is_early(a));
 	for (i = 0; i < ARRAY_LEN(stages); i++) {
-		assert_true(replay_build(a, NULL, stages[i], false, &replay));
-		assert_int_equal(count_syncs(&replay), replay.steps);
-		assert_int_equal(sends(&replay, "LISTEN"), stages[i] != REPLAY_AFTER_CLAIMS);
-		assert_int_equal(sends(&replay, "lock_shared("), stages[i] != REPLAY_AFTER_CLAIMS);
-		assert_int_equal(sends(&replay, "lock_timeout"), stages[i] != REPLAY_CLAIMS);
+		assert_true(replay_build(a, NULL, stages[i].stage, false, &replay));
+		assert_int_equal(count_calls(&replay, &calls), stages[i].locks ? 2 : 0);
+		assert_int_equal(calls, (stages[i].locks ? 2 : 0) + (stages[i].frees ? 1 : 0));
+		assert_int_equal(count_syncs(&replay) + calls, replay.steps);
+		assert_int_equal(sends(&replay, "LISTEN"), stages[i].listens);
+		assert_int_equal(sends(&replay, "lock_timeout"), stages[i].late);
 		replay_free(&replay);
 	}
+	session_state_free(a);
+}
+
+/* Locks and channels come when the late settings are there already, which are not to spoil them. */
+static void test_claims_under_late_settings(void **state)
+{
+	static const struct {
+		const char *timeout;
+		bool hurries;
+	} limits[] = {{"0", false},     {"5", true},     {"9999ms", true},
+	              {"9s", true},     {"10s", false},  {"61s", false},
+	              {"10000", false}, {"1min", false}, {"1h", false}};
+	struct replay replay;
+	size_t calls;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < ARRAY_LEN(limits); i++) {
+		struct session_state *a = begin();
+
+		assert_true(put(a, "guc", "statement_timeout", limits[i].timeout, "0"));
+		assert_true(put(a, "guc", "client_encoding", "LATIN1", "UTF8"));
+		assert_true(put(a, "info", "server_encoding", "UTF8", NULL));
+		assert_true(put(a, "listen", i % 2 == 0 ? "news" : "nach\303\266", NULL, NULL));
+		assert_true(put(a, "lock", "0 1 1 ShareLock", NULL, "1"));
+		assert_true(session_state_finish(a));
+		assert_true(replay_build(a, NULL, REPLAY_CLAIMS, false, &replay));
+		assert_int_equal(sends(&replay, "'statement_timeout', '0', true"),
+		                 limits[i].hurries);
+		assert_int_equal(sends(&replay, "lock_shared("), limits[i].hurries);
+		assert_int_equal(count_calls(&replay, &calls), limits[i].hurries ? 0 : 1);
+		assert_int_equal(sends(&replay, "'client_encoding', 'UTF8', true"), i % 2 == 1);
+		replay_free(&replay);
+		session_state_free(a);
+	}
+}
+
+/* Too many for function calls. */
+static void test_many_locks(void **state)
+{
+	struct session_state *a = begin();
+	struct replay replay;
+	size_t calls;
+
+	(void)state;
+	assert_true(put(a, "lock", "0 1 1 ShareLock", NULL, "60"));
+	assert_true(put(a, "lock", "0 2 1 ShareLock", NULL, "5"));
+	assert_true(session_state_finish(a));
+	assert_true(replay_build(a, NULL, REPLAY_AHEAD, false, &replay));
+	assert_int_equal(count_calls(&replay, &calls) + calls, 0);
+	replay_free(&replay);
+	assert_true(replay_build(a, NULL, REPLAY_CLAIMS, false, &replay));
+	assert_int_equal(count_calls(&replay, &calls), 0);
+	assert_int_equal(calls, 1);
+	assert_true(sends(&replay, "generate_series(1, 60)"));
+	assert_true(sends(&replay, "generate_series(1, 5)"));
+	replay_free(&replay);
 	session_state_free(a);
 }
 
@@ -682,8 +772,7 @@ static void test_what_a_standby_can_be_given(void **state)
 	assert_early("guc", "default_transaction_isolation", "serializable", false);
 	assert_early("cat", "default_transaction_isolation", "serializable", false);
 	assert_early("base", "idle_session_timeout", "60000", false);
-	assert_early("listen", "news", NULL, false);
-	assert_early("lock", "0 1 1 ExclusiveLock", NULL, false);
+	assert_early("temp", "a", "r", false);
 }
 
 /* ---- temporary tables ---- */
@@ -839,6 +928,8 @@ int main(void)
 	    cmocka_unit_test(test_replay),
 	    cmocka_unit_test(test_replay_what_the_server_knows),
 	    cmocka_unit_test(test_claims),
+	    cmocka_unit_test(test_claims_under_late_settings),
+	    cmocka_unit_test(test_many_locks),
 	    cmocka_unit_test(test_what_a_standby_can_be_given),
 	    cmocka_unit_test(test_temporary_tables),
 	    cmocka_unit_test(test_probe_outcomes),
