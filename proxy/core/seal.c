@@ -11,8 +11,11 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-/* All are closed within so many ticks. */
+/* All are closed within so many ticks … */
 #define CLOSE_TICKS 64
+/* … once sessions have been set up, which are in more of a hurry; if that takes longer, all the
+ * same. */
+#define CLOSE_PATIENCE (10 * USEC_PER_SEC)
 
 /* Nothing has come that nobody has read, the end least of all. */
 static bool is_silent(int fd)
@@ -142,12 +145,17 @@ static void seal_close_some(struct database *database, size_t most)
 
 void seal_tick(struct database *database)
 {
+	const struct sealed *oldest;
+
 	if (LIKELY(database->sealed.count == 0)) {
 		database->seal_pace = 0;
 		return;
 	}
 	if (database->seal_pace == 0)
 		database->seal_pace = 1 + database->sealed.count / CLOSE_TICKS;
+	oldest = CONTAINER_OF(list_first(&database->sealed), struct sealed, node);
+	if (session_some_queued(database) && database->worker->now - oldest->since < CLOSE_PATIENCE)
+		return;
 	seal_close_some(database, database->seal_pace);
 }
 

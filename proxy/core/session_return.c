@@ -199,7 +199,8 @@ bool session_return_later(struct session_move *move)
 	const usec_t patience = session_comes_back(move) ? LOCKS_PATIENCE : LOCKS_PATIENCE_MOVED;
 	bool lock;
 
-	if (!move->parked || move->fresh == NULL || move->failure == NULL || move->failure_in_state)
+	if (!move->parked || move->fresh == NULL || move->failure == NULL ||
+	    move->failure_in_state || locks_refused(move->failure_sqlstate))
 		return false;
 	sbuf_init(&label, 1000);
 	return_failed_step(move, &label);
