@@ -388,9 +388,13 @@ void session_seal(struct database *database)
 	}
 }
 
-static bool session_can_go_back(const struct session_move *move)
+static bool session_can_go_back(struct session_move *move)
 {
-	return !move->reconnect && session_has_way_back(move);
+	session_count_rest(move);
+	/* RECONNECT moves it all the same, unless others would go on before it has its locks and
+	 * channels at the new server: it has them at the old one still, and RECONNECT's turn comes
+	 * again. */
+	return session_has_way_back(move) && (!move->reconnect || move->rest);
 }
 
 /* Without a swap: nobody may go on with it, and others need its place. */

@@ -270,6 +270,28 @@ def test_reconnect_leaves_a_session_with_locks_where_it_is(proxy, pg):
         assert not errors(conn.query("SELECT 1"))
 
 
+@pytest.mark.parametrize("has", ["SELECT pg_advisory_lock(7)", "LISTEN news"], ids=["lock", "channel"])
+def test_reconnect_and_then_a_hold_leave_a_session_what_it_has(proxy, has):
+    """In the hold it keeps its server, where it has all that: nobody else could get it."""
+    with proxy.wire("p2") as conn, proxy.wire("p2") as rival, proxy.console() as console:
+        conn.query(has)
+        pid = conn.value("SELECT pg_backend_pid()")
+        conn.query("BEGIN")
+        console("RECONNECT p2")
+        epoch = console("HOLD p2 LEASE 60s DRAIN 20s NOWAIT")[0]["epoch"]
+        conn.query("COMMIT")
+        wait_for(lambda: proxy.held()["state"] == "held", what="the hold")
+        console("RELEASE p2 EPOCH %s" % epoch)
+        assert not errors(conn.query("SELECT 1"))
+        if has.startswith("LISTEN"):
+            wait_for(lambda: conn.value("SELECT pg_backend_pid()") != pid, what="another server")
+            assert conn.value("SELECT pg_listening_channels()") == "news"
+        else:
+            assert rival.value("SELECT pg_try_advisory_lock(7)") == "f"
+            assert conn.value("SELECT pg_backend_pid()") == pid
+            assert count(conn, "(7)") == 1
+
+
 def test_a_session_that_keeps_its_server_is_not_asked_after_each_transaction(proxy, pg):
     """But when it has given up what kept it there, it goes, idle as it is."""
     pg.sql("ALTER ROLE app2 SET log_statement = 'all'")
