@@ -10,6 +10,7 @@
 #include "session/stmts.h"
 #include "wire/parse.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Everybody may ask that, of all parameters that servers report; whatever search_path is. */
@@ -35,20 +36,6 @@ static void change_add(struct sql_settings *sum, const struct sql_settings *next
 	sum->reset = (uint16_t)((sum->reset & ~next->set) | next->reset);
 }
 
-/* Whether the client has a named statement that sets something: which one is executed is not known
- * by then. */
-static bool change_is_named(const struct client *client)
-{
-	struct client_stmt_ref ref;
-	size_t cursor = 0;
-
-	while (client_stmts_next(client->stmts, &cursor, &ref)) {
-		if (sql_begins_with_set(ref.stmt->text))
-			return true;
-	}
-	return false;
-}
-
 const char *change_text(const struct client *client, struct server *server, bool *certain)
 {
 	const struct ledger_entry *entry = ledger_head(&server->ledger);
@@ -63,8 +50,8 @@ const char *change_text(const struct client *client, struct server *server, bool
 		if (another)
 			unnamed = ledger_at(&server->ledger, i)->unnamed;
 	}
-	*certain =
-	    simple ? server->query_whole && !another : unnamed != NULL && !change_is_named(client);
+	/* What another portal was bound to is not kept. */
+	*certain = simple ? server->query_whole && !another : unnamed != NULL && entry->plain;
 	if (simple)
 		return server->query;
 	return unnamed == NULL ? "" : unnamed->text;
@@ -213,14 +200,11 @@ void change_forget(struct server *server)
 	change->rolled_back = false;
 }
 
-/* The server's own values have changed: the client has again what it has asked for. */
-static void change_restore(struct server *server)
+/* The server's own values of these have changed: the client has again what it had asked for. */
+static void change_restore(struct client *client, const struct param_set *known, uint16_t bits)
 {
-	struct client *client = server->client;
-	struct worker *worker = server->worker;
-	struct param_set *restored =
-	    param_set_adopt(worker->params, client->params, server->change.known,
-	                    server->change.own & client->chosen);
+	struct worker *worker = client->worker;
+	struct param_set *restored = param_set_adopt(worker->params, client->params, known, bits);
 	struct sbuf out;
 
 	if (restored == NULL) {
@@ -242,7 +226,8 @@ static void change_end(struct server *server)
 {
 	if (server->change.own != 0) {
 		if (server->client != NULL)
-			change_restore(server);
+			change_restore(server->client, server->change.known,
+			               server->change.own & server->client->chosen);
 		pool_reloaded(server, server->change.own);
 	}
 	change_forget(server);
@@ -264,8 +249,64 @@ bool change_ask(struct server *server)
 	       server->doomed;
 }
 
+void change_end_doubt(struct client *client)
+{
+	struct change_doubt *doubt = client->doubt;
+
+	client->doubt = NULL;
+	if (doubt == NULL)
+		return;
+	param_set_unref(doubt->known);
+	free(doubt);
+}
+
+void change_unanswered(struct server *server)
+{
+	const struct change *change = &server->change;
+	struct client *client = server->client;
+	const uint16_t changed =
+	    (change->wonders | change->own) & param_bits_differing(client->params, change->known);
+	/* Was SET there, and is as others have it. */
+	const uint16_t reset =
+	    changed & change->had_set &
+	    (uint16_t)~param_bits_differing(client->params, server->pool->welcome);
+	const uint16_t bits = changed & (uint16_t)~reset;
+
+	/* (It is not told anything here: perhaps its server is being doomed.) */
+	client->chosen &= (uint16_t)~reset;
+	change_end_doubt(client);
+	if (bits == 0)
+		return;
+	client->doubt = malloc(sizeof(*client->doubt));
+	/* Without memory the values are its own, as is believed so far. */
+	if (client->doubt != NULL)
+		*client->doubt = (struct change_doubt){
+		    .known = param_set_ref(change->known),
+		    .bits = bits,
+		    .had_set = change->had_set,
+		    .had_chosen = change->had_chosen | (change->own & client->chosen)};
+}
+
+void change_settle_doubt(struct server *server)
+{
+	struct client *client = server->client;
+	const struct change_doubt *doubt = client->doubt;
+	/* As the server has it by itself: it was a reload, or a RESET of what was SET there. */
+	const uint16_t own =
+	    (uint16_t)(doubt->bits & ~param_bits_differing(client->params, server->params));
+	const uint16_t back = own & doubt->had_chosen & (uint16_t)~doubt->had_set;
+
+	client->chosen &= (uint16_t) ~(own & ~back);
+	if (back != 0)
+		change_restore(client, doubt->known, back);
+	pool_reloaded(server, own);
+	change_end_doubt(client);
+}
+
 void change_go_on_alone(struct server *server)
 {
+	if (!server->client->doomed)
+		change_unanswered(server);
 	server_unlink(server);
 	server->task = SERVER_TASK_CHANGE;
 	server_set_state(server, SERVER_RESETTING);
@@ -297,7 +338,6 @@ void change_answered(struct server *server)
 	uint16_t changed;
 
 	change->asking = false;
-	/* Not known: what it was believed to be so far, its client's. */
 	if (server->error == NULL && server->tx_status == 'I') {
 		changed = wonders & param_bits_differing(server->params, change->known);
 		server->may_set = (uint16_t)((server->may_set & ~wonders) | now);
@@ -311,6 +351,8 @@ void change_answered(struct server *server)
 			               /* or asked for before, and not RESET. */
 			               (change->had_chosen &
 			                (uint16_t) ~(changed & change->had_set & ~now)));
+	} else if (client != NULL) {
+		change_unanswered(server);
 	}
 	change_end(server);
 }

@@ -12,6 +12,7 @@
  *   before its release --change_ask()--> which parameters are SET in the server's session; its
  *     client stays with it, and what that sends waits
  *   the answer --change_answered()--> known
+ *   none, as the server ends or somebody cancels it --change_unanswered()--> in doubt
  *
  * Asked is only of a value that is news, so once for a client that has functions set it, and once
  * for a reload.  A function that SETs what is so already shows in nothing: it is found out when a
@@ -51,6 +52,14 @@ struct change {
 	uint16_t in_session; /* the answer */
 };
 
+/* Of a client whose server was asked, and has not answered. */
+struct change_doubt {
+	struct param_set *known; /* as in struct change */
+	uint16_t bits;           /* … of those which have changed since */
+	uint16_t had_set;
+	uint16_t had_chosen;
+};
+
 /* The client's parameters are about to change, perhaps for its transaction only. */
 void change_begin(struct server *server);
 
@@ -76,6 +85,17 @@ void change_forget(struct server *server);
 
 /* At its safe point, with its client: true if it is being asked. */
 bool change_ask(struct server *server) MUST_CHECK;
+
+/*
+ * No answer comes, or none that the client waits for: it is found out on the next server that it
+ * gets, before its request.  There what is in doubt is RESET.
+ *
+ * change_settle_doubt(): that is done; the client has chosen, or has what it had before.  What
+ * differs then is to be set.
+ */
+void change_unanswered(struct server *server);
+void change_settle_doubt(struct server *server);
+void change_end_doubt(struct client *client);
 
 /* Its client does not wait for the answer, and has no server then. */
 void change_go_on_alone(struct server *server);

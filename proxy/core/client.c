@@ -390,6 +390,7 @@ void client_destroy(struct client *client)
 		atomic_fetch_sub(&worker->proxy->client_count, 1);
 		atomic_fetch_sub(&worker->client_count, 1);
 	}
+	change_end_doubt(client);
 	free(client->told);
 	free(client);
 }

@@ -93,6 +93,7 @@ struct client {
 	uint32_t cancel_key;      /* random; see cancel_make_key() */
 	struct sock_address peer; /* see client_peer() */
 	struct user_share *user_share; /* counted in it */
+	struct change_doubt *doubt;    /* whose some of its parameters are (change.h); NULL: none */
 	char *told;                    /* the error that ends it, for the log; NULL: none */
 	usec_t connected;
 };

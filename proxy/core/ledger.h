@@ -14,6 +14,7 @@
 #define CORE_LEDGER_H
 
 #include "base/compiler.h"
+#include "wire/message.h"
 
 #include <assert.h>
 #include <stdbool.h>
@@ -58,6 +59,8 @@ struct ledger_entry {
 	                      it, need no flag */
 	bool had_unnamed;  /* … which the server had before */
 	bool gone;         /* of what it ends there was nothing left */
+	bool plain; /* Execute: of the unnamed portal, of what is the unnamed statement; Sync:
+	               the last Execute before it was so */
 	uint32_t generation; /* Bind and Describe of a named statement: the statement's; OWES_MARK:
 	                        how many ReadyForQuery have come */
 };
@@ -78,6 +81,8 @@ struct ledger {
 	uint32_t changes;  /* entries that change which prepared statements the server has */
 	bool open;         /* extended messages since the last Sync: an implicit transaction */
 	bool unnamed;      /* … the client's unnamed statement among them */
+	bool plain;        /* the unnamed portal was bound to what is the unnamed statement still */
+	bool ran_plain;    /* … and was executed last */
 	bool skipping;     /* after an error: the server reads up to Sync */
 	bool copy_in;      /* the server reads COPY data */
 	bool mark_due;     /* OWES_MARK is there, what it is owed for is still to be sent */
@@ -150,6 +155,25 @@ static inline MUST_CHECK bool ledger_owe(struct ledger *ledger, enum ledger_op o
 	ledger->count++;
 	ledger_count_op(ledger, (uint8_t)op, 1);
 	return true;
+}
+
+/* A message of the extended protocol, of which at least the header is here, is sent: what the next
+ * Execute is of. */
+static inline void ledger_note_portal(struct ledger *ledger, const uint8_t *msg, size_t have)
+{
+	const bool nameless = have > WIRE_HEADER_LEN && msg[WIRE_HEADER_LEN] == '\0';
+
+	if (msg[0] == FE_BIND) {
+		/* A named portal leaves the other as it is. */
+		if (nameless || have == WIRE_HEADER_LEN)
+			ledger->plain =
+			    have > WIRE_HEADER_LEN + 1 && msg[WIRE_HEADER_LEN + 1] == '\0';
+	} else if (msg[0] == FE_EXECUTE) {
+		ledger->ran_plain = ledger->plain && nameless;
+	} else if (msg[0] == FE_PARSE || msg[0] == FE_CLOSE) {
+		ledger->plain = false;
+		ledger->ran_plain = false;
+	}
 }
 
 /* The oldest entry, NULL if there is none. */

@@ -382,18 +382,20 @@ static struct param_set *pool_wanted(struct server *server, const struct client 
 {
 	struct param_pool *params = server->worker->params;
 	const struct route *route = route_find(server->routes, server->pool->database->name);
+	const uint16_t doubted = LIKELY(client->doubt == NULL) ? 0 : client->doubt->bits;
+	const uint16_t chosen = client->chosen & (uint16_t)~doubted;
 	const uint16_t others =
-	    (server->may_set | server->reloaded) & (uint16_t) ~(client->chosen | SERVER_RELOADED);
+	    (server->may_set | server->reloaded | doubted) & (uint16_t) ~(chosen | SERVER_RELOADED);
 	const uint16_t differing = param_bits_differing(client->params, server->params);
 	struct param_set *want;
 	struct param_set *has;
 
-	server->synced = (differing | server->reloaded) & client->chosen;
+	server->synced = (differing | server->reloaded) & chosen;
 	server->may_set |= server->synced;
-	server->defaulted = ((differing | others) & ~client->chosen) != 0;
+	server->defaulted = ((differing | others) & ~chosen) != 0;
 	if (!server->defaulted)
 		return param_set_ref(client->params);
-	has = param_set_adopt(params, client->params, server->params, (uint16_t)~client->chosen);
+	has = param_set_adopt(params, client->params, server->params, (uint16_t)~chosen);
 	if (has == NULL || others == 0)
 		return has;
 	if (route == NULL || route->database->connect_query[0] == '\0') {
@@ -430,6 +432,15 @@ static bool pool_sync(struct server *server, struct client *client)
 	return settled;
 }
 
+/* True: nothing differs; false: it is being set, or the client is doomed. */
+static bool pool_settle_doubt(struct server *server, struct client *client)
+{
+	if (LIKELY(client->doubt == NULL))
+		return true;
+	change_settle_doubt(server);
+	return !client->doomed && pool_sync(server, client);
+}
+
 /* Links them.  True: the client may send at once; false: parameters are being set first. */
 static bool pool_link(struct pool *pool, struct server *server, struct client *client)
 {
@@ -442,9 +453,10 @@ static bool pool_link(struct pool *pool, struct server *server, struct client *c
 	client->in_session = pool->session;
 	if (UNLIKELY(pool->session))
 		boot_used(pool, client);
-	if (LIKELY(client->params == server->params && (server->may_set & ~client->chosen) == 0))
+	if (LIKELY(client->params == server->params && (server->may_set & ~client->chosen) == 0 &&
+	           client->doubt == NULL))
 		return LIKELY(!client->failed) || pool_fail_block(server);
-	if (!pool_sync(server, client))
+	if (!pool_sync(server, client) || !pool_settle_doubt(server, client))
 		return false;
 	return pool_settle(server, client) && (LIKELY(!client->failed) || pool_fail_block(server));
 }
@@ -496,6 +508,8 @@ void pool_sync_done(struct server *server)
 		return;
 	}
 	server->proven = true;
+	if (!pool_settle_doubt(server, client))
+		return;
 	if ((UNLIKELY(pool_was_reloaded(server, client)) && !pool_sync(server, client)) ||
 	    !pool_settle(server, client))
 		return;

@@ -179,8 +179,8 @@ void relocate_client(struct client *client)
 	conn_send_put_off(worker);
 	if (client->doomed || client->state != CLIENT_IDLE || client->server != NULL ||
 	    client->pool->session || client->seen != NULL || client->conn.eof ||
-	    conn_kept(&client->conn) > 0 || conn_unsent(&client->conn) > 0 ||
-	    client->conn.broken || client->boot != NULL || client->discard > 0 ||
+	    conn_kept(&client->conn) > 0 || conn_unsent(&client->conn) > 0 || client->conn.broken ||
+	    client->boot != NULL || client->doubt != NULL || client->discard > 0 ||
 	    client->discard_to_sync || worker->shutting_down || client->pool->database->held ||
 	    client->pool->internal)
 		return;

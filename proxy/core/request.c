@@ -336,8 +336,13 @@ static bool request_note(struct request *request, struct server *server, uint8_t
 	/* What the server skips after an error it does not answer, a Query neither. */
 	if (ledger->skipping)
 		return true;
-	if (ledger_owe(ledger, op))
+	if (ledger_owe(ledger, op)) {
+		if (op == OWES_EXECUTE || op == OWES_SYNC)
+			ledger_at(ledger, ledger->count - 1)->plain = ledger->ran_plain;
+		if (op == OWES_SYNC)
+			ledger->ran_plain = false;
 		return true;
+	}
 	client_doom(request->client, CLIENT_CLOSE_MEMORY);
 	return false;
 }
@@ -508,6 +513,8 @@ static enum step request_forward(struct request *request, struct server *server,
 	request_note_start(request, server);
 	server->ledger.flushed = false;
 	if (is_extended(type)) {
+		if (!client->in_session)
+			ledger_note_portal(&server->ledger, msg, n);
 		if (type == FE_PARSE) {
 			server_note_parse(server, msg + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN);
 			if (client->seen != NULL)

@@ -263,6 +263,7 @@ static void server_leave_client(struct server *server)
 	} else if (UNLIKELY(server->change.asking) && !client->parting &&
 	           conn_kept(&client->conn) == 0 && (client->conn.events & EV_READ) != 0) {
 		/* It had what it was owed, and has sent nothing since. */
+		change_unanswered(server);
 		server_unlink(server);
 		client_set_state(client, CLIENT_IDLE);
 	} else if (UNLIKELY(client->parting)) {
@@ -278,6 +279,8 @@ static void server_leave_client(struct server *server)
 			                       : "the server closed the connection when it was to "
 			                         "set parameters",
 			                   server->error_sqlstate);
+		if (UNLIKELY(server->change.asking))
+			change_unanswered(server);
 		server_unlink(server);
 		pool_wait_first(server->pool, client);
 	} else if (UNLIKELY(client->move != NULL) && session_recovers(server)) {

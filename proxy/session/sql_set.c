@@ -222,12 +222,3 @@ uint16_t sql_read_set_config(const char *text)
 	(void)scan_symbol(&scan, ";");
 	return scan.token == SQL_END ? bit : 0;
 }
-
-bool sql_begins_with_set(const char *text)
-{
-	struct sql_lexer lexer;
-
-	sql_lex_begin(&lexer, text, strlen(text));
-	return sql_lex_next(&lexer) == SQL_WORD &&
-	       (sql_lex_is(&lexer, "set") || sql_lex_is(&lexer, "reset"));
-}

@@ -27,7 +27,4 @@ bool sql_read_settings(const char *text, struct sql_settings *settings) MUST_CHE
  * some drivers and frameworks send it instead of SET; 0: it is another one, or does not tell. */
 uint16_t sql_read_set_config(const char *text);
 
-/* Whether the text begins with SET or RESET. */
-bool sql_begins_with_set(const char *text);
-
 #endif

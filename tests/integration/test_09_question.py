@@ -72,6 +72,43 @@ def test_no_answer(own, proxy, end, whose):
         assert proxy.command("SHOW POOLS")
 
 
+@pytest.mark.parametrize("request_waits", [False, True])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("who", ["plain", "asks", "sets", "resets"])
+def test_no_answer_after_a_reload(own, proxy, who, end, request_waits):
+    """Later ones reach a client that has never asked for a value, or has taken that back; one that has keeps
+    what it asked for."""
+    own.sql("CREATE OR REPLACE FUNCTION resets() RETURNS int LANGUAGE sql AS "
+            "$$ RESET TimeZone; SELECT 1 $$", "p1")
+    with proxy.wire() as plain, proxy.wire(TimeZone="UTC") as asks, proxy.wire() as another:
+        client = {"plain": plain, "asks": asks}.get(who, another)
+        check([plain, asks, another], "TimeZone", "UTC")
+        text = "SELECT 1"
+        if who == "sets":
+            text = "SELECT hidden('Europe/Paris')"
+        elif who == "resets":
+            check([client], "TimeZone", "UTC")
+            client.query("SET TimeZone = 'Europe/Paris'")
+            text = "SELECT resets()"
+        else:
+            default_is(own, "TimeZone", "Asia/Tokyo")
+        with asked(own, client, text) as pid:
+            if request_waits:
+                client.send(query("SHOW TimeZone"))
+            own.sql(ENDS[end] % pid)
+        if who in ("sets", "resets"):
+            default_is(own, "TimeZone", "Asia/Tokyo")
+        kept = {"plain": "Asia/Tokyo", "asks": "UTC", "sets": "Europe/Paris", "resets": "UTC"}
+        if request_waits:
+            assert rows(client.ready("I")) == [[kept[who]]]
+        for value in ("Asia/Tokyo", "Asia/Kolkata"):
+            default_is(own, "TimeZone", value)
+            for _ in range(2):
+                check([client], "TimeZone", {"asks": "UTC", "sets": "Europe/Paris"}.get(who, value))
+                check([plain], "TimeZone", value)
+                check([asks], "TimeZone", "UTC")
+
+
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("how", ["simple", "extended", "part"])
 def test_a_request_behind_it(own, proxy, end, how):

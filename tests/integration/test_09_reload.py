@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pgwire import SYNC, bind, execute, parse, query, rows, tags
+from pgwire import SYNC, bind, close, errors, execute, parse, query, rows, tags
 from test_09_defaults import check, connections, default_is, own  # noqa: F401 pylint: disable=unused-import
 
 
@@ -79,6 +79,59 @@ def test_which_commands_set(own, make_proxy, place):  # noqa: F811
         assert not wrong
         check([named[0], piped], "TimeZone", "UTC")
         check(named[1:], "TimeZone", "Asia/Tokyo")
+
+
+def set_text(name, value):
+    return "SET %s = '%s'" % (name, value)
+
+
+# Messages of one batch, and what is SET and not afterwards.
+PORTALS = {
+    "named": ([parse(set_text("TimeZone", "UTC")), bind(portal="a"), parse("SELECT 1"), bind(),
+               execute(portal="a")], True),
+    "the other": ([parse(set_text("TimeZone", "UTC")), bind(portal="a"), parse("SET work_mem = '1MB'"), bind(),
+                   execute()], False),
+    "not executed": ([parse("SET work_mem = '1MB'"), bind(portal="a"), parse(set_text("TimeZone", "UTC")), bind(),
+                      execute(portal="a")], False),
+    "both": ([parse(set_text("TimeZone", "UTC")), bind(portal="a"), parse("RESET TimeZone"), bind(portal="b"),
+              execute(portal="b"), execute(portal="a")], True),
+    "both, otherwise": ([parse(set_text("TimeZone", "UTC")), bind(portal="a"), parse("RESET TimeZone"),
+                         bind(portal="b"), execute(portal="a"), execute(portal="b")], False),
+    "a reset that is not executed": ([parse(set_text("TimeZone", "UTC")), bind(portal="a"), parse("RESET TimeZone"),
+                                      bind(), execute(portal="a")], True),
+    "parsed behind it": ([parse(set_text("TimeZone", "UTC")), bind(), parse("SET work_mem = '1MB'"), execute()],
+                         True),
+    "parsed behind another": ([parse("SET work_mem = '1MB'"), bind(), parse(set_text("TimeZone", "UTC")), execute()],
+                              False),
+    "closed": ([parse("SET work_mem = '1MB'", "s"), parse(set_text("TimeZone", "UTC")), bind(name="s"),
+                close("S", "s"), execute()], False),
+    "named and closed": ([parse(set_text("TimeZone", "UTC"), "s"), parse("SET work_mem = '1MB'"), bind(name="s"),
+                          close("S", "s"), execute()], True),
+}
+
+
+@pytest.mark.parametrize("place", ["direct", "transaction"])
+@pytest.mark.parametrize("before", ["UTC", "Asia/Kolkata"])
+def test_bound_to_portals(own, make_proxy, place, before):  # noqa: F811
+    """What is executed counts, whenever it was bound, and whatever was prepared since."""
+    default_is(own, "TimeZone", before)
+    with connections(place, own, make_proxy, 1) as connect:
+        conns = {}
+        for name, (messages, _) in PORTALS.items():
+            conns[name] = connect()
+            conns[name].value("SELECT 1")
+            conns[name].send(*messages, SYNC)
+            assert not errors(conns[name].ready("I"))
+        other = connect()
+        check([other], "TimeZone", before)
+        for value in (before, "Asia/Tokyo"):
+            default_is(own, "TimeZone", value)
+            other.value("SELECT 1")
+            for _ in range(2):
+                wrong = {name: conn.value("SHOW TimeZone") for name, conn in conns.items()
+                         if conn.value("SHOW TimeZone") != ("UTC" if PORTALS[name][1] else value)}
+                assert not wrong
+                check([other], "TimeZone", value)
 
 
 @pytest.mark.parametrize("place", ["direct", "transaction"])
