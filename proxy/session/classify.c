@@ -427,6 +427,10 @@ static void say_why(const struct session_state *state, const struct session_fact
 		add_part(why, "; ",
 		         "a custom setting whose name was not seen (set_config() of a "
 		         "computed name)");
+	if (session_facts_concealed(facts) != NULL &&
+	    strcmp(session_state_info(state, "sees_all"), "true") != 0)
+		sbuf_printf(why, "%sthe setting %s, which was SET and which its role may not see",
+		            why->len > 0 ? "; " : "", session_facts_concealed(facts));
 	if (session_facts_unnamed_lost(facts))
 		add_part(why, "; ",
 		         "an unnamed statement that is too long to be kept, or of which an error "

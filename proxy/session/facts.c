@@ -41,10 +41,17 @@ static const struct {
                 {"all", SETS_TIMES | SETS_STRINGS | SETS_ENCODING}};
 static const char *const unreported[] = {"array_nulls", "lc_monetary", "timezone_abbreviations",
                                          "transform_null_equals", "xmloption"};
+/* Which a superuser may SET, and nobody else may see (GUC_SUPERUSER_ONLY). */
+static const char *const concealed[] = {"dynamic_library_path", "session_preload_libraries"};
 
 static unsigned unreported_bit(size_t i)
 {
 	return 8u << i;
+}
+
+static unsigned concealed_bit(size_t i)
+{
+	return unreported_bit(ARRAY_LEN(unreported) + i);
 }
 
 /* What a session has for which there was no memory: nothing is known of it for sure.  Never
@@ -128,6 +135,10 @@ static unsigned what_sets(const char *name)
 	for (i = 0; i < ARRAY_LEN(unreported); i++) {
 		if (strcmp(name, unreported[i]) == 0)
 			return unreported_bit(i);
+	}
+	for (i = 0; i < ARRAY_LEN(concealed); i++) {
+		if (strcmp(name, concealed[i]) == 0)
+			return concealed_bit(i);
 	}
 	return strcmp(name, "xml") == 0 ? what_sets("xmloption") : 0;
 }
@@ -292,6 +303,15 @@ void session_facts_see_unnamed(struct session_facts **slot, bool lost, bool time
 bool session_facts_has_set(const struct session_facts *facts, const char *name)
 {
 	return facts != NULL && (facts->once & what_sets(name)) != 0;
+}
+
+const char *session_facts_concealed(const struct session_facts *facts)
+{
+	for (size_t i = 0; i < ARRAY_LEN(concealed); i++) {
+		if (session_facts_has_set(facts, concealed[i]))
+			return concealed[i];
+	}
+	return NULL;
 }
 
 size_t session_facts_names(const struct session_facts *facts)

@@ -61,6 +61,9 @@ const char *session_facts_name(const struct session_facts *facts, size_t i);
 
 /* A text has set this one, which servers do not report. */
 bool session_facts_has_set(const struct session_facts *facts, const char *name);
+/* One that a text has set and that only superusers, and members of pg_read_all_settings, may see;
+ * or NULL. */
+const char *session_facts_concealed(const struct session_facts *facts);
 
 /* A custom setting may have been set whose name was not seen. */
 bool session_facts_unreadable(const struct session_facts *facts);

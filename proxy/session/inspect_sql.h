@@ -134,6 +134,7 @@ static const char inspect_sql[] =
     " ('hidden', (NOT pg_catalog.current_setting('role')" EQ "'none'"
     " AND pg_catalog.pg_has_role(session_user, 'pg_read_all_settings', 'USAGE')"
     " AND NOT pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'USAGE'))" TEXT
+    "), ('sees_all', pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'USAGE')" TEXT
     ")) i (n, v)"
     " UNION ALL "
     "SELECT 'info', 'temp_types', pg_catalog.concat(',', pg_catalog.string_agg("

@@ -205,6 +205,24 @@ def test_settings_hidden_from_the_role(tool, pg, sessions):
     assert tool.same(PROMOTED) == "same"
 
 
+@pytest.mark.parametrize("name", ["dynamic_library_path", "session_preload_libraries"])
+@pytest.mark.parametrize("text", ["SET %s = '$libdir'", "SET ROLE boss; SET %s = '$libdir'",
+                                  "SELECT set_config('%s', '$libdir', false)"])
+def test_settings_that_its_own_role_may_not_see(tool, pg, sessions, text, name):
+    """Set while it was another."""
+    pg.sql("DROP ROLE IF EXISTS boss; CREATE ROLE boss SUPERUSER; GRANT boss TO app")
+    try:
+        old = sessions()
+        run(tool, old, *(part.strip() for part in ("SET ROLE boss; " + text % name).split(";")))
+        assert tool.inspect(old) == "ok"
+        assert tool.classify()[0] == "movable"  # as long as its role is that one
+        run(tool, old, "RESET ROLE")
+        assert tool.inspect(old) == "ok"
+        assert tool.classify() == ["pinned", "", "the setting %s, which was SET and which its role may not see" % name]
+    finally:
+        pg.sql("REVOKE boss FROM app; DROP ROLE boss")
+
+
 def test_privilege_that_is_gone(tool, pg, sessions):
     pg.sql("CREATE FUNCTION log_all() RETURNS text LANGUAGE sql SECURITY DEFINER AS "
            "$$ SELECT set_config('log_min_messages', 'debug1', false) $$", "p1")
