@@ -20,6 +20,7 @@
 #include "core/server.h"
 #include "core/session_lost.h"
 #include "core/session_move.h"
+#include "core/session_notes.h"
 #include "core/session_see.h"
 #include "core/statement.h"
 #include "core/tally.h"
@@ -693,6 +694,8 @@ static void reply_notify(struct reply *reply, uint8_t *msg, size_t total)
 	if (client == NULL || !client->in_session || client->doomed)
 		return;
 	reply_sign(server, client, msg);
+	if (session_notes_take(server, msg, total))
+		return;
 	if (conn_send_copy(&reply->worker->to_client, &client->conn, reply->worker, msg, total) !=
 		CONN_IO_OK ||
 	    (client != server->client &&

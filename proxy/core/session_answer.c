@@ -7,6 +7,7 @@
 #include "core/server.h"
 #include "core/session_carry.h"
 #include "core/session_lost.h"
+#include "core/session_notes.h"
 #include "core/session_see.h"
 #include "core/worker.h"
 #include "session/locks.h"
@@ -283,6 +284,12 @@ static void session_take_locks(struct session_move *move, struct server *server)
 	session_settle_over(move);
 }
 
+/* After an error, of what the proxy has prepared for itself.  False: it is under way. */
+static bool session_clean_up(struct session_move *move, struct server *server)
+{
+	return move->failure == NULL || !session_ask(move, server, SESSION_ASKS_CLEANUP);
+}
+
 /* False: the next question is under way. */
 static bool session_use_answer(struct session_move *move, struct server *server,
                                enum session_question question)
@@ -297,7 +304,17 @@ static bool session_use_answer(struct session_move *move, struct server *server,
 		break;
 	case SESSION_ASKS_NEWS:
 		session_settle_over(move);
+		session_notes_passed(move);
 		break;
+	case SESSION_ASKS_LISTEN:
+		session_notes_listens(move, move->failure == NULL);
+		return session_clean_up(move, server);
+	case SESSION_ASKS_MARK:
+		session_notes_marked(move, move->failure == NULL);
+		return session_clean_up(move, server);
+	case SESSION_ASKS_FORGET:
+		session_notes_free(move);
+		return session_clean_up(move, server);
 	case SESSION_ASKS_LOCKS:
 		session_take_locks(move, server);
 		return move->asked == NULL;

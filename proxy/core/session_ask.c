@@ -10,6 +10,7 @@
 #include "core/server.h"
 #include "core/session_carry.h"
 #include "core/session_internal.h"
+#include "core/session_notes.h"
 #include "core/session_see.h"
 #include "core/worker.h"
 #include "session/locks.h"
@@ -240,6 +241,15 @@ static unsigned ask_build(struct session_move *move, enum session_question quest
 	case SESSION_ASKS_CLEANUP:
 		session_inspect_cleanup(out);
 		steps++;
+		break;
+	case SESSION_ASKS_LISTEN:
+		steps = session_notes_ask_listen(move, out);
+		break;
+	case SESSION_ASKS_MARK:
+		steps = session_notes_ask_mark(move, out);
+		break;
+	case SESSION_ASKS_FORGET:
+		steps = session_notes_ask_forget(move, out);
 		break;
 	}
 	return steps;

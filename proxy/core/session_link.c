@@ -11,6 +11,7 @@
 #include "core/server.h"
 #include "core/session_carry.h"
 #include "core/session_lost.h"
+#include "core/session_notes.h"
 #include "core/session_see.h"
 #include "core/worker.h"
 #include "session/shapes.h"
@@ -261,6 +262,7 @@ void session_unpark(struct session_move *move)
 	if (move->fresh != NULL && !move->fresh->for_swap)
 		session_drop_fresh(move);
 	session_link(move, server);
+	session_notes_stay(move);
 	client_go_on(move->client);
 }
 
@@ -380,6 +382,7 @@ void session_arrive(struct session_move *move)
 	         fresh->target->name, (int)fresh->backend_pid, move->digest_after,
 	         lossy ? ", not all of it" : "");
 	session_link(move, fresh);
+	session_notes_arrive(move);
 	if (!session_keep_changed(move)) {
 		client_doom(client, CLIENT_CLOSE_MEMORY);
 		return;

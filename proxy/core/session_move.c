@@ -9,6 +9,7 @@
 #include "core/seal.h"
 #include "core/server.h"
 #include "core/session_carry.h"
+#include "core/session_notes.h"
 #include "core/worker.h"
 #include "session/stmts.h"
 
@@ -84,6 +85,7 @@ void session_end(struct client *client)
 	session_state_free(move->answer);
 	session_note_unnamed(move, NULL);
 	session_carry_forget(move);
+	session_notes_free(move);
 	sbuf_free(&move->outcomes);
 	free(move->what);
 	free(move->why);
@@ -117,6 +119,7 @@ void session_server_lost(struct server *server)
 	}
 	if (server == move->fresh) {
 		session_dial_over(move);
+		session_notes_lost_fresh(move);
 		move->fresh = NULL;
 		move->stage = SESSION_STAGE_NONE;
 		session_count_rest(move);
@@ -309,6 +312,10 @@ static void session_step_linked(struct session_move *move)
 		session_settled(move); /* it comes back at its safe point, and is not waited for */
 		return;
 	}
+	if (UNLIKELY(move->notes != NULL)) {
+		(void)!session_ask(move, server, SESSION_ASKS_FORGET);
+		return;
+	}
 	if (!session_known(move, server)) {
 		if (server->ready_at != move->asked_ready_at)
 			move->neutral = false;
@@ -397,6 +404,8 @@ static void session_step_parked(struct session_move *move)
 	}
 	if (move->fresh == NULL || move->stage == SESSION_STAGE_NONE || !session_set_up(move))
 		return;
+	if (gate_server_current(move->fresh) && !session_notes_begin(move))
+		return;
 	if (session_lacks_claims(move)) {
 		if (!session_ask(move, move->fresh, SESSION_ASKS_CLAIMS) || move->asked != NULL)
 			return;
@@ -421,6 +430,8 @@ static void session_step_parked(struct session_move *move)
 		session_enqueue_soon(move, database);
 		return;
 	}
+	if (!session_notes_meet(move))
+		return;
 	/* Its last answer may be of before the promotion. */
 	if (conn_seems_dead(&move->fresh->conn, move->client->worker))
 		server_doom(move->fresh, SERVER_CLOSE_PEER);

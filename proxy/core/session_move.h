@@ -22,7 +22,8 @@
  *
  * A session about which nothing was asked has no struct session_move.  Everything of a session
  * happens on its worker; nothing here decides when a hold begins or ends.  Nothing that would
- * change `old` is sent to it while it is parked, until it is sealed (seal.h).  When the last client
+ * change `old` is sent to it while it is parked, until it is sealed (seal.h), but where `fresh` is of
+ * the same server: to listen to one channel more (session_notes.h).  When the last client
  * of the database has come to its safe point, sessions that listen are asked once more
  * (MAIL_SETTLE). Never does a client get a server that has not answered as its own had.
  */
@@ -46,6 +47,7 @@ struct database;
 struct mail_view;
 struct pool;
 struct server;
+struct session_notes;
 struct session_state;
 struct stmt;
 struct worker;
@@ -70,6 +72,9 @@ enum session_question {
 	SESSION_ASKS_REST,    /* fresh: to take the rest, and then what state there is */
 	SESSION_ASKS_AGAIN,   /* fresh: what state there is, neutral */
 	SESSION_ASKS_UNNAMED, /* fresh, that has all else: to take the unnamed statement */
+	SESSION_ASKS_LISTEN,  /* its own, parked: to listen to the mark (session_notes.h) */
+	SESSION_ASKS_MARK,    /* fresh, that has all: to notify it */
+	SESSION_ASKS_FORGET,  /* its own, linked again: not to listen to it any more */
 };
 
 /* How far `fresh` is. */
@@ -141,6 +146,7 @@ struct session_move {
 	char *moved_from;                        /* name of the server */
 	char *moved_to;
 	char *lost;      /* what was lost then; NULL: nothing */
+	struct session_notes *notes; /* of notifications that both tell; NULL: none are expected */
 	usec_t retry_at; /* no dialling before */
 	usec_t claims_since; /* its locks, back on its server, are another's, as of its old process;
 	                        0: no */

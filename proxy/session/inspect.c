@@ -152,6 +152,12 @@ void session_inspect_cleanup(struct sbuf *out)
 	wire_add_sync(out);
 }
 
+void session_inspect_run(struct sbuf *out, const char *sql)
+{
+	session_add_run(out, sql);
+	wire_add_sync(out);
+}
+
 bool session_inspect_retry(const char *sqlstate)
 {
 	return sqlstate != NULL && strcmp(sqlstate, "57014") == 0;

@@ -75,6 +75,10 @@ void session_inspect_add(struct sbuf *out, const struct session_ask *ask);
 /* What to send when it failed: takes our statement out of the session.  One ReadyForQuery. */
 void session_inspect_cleanup(struct sbuf *out);
 
+/* One command by itself that returns nothing.  One ReadyForQuery; after an error that cleanup is
+ * due. */
+void session_inspect_run(struct sbuf *out, const char *sql);
+
 /* The error is one that another question with `neutral` may not meet: statement_timeout. */
 bool session_inspect_retry(const char *sqlstate);
 
