@@ -308,10 +308,7 @@ struct admin_request *admin_resume(struct admin *admin, const char *database, ad
 	struct list_node *tmp;
 	bool any = admin->suspended || admin->paused_all;
 
-	/* (Nor does pgbouncer let anybody believe that this ends a SHUTDOWN.) */
-	if (admin->proxy->shutting_down &&
-	    (!admin->proxy->waits_clients ||
-	     (database == NULL && admin->proxy->config->proxy.as_pgbouncer))) {
+	if (admin->proxy->shutting_down && !admin->proxy->waits_clients) {
 		request_fail(request, "08P01", "pooler is shutting down");
 		return request;
 	}

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pgwire import Closed, Conn, LoginError, errors, query, rows, wait_for
+from pgwire import Closed, Conn, LoginError, errors, query, wait_for
 from proxy import STATS, STATS_PASSWORD, ConsoleError
 from servers import SLOW, PgBouncer, subfolder
 
@@ -536,26 +536,6 @@ def test_shutdown_waits_for_clients(make_proxy):
     for _ in range(3):
         assert conn.value("SELECT 1") == "1"
     conn.close()
-    assert proxy.process.wait(20 * SLOW) == 0
-    proxy.process = None
-
-
-@pytest.mark.parametrize("theirs", [True, False])
-def test_resume_does_not_end_a_shutdown(make_proxy, theirs):
-    """Which is an error for whoever comes from pgbouncer; a database that is paused can be resumed."""
-    proxy = make_proxy(as_pgbouncer=theirs)
-    with proxy.wire() as conn, proxy.console() as console:
-        console("PAUSE p1")
-        console("SHUTDOWN WAIT_FOR_CLIENTS")
-        conn.send(query("SELECT 1"))
-        assert conn.silent()
-        refusal = errors(console.conn.query("RESUME"))
-        assert [(error["C"], error["M"]) for error in refusal] == \
-            ([("08P01", "pooler is shutting down")] if theirs else [])
-        if theirs:
-            assert conn.silent()
-            assert not errors(console.conn.query("RESUME p1"))
-        assert rows(conn.ready("I")) == [["1"]]
     assert proxy.process.wait(20 * SLOW) == 0
     proxy.process = None
 
