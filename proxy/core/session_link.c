@@ -163,8 +163,10 @@ bool session_has_unnamed(struct session_move *move)
 void session_count_rest(struct session_move *move)
 {
 	const bool goes_back = session_database(move)->sessions_returning && move->old != NULL;
-	const bool rest = move->parked && !goes_back && move->stage < SESSION_STAGE_CLAIMED &&
-	                  session_has_claims(move);
+	/* What it has where a swap to come would lead is of no use if that does not come. */
+	const bool claimed =
+	    move->stage >= SESSION_STAGE_CLAIMED && gate_server_current(move->fresh);
+	const bool rest = move->parked && !goes_back && !claimed && session_has_claims(move);
 
 	if (rest == move->rest)
 		return;

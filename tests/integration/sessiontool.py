@@ -9,6 +9,8 @@ from pgwire import Conn, errors
 STANDBY, PROMOTED = 0, 1
 KINDS = ("guc cat base custom creset role proto sql changed listen lock cursor crows cmake cpin temp tshape "
          "tdata tdef tend ton tpin tsize tschema slot reset to info").split()
+# The result of a function call, false: another session has the lock.
+NO, LOCKED = b"\0\0\0\1\0", {"C": "55P03"}
 
 
 class Tool:
@@ -81,8 +83,9 @@ class Tool:
         failed = None
         for step in range(int(steps)):
             messages = conn.ready("I")
-            if errors(messages) and failed is None:
-                failed = self("label", step), errors(messages)[0]
+            seen = errors(messages) or [LOCKED for m in messages if m.kind == "V" and m.body == NO]
+            if seen and failed is None:
+                failed = self("label", step), seen[0]
         return failed
 
     def same(self, stage, old=0, new=1):

@@ -346,9 +346,11 @@ def test_locks_that_the_old_process_has_still(make_proxy, pg, other):
         with stopped(pid):
             release = threading.Thread(target=proxy.command, args=("RELEASE p2 EPOCH " + epoch,))
             release.start()
-            assert locker.silent()
+            wait_for(lambda: "RELEASE p2 by" in proxy.log(), what="the release")
+            rival.send(query("SELECT pg_try_advisory_lock(7)"))
+            assert locker.silent() and rival.silent()
         release.join()
-        assert rival.value("SELECT pg_try_advisory_lock(7)") == "f"
+        assert rows(rival.ready("I")) == [["f"]]
         assert [locker.value("SELECT pg_advisory_unlock(%d)" % key) for key in (6, 6, 7, 7, 7)] == \
             ["t", "f", "t", "t", "f"]
 

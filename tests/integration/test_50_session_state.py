@@ -378,7 +378,7 @@ def test_advisory_locks_with_their_counts(tool, sessions):
     assert tool.replay(new, STANDBY) is None
     # On the same server the old session has them still.
     step, error = tool.replay(new, PROMOTED)
-    assert step.startswith("advisory lock") and error["C"] == "22012"
+    assert step.startswith("advisory lock") and error["C"] == "55P03"
     assert tool.classify(locks=1)[0] == "movable"
     new = sessions(dbname="p2")  # advisory locks belong to a database
     assert tool.replay(new, PROMOTED) is None
@@ -498,7 +498,8 @@ def test_a_tiny_statement_timeout(tool, sessions):
 def test_a_time_limit_does_not_end_the_question(tool, pg, sessions, name, neutral):
     """That of a transaction would end the session.  The new server works under none before the end."""
     old, new = sessions(), sessions()
-    run(tool, old, "SET %s = 700" % name, "PREPARE s AS SELECT 1", "LISTEN c")
+    run(tool, old, "SET %s = 700" % name, "PREPARE s AS SELECT 1", "LISTEN c",
+        "SET default_transaction_isolation = 'serializable'")  # under which no standby could work
     with pg.connect("p1") as blocker:
         blocker.execute("LOCK TABLE pg_catalog.pg_db_role_setting")
         old.send(bytes.fromhex(tool("ask", "-", "-", neutral)))
@@ -506,7 +507,7 @@ def test_a_time_limit_does_not_end_the_question(tool, pg, sessions, name, neutra
     messages = old.ready("I")
     assert not errors(messages), errors(messages)
     assert tool("rows", 0, *[m.body.hex() for m in messages if m.kind == "D"]) == "ok"
-    assert tool.kind("guc") == {name: "700"}
+    assert tool.kind("guc") == {name: "700", "default_transaction_isolation": "serializable"}
     assert old.value("SHOW " + name) == "700ms"
     assert tool.replay(new, STANDBY) is None
     assert new.value("SHOW " + name) == "0"
