@@ -171,6 +171,7 @@ void gate_hold(struct worker *worker, const char *name, uint64_t epoch, bool pau
 		gate_note_swapped(database);
 		database->paused = paused;
 		database->lapsed = false;
+		database->yields_since = 0;
 		database->hold_epoch = epoch;
 		database->drained_told = false;
 		database->keeping = false;
@@ -228,8 +229,12 @@ static void gate_drop_stale(struct pool *pool)
 static void gate_release_database(struct database *database, bool lapsed)
 {
 	database->lapsed = lapsed;
-	if (!database->held)
+	if (!lapsed)
+		database->yields_since = 0;
+	if (!database->held) {
+		gate_for_each_pool(database, pool_kick); /* who has yielded */
 		return;
+	}
 	database->held = false;
 	database->keeping = false;
 	database->paused = false;

@@ -21,10 +21,9 @@
 #define RELEASE_WRITE_DELAY (100 * USEC_PER_MSEC)
 /* From the swap, or the end of a hold without one: how long the opening of the gate waits for
  * sessions with locks or channels, when none of them gets any, and in all.  Those without are ended
- * then: others may have had them.  Two proxies whose leases end together each wait at least the
- * former, as they cannot know of each other's sessions.  Behind a hold that ended with its lease both
- * begin anew whenever the server says that it is closed: a mover that has died may have left a fence,
- * which others wait for, too. */
+ * then: others may have had them.  Behind a hold that ended with its lease both begin anew whenever
+ * the server says that it is closed: a mover that has died may have left a fence, which others wait
+ * for, too; and clients of other proxies wait for as long (pace_yields()). */
 #define REST_PATIENCE (3 * USEC_PER_SEC)
 #define REST_MOST (5 * USEC_PER_SEC)
 
@@ -149,6 +148,16 @@ static usec_t hold_closed_at(const struct admin_db *db)
 	return at;
 }
 
+static void hold_forget_opened(const struct admin_db *db)
+{
+	struct share_registry *shares = db->admin->proxy->shares;
+	struct database_share *share = share_database(shares, db->name);
+
+	if (share != NULL)
+		atomic_store(&share->opened_at, 0);
+	share_database_unref(shares, share);
+}
+
 static bool hold_rest_awaited(struct admin_db *db)
 {
 	const bool swapped = db->swapped_epoch == db->epoch;
@@ -166,9 +175,7 @@ static bool hold_rest_awaited(struct admin_db *db)
 	if (rest < db->rest_seen || db->rest_at < from)
 		db->rest_at = now;
 	db->rest_seen = rest;
-	if (rest == 0)
-		return db->lapsing && now - since < REST_PATIENCE;
-	return now - db->rest_at < REST_PATIENCE;
+	return rest > 0 && now - db->rest_at < REST_PATIENCE;
 }
 
 /* The workers stand still, and nobody gets anything: the time for it begins with RESUME. */
@@ -187,14 +194,16 @@ bool hold_awaits_rest(struct admin_db *db)
 
 /* Without a swap: sessions that have lost their servers, as by a fence or SEAL, get their locks and
  * channels again before others go on. */
-static void hold_return(struct admin_db *db)
+static void hold_return(struct admin_db *db, enum mail_type letter)
 {
 	if (db->paused || db->swapped_epoch == db->epoch || db->returned_epoch == db->epoch ||
 	    (hold_rest(db) == 0 && !db->lapsing))
 		return;
 	db->returned_epoch = db->epoch;
 	db->returned_at = clock_now();
-	admin_post_all(db, MAIL_RETURN, db->epoch);
+	if (letter == MAIL_RETURN_LAPSED)
+		hold_forget_opened(db);
+	admin_post_all(db, letter, db->epoch);
 }
 
 /* The hold is over; the workers learn of it when sessions have what others could take from them. */
@@ -231,7 +240,7 @@ static void hold_open(struct admin_db *db, const char *reason, enum mail_type le
 	db->end_wanted = false;
 	if (db->state != HOLD_OPEN) {
 		log_info("database \"%s\": %s", db->name, reason);
-		hold_return(db);
+		hold_return(db, letter == MAIL_LAPSE ? MAIL_RETURN_LAPSED : MAIL_RETURN);
 		hold_set_state(db, HOLD_OPEN);
 		db->open_letter = letter;
 		hold_open_gate(db);
@@ -731,6 +740,27 @@ static bool release_in_swap(struct admin_request *request)
 
 static void release_again(evutil_socket_t fd, short what, void *arg);
 
+/* It has ended with its lease, say: those who wait for sessions of other proxies need not do so any
+ * more.  With SESSIONS the answer comes when those of this one have what they had, too. */
+static void release_ended(struct admin_request *request)
+{
+	struct admin_db *db = request->db;
+
+	if (db->state == HOLD_OPEN && db->open_letter == MAIL_LAPSE &&
+	    db->epoch == request->epoch) {
+		if (request->sessions && hold_rest_awaited(db)) {
+			request_set_timer(request, release_again, HOLD_REST_LOOK);
+			return;
+		}
+		if (!request->sessions && !hold_rest_awaited(db)) {
+			db->open_letter = MAIL_RELEASE;
+			hold_open_gate(db);
+		}
+	}
+	/* An earlier RELEASE may not have been written. */
+	request_save(request, request_saved_holds);
+}
+
 static void release_when_returned(struct admin_request *request)
 {
 	if (hold_awaits_rest(request->db))
@@ -749,7 +779,7 @@ static void release_again(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (db->state == HOLD_OPEN || db->epoch != request->epoch)
-		request_save(request, request_saved_holds); /* that hold is over */
+		release_ended(request); /* that hold is over */
 	else if (release_in_swap(request))
 		return;
 	else
@@ -769,15 +799,14 @@ struct admin_request *admin_release(struct admin *admin, const char *database, u
 		return request;
 	if (release_in_swap(request))
 		return request;
-	/* Not held: an earlier RELEASE may not have been written. */
-	if (db->state == HOLD_OPEN) {
-		request_save(request, request_saved_holds);
-		return request;
-	}
 	request_move(request, &admin->working);
 	request->epoch = db->epoch;
 	request->sessions = sessions;
-	hold_return(db);
+	if (db->state == HOLD_OPEN) {
+		release_ended(request);
+		return request;
+	}
+	hold_return(db, MAIL_RETURN);
 	release_when_returned(request);
 	return request;
 }

@@ -25,6 +25,7 @@ enum mail_type {
 	MAIL_RELEASE,      /* mail_database: name */
 	MAIL_SETTLE,       /* mail_database: name, epoch: all are drained.  Answer: MAIL_DRAINED once more */
 	MAIL_RETURN,       /* mail_database: name, epoch: no swap comes (session_come_back()) */
+	MAIL_RETURN_LAPSED, /* the same; the hold ends with its lease, and others' may have before */
 	MAIL_SEAL,         /* mail_database: name, epoch: put out of use what is idle (seal.h) */
 	MAIL_LAPSE,        /* mail_database: name; the hold ended with its lease */
 	MAIL_CANCEL_BLOCKERS,    /* mail_database: name */

@@ -14,6 +14,10 @@
 #define PACE_FIRST 2
 #define PACE_SPAN (10 * USEC_PER_MSEC)
 
+/* What hold.c gives sessions at most (REST_MOST), and how long a proxy may take to notice that the
+ * server is open again. */
+#define PACE_YIELD (5500 * USEC_PER_MSEC)
+
 static bool somebody_waits(const struct database *database)
 {
 	struct list_node *node;
@@ -88,4 +92,24 @@ void pace_settle(struct database *database)
 {
 	if (!somebody_waits(database))
 		pace_end(database);
+}
+
+void pace_tick(struct database *database)
+{
+	if (UNLIKELY(database->yields_since != 0) && atomic_load(&database->share->opened_at) != 0 &&
+	    !pace_yields_now(database))
+		database->yields_since = 0;
+}
+
+bool pace_yields_now(const struct database *database)
+{
+	const usec_t opened_at = atomic_load(&database->share->opened_at);
+	const usec_t closed_at = atomic_load(&database->share->closed_at);
+	usec_t from = database->yields_since;
+
+	if (opened_at > from)
+		from = opened_at;
+	else if (closed_at > from)
+		from = closed_at;
+	return database->worker->now - from < PACE_YIELD;
 }

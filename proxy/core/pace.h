@@ -24,6 +24,21 @@ static inline bool pace_is_release(const struct database *database)
 	return UNLIKELY(database->pace > 0);
 }
 
+/*
+ * Behind a hold that has ended with its lease, sessions of other proxies may have to get their
+ * advisory locks and channels again, and nobody tells this one when they have: since the server has
+ * let the first one in, its clients wait for as long as those are given (hold.c).
+ */
+bool pace_yields_now(const struct database *database);
+
+/* Once in a tick: that is over, and what closes the server later is another matter. */
+void pace_tick(struct database *database);
+
+static inline bool pace_yields(const struct database *database)
+{
+	return UNLIKELY(database->yields_since != 0) && pace_yields_now(database);
+}
+
 /* Whether another client would be one too many. */
 static inline bool pace_reached(const struct database *database)
 {

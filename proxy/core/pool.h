@@ -62,6 +62,8 @@ struct database {
 	bool keeping;          /* of the running hold: drain policy keep is being carried out */
 	bool drained_told;     /* the last that was mailed for hold_epoch is DRAINED */
 	bool lapsed;           /* the last hold ended with its lease: its mover may have died fencing */
+	/* … after SEAL, or sessions had lost what only one can have; 0: no.  pace_yields() */
+	usec_t yields_since;
 	uint64_t hold_epoch;
 	struct route_table *held_routes; /* when the hold began; NULL: not held */
 	/* pace.h */

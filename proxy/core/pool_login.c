@@ -20,6 +20,7 @@
 
 /* The database is not currently accepting connections. */
 #define CLOSED_SQLSTATE "55000"
+#define CLOSED_PAUSE (250 * USEC_PER_MSEC)
 
 static void pool_replace_welcome(struct pool *pool, struct param_set *welcome)
 {
@@ -123,6 +124,16 @@ static void pool_mail_learned(struct pool *pool)
 		mailbox_post(&pool->worker->proxy->mailbox, &mail->letter);
 }
 
+/* For pace_yields(). */
+static void pool_note_opened(const struct pool *pool, const struct server *server)
+{
+	usec_t never = 0;
+
+	if (pool->database->yields_since != 0 && gate_server_current(server))
+		(void)atomic_compare_exchange_strong(&pool->database->share->opened_at, &never,
+		                                     pool->worker->now);
+}
+
 void pool_login_succeeded(struct pool *pool, struct server *server)
 {
 	struct param_set *welcome;
@@ -136,6 +147,7 @@ void pool_login_succeeded(struct pool *pool, struct server *server)
 	pool->hosts_failed = 0;
 	pool->retry_at = 0;
 	atomic_store_explicit(&pool->share->succeeded_at, server->born, memory_order_relaxed);
+	pool_note_opened(pool, server);
 	if (server->boot != NULL)
 		trial_passed(pool, server->boot, server->params);
 	welcome = server->boot == NULL ? param_set_ref(server->params)
@@ -349,7 +361,9 @@ void pool_secret_learned(struct worker *worker, const char *user)
 void pool_server_failed(struct pool *pool, struct server *server, const char *error,
                         const char *sqlstate)
 {
+	const bool closed = strcmp(sqlstate, CLOSED_SQLSTATE) == 0 && gate_server_current(server);
 	usec_t now = pool->worker->now;
+	usec_t pause = pool->worker->routes->config->proxy.server_login_retry;
 	bool others;
 
 	if (*sqlstate != '\0')
@@ -359,8 +373,10 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 	if (server->doomed)
 		server_log_end(server); /* before the clients know */
 	pool->worker->stats.servers_failed++;
-	if (strcmp(sqlstate, CLOSED_SQLSTATE) == 0 && gate_server_current(server))
+	if (closed) {
 		atomic_store_explicit(&pool->database->share->closed_at, now, memory_order_relaxed);
+		atomic_store_explicit(&pool->database->share->opened_at, 0, memory_order_relaxed);
+	}
 	if (server->replication != 0) {
 		replication_failed(server, error, sqlstate);
 		return;
@@ -381,7 +397,10 @@ void pool_server_failed(struct pool *pool, struct server *server, const char *er
 	others = *sqlstate == '\0' && ++pool->hosts_failed < server_host_count(server->target);
 	if (!others) {
 		pool->hosts_failed = 0;
-		pool->retry_at = now + pool->worker->routes->config->proxy.server_login_retry;
+		/* (All proxies are to notice at about the same time that the fence is lifted.) */
+		if (closed && pool->database->yields_since != 0 && pause > CLOSED_PAUSE)
+			pause = CLOSED_PAUSE;
+		pool->retry_at = now + pause;
 	}
 	if (pool->failing_since == 0)
 		pool->failing_since = now;

@@ -570,7 +570,8 @@ bool pool_serve(struct pool *pool, struct client *client)
 		session_called(client);
 		return false;
 	}
-	if (!pool->database->held && !pool->worker->stopping && !pace_reached(pool->database)) {
+	if (!pool->database->held && !pool->worker->stopping && !pace_reached(pool->database) &&
+	    !pace_yields(pool->database)) {
 		struct server *server = LIKELY(pool_first_waiting(pool) == NULL)
 					    ? pool_take_idle(pool, client)
 					    : pool_take_promised(pool, client);
@@ -616,6 +617,8 @@ void pool_kick(struct pool *pool)
 			pool_publish_waiting(pool);
 			return;
 		}
+		if (pace_yields(pool->database))
+			break;
 		server = pool_take_idle(pool, client);
 		if (server == NULL)
 			break;
@@ -635,6 +638,11 @@ void pool_kick(struct pool *pool)
 		limit_leave(pool);
 		return;
 	}
+	if (UNLIKELY(pace_yields(pool->database))) {
+		/* One is tried until the server lets it in; the others follow then. */
+		pool_dial(pool, 1, pool->servers[SERVER_IDLE].count);
+		return;
+	}
 	(void)pool_ask(pool, 0, login);
 	pool_dial(pool, demand, pool_check_idle(pool, demand));
 }
@@ -649,7 +657,7 @@ static struct client *pool_served_once(struct pool *pool, struct server *server)
 	return client != NULL && client->since <= pool->database->reconnect_at && !server->stale &&
 	               !server->spoilt && !server->unlisted && !pool->database->held &&
 	               !pool->worker->stopping && !pace_reached(pool->database) &&
-	               boot_accepts(pool, server, client)
+	               !pace_yields(pool->database) && boot_accepts(pool, server, client)
 	           ? client
 	           : NULL;
 }

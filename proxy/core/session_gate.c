@@ -404,7 +404,7 @@ static void session_lose_sealed(struct session_move *move)
 		server_doom(move->old, SERVER_CLOSE_SEALED);
 }
 
-void session_come_back(struct worker *worker, const char *name, uint64_t epoch)
+void session_come_back(struct worker *worker, const char *name, uint64_t epoch, bool lapsed)
 {
 	struct database *database = database_find(worker, name);
 	struct list_node *node;
@@ -414,6 +414,8 @@ void session_come_back(struct worker *worker, const char *name, uint64_t epoch)
 	    database->hold_epoch != epoch)
 		return;
 	database->sessions_returning = true;
+	if (lapsed)
+		database->yields_since = worker->now;
 	seal_release(database);
 	LIST_FOREACH(&database->sessions, node, tmp)
 	{
@@ -437,16 +439,35 @@ static bool session_is_late(struct session_move *move)
 	return move->rest && route_find(database->worker->routes, database->name) != NULL;
 }
 
-static void session_end_late(struct session_move *move)
+static bool session_lose_claims(struct session_move *move, const char *why)
 {
-	static const char why[] = "others went on before it had its advisory locks and channels";
-
 	if (move->client->pool->session_pinned != CONFIG_PINNED_MOVE_ANYWAY) {
 		session_drop(move, why);
-		return;
+		return false;
 	}
-	session_forgo(move, "advisory locks and channels without a break", why);
-	session_step(move);
+	if (!move->broken_claims)
+		session_forgo(move, "advisory locks and channels without a break", why);
+	move->broken_claims = true;
+	return true;
+}
+
+static void session_end_late(struct session_move *move)
+{
+	if (session_lose_claims(move,
+	                        "others went on before it had its advisory locks and channels"))
+		session_step(move);
+}
+
+bool session_may_claim(struct session_move *move)
+{
+	const struct database *database = session_database(move);
+
+	if (database->yields_since == 0 ||
+	    atomic_load(&database->share->closed_at) >= database->yields_since)
+		return true;
+	return session_lose_claims(move, "the server was open when the hold ended with its lease: "
+	                                 "others may have gone on before it had its advisory "
+	                                 "locks and channels");
 }
 
 static void session_release_one(struct session_move *move)

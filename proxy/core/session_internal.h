@@ -105,6 +105,11 @@ bool session_keep_unnamed(struct session_move *move) MUST_CHECK;
  * statements return, which are refused when they are used. */
 bool session_return_differs(struct session_move *move, const char *what) MUST_CHECK;
 
+/* Behind a hold that has ended with its lease: the server was closed then, so that others waited,
+ * too. False: it was not, and the session, whose locks others may have had, has ended; its policy
+ * move_anyway tells the client of it instead. */
+bool session_may_claim(struct session_move *move) MUST_CHECK;
+
 /* Its client is to be told that this is missing. */
 void session_forgo(struct session_move *move, const char *what, const char *why);
 

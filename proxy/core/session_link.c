@@ -245,6 +245,7 @@ static void session_link(struct session_move *move, struct server *server)
 	move->left = false;
 	move->claims_since = 0;
 	move->claims_at = 0;
+	move->broken_claims = false;
 	client->pool->parked--;
 	if (move->asked != server) /* else the answer is still to come */
 		server->move = NULL;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "core/limit.h"
 #include "core/mail.h"
+#include "core/pace.h"
 #include "core/proxy.h"
 #include "core/route.h"
 #include "core/seal.h"
@@ -407,7 +408,8 @@ static void session_step_parked(struct session_move *move)
 	if (gate_server_current(move->fresh) && !session_notes_begin(move))
 		return;
 	if (session_lacks_claims(move)) {
-		if (!session_ask(move, move->fresh, SESSION_ASKS_CLAIMS) || move->asked != NULL)
+		if (!session_may_claim(move) ||
+		    !session_ask(move, move->fresh, SESSION_ASKS_CLAIMS) || move->asked != NULL)
 			return;
 		session_claimed(move); /* there was nothing to say */
 	}
@@ -423,7 +425,7 @@ static void session_step_parked(struct session_move *move)
 	if (move->stage != SESSION_STAGE_DONE)
 		return;
 	session_count_rest(move);
-	if (database->held || !gate_server_current(move->fresh))
+	if (database->held || pace_yields(database) || !gate_server_current(move->fresh))
 		return;
 	/* What its old server has told comes first. */
 	if (session_is_sealed(move) && !seal_is_silent(move->old)) {

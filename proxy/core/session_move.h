@@ -151,6 +151,7 @@ struct session_move {
 	usec_t claims_since; /* its locks, back on its server, are another's, as of its old process;
 	                        0: no */
 	usec_t claims_at;    /* … and not asked for before */
+	bool broken_claims;  /* its client is to be told that others may have had them */
 	uint64_t ahead_epoch; /* of the hold in which one was opened for it before the swap */
 	usec_t asked_at;
 	usec_t kept_at;       /* RECONNECT: found to have to keep its server; 0: never */
@@ -314,8 +315,8 @@ void session_settle(struct database *database);
 /* Seals their old servers (seal.h). */
 void session_seal(struct database *database);
 /* The hold will end without a swap: those that have lost their servers get their locks and channels
- * again. */
-void session_come_back(struct worker *worker, const char *name, uint64_t epoch);
+ * again.  `lapsed`: with its lease. */
+void session_come_back(struct worker *worker, const char *name, uint64_t epoch, bool lapsed);
 /* Before the pools of a database that was held are opened, and after it. */
 void session_release(struct database *database);
 void session_new_routes(struct database *database);

@@ -38,6 +38,8 @@ struct database_share {
 	atomic_int rest;
 	/* When its server last refused a login because it is closed, as by a fence; 0: never. */
 	_Atomic usec_t closed_at;
+	/* When it let the first one in since then, or since a lease has ended; 0: not yet. */
+	_Atomic usec_t opened_at;
 	atomic_bool disabled; /* DISABLE: nobody may log in */
 	atomic_bool announced; /* of the fallback: the log has named it */
 	struct limit_queue queue; /* of server_limit */

@@ -125,6 +125,7 @@ static void worker_tick(evutil_socket_t fd, short what, void *arg)
 
 		session_tick(database);
 		seal_tick(database);
+		pace_tick(database);
 	}
 	/* Those who were not at a safe point, and have got there without their server: one of the
 	 * proxy's own questions was answered, or its server has gone. */
@@ -239,7 +240,9 @@ static void worker_receive_database(struct worker *worker, struct mail_database 
 		gate_release(worker, mail->name, false);
 		break;
 	case MAIL_RETURN:
-		session_come_back(worker, mail->name, mail->epoch);
+	case MAIL_RETURN_LAPSED:
+		session_come_back(worker, mail->name, mail->epoch,
+		                  mail->letter.type == MAIL_RETURN_LAPSED);
 		break;
 	case MAIL_SETTLE:
 		gate_settle(worker, mail->name, mail->epoch);
@@ -353,6 +356,7 @@ static void worker_drop_letter(struct worker *worker, struct letter *letter)
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
 	case MAIL_RETURN:
+	case MAIL_RETURN_LAPSED:
 	case MAIL_SETTLE:
 	case MAIL_SEAL:
 	case MAIL_LAPSE:
@@ -397,6 +401,7 @@ static void worker_receive(void *owner, struct letter *letter)
 	case MAIL_HOLD:
 	case MAIL_RELEASE:
 	case MAIL_RETURN:
+	case MAIL_RETURN_LAPSED:
 	case MAIL_SETTLE:
 	case MAIL_SEAL:
 	case MAIL_LAPSE:

@@ -51,6 +51,15 @@ def pg(folder):
     cluster.stop()
 
 
+@pytest.fixture
+def door(pg):
+    """Whether p2 lets anybody new in: as a fence closes it, that leaves alone what is sealed."""
+    def let(allow):
+        pg.sql("ALTER DATABASE p2 ALLOW_CONNECTIONS " + allow)
+    yield let
+    let("true")
+
+
 @pytest.fixture(scope="session")
 def templates(folder):
     return Templates(folder)

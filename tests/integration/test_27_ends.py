@@ -8,7 +8,7 @@ import pytest
 
 from pgwire import errors, query, rows, wait_for
 from servers import SLOW, stopped
-from test_27_sealed import heard
+from test_27_sealed import await_refusal, heard
 
 STATES = {
     "clean": "SELECT 1",
@@ -282,7 +282,7 @@ def test_suspend(proxy, sealed):
 
 
 @pytest.mark.parametrize("end", ["lease", "RELEASE"])
-def test_a_hold_that_ends_while_all_stands_still(proxy, pg, end):
+def test_a_hold_that_ends_while_all_stands_still(proxy, pg, door, end):
     """Nobody gets ahead of those who have locks and channels when it goes on."""
     clients = sessions(proxy)
     clients["locked"].query("PREPARE p AS SELECT count(*) FROM items")
@@ -294,11 +294,15 @@ def test_a_hold_that_ends_while_all_stands_still(proxy, pg, end):
         console("SUSPEND")
         slow.execute("LOCK TABLE items")
         if end == "lease":
+            door("false")
             wait_for(lambda: "was not renewed" in proxy.log(), 10 * SLOW, "the end of the lease")
         else:
             console("RELEASE p2 EPOCH " + epoch)
         assert clients["clean"].silent(1.5)
         console("RESUME")
+        if end == "lease":
+            await_refusal(proxy)
+            door("true")
         wait_for(lambda: look.execute(BLOCKED).fetchall(), 20 * SLOW, "one to come back")
         assert clients["clean"].silent(0.15)  # they are waited for no longer than three seconds
         slow.rollback()
@@ -343,9 +347,9 @@ def test_sessions_that_are_late(make_proxy, pg, other, how, policy):
         assert clients["temporary"].value("SELECT seven FROM mine") == "7"
 
 
-def test_leases_that_end_at_two_proxies(make_proxy, pg, other):
+def test_leases_that_end_at_two_proxies(make_proxy, pg, other, door):
     """Their mover is dead, and nobody tells the one when the sessions of the other have what they had:
-    it waits a moment for them."""
+    it waits a moment for them when the fence has been lifted."""
     proxies = [make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, name=name, pool_size=12,
                           pool_mode=mode)
                for name, mode in (("proxy", "session"), ("rivals", "transaction"))]
@@ -361,6 +365,7 @@ def test_leases_that_end_at_two_proxies(make_proxy, pg, other):
         for proxy, epoch in zip(proxies, epochs):
             proxy.command("SEAL p2 EPOCH " + epoch)
         slow.execute("LOCK TABLE items")
+        door("false")
         rival.send(query("SELECT pg_try_advisory_lock(42); NOTIFY news, 'first'"))
         with proxies[0].console() as one, proxies[1].console() as two:
             for console, epoch in zip((one, two), epochs):
@@ -368,6 +373,8 @@ def test_leases_that_end_at_two_proxies(make_proxy, pg, other):
             for console in (one, two):
                 console.result()
         wait_for(lambda: all("was not renewed" in proxy.log() for proxy in proxies), 10 * SLOW, "the ends")
+        await_refusal(proxies[0])
+        door("true")
         wait_for(lambda: look.execute(BLOCKED).fetchall(), 20 * SLOW, "one to come back")
         assert rival.silent(0.4)
         slow.rollback()

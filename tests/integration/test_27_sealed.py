@@ -116,6 +116,11 @@ def make_sessions(make_scene, proxies=1, **proxy):
     return scene, clients
 
 
+def await_refusal(proxy):
+    """It has learned that the server is closed, as by a fence."""
+    wait_for(lambda: "not currently accepting connections" in proxy.log(), 10 * SLOW, "a refusal")
+
+
 def heard(client, last):
     """The payloads of its notifications up to the last one."""
     payloads = []
@@ -300,8 +305,9 @@ def test_a_fence_that_fails(make_scene):
 
 
 @pytest.mark.parametrize("end", ["LEASE 2s", "RELEASE", "another"])
-def test_sessions_of_a_hold_that_ends_after_the_seal(make_proxy, pg, other, end):
-    """By its lease, too: who has locks and channels has them again before others go on."""
+def test_sessions_of_a_hold_that_ends_after_the_seal(make_proxy, pg, other, door, end):
+    """By its lease, too, if the fence stands then: who has locks and channels has them again before others
+    go on."""
     proxy = make_proxy({"pg": pg, "other": other}, {"p2": "pg"}, pool_mode="session", pool_size=12)
     with proxy.wire("p2") as listener, proxy.wire("p2") as locker, proxy.wire("p2") as rival, \
             pg.connect("p2") as slow, pg.connect("postgres", autocommit=True) as look:
@@ -310,6 +316,8 @@ def test_sessions_of_a_hold_that_ends_after_the_seal(make_proxy, pg, other, end)
         listener.query("LISTEN news")
         locker.query("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8)")
         rival.query("SELECT 1")
+        if end != "RELEASE":
+            door("false")
         proxy.command("PREPARE SWAP p2 TO other SEAL")
         epoch = proxy.hold("p2", end if end == "LEASE 2s" else "LEASE 60s")["epoch"]
         assert len(proxy.command("SEAL p2 EPOCH " + epoch)) >= 3
@@ -320,6 +328,9 @@ def test_sessions_of_a_hold_that_ends_after_the_seal(make_proxy, pg, other, end)
         release = threading.Thread(target=proxy.command, args=("RELEASE p2 EPOCH " + epoch,))
         if end == "RELEASE":
             release.start()
+        else:
+            await_refusal(proxy)
+            door("true")
         wait_for(lambda: look.execute("SELECT FROM pg_stat_activity WHERE query LIKE 'PREPARE p%' "
                                       "AND wait_event_type = 'Lock'").fetchall(),
                  20 * SLOW, "one to come back")
