@@ -16,6 +16,7 @@
 #include "core/leave.h"
 #include "core/mail.h"
 #include "core/names.h"
+#include "core/pace.h"
 #include "core/pool.h"
 #include "core/proxy.h"
 #include "core/relocate.h"
