@@ -227,8 +227,10 @@ bool session_known(const struct session_move *move, const struct server *server)
 /* Gives the fresh server what a standby allows.  True: it has that; false: it is on its way. */
 static bool session_set_up(struct session_move *move)
 {
-	const bool current =
-	    move->stage >= SESSION_STAGE_STANDBY && strcmp(move->digest_fresh, move->digest) == 0;
+	const uint64_t locks = locks_print(move->state);
+	const bool current = move->stage >= SESSION_STAGE_STANDBY &&
+	                     strcmp(move->digest_fresh, move->digest) == 0 &&
+	                     move->locks_fresh == locks;
 
 	if (current) {
 		session_tried(move);
@@ -237,6 +239,7 @@ static bool session_set_up(struct session_move *move)
 	if (!session_ask(move, move->fresh, SESSION_ASKS_STANDBY))
 		return false;
 	memcpy(move->digest_fresh, move->digest, sizeof(move->digest));
+	move->locks_fresh = locks;
 	if (move->asked != NULL)
 		return false;
 	move->stage = SESSION_STAGE_STANDBY; /* there was nothing to say */

@@ -117,7 +117,8 @@ struct session_move {
 	usec_t class_since;
 	char digest[SESSION_DIGEST_SIZE];
 	char digest_fresh[SESSION_DIGEST_SIZE]; /* the state that `fresh` was given */
-	bool fresh_locked;                      /* it has the advisory locks */
+	bool fresh_locked;                      /* it has the advisory locks … */
+	uint64_t locks_fresh;                   /* … of then, which a digest tells no number of */
 	char digest_told[SESSION_DIGEST_SIZE];  /* the state that it has, by its own account */
 	struct stmt *unnamed_fresh;             /* the unnamed statement that it has; NULL: none */
 	char digest_failed[SESSION_DIGEST_SIZE]; /* a state that could not be given to a server … */

@@ -157,6 +157,31 @@ bool locks_counted(const struct session_state *state, struct sbuf *why)
 	return true;
 }
 
+/* FNV-1a, with the zero at the end of the text. */
+static uint64_t print_text(uint64_t print, const char *text)
+{
+	const char *p = text == NULL ? "" : text;
+
+	do {
+		print = (print ^ (unsigned char)*p) * UINT64_C(1099511628211);
+	} while (*p++ != '\0');
+	return print;
+}
+
+uint64_t locks_print(const struct session_state *state)
+{
+	uint64_t print = UINT64_C(14695981039346656037);
+	size_t i;
+
+	for (i = 0; i < session_state_count(state); i++) {
+		const struct session_row *row = session_state_at(state, i);
+
+		if (row->kind == SESSION_LOCK)
+			print = print_text(print_text(print, row->name), row->extra);
+	}
+	return print;
+}
+
 bool locks_refused(const char *sqlstate)
 {
 	/* Class 42: the function may not be called, or is not there.  That is found out before any

@@ -15,6 +15,7 @@
 #include "session/inspect.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* More locks than this in one session are not counted. */
 #define SESSION_LOCKS_MAX 256
@@ -28,6 +29,9 @@ bool locks_count_row(struct session_state *state, const void *body, size_t len) 
 
 /* Every lock's count is known.  If not, `why` (may be NULL) says of which. */
 bool locks_counted(const struct session_state *state, struct sbuf *why);
+
+/* A number that is another if a lock, or how often it was taken, is. */
+uint64_t locks_print(const struct session_state *state);
 
 /* Whether an answer with this error says that nothing was done: such a session still has all its
  * locks.  After any other error it may not. */

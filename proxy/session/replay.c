@@ -7,8 +7,9 @@
  *                      authorization, role, then prepared statements, under that role
  *   after promotion    temporary tables and, if there are any, only now prepared statements (with a
  *                      temporary schema that is empty these are prepared once more); cursors,
- *                      advisory locks, LISTEN, late settings, client_encoding, the client's unnamed
- * statement; in two parts if others wait for the locks and channels, which come first then
+ *                      advisory locks, LISTEN, late settings, client_encoding, the client's
+ *                      unnamed statement; in two parts if others wait for the locks and channels,
+ *                      which come first then
  *
  * A session without temporary objects, whose late settings a standby can work under, is given these
  * and its cursors on the standby, too, at the end: nothing but its channels and the unnamed
@@ -421,7 +422,7 @@ static bool replay_hurries(const struct session_state *old)
 
 static bool is_ascii(const char *text)
 {
-	while (*text > 0)
+	while (*text != '\0' && (unsigned char)*text < 128)
 		text++;
 	return *text == '\0';
 }

@@ -78,6 +78,19 @@ def test_a_lock_taken_after_the_preparation(proxy):
         assert (count(conn, "(7)"), count(conn, "(8)")) == (2, 1)
 
 
+def test_a_lock_taken_once_more_after_the_preparation(proxy, other):
+    """Nothing but the number has changed, of which the comparison of servers says nothing."""
+    with proxy.wire("p2") as conn, proxy.wire("p2") as once:
+        conn.query("SELECT pg_advisory_lock(7)")
+        once.query("SELECT pg_advisory_lock(8), pg_advisory_lock(8), pg_advisory_lock(8)")
+        proxy.command("PREPARE SWAP p2 TO other")
+        conn.query("SELECT pg_advisory_lock(7)")
+        once.query("SELECT pg_advisory_unlock(8), pg_advisory_unlock(8)")
+        swap(proxy, "other", prepare=False)
+        assert conn.value("SHOW cluster_name") == "other"
+        assert (count(conn, "(7)"), count(once, "(8)")) == (2, 1)
+
+
 def test_they_are_counted_before_the_hold(proxy, pg, other):
     """What the hold has to ask for, everybody waits for; and what cannot be counted is to be known before."""
     servers = (pg, other)
