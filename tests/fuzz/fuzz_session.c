@@ -34,7 +34,6 @@ static void fuzz_text(const uint8_t *data, size_t size, bool whole)
 	(void)sql_judge_prepare(text, "p");
 	(void)sql_has_backslash(text);
 	(void)sql_constants(text);
-	(void)sql_begins_with_set(text);
 	(void)sql_read_settings(text, &settings);
 	(void)sql_read_set_config(text);
 	session_facts_free(facts);
