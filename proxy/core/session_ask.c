@@ -355,6 +355,16 @@ static bool ask_at_unnamed(const struct session_move *move)
 	return move->question == SESSION_ASKS_STATE && move->steps_left > move->state_steps;
 }
 
+/* In the step whose answers come now. */
+static void ask_note_failure(struct session_move *move, char *failure, const char *sqlstate)
+{
+	move->failure = failure;
+	/* Before the replay: none of its steps. */
+	move->failed_step = move->steps_all - move->steps_left - move->steps_before;
+	(void)snprintf(move->failure_sqlstate, sizeof(move->failure_sqlstate), "%s", sqlstate);
+	move->failure_in_state = move->answer != NULL && move->steps_left == move->state_steps;
+}
+
 static void ask_failed(struct session_move *move, const uint8_t *body, size_t len)
 {
 	struct wire_error error = {0};
@@ -381,24 +391,22 @@ static void ask_failed(struct session_move *move, const uint8_t *body, size_t le
 		sbuf_free(&text);
 		return;
 	}
-	move->failure = sbuf_take(&text);
-	/* Before the replay: none of its steps. */
-	move->failed_step = move->steps_all - move->steps_left - move->steps_before;
-	(void)snprintf(move->failure_sqlstate, sizeof(move->failure_sqlstate), "%s",
-	               error.sqlstate);
-	move->failure_in_state = move->answer != NULL && move->steps_left == move->state_steps;
+	ask_note_failure(move, sbuf_take(&text), error.sqlstate);
 }
 
 /* One that is missing on a standby is found by the comparison. */
 static void ask_take_call(struct session_move *move, const uint8_t *body, size_t len)
 {
+	char *failure;
+
 	if (move->question == SESSION_ASKS_STANDBY || move->failure != NULL ||
 	    !locks_call_failed(body, len))
 		return;
-	move->failure = strdup("another session has its advisory lock");
-	move->failed_step = move->steps_all - move->steps_left - move->steps_before;
-	(void)snprintf(move->failure_sqlstate, sizeof(move->failure_sqlstate), "55P03");
-	move->failure_in_state = false;
+	failure = strdup("another session has its advisory lock");
+	if (failure != NULL)
+		ask_note_failure(move, failure, "55P03");
+	else /* it must not go on as if it had the lock */
+		server_doom(move->asked, SERVER_CLOSE_MEMORY);
 }
 
 /* The first step of the question what statements return. */

@@ -109,6 +109,17 @@ void session_add_unlimited(struct sbuf *out)
 	session_add_run(out, "SELECT WHERE " SESSION_UNLIMITED " OPERATOR(pg_catalog.=) ''");
 }
 
+void session_add_encoding(struct sbuf *out, const char *encoding)
+{
+	char sql[160];
+
+	(void)snprintf(
+	    sql, sizeof(sql),
+	    "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL",
+	    encoding);
+	session_add_run(out, sql);
+}
+
 void session_add_parse(struct sbuf *out, const char *sql, const void *types, size_t types_len)
 {
 	wire_add_close(out, 'S', RUN_NAME);

@@ -22,7 +22,10 @@ void session_add_run(struct sbuf *out, const char *sql);
 	" THEN pg_catalog.set_config('transaction_timeout', '0', true) END"
 void session_add_unlimited(struct sbuf *out);
 
-/* The same in two halves: what a COPY … FROM STDIN reads goes in between. */
+/* Before texts that are in this encoding, the server's.  It is as before after the Sync. */
+void session_add_encoding(struct sbuf *out, const char *encoding);
+
+/* session_add_run() in two halves: what a COPY … FROM STDIN reads goes in between. */
 void session_begin_run(struct sbuf *out, const char *sql);
 void session_end_run(struct sbuf *out);
 

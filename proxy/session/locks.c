@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "session/locks.h"
 
+#include "session/hash.h"
 #include "session/inspect_internal.h"
 #include "wire/build.h"
 #include "wire/parse.h"
@@ -157,29 +158,22 @@ bool locks_counted(const struct session_state *state, struct sbuf *why)
 	return true;
 }
 
-/* FNV-1a, with the zero at the end of the text. */
-static uint64_t print_text(uint64_t print, const char *text)
-{
-	const char *p = text == NULL ? "" : text;
-
-	do {
-		print = (print ^ (unsigned char)*p) * UINT64_C(1099511628211);
-	} while (*p++ != '\0');
-	return print;
-}
-
 uint64_t locks_print(const struct session_state *state)
 {
-	uint64_t print = UINT64_C(14695981039346656037);
+	/* Each text is hashed under what came before. */
+	struct hash_key key = {.a = UINT64_C(0x9e3779b97f4a7c15), .b = 0};
 	size_t i;
 
 	for (i = 0; i < session_state_count(state); i++) {
 		const struct session_row *row = session_state_at(state, i);
+		const char *count = row->extra == NULL ? "" : row->extra;
 
-		if (row->kind == SESSION_LOCK)
-			print = print_text(print_text(print, row->name), row->extra);
+		if (row->kind != SESSION_LOCK)
+			continue;
+		key.b = hash_bytes(&key, row->name, strlen(row->name));
+		key.b = hash_bytes(&key, count, strlen(count));
 	}
-	return print;
+	return key.b;
 }
 
 bool locks_refused(const char *sqlstate)

@@ -263,13 +263,9 @@ static void try_statement(const struct session_row *row, const char *encoding, s
 {
 	const char *text = row->kind == SESSION_SQL_STATEMENT ? sql_prepare_body(row->value) : row->value;
 	struct sbuf types;
-	char sql[160];
 
 	session_add_unlimited(out);
-	(void)snprintf(sql, sizeof(sql),
-	               "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL",
-	               encoding);
-	session_add_run(out, sql);
+	session_add_encoding(out, encoding);
 	sbuf_init(&types, 2 + 4 * (size_t)UINT16_MAX);
 	if (text != NULL && replay_types(row->extra, &types))
 		session_add_parse(out, text, types.data, types.len);
@@ -431,7 +427,6 @@ static bool is_ascii(const char *text)
 static void replay_guard(struct replay *replay, const struct session_state *old, const char *name)
 {
 	const char *encoding = session_state_info(old, "server_encoding");
-	char sql[160];
 
 	if (!replay_is_early(old))
 		return;
@@ -441,13 +436,8 @@ static void replay_guard(struct replay *replay, const struct session_state *old,
 		                "SELECT WHERE pg_catalog.set_config('statement_timeout', '0', true)"
 		                " IS NULL");
 	}
-	if (!is_ascii(name) && !setting_is(old, "client_encoding", encoding)) {
-		(void)snprintf(
-		    sql, sizeof(sql),
-		    "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL",
-		    encoding);
-		session_add_run(&replay->out, sql);
-	}
+	if (!is_ascii(name) && !setting_is(old, "client_encoding", encoding))
+		session_add_encoding(&replay->out, encoding);
 }
 
 static void replay_listen(struct replay *replay, const struct session_state *old)

@@ -81,18 +81,6 @@ static void describe_all(const struct session_state *state, size_t at,
 		wire_add_describe(out, 'S', row->name);
 }
 
-/* Their names are in the server's encoding. */
-static void use_encoding(const struct session_state *state, struct sbuf *out)
-{
-	char sql[160];
-
-	(void)snprintf(
-	    sql, sizeof(sql),
-	    "SELECT WHERE pg_catalog.set_config('client_encoding', '%.60s', true) IS NULL",
-	    session_state_info(state, "server_encoding"));
-	session_add_run(out, sql);
-}
-
 /* 16 hexadecimal digits.  With `temporary` tables, which are types, too, and others where they are
  * made anew, types that are not PostgreSQL's own are one. */
 static bool digest_columns(const void *body, size_t len, bool temporary, char text[17])
@@ -171,7 +159,7 @@ static unsigned ask_types(const struct session_state *state, struct sbuf *out)
 unsigned shapes_ask(const struct session_state *state, struct sbuf *out)
 {
 	session_add_unlimited(out);
-	use_encoding(state, out);
+	session_add_encoding(out, session_state_info(state, "server_encoding"));
 	/* Who waits for a lock here lets the client's next request wait. */
 	session_add_run(out,
 	                "SELECT WHERE pg_catalog.set_config('lock_timeout', '10', true) IS NULL"
@@ -264,7 +252,7 @@ void shapes_check_add(const struct session_state *like, struct sbuf *out)
 	size_t at = 0;
 
 	if (next(like, &at, has_other_name) != NULL)
-		use_encoding(like, out);
+		session_add_encoding(out, session_state_info(like, "server_encoding"));
 	describe_all(like, 0, has_shape, out);
 }
 
